@@ -1,0 +1,17 @@
+#include "actors/build_info.h"
+
+#include <fstream>
+
+namespace troupe {
+
+std::string build_version() { return std::string("troupe 0.1 (") + TROUPE_BUILD + ")"; }
+
+std::string machine_kind() {
+  std::ifstream info("/proc/cpuinfo");
+  for (std::string line; std::getline(info, line);) {
+    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
+  }
+  return "unknown processor";
+}
+
+}  // namespace troupe

@@ -1,0 +1,117 @@
+#include "actors/checkpointer.h"
+
+#include <nlohmann/json.hpp>
+
+#include "actors/build_info.h"
+#include "actors/checkpoint/manifest.h"
+#include "actors/rules/placement.h"
+#include "kernels/base/log.h"
+
+namespace troupe {
+
+namespace {
+
+constexpr Address kConductor{Role::conductor, 0};
+constexpr std::uint64_t kFinished = 0;  // token of the whole folder
+constexpr int kPartsInFlight = 4;       // per owner
+
+nlohmann::json describe(const std::vector<Provenance>& provenance) {
+  auto list = nlohmann::json::array();
+  for (const Provenance& p : provenance) list.push_back({{"source", p.source}, {"licence", p.licence}, {"sha256", p.sha256}, {"bytes", p.bytes}});
+  return list;
+}
+
+}  // namespace
+
+Checkpointer::Checkpointer(const Context& context, const Config& config, std::string run_folder, std::vector<Provenance> provenance)
+    : context_(context), config_(config), run_folder_(std::move(run_folder)), provenance_(std::move(provenance)) {
+  plan_files();
+}
+
+void Checkpointer::plan_files() {
+  std::vector<SafetensorsTensor> model, optimizer;
+  for (const Parameter& p : model_parameters(config_.model)) {
+    const std::vector<std::int64_t> shape = p.dimensions == 1 ? std::vector<std::int64_t>{p.cols} : std::vector<std::int64_t>{p.rows, p.cols};
+    model.push_back({p.name, "F32", shape});
+    expected_ += p.elements();
+    if (p.kind == ParameterKind::router_bias) continue;
+    optimizer.push_back({p.name + ".m", "F32", shape});
+    optimizer.push_back({p.name + ".v", "F32", shape});
+    expected_ += 2 * p.elements();
+  }
+  model_ = plan_safetensors(model, {{"format", "pt"}});
+  optimizer_ = plan_safetensors(optimizer, {});
+}
+
+std::string Checkpointer::folder(std::int64_t version) const { return run_folder_ + "/checkpoints/" + checkpoint_name(version); }
+
+void Checkpointer::on(const Restore& restore, const Address&) {
+  attempt_ = restore.attempt;
+  version_ = -1;
+  owed_.clear();
+}
+
+void Checkpointer::on(const SnapshotBegin& begin, const Address&) {
+  version_ = begin.version;
+  state_ = begin.state;
+  received_ = 0;
+  problem_.clear();
+  const std::string partial = folder(version_) + ".partial";
+  Disk& disk = context_.disk();
+  disk.make_folder(partial);
+  disk.write_text(partial + "/model.safetensors", model_.header);
+  disk.write_text(partial + "/optimizer.safetensors", optimizer_.header);
+  for (const Address& owner : snapshot_owners(config_)) context_.post(owner, Credit{Channel::snapshot, 0, kPartsInFlight, attempt_});
+}
+
+void Checkpointer::on(const SnapshotPart& part, const Address& from) {
+  if (part.version != version_ || part.attempt != attempt_) return;
+  const char* suffix = part.kind == 0 ? "" : part.kind == 1 ? ".m" : ".v";
+  const SafetensorsPlan& plan = part.kind == 0 ? model_ : optimizer_;
+  const std::string file = folder(version_) + (part.kind == 0 ? ".partial/model.safetensors" : ".partial/optimizer.safetensors");
+  context_.disk().write(file, plan.offset.at(part.name + suffix) + static_cast<std::uint64_t>(part.offset) * 4, part.values);
+  owed_[next_token_] = from;
+  context_.disk().report(context_.handle(), next_token_++);
+  received_ += static_cast<std::int64_t>(part.values.size / 4);
+  if (received_ == expected_) finish();
+}
+
+void Checkpointer::finish() {
+  const std::string partial = folder(version_) + ".partial";
+  Disk& disk = context_.disk();
+  disk.write_text(partial + "/config.json", model_config_to_json(config_.model).dump(1) + "\n");
+  disk.write_text(partial + "/state.json", state_ + "\n");
+  const nlohmann::json extra = {{"version", version_}, {"data", describe(provenance_)}, {"build", build_version()}, {"machine", machine_kind()}};
+  disk.run([partial, extra] { write_manifest(partial, extra); });
+  disk.commit_folder(partial, folder(version_));
+  disk.report(context_.handle(), kFinished);
+}
+
+void Checkpointer::on(const DiskDone& done, const Address&) {
+  if (!done.problem.empty() && problem_.empty()) problem_ = done.problem;
+  if (done.token != kFinished) {
+    const auto owed = owed_.find(done.token);
+    if (owed == owed_.end()) return;
+    context_.post(owed->second, Credit{Channel::snapshot, 0, 1, attempt_});
+    owed_.erase(owed);
+    return;
+  }
+  const std::string path = folder(version_);
+  if (problem_.empty()) prune();
+  context_.post(kConductor, CheckpointDone{version_, path, problem_});
+  version_ = -1;
+}
+
+void Checkpointer::on(const Report& best, const Address&) { best_ = nlohmann::json::parse(best.json).at("version").get<std::int64_t>(); }
+
+// The last `keep_last` stay, and the best.
+void Checkpointer::prune() {
+  std::vector<CheckpointEntry> all = list_checkpoints(run_folder_);
+  const auto keep = static_cast<std::size_t>(std::max(1, config_.checkpoint.keep_last));
+  for (std::size_t i = 0; i + keep < all.size(); ++i) {
+    if (config_.checkpoint.keep_best && all[i].version == best_) continue;
+    context_.disk().remove_folder(all[i].path);
+  }
+}
+
+}  // namespace troupe

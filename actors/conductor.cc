@@ -1,0 +1,212 @@
+#include "actors/conductor.h"
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <utility>
+
+#include "actors/rules/placement.h"
+#include "kernels/base/log.h"
+
+namespace troupe {
+
+namespace {
+
+constexpr Address kSupervisor{Role::supervisor, 0};
+constexpr Address kLoader{Role::loader, 0};
+constexpr Address kCheckpointer{Role::checkpointer, 0};
+constexpr Address kRollout{Role::rollout, 0};
+
+std::string read_text(const std::string& path) {
+  std::ifstream file(path);
+  std::stringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+}  // namespace
+
+Conductor::Conductor(const Context& context, const Config& config, RunMode mode)
+    : context_(context), config_(config), mode_(mode), owners_(owners(config)) {}
+
+void Conductor::report(const std::string& kind, const std::string& json) { context_.post(kSupervisor, Report{kind, json}); }
+
+void Conductor::problem(const std::string& sentence) { report("problem", nlohmann::json{{"kind", "problem"}, {"sentence", sentence}}.dump()); }
+
+void Conductor::on(const Restore& restore, const Address&) {
+  attempt_ = restore.attempt;
+  restored_.clear();
+  votes_.clear();
+  plan_.reset();
+  evaluation_plan_.reset();
+  checkpoint_version_ = -1;
+  if (!restore.path.empty() && !restore.weights_only) state_ = state_from_json(read_text(restore.path + "/state.json"));
+  state_.version = restore.version;
+  for (const auto& [restored, from] : std::exchange(early_restored_, {})) on(restored, from);
+}
+
+void Conductor::on(const Restored& restored, const Address& from) {
+  if (is_future(restored.attempt, attempt_)) early_restored_.emplace_back(restored, from);
+  if (restored.attempt != attempt_) return;
+  if (!restored.problem.empty()) return problem(restored.problem);
+  restored_.insert(from);
+  if (restored_.size() == owners_.size()) begin();
+}
+
+void Conductor::begin() {
+  run_began_us_ = context_.now_us();
+  report("ready", nlohmann::json{{"kind", "ready"}, {"version", state_.version}}.dump());
+  if (mode_ == RunMode::evaluate) return start_evaluation();
+  if (mode_ == RunMode::generate) return context_.post(kRollout, StartEvaluation{0, state_.version, attempt_});
+  if (state_.version >= config_.train.steps) {
+    last_decided_ = true;
+    return start_evaluation();
+  }
+  start_step();
+}
+
+void Conductor::start_step() {
+  step_began_us_ = context_.now_us();
+  context_.post(kLoader, StartStep{state_.version, attempt_});
+}
+
+void Conductor::start_evaluation() {
+  evaluation_began_us_ = context_.now_us();
+  evaluation_losses_.clear();
+  evaluation_counts_.clear();
+  evaluation_targets_ = evaluation_answers_ = 0;
+  evaluated_version_ = state_.version;
+  context_.post(kLoader, StartEvaluation{state_.version, state_.version, attempt_});
+}
+
+void Conductor::on(const StepPlan& plan, const Address&) {
+  if (plan.attempt != attempt_) return;
+  if (plan.kind == WorkKind::evaluate) {
+    evaluation_plan_ = plan;
+    return finish_evaluation();
+  }
+  plan_ = plan;
+  try_decide();
+}
+
+void Conductor::on(const Vote& vote, const Address& from) {
+  if (vote.attempt != attempt_ || vote.step != state_.version) return;
+  votes_[from] = vote;
+  try_decide();
+}
+
+// The step is committed when the last vote is in.
+void Conductor::try_decide() {
+  if (!plan_ || votes_.size() < owners_.size() || finished_) return;
+  StepOutcome outcome = decide(config_, state_, *plan_, votes_);
+  if (!outcome.problem.empty()) return problem(outcome.problem);
+  Decision& d = outcome.decision;
+  if (d.verdict == Verdict::stop) return problem(fmt::format("step {}: the loss is not finite or spiked too often (loss {}, gradient norm {}); the policy is to stop; resume from the last checkpoint with a lower learning rate", d.step, outcome.losses.loss, d.gradient_norm));
+  d.last = d.last || stopping_;
+  d.checkpoint = d.checkpoint || checkpoint_postponed_ || d.last;
+  if (d.checkpoint && checkpoint_version_ >= 0) {
+    if (d.last) return;  // decided when the checkpoint under way is done
+    d.checkpoint = false;
+    checkpoint_postponed_ = true;
+  }
+  const StepPlan plan = *plan_;
+  const double seconds = static_cast<double>(context_.now_us() - step_began_us_) * 1e-6;
+  state_ = advance(config_, state_, plan, outcome);
+  state_.seconds += seconds;
+  if (d.checkpoint) {
+    checkpoint_postponed_ = false;
+    checkpoint_version_ = state_.version;
+    context_.post(kCheckpointer, SnapshotBegin{state_.version, state_json(state_)});
+  }
+  for (const Address& owner : owners_) context_.post(owner, d);
+  last_decided_ = d.last;
+  votes_.clear();
+  plan_.reset();
+  report("step", step_json(config_, state_, plan, outcome, {seconds, static_cast<double>(context_.now_us() - run_began_us_) * 1e-6}));
+  next();
+}
+
+bool Conductor::evaluation_due() const {
+  const int every = config_.evaluate.every_steps;
+  return evaluated_version_ != state_.version && (last_decided_ || (every > 0 && state_.version % every == 0));
+}
+
+void Conductor::next() {
+  if (evaluation_due() && !stopped_early_) return start_evaluation();
+  if (!last_decided_) return start_step();
+  const bool answers = config_.data.kind == "arithmetic" && config_.evaluate.exact_match_problems > 0 && state_.version >= config_.train.steps;
+  if (answers && !answered_) {
+    answered_ = true;
+    return context_.post(kRollout, StartEvaluation{0, state_.version, attempt_});
+  }
+  answered_ = true;
+  finish_if_done();
+}
+
+void Conductor::on(const EvaluationLoss& loss, const Address&) {
+  if (loss.key.attempt != attempt_ || loss.key.step != evaluated_version_) return;
+  ++evaluation_answers_;
+  evaluation_losses_[loss.key.microbatch] += loss.loss_sum;
+  evaluation_targets_ += loss.targets;
+  for (const ExpertCounts& c : loss.counts) {
+    auto& sum = evaluation_counts_[c.layer];
+    sum.resize(std::max(sum.size(), c.counts.size()));
+    for (std::size_t e = 0; e < c.counts.size(); ++e) sum[e] += c.counts[e];
+  }
+  finish_evaluation();
+}
+
+void Conductor::finish_evaluation() {
+  if (!evaluation_plan_ || evaluation_answers_ < static_cast<std::int64_t>(evaluation_plan_->microbatches) * config_.layout.stages) return;
+  evaluation_plan_.reset();
+  EvaluationTotals totals;
+  for (const auto& [m, sum] : evaluation_losses_) totals.loss_sum += sum;
+  totals.targets = evaluation_targets_;
+  for (const auto& [layer, counts] : evaluation_counts_) totals.counts.push_back({layer, counts});
+  const double loss = totals.targets > 0 ? totals.loss_sum / static_cast<double>(totals.targets) : 0;
+  report("evaluation", evaluation_json(config_, state_.version, totals, static_cast<double>(context_.now_us() - evaluation_began_us_) * 1e-6));
+  if (mode_ == RunMode::evaluate) {
+    answered_ = true;
+    last_decided_ = true;
+    return finish_if_done();
+  }
+  const bool kept = checkpointed_.contains(state_.version) || checkpoint_version_ == state_.version;
+  if (kept && (state_.best_evaluation == 0 || loss < state_.best_evaluation)) {
+    state_.best_evaluation = loss;
+    context_.post(kCheckpointer, Report{"best", nlohmann::json{{"version", state_.version}}.dump()});
+  }
+  next();
+}
+
+void Conductor::on(const CheckpointDone& done, const Address&) {
+  if (done.version != checkpoint_version_) return;
+  checkpoint_version_ = -1;
+  if (done.problem.empty()) checkpointed_.insert(done.version);
+  report("checkpoint", nlohmann::json{{"kind", "checkpoint"}, {"version", done.version}, {"path", done.path}, {"problem", done.problem}}.dump());
+  try_decide();
+  finish_if_done();
+}
+
+void Conductor::on(const Report& written, const Address&) {
+  report(written.kind, written.json);
+  answered_ = true;
+  if (mode_ == RunMode::generate) last_decided_ = true;
+  finish_if_done();
+}
+
+// A person wants to stop: the step under way is finished and saved.
+void Conductor::on(const Stop&, const Address&) {
+  stopping_ = stopped_early_ = true;
+  if (mode_ != RunMode::train) {
+    last_decided_ = answered_ = true;
+    finish_if_done();
+  }
+}
+
+void Conductor::finish_if_done() {
+  if (finished_ || !last_decided_ || !answered_ || checkpoint_version_ >= 0) return;
+  finished_ = true;
+  report("finished", nlohmann::json{{"kind", "finished"}, {"version", state_.version}, {"tokens", state_.tokens}, {"seconds", state_.seconds}}.dump());
+}
+
+}  // namespace troupe

@@ -1,0 +1,70 @@
+// Conductor: leads steps. It collects the votes, decides (a pure function of them), tells everybody once, and starts
+// what comes next: the next step, an evaluation, the end. It holds no weights and schedules nothing within a step.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "actors/config.h"
+#include "actors/metrics.h"
+#include "actors/node.h"
+#include "actors/rules/decision.h"
+
+namespace troupe {
+
+enum class RunMode : std::uint8_t { train, evaluate, generate };
+
+class Conductor {
+ public:
+  Conductor(const Context& context, const Config& config, RunMode mode);
+
+  void on(const Restore& restore, const Address& from);
+  void on(const Restored& restored, const Address& from);
+  void on(const StepPlan& plan, const Address& from);
+  void on(const Vote& vote, const Address& from);
+  void on(const EvaluationLoss& loss, const Address& from);
+  void on(const CheckpointDone& done, const Address& from);
+  void on(const Report& report, const Address& from);
+  void on(const Credit&, const Address&) {}
+  void on(const Stop&, const Address&);
+
+ private:
+  void begin();
+  void next();
+  void start_step();
+  void start_evaluation();
+  void try_decide();
+  void finish_evaluation();
+  void finish_if_done();
+  void report(const std::string& kind, const std::string& json);
+  void problem(const std::string& sentence);
+  bool evaluation_due() const;
+
+  Context context_;
+  const Config& config_;
+  RunMode mode_;
+  std::vector<Address> owners_;
+  std::uint32_t attempt_ = kNoAttempt;
+  std::vector<std::pair<Restored, Address>> early_restored_;
+  TrainingState state_;
+  std::set<Address> restored_;
+  std::optional<StepPlan> plan_;
+  Votes votes_;
+  bool stopping_ = false, stopped_early_ = false;
+  std::int64_t step_began_us_ = 0, run_began_us_ = 0, evaluation_began_us_ = 0;
+  // Evaluation under way.
+  std::optional<StepPlan> evaluation_plan_;
+  std::map<std::int32_t, double> evaluation_losses_;       // by microbatch: summed in order
+  std::map<std::int32_t, std::vector<std::int64_t>> evaluation_counts_;
+  std::int64_t evaluation_targets_ = 0, evaluation_answers_ = 0;
+  std::int64_t evaluated_version_ = -1;
+  // Checkpoint under way.
+  std::int64_t checkpoint_version_ = -1;
+  bool checkpoint_postponed_ = false, last_decided_ = false, answered_ = false, finished_ = false;
+  std::set<std::int64_t> checkpointed_;
+};
+
+}  // namespace troupe

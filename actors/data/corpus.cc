@@ -1,0 +1,236 @@
+// The corpus: files (or generated problems) as sequences. The law: what sequence number q holds is a pure function of
+// the configuration and q = step * batch_sequences + row of the global batch; `microbatches` only cuts, it never
+// changes.
+#include "actors/data/corpus.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "actors/checkpoint/manifest.h"
+#include "actors/data/packing.h"
+#include "actors/data/sources.h"
+#include "kernels/base/check.h"
+#include "kernels/base/error.h"
+#include "kernels/base/random.h"
+
+namespace troupe {
+namespace {
+
+// Which source a sequence comes from: a pattern that repeats, shuffled once, in which each source has its share
+// exactly.
+class Mixture {
+ public:
+  Mixture(const std::vector<double>& weights, const std::vector<std::string>& names, std::uint64_t seed) {
+    double sum = 0, reached = 0;
+    for (const double weight : weights) {
+      if (!(std::isfinite(weight) && weight >= 0)) throw Error("data.weights has {}, must be 0 or more", weight);
+      sum += weight;
+    }
+    if (!(sum > 0)) throw Error("data.weights are all 0: give one file a weight");
+    std::vector<std::uint32_t> sources;
+    for (std::size_t i = 0; i < weights.size(); ++i) {
+      reached += weights[i];
+      const auto end = static_cast<std::size_t>(std::lround(reached / sum * static_cast<double>(kPattern)));
+      if (weights[i] > 0 && end == sources.size()) {
+        throw Error("data.weights: {} has {} of {}, less than one sequence in {}", names[i], weights[i], sum, kPattern);
+      }
+      share_.push_back(static_cast<std::int64_t>(end - sources.size()));
+      sources.resize(end, static_cast<std::uint32_t>(i));
+    }
+    std::vector<std::int64_t> seen(weights.size(), 0);
+    const std::uint64_t key = random_key(seed, "data/mixture");
+    for (std::size_t i = 0; i < kPattern; ++i) {
+      const std::uint32_t source = sources[random_permute(i, kPattern, key)];
+      pattern_.push_back({source, seen[source]++});
+    }
+  }
+  // Sequence q is number `ordinal` of source `source`.
+  std::pair<std::size_t, std::int64_t> at(std::int64_t sequence) const {
+    const Slot& slot = pattern_[static_cast<std::size_t>(sequence) % kPattern];
+    return {slot.source, sequence / static_cast<std::int64_t>(kPattern) * share_[slot.source] + slot.number};
+  }
+  std::size_t bytes() const { return pattern_.capacity() * sizeof(Slot); }
+
+ private:
+  static constexpr std::size_t kPattern = 4096;
+  struct Slot {
+    std::uint32_t source = 0;
+    std::int64_t number = 0;
+  };
+  std::vector<std::int64_t> share_;
+  std::vector<Slot> pattern_;
+};
+
+class MixedCorpus final : public Corpus {
+ public:
+  MixedCorpus(const Config& config, std::vector<Source> sources, Mixture mixture, std::vector<Provenance> provenance)
+      : config_(config),
+        sources_(std::move(sources)),
+        mixture_(std::move(mixture)),
+        provenance_(std::move(provenance)) {
+    for (const Source& source : sources_) {
+      held_out_total_ += std::visit([](const auto& s) { return s.held_out_sequences(); }, source);
+    }
+  }
+
+  Batch train(std::int64_t step, std::int32_t microbatch) const override {
+    CHECK(step >= 0 && microbatch >= 0 && microbatch < config_.train.microbatches, "step {} microbatch {}", step,
+          microbatch);
+    const std::int64_t rows = config_.microbatch_sequences();
+    const std::int64_t first = step * config_.train.batch_sequences + microbatch * rows;
+    std::vector<Sequence> sequences;
+    for (std::int64_t sequence = first; sequence < first + rows; ++sequence) {
+      const auto [source, ordinal] = mixture_.at(sequence);
+      sequences.push_back(
+          std::visit([&, n = ordinal](const auto& s) { return s.train(sequence, n); }, sources_[source]));
+    }
+    return finish(sequences);
+  }
+
+  StepCounts counts(std::int64_t step) const override {
+    StepCounts counts;
+    for (std::int32_t microbatch = 0; microbatch < config_.train.microbatches; ++microbatch) {
+      const Batch batch = train(step, microbatch);
+      counts.target_tokens += batch.target_count();
+      counts.mtp_target_tokens += batch.mtp_target_count();
+      counts.tokens += static_cast<std::int64_t>(batch.ids.size());
+    }
+    return counts;
+  }
+
+  // A limit is kept to whole microbatches, at least one.
+  std::int32_t held_out_microbatches(std::int64_t tokens_max) const override {
+    const std::int64_t rows = config_.microbatch_sequences();
+    const std::int64_t all = (held_out_total_ + rows - 1) / rows;
+    const std::int64_t wanted =
+        tokens_max > 0 ? std::max<std::int64_t>(1, tokens_max / config_.microbatch_rows()) : all;
+    return static_cast<std::int32_t>(std::min(all, wanted));
+  }
+
+  Batch held_out(std::int32_t microbatch) const override {
+    const std::int64_t rows = config_.microbatch_sequences(), first = microbatch * rows;
+    CHECK(first >= 0 && first < held_out_total_, "held-out microbatch {} of {} sequences", microbatch, held_out_total_);
+    std::vector<Sequence> sequences;
+    for (std::int64_t index = first; index < std::min(first + rows, held_out_total_); ++index) {
+      std::int64_t within = index;
+      for (const Source& source : sources_) {
+        const std::int64_t count = std::visit([](const auto& s) { return s.held_out_sequences(); }, source);
+        if (within < count) {
+          sequences.push_back(std::visit([&](const auto& s) { return s.held_out(within); }, source));
+          break;
+        }
+        within -= count;
+      }
+    }
+    return finish(sequences);
+  }
+
+  std::vector<Provenance> provenance() const override {
+    std::vector<Provenance> told = provenance_;
+    for (Provenance& one : told) {
+      if (one.sha256.empty()) one.sha256 = sha256_file(one.source);
+    }
+    return told;
+  }
+
+  std::size_t bytes() const override {
+    std::size_t sum = mixture_.bytes();
+    for (const Source& source : sources_) sum += std::visit([](const auto& s) { return s.bytes(); }, source);
+    return sum;
+  }
+
+ private:
+  Batch finish(const std::vector<Sequence>& sequences) const {
+    return batch_of(sequences, config_.train.sequence_length, config_.data.mask_documents);
+  }
+
+  Config config_;
+  std::vector<Source> sources_;
+  Mixture mixture_;
+  std::vector<Provenance> provenance_;
+  std::int64_t held_out_total_ = 0;
+};
+
+// A .jsonl file holds documents and a .txt file text; any other is what data.kind says.
+bool holds_documents(const DataConfig& data, const std::string& path) {
+  if (path.ends_with(".jsonl")) return true;
+  return data.kind == "jsonl" && !path.ends_with(".txt");
+}
+
+std::unique_ptr<Corpus> open_files(const Config& config, const std::vector<std::string>& files, double held_out) {
+  const DataConfig& data = config.data;
+  if (files.empty()) throw Error("data.files is empty: name at least one file");
+  if (config.model.vocab_size < 256) {
+    throw Error("model.vocab_size is {}, must be 256 or more: every byte of {} is a token", config.model.vocab_size,
+                files[0]);
+  }
+  std::vector<Source> sources;
+  std::vector<double> sizes;
+  std::vector<Provenance> provenance;
+  for (const std::string& path : files) {
+    const Cut cut{.length = config.train.sequence_length,
+                  .seed = config.train.seed,
+                  .number = sources.size(),
+                  .held_out = held_out,
+                  .eos = config.model.eos_token_id};
+    if (holds_documents(data, path)) {
+      sources.emplace_back(std::in_place_type<DocumentFile>, path, data.text_key, cut);
+    } else {
+      sources.emplace_back(std::in_place_type<TextFile>, path, cut);
+    }
+    const std::int64_t tokens = std::visit([](const auto& source) { return source.training_tokens(); }, sources.back());
+    sizes.push_back(static_cast<double>(std::max<std::int64_t>(tokens, 1)));
+    provenance.push_back({.source = path,
+                          .licence = data.licence,
+                          .sha256 = {},
+                          .bytes = static_cast<std::int64_t>(MappedFile(path).size())});
+  }
+  const bool has_weights = !data.weights.empty() && held_out < 1;
+  if (has_weights && data.weights.size() != files.size()) {
+    throw Error("data.weights has {} numbers for {} files", data.weights.size(), files.size());
+  }
+  Mixture mixture(has_weights ? data.weights : sizes, files, config.train.seed);
+  return std::make_unique<MixedCorpus>(config, std::move(sources), std::move(mixture), std::move(provenance));
+}
+
+std::unique_ptr<Corpus> open_arithmetic(const Config& config) {
+  const DataConfig& data = config.data;
+  constexpr int kHighest = '>';
+  if (config.model.vocab_size <= kHighest) {
+    throw Error("model.vocab_size is {}, must be {} or more: problems are written in ascii", config.model.vocab_size,
+                kHighest + 1);
+  }
+  const Cut cut{.length = config.train.sequence_length,
+                .seed = config.train.seed,
+                .number = 0,
+                .held_out = 0,
+                .eos = config.model.eos_token_id};
+  std::vector<Source> sources;
+  sources.emplace_back(std::in_place_type<ArithmeticStream>, data, cut);
+  const std::string name = fmt::format("generated arithmetic, operations {}, operands of up to {} digits, seed {}",
+                                       data.arithmetic_operations, data.arithmetic_digits, config.train.seed);
+  std::vector<Provenance> provenance{{.source = name, .licence = data.licence, .sha256 = sha256(name), .bytes = 0}};
+  return std::make_unique<MixedCorpus>(config, std::move(sources), Mixture({1}, {name}, config.train.seed),
+                                       std::move(provenance));
+}
+
+}  // namespace
+
+std::unique_ptr<Corpus> open_corpus(const Config& config) {
+  if (config.data.kind == "arithmetic") return open_arithmetic(config);
+  if (config.data.kind != "text" && config.data.kind != "jsonl") {
+    throw Error("data.kind is {}, must be text, jsonl or arithmetic", config.data.kind);
+  }
+  if (!(config.data.held_out >= 0 && config.data.held_out < 1)) {
+    throw Error("data.held_out is {}, must be at least 0 and below 1", config.data.held_out);
+  }
+  return open_files(config, config.data.files, config.data.held_out);
+}
+
+std::unique_ptr<Corpus> open_evaluation_files(const Config& config, const std::vector<std::string>& files) {
+  return open_files(config, files, 1);
+}
+
+}  // namespace troupe

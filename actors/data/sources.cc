@@ -1,0 +1,220 @@
+// Sources: reading and cutting. Files are memory-mapped; a JSONL file is parsed once to find its documents, and each
+// document again when it is read.
+#include "actors/data/sources.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "kernels/base/check.h"
+#include "kernels/base/error.h"
+#include "kernels/base/random.h"
+
+namespace troupe {
+
+std::int64_t Cut::training_part(std::size_t count) const {
+  return static_cast<std::int64_t>(static_cast<double>(count) * (1 - held_out));
+}
+
+std::uint64_t Cut::key(const char* purpose) const {
+  return random_key(seed, fmt::format("data/{}/{}", purpose, number));
+}
+
+// ---- Plain text
+// ------------------------------------------------------------------------------------------------------
+TextFile::TextFile(const std::string& path, const Cut& cut) : cut_(cut), file_(std::make_unique<MappedFile>(path)) {
+  training_ = cut.training_part(file_->size());
+  const std::int64_t held_out = static_cast<std::int64_t>(file_->size()) - training_;
+  if (cut.held_out < 1 && training_ < cut.length) {
+    throw Error("{} has {} bytes, {} of them for training: too few for a sequence of {}", path, file_->size(),
+                training_, cut.length);
+  }
+  if (cut.held_out > 0 && held_out < cut.length) {
+    throw Error("{} has {} bytes, {} of them held out: too few for a sequence of {}", path, file_->size(), held_out,
+                cut.length);
+  }
+  held_out_count_ = held_out / cut.length;
+}
+
+Sequence TextFile::train(std::int64_t sequence, std::int64_t /*ordinal*/) const {
+  CHECK(training_ >= cut_.length, "no training part was opened");
+  const auto starts = static_cast<std::uint64_t>(training_ - cut_.length + 1);
+  return window(random_below(starts, cut_.key("window"), static_cast<std::uint64_t>(sequence)));
+}
+
+Sequence TextFile::held_out(std::int64_t index) const {
+  return window(static_cast<std::uint64_t>(training_ + index * cut_.length));
+}
+
+Sequence TextFile::window(std::uint64_t begin) const {
+  Sequence sequence;
+  sequence.start_document();
+  sequence.append(file_->text().substr(begin, static_cast<std::size_t>(cut_.length)), true);
+  return sequence;
+}
+
+// ---- JSONL
+// -----------------------------------------------------------------------------------------------------------
+DocumentFile::DocumentFile(const std::string& path, const std::string& text_key, const Cut& cut)
+    : path_(path), text_key_(text_key), cut_(cut), file_(std::make_unique<MappedFile>(path)) {
+  index_documents();
+  const auto training = static_cast<std::size_t>(cut.training_part(documents_.size()));
+  if (cut.held_out < 1 && training == 0) {
+    throw Error("{} ({} bytes) has {} documents, none of them for training: lower data.held_out", path, file_->size(),
+                documents_.size());
+  }
+  if (cut.held_out > 0 && training == documents_.size()) {
+    throw Error("{} ({} bytes) has {} documents, none of them held out: raise data.held_out", path, file_->size(),
+                documents_.size());
+  }
+  training_ = pack(0, training, true);
+  held_out_ = pack(training, documents_.size(), false);
+}
+
+std::size_t DocumentFile::bytes() const {
+  return documents_.capacity() * sizeof(Document) + training_.bytes() + held_out_.bytes();
+}
+
+Sequence DocumentFile::train(std::int64_t /*sequence*/, std::int64_t ordinal) const {
+  const auto count = static_cast<std::uint64_t>(training_.sequences()), at = static_cast<std::uint64_t>(ordinal);
+  CHECK(count > 0, "no training part was opened");
+  const std::uint64_t epoch_key = random_word(cut_.key("epoch"), at / count);
+  return build(training_, random_permute(at % count, count, epoch_key));
+}
+
+Sequence DocumentFile::held_out(std::int64_t index) const {
+  return build(held_out_, static_cast<std::uint64_t>(index));
+}
+
+void DocumentFile::index_documents() {
+  const std::string_view all = file_->text();
+  std::size_t begin = 0;
+  for (std::int64_t line = 1; begin < all.size(); ++line) {
+    const std::size_t end = std::min(all.find('\n', begin), all.size());
+    const std::string_view bytes = all.substr(begin, end - begin);
+    if (bytes.find_first_not_of(" \t\r") != std::string_view::npos) {
+      const std::size_t text_bytes = text_of(bytes, line).size();
+      if (bytes.size() >= (std::size_t{1} << 31)) {
+        throw Error("{}:{}: a document of {} bytes is too long", path_, line, bytes.size());
+      }
+      documents_.push_back({.begin = begin,
+                            .line_bytes = static_cast<std::uint32_t>(bytes.size()),
+                            .text_bytes = static_cast<std::uint32_t>(text_bytes)});
+    }
+    begin = end + 1;
+  }
+  if (documents_.empty()) throw Error("{} ({} bytes) holds no documents", path_, all.size());
+}
+
+std::string DocumentFile::text_of(std::string_view line, std::int64_t line_number) const {
+  try {
+    const auto json = nlohmann::json::parse(line);
+    if (!json.is_object() || !json.contains(text_key_) || !json[text_key_].is_string()) {
+      throw Error("{}:{}: not an object with a string \"{}\" (data.text_key)", path_, line_number, text_key_);
+    }
+    return json[text_key_].get<std::string>();
+  } catch (const nlohmann::json::exception& problem) {
+    throw Error("{}:{}: not json ({})", path_, line_number, problem.what());
+  }
+}
+
+// The document's bytes and its end token, as far as they fall to this piece.
+std::int32_t DocumentFile::tokens_of(const Piece& piece) const {
+  const std::int64_t all = std::int64_t{documents_[piece.document].text_bytes} + 1;
+  return static_cast<std::int32_t>(std::min<std::int64_t>(all - std::int64_t{piece.part} * cut_.length, cut_.length));
+}
+
+DocumentFile::Packed DocumentFile::pack(std::size_t first, std::size_t end, bool shuffle) const {
+  Packed packed;
+  for (std::size_t document = first; document < end; ++document) {
+    const std::int64_t tokens = std::int64_t{documents_[document].text_bytes} + 1;
+    packed.tokens += tokens;
+    for (std::int64_t part = 0; part * cut_.length < tokens; ++part) {
+      packed.pieces.push_back({static_cast<std::uint32_t>(document), static_cast<std::uint32_t>(part)});
+    }
+  }
+  if (shuffle) {
+    std::vector<Piece> order(packed.pieces.size());
+    const std::uint64_t key = cut_.key("documents");
+    for (std::size_t i = 0; i < order.size(); ++i) order[random_permute(i, order.size(), key)] = packed.pieces[i];
+    packed.pieces = std::move(order);
+  }
+  std::vector<std::int32_t> sizes;
+  for (const Piece& piece : packed.pieces) sizes.push_back(tokens_of(piece));
+  packed.starts = pack_in_order(sizes, cut_.length);
+  return packed;
+}
+
+Sequence DocumentFile::build(const Packed& packed, std::uint64_t index) const {
+  Sequence sequence;
+  for (std::int64_t i = packed.starts[index]; i < packed.starts[index + 1]; ++i) {
+    const Piece& piece = packed.pieces[static_cast<std::size_t>(i)];
+    const Document& document = documents_[piece.document];
+    const std::string text = text_of(file_->text().substr(document.begin, document.line_bytes), 0);
+    const std::size_t begin = std::size_t{piece.part} * static_cast<std::size_t>(cut_.length);
+    const auto tokens = static_cast<std::size_t>(tokens_of(piece));
+    sequence.start_document();
+    sequence.append(std::string_view(text).substr(begin, tokens), true);
+    if (begin + tokens > text.size()) sequence.append(cut_.eos, true);
+  }
+  sequence.pad(cut_.length, cut_.eos);
+  return sequence;
+}
+
+// ---- Arithmetic
+// ------------------------------------------------------------------------------------------------------
+namespace {
+
+std::int32_t size_of(const Problem& problem) {
+  return static_cast<std::int32_t>(problem.prompt.size() + problem.solution.size());
+}
+
+void append_problem(Sequence& sequence, const Problem& problem) {
+  sequence.start_document();
+  sequence.append(problem.prompt, false);
+  sequence.append(problem.solution, true);
+}
+
+}  // namespace
+
+ArithmeticStream::ArithmeticStream(const DataConfig& config, const Cut& cut) : config_(config), cut_(cut) {
+  if (config.arithmetic_digits < 1 || config.arithmetic_digits > 9) {
+    throw Error("data.arithmetic_digits is {}, must be 1..9", config.arithmetic_digits);
+  }
+  const std::string& operations = config.arithmetic_operations;
+  if (operations.empty() || operations.find_first_not_of("+-*") != std::string::npos) {
+    throw Error("data.arithmetic_operations is \"{}\", must be one or more of + - *", operations);
+  }
+  if (const std::int64_t longest = problem_length_max(config); longest > cut.length) {
+    throw Error("train.sequence_length is {}, problems of {} digits can have {} tokens", cut.length,
+                config.arithmetic_digits, longest);
+  }
+  std::vector<std::int32_t> sizes;
+  for (std::uint64_t i = 0; i < kHeldOutProblems; ++i)
+    sizes.push_back(size_of(make_problem(config, cut.seed, i, true)));
+  held_out_starts_ = pack_in_order(sizes, cut.length);
+}
+
+// Every sequence has problem numbers of its own, as many as could possibly fit.
+Sequence ArithmeticStream::train(std::int64_t sequence, std::int64_t /*ordinal*/) const {
+  Sequence built;
+  auto index = static_cast<std::uint64_t>(sequence) * static_cast<std::uint64_t>(cut_.length);
+  for (Problem problem = make_problem(config_, cut_.seed, index, false);
+       static_cast<std::int32_t>(built.ids.size()) + size_of(problem) <= cut_.length;
+       problem = make_problem(config_, cut_.seed, ++index, false)) {
+    append_problem(built, problem);
+  }
+  built.pad(cut_.length, cut_.eos);
+  return built;
+}
+
+Sequence ArithmeticStream::held_out(std::int64_t index) const {
+  Sequence built;
+  const auto at = static_cast<std::size_t>(index);
+  for (std::int64_t i = held_out_starts_[at]; i < held_out_starts_[at + 1]; ++i) {
+    append_problem(built, make_problem(config_, cut_.seed, static_cast<std::uint64_t>(i), true));
+  }
+  built.pad(cut_.length, cut_.eos);
+  return built;
+}
+
+}  // namespace troupe

@@ -1,0 +1,110 @@
+// Sources: one file of text, one file of JSONL documents, or the arithmetic generator, as numbered sequences. The law:
+// a sequence is a pure function of the cut and its number; what a source keeps was made when it was opened.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "actors/config.h"
+#include "actors/data/arithmetic.h"
+#include "actors/data/packing.h"
+#include "actors/mapped_file.h"
+
+namespace troupe {
+
+// How a source is cut.
+struct Cut {
+  std::int32_t length = 0;  // tokens of a sequence
+  std::uint64_t seed = 0;
+  std::size_t number = 0;  // the source's number: part of its random draws
+  double held_out = 0;     // last part; 1: nothing is for training
+  std::int32_t eos = 0;    // ends a document, fills a sequence
+
+  std::int64_t training_part(std::size_t count) const;
+  std::uint64_t key(const char* purpose) const;
+};
+
+// Every source has the same five functions. train(sequence, ordinal): `sequence` counts over the whole corpus,
+// `ordinal` over the sequences that fell to this source.
+class TextFile {
+ public:
+  TextFile(const std::string& path, const Cut& cut);
+  std::int64_t training_tokens() const { return training_; }
+  std::int64_t held_out_sequences() const { return held_out_count_; }
+  std::size_t bytes() const { return 0; }
+  Sequence train(std::int64_t sequence, std::int64_t ordinal) const;  // a window that starts anywhere
+  Sequence held_out(std::int64_t index) const;                        // windows that don't overlap, in order
+
+ private:
+  Sequence window(std::uint64_t begin) const;
+
+  Cut cut_;
+  std::unique_ptr<MappedFile> file_;
+  std::int64_t training_ = 0, held_out_count_ = 0;
+};
+
+// Documents are cut into pieces of at most one sequence. Pieces are shuffled and packed once; every epoch goes through
+// the packed sequences in an order of its own.
+class DocumentFile {
+ public:
+  DocumentFile(const std::string& path, const std::string& text_key, const Cut& cut);
+  std::int64_t training_tokens() const { return training_.tokens; }
+  std::int64_t held_out_sequences() const { return held_out_.sequences(); }
+  std::size_t bytes() const;
+  Sequence train(std::int64_t sequence, std::int64_t ordinal) const;
+  Sequence held_out(std::int64_t index) const;  // pieces in the file's order
+
+ private:
+  struct Document {
+    std::uint64_t begin = 0;
+    std::uint32_t line_bytes = 0, text_bytes = 0;
+  };
+  struct Piece {
+    std::uint32_t document = 0, part = 0;
+  };
+  struct Packed {
+    std::vector<Piece> pieces;
+    std::vector<std::int64_t> starts;  // first piece of each sequence, then the number of pieces
+    std::int64_t tokens = 0;
+    std::int64_t sequences() const { return static_cast<std::int64_t>(starts.size()) - 1; }
+    std::size_t bytes() const { return pieces.capacity() * sizeof(Piece) + starts.capacity() * sizeof(std::int64_t); }
+  };
+
+  void index_documents();
+  std::string text_of(std::string_view line, std::int64_t line_number) const;
+  std::int32_t tokens_of(const Piece& piece) const;
+  Packed pack(std::size_t first, std::size_t end, bool shuffle) const;
+  Sequence build(const Packed& packed, std::uint64_t index) const;
+
+  std::string path_, text_key_;
+  Cut cut_;
+  std::unique_ptr<MappedFile> file_;
+  std::vector<Document> documents_;
+  Packed training_, held_out_;
+};
+
+// Targets on the worked solutions only; whole problems, as many as fit.
+class ArithmeticStream {
+ public:
+  ArithmeticStream(const DataConfig& config, const Cut& cut);
+  std::int64_t training_tokens() const { return 1; }
+  std::int64_t held_out_sequences() const { return static_cast<std::int64_t>(held_out_starts_.size()) - 1; }
+  std::size_t bytes() const { return held_out_starts_.capacity() * sizeof(std::int64_t); }
+  Sequence train(std::int64_t sequence, std::int64_t ordinal) const;
+  Sequence held_out(std::int64_t index) const;  // the first kHeldOutProblems held-out problems
+
+ private:
+  static constexpr std::uint64_t kHeldOutProblems = 2000;
+
+  DataConfig config_;
+  Cut cut_;
+  std::vector<std::int64_t> held_out_starts_;
+};
+
+using Source = std::variant<TextFile, DocumentFile, ArithmeticStream>;
+
+}  // namespace troupe

@@ -1,0 +1,295 @@
+#include "actors/expert_shard.h"
+
+#include <algorithm>
+
+#include "actors/stage_memory.h"
+#include "kernels/base/error.h"
+
+namespace troupe {
+
+namespace {
+
+constexpr Address kConductor{Role::conductor, 0};
+constexpr Address kCheckpointer{Role::checkpointer, 0};
+
+std::uint64_t pack(int phase, std::uint32_t attempt, std::int64_t number) {
+  return static_cast<std::uint64_t>(phase) | (static_cast<std::uint64_t>(attempt) & 0xFF) << 8 | static_cast<std::uint64_t>(number) << 16;
+}
+
+}  // namespace
+
+// In flight: every channel's credits, or every microbatch in flight at every layer, whichever is less.
+ShardPool shard_pool(const Config& config, const StageShape& shape) {
+  ShardPool pool;
+  const auto layers = static_cast<std::int64_t>(moe_layers_of(config, shape).size());
+  const std::int64_t microbatch = static_cast<std::int64_t>(config.microbatch_rows()) * config.model.num_experts_per_tok;
+  pool.rows = std::min<std::int64_t>(config.layout.chunk_rows_max, microbatch);
+  const std::int64_t chunks = (microbatch + pool.rows - 1) / pool.rows;
+  const std::int64_t in_flight = static_cast<std::int64_t>(config.layout.replicas) * config.slots();
+  const std::int64_t channels = layers * config.layout.replicas * 2 * config.layout.chunk_credits;
+  pool.in_flight = static_cast<int>(std::min(channels, in_flight * chunks * (1 + layers)));
+  const double mean_chunks = std::max(1.0, static_cast<double>(microbatch) / config.layout.expert_shards / static_cast<double>(pool.rows));
+  pool.stash = static_cast<int>(static_cast<double>(in_flight * layers) * mean_chunks * config.layout.stash_factor);
+  Carver measure;
+  carve_chunk(measure, config.model, pool.rows, activation_type(config));
+  pool.chunk_bytes = (measure.used() + 63) / 64 * 64;
+  return pool;
+}
+
+ExpertShard::ExpertShard(const Context& context, const Config& config, int stage, int shard, Capture* capture)
+    : context_(context), config_(config), shape_(stage_shapes(config)[static_cast<std::size_t>(stage)]), shard_(shard), capture_(capture),
+      layers_(moe_layers_of(config, shape_)), owner_(context, config, shard_parameters(config, shape_, shard), 1, 1, 0),
+      pool_(shard_pool(config, shape_)) {
+  const int count = pool_.in_flight + pool_.stash;
+  memory_ = context_.device().allocate(pool_.chunk_bytes * static_cast<std::size_t>(count));
+  for (int i = 0; i < count; ++i) {
+    Carver carver(static_cast<char*>(memory_.data) + pool_.chunk_bytes * static_cast<std::size_t>(i));
+    slots_.push_back(carve_chunk(carver, config.model, pool_.rows, activation_type(config)));
+  }
+  const ExpertRange range = experts_of(config, shard);
+  for (const int layer : layers_) {
+    for (int e = range.begin; e < range.end; ++e) {
+      const std::string p = fmt::format("model.layers.{}.mlp.experts.{}.", layer, e);
+      const std::string gate = p + "gate_proj.weight", up = p + "up_proj.weight", down = p + "down_proj.weight";
+      weights_[layer].push_back({owner_.matrices(gate, up), owner_.matrices(down, down)});
+      accumulators_[layer].push_back({owner_.accumulators(0, gate, up), owner_.accumulators(0, down, down)});
+    }
+  }
+}
+
+void ExpertShard::on(const Restore& restore, const Address&) {
+  Restored answer{restore.version, restore.attempt, ""};
+  attempt_ = restore.attempt;
+  chunks_.clear();
+  stash_.clear();
+  turns_.clear();
+  early_.clear();
+  decision_.reset();
+  stash_used_ = layers_done_ = group_left_ = snapshot_credits_ = snapshots_left_ = 0;
+  free_.clear();
+  for (int i = static_cast<int>(slots_.size()) - 1; i >= 0; --i) free_.push_back(i);
+  try {
+    owner_.restore(restore);
+  } catch (const Error& error) {
+    answer.problem = error.what();
+  }
+  context_.post(kConductor, answer);
+  for (int r = 0; r < config_.layout.replicas; ++r)
+    for (const int layer : layers_)
+      for (const Channel channel : {Channel::dispatch_forward, Channel::dispatch_backward})
+        context_.post(stage_address(config_, r, shape_.stage), Credit{channel, layer, config_.layout.chunk_credits, attempt_});
+}
+
+void ExpertShard::on(const Credit& credit, const Address&) {
+  if (credit.attempt != attempt_ || credit.channel != Channel::snapshot) return;
+  snapshot_credits_ += credit.count;
+  send_snapshot();
+}
+
+int ExpertShard::take_slot() {
+  CHECK(!free_.empty(), "shard {}: a chunk came without a credit", context_.self().index);
+  const int slot = free_.back();
+  free_.pop_back();
+  return slot;
+}
+
+void ExpertShard::free_slot(int slot) {
+  if (slot >= 0) free_.push_back(slot);
+}
+
+void ExpertShard::grant(const Address& to, Direction direction, int layer) {
+  context_.post(to, Credit{direction == Direction::forward ? Channel::dispatch_forward : Channel::dispatch_backward, layer, 1, attempt_});
+}
+
+void ExpertShard::submit(SegmentClass segment_class, const Chunk& chunk, Phase phase, Ops ops) {
+  const WorkKey& key = chunk.batch.key;
+  const SegmentClass actual = key.kind == WorkKind::train ? segment_class : SegmentClass::evaluate;
+  context_.submit({actual, key.step, key.microbatch, key.layer}, std::move(ops), pack(static_cast<int>(phase), attempt_, chunk.number));
+}
+
+void ExpertShard::on(const ExpertBatch& batch, const Address& from) {
+  if (batch.key.attempt != attempt_) return;
+  if (batch.key.step == owner_.version() && !decision_) return begin(batch, from);
+  if (batch.key.step <= owner_.version() && !decision_) return;  // a late duplicate
+  early_.emplace_back(batch, from);
+}
+
+void ExpertShard::begin(const ExpertBatch& batch, const Address& from) {
+  const std::int64_t number = next_number_++;
+  Chunk& chunk = chunks_[number];
+  chunk.batch = batch;
+  chunk.from = from;
+  chunk.number = number;
+  batch.key.direction == Direction::forward ? begin_forward(chunk) : begin_backward(chunk);
+}
+
+void ExpertShard::begin_forward(Chunk& chunk) {
+  const ExpertBatch& batch = chunk.batch;
+  const Dtype wire = activation_type(config_);
+  const std::int64_t rows = batch.rows, d = config_.model.hidden_size;
+  chunk.slot = take_slot();
+  chunk.hidden = context_.pool().take(static_cast<std::size_t>(rows * d) * bytes_of(wire));
+  const ChunkSlot slot = first_rows(slots_[static_cast<std::size_t>(chunk.slot)], rows);
+  Ops ops{Copy{Tensor{batch.hidden.data.get(), rows, d, d, wire}, slot.x}};
+  expert_forward(ops, weights_of(batch.key.layer), batch.counts, slot, Tensor{chunk.hidden.data.get(), rows, d, d, wire});
+  submit(SegmentClass::forward, chunk, Phase::forward, std::move(ops));
+}
+
+void ExpertShard::forward_done(Chunk& chunk) {
+  const ExpertBatch& batch = chunk.batch;
+  chunk.stashed = batch.key.kind == WorkKind::train && stash_used_ < pool_.stash;
+  if (chunk.stashed) {
+    ++stash_used_;
+    stash_[{batch.key.layer, batch.key.microbatch, batch.key.chunk}] = chunk.slot;
+  } else {
+    free_slot(chunk.slot);
+  }
+  context_.post(chunk.from, ExpertResult{batch.key, batch.rows, chunk.stashed, chunk.hidden, {}});
+  grant(chunk.from, Direction::forward, batch.key.layer);
+  chunks_.erase(chunk.number);
+}
+
+void ExpertShard::begin_backward(Chunk& chunk) {
+  const ExpertBatch& batch = chunk.batch;
+  const Dtype wire = activation_type(config_);
+  const std::int64_t rows = batch.rows, d = config_.model.hidden_size;
+  if (rows == 0) return backward_done(chunk);
+  const auto kept = stash_.find({batch.key.layer, batch.key.microbatch, batch.key.chunk});
+  chunk.stashed = kept != stash_.end();
+  chunk.slot = chunk.stashed ? kept->second : take_slot();
+  if (chunk.stashed) stash_.erase(kept);
+  CHECK(chunk.stashed || batch.inputs, "{}: neither stashed nor sent again", to_string(batch.key));
+  chunk.hidden = context_.pool().take(static_cast<std::size_t>(rows * d) * bytes_of(wire));
+  chunk.dots = context_.pool().take(static_cast<std::size_t>(rows) * 4);
+  const ChunkSlot slot = first_rows(slots_[static_cast<std::size_t>(chunk.slot)], rows);
+  Ops ops;
+  if (!chunk.stashed) ops.push_back(Copy{Tensor{batch.inputs.data.get(), rows, d, d, wire}, slot.x});
+  expert_backward(ops, weights_of(batch.key.layer), batch.counts, slot, !chunk.stashed, Tensor{batch.hidden.data.get(), rows, d, d, wire},
+                  Tensor{batch.gates.data.get(), rows, 1, 1, Dtype::f32}, Tensor{chunk.hidden.data.get(), rows, d, d, wire},
+                  Tensor{chunk.dots.data.get(), rows, 1, 1, Dtype::f32});
+  submit(SegmentClass::backward, chunk, Phase::backward, std::move(ops));
+}
+
+// The answer goes at once; the chunk keeps its slot until its turn in the strict sum.
+void ExpertShard::backward_done(Chunk& chunk) {
+  const ExpertBatch& batch = chunk.batch;
+  if (batch.rows > 0) context_.post(chunk.from, ExpertResult{batch.key, batch.rows, false, chunk.hidden, chunk.dots});
+  chunk.hidden = chunk.dots = {};
+  chunk.batch.hidden = chunk.batch.inputs = chunk.batch.gates = {};
+  turns_[batch.key.layer].ready[{batch.key.microbatch, batch.key.chunk}] = chunk.number;
+  run_weights(batch.key.layer);
+}
+
+void ExpertShard::run_weights(int layer) {
+  LayerTurn& turn = turns_[layer];
+  if (turn.running) return;
+  const auto next = turn.ready.find({turn.microbatch, turn.chunk});
+  if (next == turn.ready.end()) return;
+  Chunk& chunk = chunks_.at(next->second);
+  turn.ready.erase(next);
+  turn.running = true;
+  Ops ops;
+  if (chunk.batch.rows > 0)
+    expert_weight_gradients(ops, chunk.batch.counts, first_rows(slots_[static_cast<std::size_t>(chunk.slot)], chunk.batch.rows), accumulators_.at(layer));
+  submit(SegmentClass::weight_gradient, chunk, Phase::weights, std::move(ops));
+}
+
+void ExpertShard::weights_done(Chunk& chunk) {
+  const int layer = chunk.batch.key.layer;
+  LayerTurn& turn = turns_[layer];
+  turn.running = false;
+  if (chunk.batch.last_chunk) {
+    ++turn.microbatch;
+    turn.chunk = 0;
+  } else {
+    ++turn.chunk;
+  }
+  if (chunk.stashed) --stash_used_;
+  free_slot(chunk.slot);
+  grant(chunk.from, Direction::backward, layer);
+  chunks_.erase(chunk.number);
+  if (turn.microbatch == config_.train.microbatches && ++layers_done_ == static_cast<int>(layers_.size())) return step_done();
+  run_weights(layer);
+}
+
+void ExpertShard::on(const SegmentDone& done, const Address&) {
+  const auto phase = static_cast<Phase>(done.token & 0xFF);
+  if (((done.token >> 8) & 0xFF) != (attempt_ & 0xFF)) return;
+  const auto number = static_cast<std::int64_t>(done.token >> 16);
+  switch (phase) {
+    case Phase::forward: return forward_done(chunks_.at(number));
+    case Phase::backward: return backward_done(chunks_.at(number));
+    case Phase::weights: return weights_done(chunks_.at(number));
+    case Phase::measure:
+      if (--group_left_ == 0) vote();
+      return;
+    case Phase::apply:
+      if (--group_left_ == 0) applied();
+      return;
+    case Phase::snapshot:
+      if (--snapshots_left_ == 0) {
+        send_snapshot();
+        if (decision_) apply_decision();
+      }
+      return;
+  }
+}
+
+void ExpertShard::run_all(Phase phase, std::vector<Ops> work) {
+  CHECK(group_left_ == 0 && !work.empty(), "a group of segments is still running");
+  group_left_ = static_cast<int>(work.size());
+  for (Ops& ops : work) context_.submit({SegmentClass::apply, owner_.version(), 0, shape_.stage}, std::move(ops), pack(static_cast<int>(phase), attempt_, 0));
+}
+
+void ExpertShard::step_done() { run_all(Phase::measure, owner_.measure()); }
+
+void ExpertShard::vote() {
+  if (capture_ != nullptr && capture_->gradients) {
+    const auto& parameters = owner_.block().parameters();
+    for (std::size_t i = 0; i < parameters.size(); ++i) {
+      const Tensor g = owner_.gradient(i);
+      const auto* values = g.row<float>(0);
+      capture_->values["grad." + parameters[i].name] = {{g.rows, g.cols}, std::vector<float>(values, values + g.elements()), {}};
+    }
+  }
+  Vote vote;
+  vote.step = owner_.version();
+  vote.attempt = attempt_;
+  vote.squares = owner_.squares();
+  context_.post(kConductor, std::move(vote));
+}
+
+void ExpertShard::on(const Decision& decision, const Address&) {
+  if (decision.attempt != attempt_ || decision.step != owner_.version() || decision_) return;
+  decision_ = decision;
+  if (snapshots_left_ == 0) apply_decision();
+}
+
+void ExpertShard::apply_decision() { run_all(Phase::apply, owner_.apply(*decision_)); }
+
+void ExpertShard::applied() {
+  const Decision decision = *decision_;
+  owner_.committed(decision);
+  decision_.reset();
+  turns_.clear();
+  layers_done_ = 0;
+  if (decision.checkpoint) {
+    std::vector<Ops> work = owner_.begin_snapshot(attempt_);
+    snapshots_left_ = static_cast<int>(work.size());
+    for (Ops& ops : work) context_.submit({SegmentClass::apply, owner_.version(), 0, 0}, std::move(ops), pack(static_cast<int>(Phase::snapshot), attempt_, 0));
+  }
+  std::vector<std::pair<ExpertBatch, Address>> early;
+  early.swap(early_);
+  for (const auto& [batch, from] : early) on(batch, from);
+}
+
+void ExpertShard::send_snapshot() {
+  auto& parts = owner_.snapshot_parts();
+  while (snapshots_left_ == 0 && snapshot_credits_ > 0 && !parts.empty()) {
+    context_.post(kCheckpointer, std::move(parts.front()));
+    parts.pop_front();
+    --snapshot_credits_;
+  }
+}
+
+}  // namespace troupe

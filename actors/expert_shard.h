@@ -1,0 +1,103 @@
+// ExpertShard: owns some experts of a stage's layers and serves all replicas of that stage. It computes whatever has
+// arrived and never waits for the slowest sender; only its weight gradients keep a strict order: one sum over
+// (microbatch, chunk), one accumulator an expert.
+//
+// Memory is a pool of chunk slots, bounded by the credits it grants. A forward chunk's rows stay for the backward while
+// the stash has room; otherwise the backward request brings them again, and the same bits are recomputed.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <tuple>
+#include <vector>
+
+#include "actors/capture.h"
+#include "actors/owner.h"
+#include "actors/rules/placement.h"
+#include "kernels/model/expert.h"
+
+namespace troupe {
+
+// Chunk slots of a shard: in flight by credits, and the stash.
+struct ShardPool {
+  std::int64_t rows = 0;  // of one chunk
+  int in_flight = 0, stash = 0;
+  std::size_t chunk_bytes = 0;
+};
+ShardPool shard_pool(const Config& config, const StageShape& shape);
+
+class ExpertShard {
+ public:
+  ExpertShard(const Context& context, const Config& config, int stage, int shard, Capture* capture);
+
+  void on(const Restore& restore, const Address& from);
+  void on(const Credit& credit, const Address& from);
+  void on(const ExpertBatch& batch, const Address& from);
+  void on(const Decision& decision, const Address& from);
+  void on(const SegmentDone& done, const Address& from);
+  void on(const Stop&, const Address&) {}
+
+ private:
+  enum class Phase : std::uint8_t { forward, backward, weights, measure, apply, snapshot };
+  // One chunk under way or stashed.
+  struct Chunk {
+    ExpertBatch batch;
+    Address from;
+    int slot = -1;               // -1: no rows
+    bool stashed = false;
+    Payload hidden, dots;        // the answer
+    std::int64_t number = 0;     // for completions
+  };
+  using ChunkKey = std::tuple<std::int32_t, std::int32_t, std::int32_t>;  // layer, microbatch, chunk
+  struct LayerTurn {
+    std::int32_t microbatch = 0, chunk = 0;  // whose turn it is in the strict sum
+    bool running = false;
+    std::map<std::pair<std::int32_t, std::int32_t>, std::int64_t> ready;  // (microbatch, chunk) -> chunk number
+  };
+
+  void begin(const ExpertBatch& batch, const Address& from);
+  void begin_forward(Chunk& chunk);
+  void begin_backward(Chunk& chunk);
+  void forward_done(Chunk& chunk);
+  void backward_done(Chunk& chunk);
+  void run_weights(int layer);
+  void weights_done(Chunk& chunk);
+  void step_done();
+  void vote();
+  void apply_decision();
+  void applied();
+  void send_snapshot();
+  int take_slot();
+  void free_slot(int slot);
+  void grant(const Address& to, Direction direction, int layer);
+  void submit(SegmentClass segment_class, const Chunk& chunk, Phase phase, Ops ops);
+  void run_all(Phase phase, std::vector<Ops> work);
+  const std::vector<ExpertTensors>& weights_of(int layer) const { return weights_.at(layer); }
+
+  Context context_;
+  const Config& config_;
+  StageShape shape_;
+  int shard_;
+  Capture* capture_;
+  std::vector<int> layers_;
+  Owner owner_;
+  ShardPool pool_;
+  Memory memory_;
+  std::vector<ChunkSlot> slots_;
+  std::vector<int> free_;
+  int stash_used_ = 0;
+  std::map<int, std::vector<ExpertTensors>> weights_, accumulators_;
+
+  std::uint32_t attempt_ = kNoAttempt;
+  std::int64_t next_number_ = 0;
+  std::map<std::int64_t, Chunk> chunks_;            // under way, by number
+  std::map<ChunkKey, int> stash_;                   // slots kept for the backward
+  std::map<int, LayerTurn> turns_;
+  std::vector<std::pair<ExpertBatch, Address>> early_;  // of the next version
+  int layers_done_ = 0;
+  int group_left_ = 0;
+  std::optional<Decision> decision_;
+  int snapshot_credits_ = 0, snapshots_left_ = 0;
+};
+
+}  // namespace troupe

@@ -1,0 +1,82 @@
+#include "actors/loader.h"
+
+#include <cstring>
+#include <utility>
+
+#include "actors/rules/placement.h"
+
+namespace troupe {
+
+namespace {
+
+constexpr Address kConductor{Role::conductor, 0};
+
+Payload to_payload(PayloadPool& pool, const std::vector<std::int32_t>& values) {
+  Payload payload = pool.take(values.size() * 4);
+  std::memcpy(payload.data.get(), values.data(), values.size() * 4);
+  return payload;
+}
+
+}  // namespace
+
+Loader::Loader(const Context& context, const Config& config, std::shared_ptr<const Corpus> corpus)
+    : context_(context), config_(config), corpus_(std::move(corpus)) {}
+
+void Loader::on(const Restore& restore, const Address&) {
+  attempt_ = restore.attempt;
+  const auto replicas = static_cast<std::size_t>(config_.layout.replicas);
+  credits_.assign(replicas, 0);
+  orders_.assign(replicas, {});
+  for (const auto& [credit, from] : std::exchange(early_credits_, {})) on(credit, from);
+}
+
+void Loader::on(const Credit& credit, const Address& from) {
+  if (is_future(credit.attempt, attempt_)) early_credits_.emplace_back(credit, from);
+  if (credit.attempt != attempt_) return;
+  const std::size_t replica = from.index / static_cast<std::size_t>(config_.layout.stages);
+  credits_.at(replica) += credit.count;
+  drain(replica);
+}
+
+void Loader::on(const StartStep& start, const Address&) {
+  if (start.attempt != attempt_) return;
+  queue(WorkKind::train, start.step, config_.train.microbatches, corpus_->counts(start.step));
+}
+
+void Loader::on(const StartEvaluation& start, const Address&) {
+  if (start.attempt != attempt_) return;
+  const bool full = start.version >= config_.train.steps;
+  const int microbatches = corpus_->held_out_microbatches(full ? 0 : config_.evaluate.tokens_max);
+  queue(WorkKind::evaluate, start.version, microbatches, {});
+}
+
+void Loader::queue(WorkKind kind, std::int64_t step, int microbatches, const StepCounts& counts) {
+  context_.post(kConductor, StepPlan{kind, step, attempt_, microbatches, counts.target_tokens, counts.mtp_target_tokens, counts.tokens});
+  for (std::int32_t m = 0; m < microbatches; ++m) {
+    WorkKey key{kind, Direction::forward, step, attempt_, m, 0, 0};
+    orders_[static_cast<std::size_t>(m % config_.layout.replicas)].push_back({key, counts.target_tokens, counts.mtp_target_tokens});
+  }
+  for (std::size_t r = 0; r < orders_.size(); ++r) drain(r);
+}
+
+void Loader::drain(std::size_t replica) {
+  auto& orders = orders_[replica];
+  while (credits_[replica] > 0 && !orders.empty()) {
+    --credits_[replica];
+    send(replica, orders.front());
+    orders.pop_front();
+  }
+}
+
+void Loader::send(std::size_t replica, const Order& order) {
+  const Batch batch = order.key.kind == WorkKind::train ? corpus_->train(order.key.step, order.key.microbatch) : corpus_->held_out(order.key.microbatch);
+  PayloadPool& pool = context_.pool();
+  TokenBatch message{order.key, batch.sequences, batch.length, static_cast<std::int32_t>(batch.spans.size() / 4), order.target_tokens, order.mtp_target_tokens,
+                     to_payload(pool, batch.ids), to_payload(pool, batch.targets), to_payload(pool, batch.mtp_targets),
+                     to_payload(pool, batch.positions), to_payload(pool, batch.spans)};
+  const int stages = config_.layout.stages;
+  if (stages > 1) context_.post(stage_address(config_, static_cast<int>(replica), stages - 1), message);
+  context_.post(stage_address(config_, static_cast<int>(replica), 0), std::move(message));
+}
+
+}  // namespace troupe

@@ -1,0 +1,40 @@
+// Loader: sends each step's microbatches to the first stages (and the tokens to the last ones) as credits allow. It
+// remembers nothing: (step, microbatch) -> data is a pure function, so its position is the step.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "actors/config.h"
+#include "actors/data/corpus.h"
+#include "actors/node.h"
+
+namespace troupe {
+
+class Loader {
+ public:
+  Loader(const Context& context, const Config& config, std::shared_ptr<const Corpus> corpus);
+
+  void on(const Restore& restore, const Address& from);
+  void on(const Credit& credit, const Address& from);
+  void on(const StartStep& start, const Address& from);
+  void on(const StartEvaluation& start, const Address& from);
+  void on(const Stop&, const Address&) {}
+
+ private:
+  struct Order { WorkKey key; std::int64_t target_tokens, mtp_target_tokens; };
+  void queue(WorkKind kind, std::int64_t step, int microbatches, const StepCounts& counts);
+  void drain(std::size_t replica);
+  void send(std::size_t replica, const Order& order);
+
+  Context context_;
+  const Config& config_;
+  std::shared_ptr<const Corpus> corpus_;
+  std::uint32_t attempt_ = kNoAttempt;
+  std::vector<std::pair<Credit, Address>> early_credits_;
+  std::vector<int> credits_;                 // per replica
+  std::vector<std::deque<Order>> orders_;    // per replica, in increasing microbatch
+};
+
+}  // namespace troupe

@@ -1,0 +1,276 @@
+#include "actors/owner.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "actors/checkpoint/safetensors.h"
+#include "kernels/base/error.h"
+#include "kernels/base/random.h"
+
+namespace troupe {
+
+namespace {
+
+constexpr std::int64_t kPieceElements = 64 * 1024;        // grain of elementwise segments
+constexpr std::int64_t kSnapshotElements = 1024 * 1024;   // of one SnapshotPart
+
+Dtype copy_type(const Config& config) { return config.train.dtype == "bfloat16" ? Dtype::bf16 : Dtype::f32; }
+
+// Inner nodes of the tree over replicas need a place of their own: what was sent is frozen.
+int sum_arenas(int replicas) { return replicas > 2 ? replicas / 2 : 0; }
+
+float* floats(const Memory& memory) { return static_cast<float*>(memory.data); }
+
+Tensor flat(float* data, std::int64_t begin, std::int64_t count) { return {data + begin, 1, count, count, Dtype::f32}; }
+
+}  // namespace
+
+Owner::Owner(const Context& context, const Config& config, std::vector<Parameter> parameters, int lanes, int replicas, std::int64_t extra_elements)
+    : context_(context), config_(config), block_(std::move(parameters)), lanes_(lanes), accumulated_(block_.elements() + extra_elements) {
+  const OwnerMemory bytes = memory(config, block_, lanes, replicas, extra_elements);
+  Device& device = context_.device();
+  masters_ = device.allocate(bytes.weights);
+  m_ = device.allocate(bytes.moments / 2);
+  v_ = device.allocate(bytes.moments / 2);
+  if (bytes.copies > 0) copies_ = device.allocate(bytes.copies);
+  gradients_ = device.allocate(bytes.gradients);
+  squares_ = device.allocate(block_.parameters().size() * sizeof(double));
+}
+
+OwnerMemory Owner::memory(const Config& config, const ParameterBlock& block, int lanes, int replicas, std::int64_t extra_elements) {
+  const auto n = static_cast<std::size_t>(block.elements());
+  OwnerMemory bytes;
+  bytes.weights = n * 4;
+  bytes.moments = n * 8;
+  bytes.copies = copy_type(config) == Dtype::bf16 ? n * 2 : 0;
+  bytes.gradients = (n + static_cast<std::size_t>(extra_elements)) * 4 * static_cast<std::size_t>(lanes + sum_arenas(replicas));
+  return bytes;
+}
+
+Tensor Owner::matrices(const std::string& first, const std::string& last) const {
+  if (copies_.data == nullptr) return masters(first, last);
+  return block_.range(copies_.data, Dtype::bf16, first, last);
+}
+Tensor Owner::masters(const std::string& first, const std::string& last) const {
+  return block_.range(masters_.data, Dtype::f32, first, last);
+}
+Tensor Owner::accumulators(int lane, const std::string& first, const std::string& last) const {
+  return block_.range(floats(gradients_) + lane * accumulated_, Dtype::f32, first, last);
+}
+Tensor Owner::extra(int lane, std::int64_t begin, std::int64_t rows, std::int64_t cols) const {
+  CHECK(block_.elements() + begin + rows * cols <= accumulated_, "extra accumulators end at {}", accumulated_);
+  return {floats(gradients_) + lane * accumulated_ + block_.elements() + begin, rows, cols, cols, Dtype::f32};
+}
+Tensor Owner::lane(int lane) const { return flat(floats(gradients_) + lane * accumulated_, 0, accumulated_); }
+Tensor Owner::gradient(std::size_t index) const { return block_.at(gradients_.data, Dtype::f32, index); }
+
+void Owner::clear_accumulators() {
+  std::fill_n(floats(gradients_), accumulated_ * lanes_, 0.0F);
+}
+
+void Owner::restore(const Restore& restore) {
+  clear_accumulators();
+  parts_.clear();
+  if (version_ == restore.version) return;
+  for (std::size_t i = 0; i < block_.parameters().size(); ++i)
+    load_parameter(config_, block_.parameters()[i], restore, floats(masters_) + block_.offset(i));
+  load_moments(restore);
+  refresh_copies();
+  version_ = restore.version;
+}
+
+void load_parameter(const Config& config, const Parameter& p, const Restore& restore, float* out) {
+  if (restore.path.empty()) {
+    const std::uint64_t key = random_key(config.train.seed, "initialize/" + p.name);
+    for (std::int64_t e = 0; e < p.elements(); ++e)
+      out[e] = p.std > 0 ? p.mean + p.std * random_normal(key, static_cast<std::uint64_t>(e)) : p.mean;
+    return;
+  }
+  const SafetensorsReader weights(restore.path);
+  if (!weights.has(p.name)) {
+    if (p.kind != ParameterKind::router_bias) throw Error("{}: tensor {} is missing; is it a checkpoint of this model?", restore.path, p.name);
+    std::fill_n(out, p.elements(), 0.0F);
+    return;
+  }
+  const std::int64_t found = weights.entries().at(p.name).elements();
+  if (found != p.elements())
+    throw Error("{}: tensor {} has {} elements, the configuration says {} ({} x {})", restore.path, p.name, found, p.elements(), p.rows, p.cols);
+  weights.read_f32(p.name, 0, p.elements(), out);
+}
+
+void Owner::load_moments(const Restore& restore) {
+  std::fill_n(floats(m_), block_.elements(), 0.0F);
+  std::fill_n(floats(v_), block_.elements(), 0.0F);
+  if (restore.path.empty() || restore.weights_only) return;
+  const SafetensorsReader moments(restore.path + "/optimizer.safetensors");
+  for (std::size_t i = 0; i < block_.parameters().size(); ++i) {
+    const Parameter& p = block_.parameters()[i];
+    if (p.kind == ParameterKind::router_bias) continue;
+    moments.read_f32(p.name + ".m", 0, p.elements(), floats(m_) + block_.offset(i));
+    moments.read_f32(p.name + ".v", 0, p.elements(), floats(v_) + block_.offset(i));
+  }
+}
+
+void Owner::refresh_copies() {
+  if (copies_.data == nullptr) return;
+  const float* from = floats(masters_);
+  auto* to = static_cast<std::uint16_t*>(copies_.data);
+  for (std::int64_t i = 0; i < block_.elements(); ++i) to[i] = round_to_bf16(from[i]);
+}
+
+std::vector<std::pair<std::int64_t, std::int64_t>> Owner::pieces() const {
+  std::vector<std::pair<std::int64_t, std::int64_t>> all;
+  for (std::int64_t begin = 0; begin < accumulated_; begin += kPieceElements)
+    all.emplace_back(begin, std::min(kPieceElements, accumulated_ - begin));
+  return all;
+}
+
+std::vector<Ops> Owner::fold_lanes() const {
+  std::vector<Ops> work;
+  if (lanes_ == 1) return work;
+  for (const auto& [begin, count] : pieces()) {
+    Ops ops;
+    for (int stride = lanes_ / 2; stride >= 1; stride /= 2) {
+      for (int l = 0; l < stride; ++l) {
+        const Tensor a = flat(floats(gradients_) + l * accumulated_, begin, count);
+        ops.push_back(Add{a, flat(floats(gradients_) + (l + stride) * accumulated_, begin, count), a});
+      }
+    }
+    work.push_back(std::move(ops));
+  }
+  return work;
+}
+
+std::vector<Ops> Owner::fold_replicas(int replica, const std::vector<const float*>& partial) const {
+  std::vector<Ops> work;
+  const auto replicas = partial.size();
+  for (const auto& [begin, count] : pieces()) {
+    Ops ops;
+    std::vector<Tensor> term;
+    for (std::size_t r = 0; r < replicas; ++r) {
+      const float* data = static_cast<int>(r) == replica ? floats(gradients_) : partial[r];
+      term.push_back(flat(const_cast<float*>(data), begin, count));  // read only: sums go to arenas of their own
+    }
+    for (std::size_t stride = replicas / 2; stride >= 1; stride /= 2) {
+      for (std::size_t r = 0; r < stride; ++r) {
+        float* arena = floats(gradients_) + (stride == 1 ? 0 : (static_cast<std::int64_t>(r) + lanes_) * accumulated_);
+        const Tensor sum = flat(arena, begin, count);
+        ops.push_back(Add{term[r], term[r + stride], sum});
+        term[r] = sum;
+      }
+    }
+    work.push_back(std::move(ops));
+  }
+  return work;
+}
+
+std::vector<Ops> Owner::measure() const {
+  std::vector<Ops> work;
+  std::int64_t weight = 0;
+  for (std::size_t i = 0; i < block_.parameters().size(); ++i) {
+    if (work.empty() || weight > kPieceElements) {
+      work.emplace_back();
+      weight = 0;
+    }
+    weight += block_.parameters()[i].elements();
+    Tensor out{static_cast<double*>(squares_.data) + i, 1, 1, 1, Dtype::f64};
+    if (block_.parameters()[i].kind != ParameterKind::router_bias) work.back().push_back(SumSquares{gradient(i), out});
+  }
+  return work;
+}
+
+std::vector<TensorSquares> Owner::squares() const {
+  std::vector<TensorSquares> all;
+  for (std::size_t i = 0; i < block_.parameters().size(); ++i) {
+    const Parameter& p = block_.parameters()[i];
+    if (p.kind != ParameterKind::router_bias) all.push_back({p.name, static_cast<const double*>(squares_.data)[i]});
+  }
+  return all;
+}
+
+std::vector<Ops> Owner::apply(const Decision& decision) const {
+  std::vector<Ops> work;
+  const TrainConfig& t = config_.train;
+  AdamW step;
+  step.lr = static_cast<float>(decision.learning_rate);
+  step.beta1 = static_cast<float>(t.beta1);
+  step.beta2 = static_cast<float>(t.beta2);
+  step.eps = static_cast<float>(t.epsilon);
+  step.bias1 = static_cast<float>(1 - std::pow(t.beta1, static_cast<double>(decision.updates)));
+  step.bias2 = static_cast<float>(1 - std::pow(t.beta2, static_cast<double>(decision.updates)));
+  step.clip_scale = static_cast<float>(decision.clip_scale);
+  const auto clear = [&](Ops& ops, std::int64_t begin, std::int64_t count) {
+    for (int l = 0; l < lanes_; ++l) ops.push_back(Fill{flat(floats(gradients_) + l * accumulated_, begin, count), 0});
+  };
+  std::int64_t weight = kPieceElements + 1;
+  for (std::size_t i = 0; i < block_.parameters().size(); ++i) {
+    const Parameter& p = block_.parameters()[i];
+    if (p.kind == ParameterKind::router_bias) continue;
+    step.weight_decay = p.dimensions == 2 ? static_cast<float>(t.weight_decay) : 0;
+    for (std::int64_t begin = 0; begin < p.elements(); begin += kPieceElements) {
+      const std::int64_t count = std::min(kPieceElements, p.elements() - begin), at = block_.offset(i) + begin;
+      if (weight > kPieceElements) {
+        work.emplace_back();
+        weight = 0;
+      }
+      weight += count;
+      step.parameter = flat(floats(masters_), at, count);
+      step.gradient = flat(floats(gradients_), at, count);
+      step.m = flat(floats(m_), at, count);
+      step.v = flat(floats(v_), at, count);
+      step.copy = {};
+      if (copies_.data != nullptr) step.copy = {static_cast<std::uint16_t*>(copies_.data) + at, 1, count, count, Dtype::bf16};
+      if (decision.verdict == Verdict::commit) work.back().push_back(step);
+      clear(work.back(), at, count);
+    }
+  }
+  for (std::int64_t begin = block_.elements(); begin < accumulated_; begin += kPieceElements) {
+    work.emplace_back();
+    clear(work.back(), begin, std::min(kPieceElements, accumulated_ - begin));
+  }
+  return work;
+}
+
+void Owner::move_router_bias(const Decision& decision) {
+  if (decision.verdict != Verdict::commit) return;
+  const auto rate = static_cast<float>(config_.train.bias_update_rate);
+  for (std::size_t i = 0; i < block_.parameters().size(); ++i) {
+    const Parameter& p = block_.parameters()[i];
+    if (p.kind != ParameterKind::router_bias) continue;
+    for (const ExpertCounts& layer : decision.counts) {
+      if (layer.layer != p.layer) continue;
+      std::int64_t total = 0;
+      for (const std::int64_t c : layer.counts) total += c;
+      float* bias = floats(masters_) + block_.offset(i);
+      for (std::size_t e = 0; e < layer.counts.size(); ++e) {
+        const std::int64_t lack = total - static_cast<std::int64_t>(layer.counts.size()) * layer.counts[e];
+        if (lack != 0) bias[e] += lack > 0 ? rate : -rate;
+      }
+    }
+  }
+}
+
+void Owner::committed(const Decision& decision) {
+  CHECK(decision.step == version_, "decision of step {} at state {}", decision.step, version_);
+  version_ = decision.step + 1;
+}
+
+std::vector<Ops> Owner::begin_snapshot(std::uint32_t attempt) {
+  std::vector<Ops> work;
+  const std::array<float*, 3> arenas = {floats(masters_), floats(m_), floats(v_)};
+  for (std::size_t i = 0; i < block_.parameters().size(); ++i) {
+    const Parameter& p = block_.parameters()[i];
+    for (int kind = 0; kind < (p.kind == ParameterKind::router_bias ? 1 : 3); ++kind) {
+      for (std::int64_t begin = 0; begin < p.elements(); begin += kSnapshotElements) {
+        const std::int64_t count = std::min(kSnapshotElements, p.elements() - begin);
+        SnapshotPart part{version_, attempt, p.name, kind, begin, context_.pool().take(static_cast<std::size_t>(count) * 4)};
+        work.push_back({Copy{flat(arenas[static_cast<std::size_t>(kind)] + block_.offset(i), begin, count), flat(part.values.as<float>(), 0, count)}});
+        parts_.push_back(std::move(part));
+      }
+    }
+  }
+  return work;
+}
+
+}  // namespace troupe

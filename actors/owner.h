@@ -1,0 +1,81 @@
+// Owner: the part that stages and expert shards have in common: tensors with masters, moments, copies and gradient
+// accumulators; from a Restore to state n, from folded gradients and a Decision to state n+1, and a snapshot of it.
+// Between commits only accumulators change; state n stays untouched until Decision(n).
+#pragma once
+
+#include <deque>
+#include <string>
+#include <vector>
+
+#include "actors/config.h"
+#include "actors/node.h"
+#include "kernels/model/layer.h"
+#include "kernels/model/parameter_block.h"
+
+namespace troupe {
+
+// The memory of an owner, by kind, in bytes: what the plan prints and the constructor takes.
+struct OwnerMemory {
+  std::size_t weights = 0, moments = 0, copies = 0, gradients = 0;
+  std::size_t total() const { return weights + moments + copies + gradients; }
+};
+
+// One parameter's initial or stored float32 values. Throws Error (missing tensor, wrong shape).
+void load_parameter(const Config& config, const Parameter& parameter, const Restore& restore, float* out);
+
+class Owner {
+ public:
+  // lanes: accumulators kept here; extra_elements: more accumulated elements behind the block's (other uses of shared
+  // tensors), reduced with it.
+  Owner(const Context& context, const Config& config, std::vector<Parameter> parameters, int lanes, int replicas,
+        std::int64_t extra_elements);
+  static OwnerMemory memory(const Config& config, const ParameterBlock& block, int lanes, int replicas, std::int64_t extra_elements);
+
+  const ParameterBlock& block() const { return block_; }
+  // Views of consecutive tensors: what products read; masters; one lane's accumulators.
+  Tensor matrices(const std::string& first, const std::string& last) const;
+  Tensor masters(const std::string& first, const std::string& last) const;
+  Tensor accumulators(int lane, const std::string& first, const std::string& last) const;
+  Tensor extra(int lane, std::int64_t begin, std::int64_t rows, std::int64_t cols) const;
+  // The whole accumulation of a lane as one row.
+  Tensor lane(int lane) const;
+  Tensor gradient(std::size_t index) const;  // parameter's folded gradient (lane 0)
+  std::int64_t version() const { return version_; }
+
+  // Loads state `restore.version`; throws Error (missing tensor, wrong shape).
+  void restore(const Restore& restore);
+  void clear_accumulators();
+
+  // The fixed tree over the local lanes, as independent pieces of work: each list is one segment.
+  std::vector<Ops> fold_lanes() const;
+  // Sum over replicas' partial sums in the fixed tree: own lane 0 and the others' payloads, by replica.
+  std::vector<Ops> fold_replicas(int replica, const std::vector<const float*>& partial) const;
+  // Squares of all gradients, one f64 a parameter; read with squares() when done.
+  std::vector<Ops> measure() const;
+  std::vector<TensorSquares> squares() const;
+  // Applies the decision and clears the accumulators (segments), then committed() moves to the next version.
+  std::vector<Ops> apply(const Decision& decision) const;
+  void committed(const Decision& decision);
+  // Router bias: += rate * sign(total - E * count), by counts of the whole step. Called before committed().
+  void move_router_bias(const Decision& decision);
+
+  // Copies state for the checkpointer: the ops to run, then parts to send in order.
+  std::vector<Ops> begin_snapshot(std::uint32_t attempt);
+  std::deque<SnapshotPart>& snapshot_parts() { return parts_; }
+
+ private:
+  void load_moments(const Restore& restore);
+  void refresh_copies();
+  std::vector<std::pair<std::int64_t, std::int64_t>> pieces() const;
+
+  Context context_;
+  const Config& config_;
+  ParameterBlock block_;
+  int lanes_;
+  std::int64_t accumulated_ = 0;  // elements of a lane
+  Memory masters_, m_, v_, copies_, gradients_, squares_;
+  std::int64_t version_ = -1;
+  std::deque<SnapshotPart> parts_;
+};
+
+}  // namespace troupe

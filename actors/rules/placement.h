@@ -1,0 +1,43 @@
+// Who exists and where it lives: pure functions of the configuration.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "actors/config.h"
+#include "kernels/model/parameters.h"
+#include "messages/address.h"
+
+namespace troupe {
+
+// A stage's run of layers: [first, first + count), and what it has besides.
+struct StageShape {
+  int stage = 0, first_layer = 0, layers = 0;
+  bool first = false, last = false;  // embedding; head and MTP
+};
+// Layers are cut as evenly as their cost allows: the head counts as its share of a layer's products.
+std::vector<StageShape> stage_shapes(const Config& config);
+
+// Layers with experts that a stage routes, in order; the MTP layer has the number num_hidden_layers.
+std::vector<int> moe_layers_of(const Config& config, const StageShape& shape);
+// Experts [begin, end) of a shard.
+struct ExpertRange { int begin = 0, end = 0; };
+ExpertRange experts_of(const Config& config, int shard);
+
+std::vector<Parameter> stage_parameters(const Config& config, const StageShape& shape);
+std::vector<Parameter> shard_parameters(const Config& config, const StageShape& shape, int shard);
+bool has_expert_shards(const Config& config, const StageShape& shape);
+
+Address stage_address(const Config& config, int replica, int stage);
+Address shard_address(const Config& config, int stage, int shard);
+
+// Every actor of the run and its node. Replicas' stages and their shards are spread evenly; loader, conductor and
+// checkpointer live on node 0.
+std::map<Address, std::uint32_t> place_actors(const Config& config);
+// Stage actors and expert shards: those who own state and vote.
+std::vector<Address> owners(const Config& config);
+// Owners whose tensors a checkpoint holds: replica 0's stages and all shards.
+std::vector<Address> snapshot_owners(const Config& config);
+
+}  // namespace troupe

@@ -1,0 +1,200 @@
+// Stage: the dense part (attention, norms, router, shared experts; embedding or head) of a run of layers for one
+// replica. It sends routed rows to the expert shards and residual streams to its neighbours; the schedule is whatever
+// the messages, the credits and the ready heap make of it.
+//
+// A microbatch's way (all phases are segments; arrows are messages):
+//   TokenBatch/Activations -> attention(l) -> [dispatch -> results, mlp(l)] -> combine, attention(l+1) ... -> Activations
+//   last stage: head, loss, MTP; then backward: gather(l) -> [dispatch -> results, mlp(l)] -> attention(l) ...
+//   weight gradients of (unit, lane) strictly in increasing microbatch; then the slot is free and a credit goes upstream.
+// A step's end: fold lanes -> PartialSums to twins -> shared tensors' uses -> squares -> Vote; Decision -> apply.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "actors/capture.h"
+#include "actors/ordered_sender.h"
+#include "actors/owner.h"
+#include "actors/rules/dispatch.h"
+#include "actors/stage_memory.h"
+
+namespace troupe {
+
+class Stage {
+ public:
+  Stage(const Context& context, const Config& config, int replica, int stage, Capture* capture);
+
+  void on(const Restore& restore, const Address& from);
+  void on(const Credit& credit, const Address& from);
+  void on(const TokenBatch& batch, const Address& from);
+  void on(const Activations& activations, const Address& from);
+  void on(const ActivationGradients& gradients, const Address& from);
+  void on(const ExpertResult& result, const Address& from);
+  void on(const PartialSums& sums, const Address& from);
+  void on(const SharedGradient& gradient, const Address& from);
+  void on(const SharedTensor& tensor, const Address& from);
+  void on(const Decision& decision, const Address& from);
+  void on(const GenerateBatch& batch, const Address& from);
+  void on(const GenerateActivations& activations, const Address& from);
+  void on(const SegmentDone& done, const Address& from);
+  void on(const Stop&, const Address&) {}
+
+ private:
+  enum class Phase : std::uint8_t { attention, mlp, head, gather, mlp_backward, layer_backward, weights, fold, share, reduce, shared_sum, measure, apply, copy, snapshot };
+  struct Token { Phase phase; std::uint8_t attempt; std::uint16_t slot; std::uint16_t unit; };
+  static std::uint64_t pack(const Token& token);
+  static Token unpack(std::uint64_t word);
+
+  struct Piece { DispatchChunk chunk; Payload rows, dots; bool arrived = false, stashed = false; };
+  // The microbatch in a slot.
+  struct Work {
+    bool busy = false, started = false, mlp_done = false, backward = false;
+    WorkKey key;
+    std::int64_t sequence = 0, train_sequence = 0;  // order of arrival: of all works, of training's alone
+    std::int64_t rows = 0, sequences = 0, length = 0;
+    bool has_tokens = false;
+    BatchTensors batch, mtp_batch;
+    int unit = 0;                            // layer under way, counted within the stage; MTP layer = layers
+    std::vector<Piece> pieces;               // of the dispatch under way
+    int awaited = 0;                         // results not yet here
+    std::vector<std::vector<char>> stashed;  // per unit and chunk: the shard kept the forward rows
+    Payload gathered, gates, inputs;         // rows on their way out
+    Payload hidden_in, hidden_out;
+    std::int64_t target_tokens = 0, mtp_target_tokens = 0;
+    MicrobatchLoss loss;
+    int units_left = 0;                      // weight gradients not yet done
+    std::optional<GenerateBatch> generate;
+    Payload logits;
+    std::vector<ExpertCounts> evaluated;     // routing of this microbatch, when evaluating
+    bool train() const { return key.kind == WorkKind::train; }
+  };
+  struct UnitLane { std::int32_t next = 0; bool running = false; std::map<std::int32_t, int> ready; };
+
+  // stage.cc: arrivals, slots and release.
+  int take_slot(const WorkKey& key, std::int64_t rows, std::int64_t sequences, std::int64_t length);
+  int find_work(const WorkKey& key) const;
+  void receive_geometry(Work& work, StageSlot& memory, const Payload& positions, const Payload& spans, std::int32_t spans_count);
+  void receive_ids(Work& work, StageSlot& memory, const TokenBatch& batch);
+  void prepare_mtp(Work& work, StageSlot& memory, const TokenBatch& batch);
+  void try_start(int slot);
+  void release(int slot);
+  bool stale(std::uint32_t attempt) const { return attempt != attempt_; }
+  void submit(SegmentClass segment_class, int slot, int unit, Phase phase, Ops ops);
+
+  // stage_forward.cc
+  void begin_forward(int slot);
+  void forward_unit(int slot, int unit, Ops ops);
+  void attention_done(int slot);
+  void forward_results(int slot);
+  Tensor next_input(int slot, int unit);
+  void leave_forward(int slot, Ops ops);
+  void send_downstream(int slot);
+  void head_forward_and_loss(int slot, Ops ops);
+  void evaluate_head(int slot, Ops ops);
+  void generate_head(int slot, Ops ops);
+  void head_done(int slot, int unit);
+  void finish_evaluation(int slot);
+  void finish_generation(int slot);
+  LayerCache cache_of(int slot, int unit);
+  void count_experts(Work& work, const LayerSlot& view, int layer);
+
+  // stage_backward.cc
+  void backward_unit(int slot, int unit, Ops ops);
+  Tensor previous_gradient(int slot, int unit);
+  void gather_done(int slot);
+  void backward_results(int slot);
+  void layer_backward_done(int slot, int unit);
+  void finish_backward(int slot);
+  void weights_ready(int slot, int unit);
+  void run_weights(int unit, int lane);
+  Ops weight_ops(int slot, int unit, int lane);
+  void weights_done(int slot, int unit);
+
+  // stage_commit.cc
+  void dispatch(int slot, Direction direction);
+  OrderedSender<ExpertBatch>& sender(Direction direction, int unit, int shard);
+  void drain(Direction direction, int unit, int shard);
+  ExpertBatch expert_batch(const Work& work, const Piece& piece, Direction direction, bool send_inputs) const;
+  void fold();
+  void share_partial_sums();
+  void reduce_replicas();
+  void sum_shared_uses();
+  void add_shared();
+  void measure();
+  void vote();
+  void apply_decision(const Decision& decision);
+  void applied();
+  void send_snapshot();
+  void run_all(Phase phase, std::vector<Ops> work, void (Stage::*next)());
+  void group_done();
+  void grant(const Address& to, Channel channel, int layer, int count);
+
+  // Views and names.
+  LayerSlot layer_view(int slot, int unit) const;
+  SlotScratch scratch_view(int slot, int unit) const;
+  const BatchTensors& batch_of(int slot, int unit) const;
+  int layer_of(int unit) const { return unit == shape_.layers ? config_.model.num_hidden_layers : shape_.first_layer + unit; }
+  bool is_mtp(int unit) const { return unit == shape_.layers; }
+  bool routed(int unit) const { return config_.model.is_moe_layer(layer_of(unit)); }
+  int lane_of(std::int32_t microbatch) const { return microbatch % config_.train.gradient_lanes / config_.layout.replicas; }
+  int last_unit() const { return shape_.layers - 1; }
+  int head_unit() const { return shape_.layers + 1; }
+  int embedding_unit() const { return shape_.layers + 2; }
+  void bind_tensors();
+  void load_embedding_copy(const Restore& restore);
+  void reset();
+  void begin_step();
+  void capture_unit(int slot, int unit);
+  void capture_tensor(const std::string& name, const Tensor& tensor, std::vector<std::int64_t> shape);
+  void capture_head(int slot);
+  void capture_gradients();
+  void capture_router_bias();
+
+  Context context_;
+  const Config& config_;
+  int replica_;
+  StageShape shape_;
+  Capture* capture_;
+  std::vector<SharedUse> uses_;
+  Owner owner_;
+  std::uint32_t attempt_ = kNoAttempt;
+  std::vector<std::pair<Credit, Address>> early_credits_;
+
+  Memory slot_memory_, cache_memory_, copy_memory_, copy16_memory_, rope_memory_;
+  std::vector<StageSlot> slots_;
+  std::vector<Work> works_;
+  std::vector<LayerCache> caches_;
+  Tensor cosine_, sine_;
+  std::vector<LayerTensors> weights_;                       // per unit (layers, then MTP)
+  std::vector<std::vector<LayerTensors>> accumulators_;     // [lane][unit]
+  HeadTensors head_, mtp_head_;
+  MtpTensors mtp_;
+  std::int64_t copy_version_ = 0;                           // of the embedding's read copy
+
+  std::int64_t next_sequence_ = 0, next_train_sequence_ = 0;
+  std::map<std::pair<std::int64_t, std::int32_t>, TokenBatch> early_batches_;   // last stage: tokens before activations
+  OrderedSender<Message> downstream_;
+  std::map<std::pair<int, int>, OrderedSender<ExpertBatch>> forward_, backward_;  // (unit, shard)
+  std::vector<std::vector<UnitLane>> unit_lanes_;           // [unit][lane]
+  int released_ = 0;                                        // microbatches of the step that are done
+
+  // The step's end.
+  int group_left_ = 0;
+  void (Stage::*group_next_)() = nullptr;
+  std::map<int, Payload> partial_;                          // by replica
+  Payload own_sums_;
+  bool folded_ = false, reduced_ = false;
+  std::map<int, Payload> shared_in_;                        // by use
+  std::map<int, std::vector<std::int64_t>> counts_;         // by layer
+  std::vector<MicrobatchLoss> losses_;
+  std::optional<Vote> vote_;
+  std::optional<Decision> decision_;
+  std::optional<SharedTensor> copied_early_;
+  Payload copy_source_;
+  int snapshot_credits_ = 0, snapshots_left_ = 0;
+};
+
+}  // namespace troupe

@@ -1,0 +1,169 @@
+// The backward way of a microbatch through a stage, and its weight gradients in strict order.
+#include "actors/stage.h"
+
+namespace troupe {
+
+// Where dL/d(unit's input) goes: the unit before it, the embedding's or MTP's gradient, or a payload for upstream.
+Tensor Stage::previous_gradient(int slot, int unit) {
+  Work& work = works_[static_cast<std::size_t>(slot)];
+  StageSlot& memory = slots_[static_cast<std::size_t>(slot)];
+  if (is_mtp(unit)) return first_sequences(memory.mtp, work.sequences, work.length).d_x;
+  if (unit > 0) return layer_view(slot, unit - 1).g;
+  if (shape_.first) return memory.input_gradient.row_range(0, work.rows);
+  const std::int64_t d = config_.model.hidden_size;
+  work.hidden_out = context_.pool().take(static_cast<std::size_t>(work.rows * d) * 4);
+  return {work.hidden_out.data.get(), work.rows, d, d, Dtype::f32};
+}
+
+void Stage::on(const ActivationGradients& gradients, const Address&) {
+  if (stale(gradients.key.attempt)) return;
+  const int slot = find_work(gradients.key);
+  if (slot < 0) return;  // a late duplicate
+  Work& work = works_[static_cast<std::size_t>(slot)];
+  if (work.backward) return;
+  work.backward = true;
+  work.hidden_in = gradients.gradient;
+  const Tensor g = layer_view(slot, last_unit()).g;
+  backward_unit(slot, last_unit(), {Copy{Tensor{work.hidden_in.data.get(), g.rows, g.cols, g.cols, Dtype::f32}, g}});
+}
+
+void Stage::backward_unit(int slot, int unit, Ops ops) {
+  Work& work = works_[static_cast<std::size_t>(slot)];
+  work.unit = unit;
+  const LayerSlot view = layer_view(slot, unit);
+  begin_backward(ops, view);
+  if (!routed(unit)) {
+    const LayerTensors& w = weights_[static_cast<std::size_t>(unit)];
+    mlp_backward(ops, w, view, scratch_view(slot, unit));
+    attention_backward(ops, config_.model, w, view, scratch_view(slot, unit), batch_of(slot, unit), previous_gradient(slot, unit));
+    return submit(SegmentClass::backward, slot, unit, Phase::layer_backward, std::move(ops));
+  }
+  const Dtype wire = activation_type(config_);
+  const std::int64_t rows = view.sorted_token.rows, d = config_.model.hidden_size;
+  const auto gather = [&](const Tensor& source, Payload& into) {
+    into = context_.pool().take(static_cast<std::size_t>(rows * d) * bytes_of(wire));
+    ops.push_back(Gather{source, view.sorted_token, Tensor{into.data.get(), rows, d, d, wire}});
+  };
+  gather(view.g_act, work.gathered);
+  work.gates = context_.pool().take(static_cast<std::size_t>(rows) * 4);
+  ops.push_back(Copy{view.sorted_weight, Tensor{work.gates.data.get(), rows, 1, 1, Dtype::f32}});
+  // Rows that a shard had no room to keep travel again; it recomputes the same bits.
+  const auto& stashed = work.stashed[static_cast<std::size_t>(unit)];
+  work.inputs = {};
+  for (std::size_t i = 0; i < stashed.size() && !work.inputs; ++i)
+    if (stashed[i] == 0) gather(view.z2, work.inputs);
+  submit(SegmentClass::backward, slot, unit, Phase::gather, std::move(ops));
+}
+
+void Stage::gather_done(int slot) {
+  Work& work = works_[static_cast<std::size_t>(slot)];
+  const int unit = work.unit;
+  dispatch(slot, Direction::backward);
+  const LayerSlot view = layer_view(slot, unit);
+  work.mlp_done = !view.mlp_out;
+  if (work.mlp_done) return backward_results(slot);
+  Ops ops;
+  mlp_backward(ops, weights_[static_cast<std::size_t>(unit)], view, scratch_view(slot, unit));
+  submit(SegmentClass::backward, slot, unit, Phase::mlp_backward, std::move(ops));
+}
+
+void Stage::backward_results(int slot) {
+  Work& work = works_[static_cast<std::size_t>(slot)];
+  StageSlot& memory = slots_[static_cast<std::size_t>(slot)];
+  if (work.awaited > 0 || !work.mlp_done) return;
+  const int unit = work.unit;
+  const std::int64_t d = config_.model.hidden_size;
+  const LayerTensors& w = weights_[static_cast<std::size_t>(unit)];
+  const LayerSlot view = layer_view(slot, unit);
+  const SlotScratch scratch = scratch_view(slot, unit);
+  RoutedGradients routed_gradients;
+  for (const Piece& piece : work.pieces) {
+    if (piece.chunk.rows == 0) continue;
+    routed_gradients.pieces.push_back({piece.rows.data.get(), piece.chunk.rows, d, d, activation_type(config_)});
+    routed_gradients.dots.push_back({piece.dots.data.get(), piece.chunk.rows, 1, 1, Dtype::f32});
+  }
+  const std::int64_t length = view.x.rows / work.sequences;
+  routed_gradients.balance_scale = static_cast<float>(config_.model.aux_loss_alpha / (static_cast<double>(length) * config_.train.batch_sequences));
+  Ops ops;
+  routed_backward(ops, config_.model, w, view, scratch, routed_gradients);
+  attention_backward(ops, config_.model, w, view, scratch, batch_of(slot, unit), previous_gradient(slot, unit));
+  if (is_mtp(unit)) {
+    const HeadSlot head = first_rows(memory.head, work.rows);
+    mtp_backward(ops, config_.model, mtp_, first_sequences(memory.mtp, work.sequences, work.length), head.final, work.sequences, head.d_final);
+    head_backward(ops, config_.model, head_, head, layer_view(slot, last_unit()).g);
+  }
+  submit(SegmentClass::backward, slot, unit, Phase::layer_backward, std::move(ops));
+}
+
+void Stage::layer_backward_done(int slot, int unit) {
+  weights_ready(slot, unit);
+  if (is_mtp(unit)) {
+    weights_ready(slot, head_unit());
+    return backward_unit(slot, last_unit(), {});
+  }
+  if (unit > 0) return backward_unit(slot, unit - 1, {});
+  finish_backward(slot);
+}
+
+void Stage::finish_backward(int slot) {
+  if (shape_.first) return weights_ready(slot, embedding_unit());
+  Work& work = works_[static_cast<std::size_t>(slot)];
+  context_.post(stage_address(config_, replica_, shape_.stage - 1), ActivationGradients{work.key, static_cast<std::int32_t>(work.rows), work.hidden_out});
+  work.hidden_out = {};
+}
+
+void Stage::weights_ready(int slot, int unit) {
+  const std::int32_t m = works_[static_cast<std::size_t>(slot)].key.microbatch;
+  unit_lanes_[static_cast<std::size_t>(unit)][static_cast<std::size_t>(lane_of(m))].ready[m] = slot;
+  run_weights(unit, lane_of(m));
+}
+
+// A lane's sum runs over microbatches in increasing order: the next one, when it is ready and nothing else runs.
+void Stage::run_weights(int unit, int lane) {
+  UnitLane& state = unit_lanes_[static_cast<std::size_t>(unit)][static_cast<std::size_t>(lane)];
+  const auto next = state.ready.find(state.next);
+  if (state.running || next == state.ready.end()) return;
+  const int slot = next->second;
+  state.ready.erase(next);
+  state.running = true;
+  submit(SegmentClass::weight_gradient, slot, unit, Phase::weights, weight_ops(slot, unit, lane));
+}
+
+Ops Stage::weight_ops(int slot, int unit, int lane) {
+  Ops ops;
+  Work& work = works_[static_cast<std::size_t>(slot)];
+  StageSlot& memory = slots_[static_cast<std::size_t>(slot)];
+  const auto acc = [&](const std::string& name) { return owner_.accumulators(lane, name, name); };
+  const auto use = [&](int number) {
+    for (const SharedUse& u : uses_)
+      if (u.use == number) return owner_.extra(lane, u.begin, u.rows, u.cols);
+    return Tensor{};
+  };
+  if (unit == head_unit()) {
+    const Tensor head = config_.model.tie_word_embeddings ? use(1) : acc("lm_head.weight");
+    head_weight_gradients(ops, first_rows(memory.head, work.rows), acc("model.norm.weight"), head);
+  } else if (unit == embedding_unit()) {
+    ops.push_back(EmbeddingGradient{work.batch.ids, memory.input_gradient.row_range(0, work.rows), acc("model.embed_tokens.weight")});
+  } else {
+    weight_gradients(ops, layer_view(slot, unit), accumulators_[static_cast<std::size_t>(lane)][static_cast<std::size_t>(unit)]);
+    if (is_mtp(unit)) {
+      const std::string p = fmt::format("model.layers.{}.", config_.model.num_hidden_layers);
+      const MtpTensors sums{acc(p + "enorm.weight"), acc(p + "hnorm.weight"), acc(p + "eh_proj.weight"), {}, use(2)};
+      mtp_weight_gradients(ops, first_sequences(memory.mtp, work.sequences, work.length), work.sequences, sums);
+      head_weight_gradients(ops, first_rows(memory.mtp_head, work.rows - work.sequences), acc(p + "shared_head.norm.weight"), use(3));
+    }
+  }
+  return ops;
+}
+
+void Stage::weights_done(int slot, int unit) {
+  Work& work = works_[static_cast<std::size_t>(slot)];
+  const int lane = lane_of(work.key.microbatch);
+  UnitLane& state = unit_lanes_[static_cast<std::size_t>(unit)][static_cast<std::size_t>(lane)];
+  state.running = false;
+  state.next += config_.train.gradient_lanes;
+  if (--work.units_left == 0) release(slot);
+  run_weights(unit, lane);
+}
+
+}  // namespace troupe

@@ -1,0 +1,240 @@
+// Dispatch to the experts, and the end of a step: fold, reduce, vote, decide, apply, snapshot.
+#include <algorithm>
+#include <cstring>
+
+#include "actors/stage.h"
+
+namespace troupe {
+
+namespace {
+
+constexpr Address kConductor{Role::conductor, 0};
+constexpr Address kCheckpointer{Role::checkpointer, 0};
+
+Payload slice(const Payload& whole, std::size_t begin, std::size_t size) {
+  return {std::shared_ptr<std::byte>(whole.data, whole.data.get() + begin), size};
+}
+
+}  // namespace
+
+OrderedSender<ExpertBatch>& Stage::sender(Direction direction, int unit, int shard) {
+  return (direction == Direction::forward ? forward_ : backward_)[{unit, shard}];
+}
+
+void Stage::drain(Direction direction, int unit, int shard) {
+  sender(direction, unit, shard).drain([&](ExpertBatch batch) { context_.post(shard_address(config_, shape_.stage, shard), std::move(batch)); });
+}
+
+ExpertBatch Stage::expert_batch(const Work& work, const Piece& piece, Direction direction, bool send_inputs) const {
+  const std::size_t row_bytes = static_cast<std::size_t>(config_.model.hidden_size) * bytes_of(activation_type(config_));
+  const auto begin = static_cast<std::size_t>(piece.chunk.row_begin), rows = static_cast<std::size_t>(piece.chunk.rows);
+  ExpertBatch batch;
+  batch.key = work.key;
+  batch.key.direction = direction;
+  batch.key.layer = layer_of(work.unit);
+  batch.key.chunk = piece.chunk.chunk;
+  batch.rows = static_cast<std::int32_t>(rows);
+  batch.last_chunk = piece.chunk.last;
+  batch.counts = piece.chunk.counts;
+  if (rows == 0) return batch;
+  batch.hidden = slice(work.gathered, begin * row_bytes, rows * row_bytes);
+  if (direction == Direction::backward) {
+    batch.gates = slice(work.gates, begin * 4, rows * 4);
+    if (send_inputs) batch.inputs = slice(work.inputs, begin * row_bytes, rows * row_bytes);
+  }
+  return batch;
+}
+
+// The work's rows of this unit take their turn on every shard's channel. Backward chunks go even when empty: the shard
+// must learn that this microbatch has nothing to add to its sums.
+void Stage::dispatch(int slot, Direction direction) {
+  Work& work = works_[static_cast<std::size_t>(slot)];
+  const bool backward = direction == Direction::backward;
+  const auto chunks = plan_dispatch(config_, layer_view(slot, work.unit).counts.row<std::int32_t>(0));
+  auto& stashed = work.stashed[static_cast<std::size_t>(work.unit)];
+  if (!backward) stashed.assign(chunks.size(), 1);
+  std::vector<std::vector<ExpertBatch>> items(static_cast<std::size_t>(config_.layout.expert_shards));
+  work.pieces.clear();
+  work.awaited = 0;
+  for (std::size_t i = 0; i < chunks.size(); ++i) {
+    Piece piece{chunks[i], {}, {}, chunks[i].rows == 0, false};
+    if (chunks[i].rows > 0 || backward) items[static_cast<std::size_t>(chunks[i].shard)].push_back(expert_batch(work, piece, direction, backward && stashed[i] == 0));
+    if (!piece.arrived) ++work.awaited;
+    work.pieces.push_back(std::move(piece));
+  }
+  work.gathered = work.gates = work.inputs = {};
+  const std::int64_t sequence = backward || is_mtp(work.unit) ? work.train_sequence : work.sequence;
+  const int unit = work.unit;
+  for (int shard = 0; shard < config_.layout.expert_shards; ++shard) {
+    sender(direction, unit, shard).enter(sequence, std::move(items[static_cast<std::size_t>(shard)]));
+    drain(direction, unit, shard);
+  }
+}
+
+// Runs independent lists of ops, then `next`.
+void Stage::run_all(Phase phase, std::vector<Ops> work, void (Stage::*next)()) {
+  CHECK(group_left_ == 0, "a group of segments is still running");
+  if (work.empty()) return (this->*next)();
+  group_left_ = static_cast<int>(work.size());
+  group_next_ = next;
+  for (Ops& ops : work) {
+    context_.submit({SegmentClass::apply, owner_.version(), 0, shape_.stage}, std::move(ops),
+                    pack({phase, static_cast<std::uint8_t>(attempt_), 0, 0}));
+  }
+}
+
+void Stage::group_done() {
+  if (--group_left_ == 0) (this->*group_next_)();
+}
+
+void Stage::fold() { run_all(Phase::fold, owner_.fold_lanes(), &Stage::share_partial_sums); }
+
+void Stage::share_partial_sums() {
+  if (config_.layout.replicas == 1) return sum_shared_uses();
+  const Tensor sums = owner_.lane(0);
+  own_sums_ = context_.pool().take(static_cast<std::size_t>(sums.cols) * 4);
+  run_all(Phase::share, {{Copy{sums, Tensor{own_sums_.data.get(), 1, sums.cols, sums.cols, Dtype::f32}}}}, &Stage::reduce_replicas);
+}
+
+// Posts the own sums once; sums everything when all twins' have come.
+void Stage::reduce_replicas() {
+  if (!folded_) {
+    folded_ = true;
+    for (int r = 0; r < config_.layout.replicas; ++r)
+      if (r != replica_) context_.post(stage_address(config_, r, shape_.stage), PartialSums{owner_.version(), attempt_, replica_, 0, own_sums_});
+    own_sums_ = {};
+  }
+  if (static_cast<int>(partial_.size()) + 1 < config_.layout.replicas) return;
+  std::vector<const float*> partial(static_cast<std::size_t>(config_.layout.replicas), nullptr);
+  for (const auto& [r, sums] : partial_) partial[static_cast<std::size_t>(r)] = sums.as<float>();
+  run_all(Phase::reduce, owner_.fold_replicas(replica_, partial), &Stage::sum_shared_uses);
+}
+
+void Stage::on(const PartialSums& sums, const Address&) {
+  if (stale(sums.attempt) || sums.step != owner_.version()) return;
+  CHECK(sums.sums.size == static_cast<std::size_t>(owner_.lane(0).cols) * 4, "twin {} sends {} bytes of sums", sums.replica, sums.sums.size);
+  partial_[sums.replica] = sums.sums;
+  if (folded_ && group_left_ == 0) reduce_replicas();
+}
+
+// Uses of shared tensors join their owner's gradient: here, or in the first stage.
+void Stage::sum_shared_uses() {
+  partial_.clear();
+  reduced_ = true;
+  for (const SharedUse& use : uses_) {
+    if (owner_.block().has(use.parameter)) continue;
+    const Tensor sums = owner_.extra(0, use.begin, use.rows, use.cols);
+    Payload payload = context_.pool().take(static_cast<std::size_t>(sums.elements()) * 4);
+    std::memcpy(payload.data.get(), sums.data, payload.size);
+    context_.post(stage_address(config_, replica_, 0), SharedGradient{owner_.version(), attempt_, use.use, std::move(payload)});
+  }
+  add_shared();
+}
+
+void Stage::on(const SharedGradient& gradient, const Address&) {
+  if (stale(gradient.attempt) || gradient.step != owner_.version()) return;
+  shared_in_[gradient.use] = gradient.sums;
+  add_shared();
+}
+
+void Stage::add_shared() {
+  std::size_t expected = 0;
+  if (shape_.first && !shape_.last) {
+    StageShape last = shape_;
+    last.last = true;
+    for (const SharedUse& use : shared_uses(config_, last)) expected += use.parameter == "model.embed_tokens.weight" ? 1 : 0;
+  }
+  if (!reduced_ || shared_in_.size() < expected || group_left_ > 0) return;
+  Ops ops;
+  for (const SharedUse& use : uses_) {
+    if (!owner_.block().has(use.parameter)) continue;
+    const Tensor sum = owner_.gradient(owner_.block().index(use.parameter));
+    ops.push_back(Add{sum, owner_.extra(0, use.begin, use.rows, use.cols), sum});
+  }
+  for (const auto& [use, payload] : shared_in_) {
+    const Tensor sum = owner_.gradient(owner_.block().index("model.embed_tokens.weight"));
+    ops.push_back(Add{sum, Tensor{payload.data.get(), sum.rows, sum.cols, sum.cols, Dtype::f32}, sum});
+  }
+  std::vector<Ops> work;
+  if (!ops.empty()) work.push_back(std::move(ops));
+  run_all(Phase::shared_sum, std::move(work), &Stage::measure);
+}
+
+void Stage::measure() {
+  shared_in_.clear();
+  run_all(Phase::measure, owner_.measure(), &Stage::vote);
+}
+
+void Stage::vote() {
+  if (capture_ != nullptr && capture_->gradients) capture_gradients();
+  Vote vote;
+  vote.step = owner_.version();
+  vote.attempt = attempt_;
+  vote.squares = owner_.squares();
+  for (const auto& [layer, counts] : counts_) vote.counts.push_back({layer, counts});
+  vote.losses = losses_;
+  vote_ = vote;
+  context_.post(kConductor, std::move(vote));
+}
+
+void Stage::on(const Decision& decision, const Address&) {
+  if (stale(decision.attempt) || decision.step != owner_.version() || decision_) return;  // a second one is ignored
+  decision_ = decision;
+  if (snapshots_left_ == 0) apply_decision(decision);
+}
+
+void Stage::apply_decision(const Decision& decision) {
+  owner_.move_router_bias(decision);
+  run_all(Phase::apply, owner_.apply(decision), &Stage::applied);
+}
+
+void Stage::applied() {
+  const Decision decision = *decision_;
+  owner_.committed(decision);
+  decision_.reset();
+  vote_.reset();
+  begin_step();
+  if (capture_ != nullptr) capture_router_bias();
+  StageShape last = shape_;
+  last.last = true;
+  last.first = false;
+  if (shape_.first && !shape_.last && reads_embedding_copy(config_, last)) {
+    const Tensor table = owner_.masters("model.embed_tokens.weight", "model.embed_tokens.weight");
+    Payload values = context_.pool().take(static_cast<std::size_t>(table.elements()) * 4);
+    std::memcpy(values.data.get(), table.data, values.size);
+    context_.post(stage_address(config_, replica_, config_.layout.stages - 1), SharedTensor{owner_.version(), attempt_, std::move(values)});
+  }
+  if (decision.checkpoint && replica_ == 0) {
+    std::vector<Ops> work = owner_.begin_snapshot(attempt_);
+    snapshots_left_ = static_cast<int>(work.size());
+    for (Ops& ops : work) context_.submit({SegmentClass::apply, owner_.version(), 0, 0}, std::move(ops), pack({Phase::snapshot, static_cast<std::uint8_t>(attempt_), 0, 0}));
+  }
+  if (copied_early_) on(*std::exchange(copied_early_, std::nullopt), {});
+  for (std::size_t i = 0; i < works_.size(); ++i) try_start(static_cast<int>(i));
+}
+
+// The owner's new version of the embedding: taken in once this owner is at that version too.
+void Stage::on(const SharedTensor& tensor, const Address&) {
+  if (stale(tensor.attempt)) return;
+  if (tensor.version != owner_.version()) {
+    copied_early_ = tensor;
+    return;
+  }
+  const std::int64_t v = config_.model.vocab_size, d = config_.model.hidden_size;
+  copy_source_ = tensor.values;
+  const Tensor values{copy_source_.data.get(), v, d, d, Dtype::f32};
+  Ops ops{Copy{values, Tensor{copy_memory_.data, v, d, d, Dtype::f32}}};
+  if (copy16_memory_.data != nullptr) ops.push_back(Copy{values, Tensor{copy16_memory_.data, v, d, d, Dtype::bf16}});
+  context_.submit({SegmentClass::apply, owner_.version(), 0, 0}, std::move(ops), pack({Phase::copy, static_cast<std::uint8_t>(attempt_), 0, 0}));
+}
+
+void Stage::send_snapshot() {
+  auto& parts = owner_.snapshot_parts();
+  while (snapshots_left_ == 0 && snapshot_credits_ > 0 && !parts.empty()) {
+    context_.post(kCheckpointer, std::move(parts.front()));
+    parts.pop_front();
+    --snapshot_credits_;
+  }
+}
+
+}  // namespace troupe

@@ -1,0 +1,303 @@
+// The forward way of a microbatch through a stage, and what the last stage makes of its end.
+#include <cstring>
+
+#include "actors/stage.h"
+
+namespace troupe {
+
+namespace {
+
+constexpr Address kConductor{Role::conductor, 0};
+constexpr Address kRollout{Role::rollout, 0};
+
+}  // namespace
+
+void Stage::begin_forward(int slot) {
+  Work& work = works_[static_cast<std::size_t>(slot)];
+  const Tensor x = layer_view(slot, 0).x;
+  Ops ops;
+  if (shape_.first) {
+    ops.push_back(Embedding{work.batch.ids, owner_.masters("model.embed_tokens.weight", "model.embed_tokens.weight"), x});
+  } else {
+    ops.push_back(Copy{Tensor{work.hidden_in.data.get(), x.rows, x.cols, x.cols, Dtype::f32}, x});
+  }
+  forward_unit(slot, 0, std::move(ops));
+}
+
+// Where a unit's output goes: the next unit's input, the head's, or a payload for the next stage.
+Tensor Stage::next_input(int slot, int unit) {
+  Work& work = works_[static_cast<std::size_t>(slot)];
+  StageSlot& memory = slots_[static_cast<std::size_t>(slot)];
+  if (is_mtp(unit)) return memory.mtp_head.x.row_range(0, work.rows - work.sequences);
+  if (unit < last_unit()) return layer_view(slot, unit + 1).x;
+  if (shape_.last) return memory.head.x.row_range(0, work.rows);
+  const std::int64_t d = config_.model.hidden_size;
+  work.hidden_out = context_.pool().take(static_cast<std::size_t>(work.rows * d) * 4);
+  return {work.hidden_out.data.get(), work.rows, d, d, Dtype::f32};
+}
+
+LayerCache Stage::cache_of(int slot, int unit) {
+  if (!works_[static_cast<std::size_t>(slot)].generate) return {};
+  if (caches_.empty()) {
+    cache_memory_ = context_.device().allocate(cache_bytes(config_, shape_));
+    Carver carver(cache_memory_.data);
+    caches_ = carve_caches(carver, config_, shape_, static_cast<std::int64_t>(config_.generate.sequences_max) * config_.generate_length());
+  }
+  LayerCache cache = caches_[static_cast<std::size_t>(unit)];
+  cache.rows = slots_[static_cast<std::size_t>(slot)].cache_rows.row_range(0, works_[static_cast<std::size_t>(slot)].rows);
+  return cache;
+}
+
+void Stage::forward_unit(int slot, int unit, Ops ops) {
+  Work& work = works_[static_cast<std::size_t>(slot)];
+  work.unit = unit;
+  const LayerSlot view = layer_view(slot, unit);
+  const LayerTensors& w = weights_[static_cast<std::size_t>(unit)];
+  attention_forward(ops, config_.model, layer_of(unit), w, view, batch_of(slot, unit), cache_of(slot, unit));
+  if (routed(unit)) {
+    const Dtype wire = activation_type(config_);
+    const std::int64_t rows = view.sorted_token.rows, d = config_.model.hidden_size;
+    work.gathered = context_.pool().take(static_cast<std::size_t>(rows * d) * bytes_of(wire));
+    ops.push_back(Gather{view.z2, view.sorted_token, Tensor{work.gathered.data.get(), rows, d, d, wire}});
+  } else {
+    mlp_forward(ops, w, view);
+    combine_forward(ops, view, {}, next_input(slot, unit));
+  }
+  submit(SegmentClass::forward, slot, unit, Phase::attention, std::move(ops));
+}
+
+void Stage::attention_done(int slot) {
+  Work& work = works_[static_cast<std::size_t>(slot)];
+  const int unit = work.unit;
+  if (!routed(unit)) {
+    if (capture_ != nullptr) capture_unit(slot, unit);
+    if (unit < last_unit()) return forward_unit(slot, unit + 1, {});
+    return leave_forward(slot, {});
+  }
+  const LayerSlot view = layer_view(slot, unit);
+  count_experts(work, view, layer_of(unit));
+  dispatch(slot, Direction::forward);
+  work.mlp_done = !view.mlp_out;
+  if (work.mlp_done) return forward_results(slot);
+  Ops ops;
+  mlp_forward(ops, weights_[static_cast<std::size_t>(unit)], view);
+  submit(SegmentClass::forward, slot, unit, Phase::mlp, std::move(ops));
+}
+
+void Stage::count_experts(Work& work, const LayerSlot& view, int layer) {
+  const auto* counts = view.counts.row<std::int32_t>(0);
+  if (work.train()) {
+    auto& sum = counts_[layer];
+    sum.resize(static_cast<std::size_t>(view.counts.cols));
+    for (std::size_t e = 0; e < sum.size(); ++e) sum[e] += counts[e];
+    for (std::int64_t b = 0; b < view.balance.cols && view.balance; ++b) work.loss.balance_sum += static_cast<double>(view.balance.row<float>(0)[b]);
+  } else if (work.key.kind == WorkKind::evaluate) {
+    work.evaluated.push_back({layer, std::vector<std::int64_t>(counts, counts + view.counts.cols)});
+  }
+}
+
+void Stage::on(const ExpertResult& result, const Address& from) {
+  if (stale(result.key.attempt)) return;
+  const int slot = find_work(result.key);
+  if (slot < 0) return;  // a late duplicate
+  Work& work = works_[static_cast<std::size_t>(slot)];
+  const int shard = static_cast<int>(from.index) % config_.layout.expert_shards;
+  const bool backward = result.key.direction == Direction::backward;
+  if (layer_of(work.unit) != result.key.layer || backward != work.backward) return;
+  for (std::size_t i = 0; i < work.pieces.size(); ++i) {
+    Piece& piece = work.pieces[i];
+    if (piece.chunk.shard != shard || piece.chunk.chunk != result.key.chunk || piece.arrived) continue;
+    piece.rows = result.hidden;
+    piece.dots = result.dots;
+    piece.arrived = true;
+    --work.awaited;
+    if (!backward) work.stashed[static_cast<std::size_t>(work.unit)][i] = result.stashed ? 1 : 0;
+    return backward ? backward_results(slot) : forward_results(slot);
+  }
+}
+
+void Stage::forward_results(int slot) {
+  Work& work = works_[static_cast<std::size_t>(slot)];
+  if (work.awaited > 0 || !work.mlp_done) return;
+  const int unit = work.unit;
+  if (capture_ != nullptr) capture_unit(slot, unit);
+  std::vector<Tensor> pieces;
+  const std::int64_t d = config_.model.hidden_size;
+  for (const Piece& piece : work.pieces)
+    if (piece.chunk.rows > 0) pieces.push_back({piece.rows.data.get(), piece.chunk.rows, d, d, activation_type(config_)});
+  Ops ops;
+  combine_forward(ops, layer_view(slot, unit), pieces, next_input(slot, unit));
+  if (!is_mtp(unit) && unit < last_unit()) return forward_unit(slot, unit + 1, std::move(ops));
+  leave_forward(slot, std::move(ops));
+}
+
+void Stage::leave_forward(int slot, Ops ops) {
+  Work& work = works_[static_cast<std::size_t>(slot)];
+  StageSlot& memory = slots_[static_cast<std::size_t>(slot)];
+  if (is_mtp(work.unit)) {
+    const HeadSlot head = first_rows(memory.mtp_head, work.rows - work.sequences);
+    const double divisor = static_cast<double>(work.mtp_target_tokens);
+    head_forward(ops, config_.model, mtp_head_, head);
+    head_loss(ops, mtp_head_, head, work.mtp_batch.targets, static_cast<float>(divisor > 0 ? config_.train.mtp_loss_weight / divisor : 0), true);
+    head_backward(ops, config_.model, mtp_head_, head, layer_view(slot, work.unit).g);
+    return submit(SegmentClass::backward, slot, work.unit, Phase::head, std::move(ops));
+  }
+  if (!shape_.last) {
+    if (ops.empty()) return send_downstream(slot);
+    return submit(SegmentClass::forward, slot, head_unit(), Phase::head, std::move(ops));
+  }
+  if (work.generate) return generate_head(slot, std::move(ops));
+  if (!work.train()) return evaluate_head(slot, std::move(ops));
+  head_forward_and_loss(slot, std::move(ops));
+}
+
+void Stage::send_downstream(int slot) {
+  Work& work = works_[static_cast<std::size_t>(slot)];
+  StageSlot& memory = slots_[static_cast<std::size_t>(slot)];
+  Message message;
+  if (work.generate) {
+    message = GenerateActivations{*work.generate, work.hidden_out};
+  } else {
+    const auto spans = static_cast<std::int32_t>(work.batch.spans.rows);
+    Activations a{work.key, static_cast<std::int32_t>(work.rows), static_cast<std::int32_t>(work.sequences), static_cast<std::int32_t>(work.length), spans,
+                  work.hidden_out, context_.pool().take(static_cast<std::size_t>(work.rows) * 4), context_.pool().take(static_cast<std::size_t>(spans) * 16)};
+    std::memcpy(a.positions.data.get(), memory.positions.data, static_cast<std::size_t>(work.rows) * 4);
+    std::memcpy(a.spans.data.get(), memory.spans.data, static_cast<std::size_t>(spans) * 16);
+    message = std::move(a);
+  }
+  work.hidden_out = {};
+  std::vector<Message> items;
+  items.push_back(std::move(message));
+  downstream_.enter(work.sequence, std::move(items));
+  downstream_.drain([&](Message m) { context_.post(stage_address(config_, replica_, shape_.stage + 1), std::move(m)); });
+  if (work.train()) return;
+  if (!work.generate) finish_evaluation(slot);
+  release(slot);
+}
+
+void Stage::head_forward_and_loss(int slot, Ops ops) {
+  Work& work = works_[static_cast<std::size_t>(slot)];
+  StageSlot& memory = slots_[static_cast<std::size_t>(slot)];
+  const HeadSlot head = first_rows(memory.head, work.rows);
+  const float scale = work.target_tokens > 0 ? static_cast<float>(1.0 / static_cast<double>(work.target_tokens)) : 0;
+  head_forward(ops, config_.model, head_, head);
+  head_loss(ops, head_, head, work.batch.targets, scale, true);
+  if (config_.model.has_mtp()) {
+    mtp_forward(ops, config_.model, mtp_, first_sequences(memory.mtp, work.sequences, work.length), head.final, work.sequences, layer_view(slot, shape_.layers).x);
+  } else {
+    head_backward(ops, config_.model, head_, head, layer_view(slot, last_unit()).g);
+  }
+  submit(SegmentClass::backward, slot, head_unit(), Phase::head, std::move(ops));
+}
+
+namespace {
+
+// Sum of the rows' losses, rows in order, and how many had a target.
+std::pair<double, std::int64_t> sum_losses(const Tensor& loss, const Tensor& targets) {
+  double sum = 0;
+  std::int64_t count = 0;
+  for (std::int64_t t = 0; t < loss.rows; ++t) {
+    if (*targets.row<std::int32_t>(t) < 0) continue;
+    sum += static_cast<double>(*loss.row<float>(t));
+    ++count;
+  }
+  return {sum, count};
+}
+
+}  // namespace
+
+void Stage::head_done(int slot, int unit) {
+  Work& work = works_[static_cast<std::size_t>(slot)];
+  StageSlot& memory = slots_[static_cast<std::size_t>(slot)];
+  if (!shape_.last) return send_downstream(slot);
+  if (work.generate) return finish_generation(slot);
+  if (capture_ != nullptr) capture_head(slot);
+  if (is_mtp(unit)) {
+    std::tie(work.loss.mtp_loss_sum, work.loss.mtp_targets) = sum_losses(first_rows(memory.mtp_head, work.rows - work.sequences).loss, work.mtp_batch.targets);
+    work.backward = true;
+    return backward_unit(slot, unit, {});
+  }
+  std::tie(work.loss.loss_sum, work.loss.targets) = sum_losses(memory.head.loss.row_range(0, work.rows), work.batch.targets);
+  if (!work.train()) {
+    finish_evaluation(slot);
+    return release(slot);
+  }
+  if (config_.model.has_mtp()) return forward_unit(slot, shape_.layers, {});
+  work.backward = true;
+  weights_ready(slot, head_unit());
+  backward_unit(slot, last_unit(), {});
+}
+
+void Stage::evaluate_head(int slot, Ops ops) {
+  Work& work = works_[static_cast<std::size_t>(slot)];
+  const HeadSlot head = first_rows(slots_[static_cast<std::size_t>(slot)].head, work.rows);
+  head_forward(ops, config_.model, head_, head);
+  head_loss(ops, head_, head, work.batch.targets, 0, false);
+  submit(SegmentClass::evaluate, slot, head_unit(), Phase::head, std::move(ops));
+}
+
+void Stage::finish_evaluation(int slot) {
+  Work& work = works_[static_cast<std::size_t>(slot)];
+  context_.post(kConductor, EvaluationLoss{work.key, work.loss.loss_sum, work.loss.targets, work.evaluated});
+}
+
+void Stage::on(const GenerateBatch& batch, const Address&) {
+  if (stale(batch.key.attempt)) return;
+  const int slot = take_slot(batch.key, batch.rows, 1, batch.rows);
+  Work& work = works_[static_cast<std::size_t>(slot)];
+  StageSlot& memory = slots_[static_cast<std::size_t>(slot)];
+  receive_geometry(work, memory, batch.positions, batch.spans, batch.spans_count);
+  const auto copy = [](const Payload& from, const Tensor& to) { std::memcpy(to.data, from.data.get(), from.size); };
+  copy(batch.ids, memory.ids);
+  copy(batch.cache_rows, memory.cache_rows);
+  copy(batch.sample_rows, memory.sample_rows);
+  copy(batch.counters, memory.counters);
+  work.batch.ids = memory.ids.row_range(0, work.rows);
+  work.generate = batch;
+  try_start(slot);
+}
+
+void Stage::on(const GenerateActivations& activations, const Address& from) {
+  on(activations.batch, from);
+  const int slot = find_work(activations.batch.key);
+  if (slot >= 0) works_[static_cast<std::size_t>(slot)].hidden_in = activations.hidden;
+}
+
+void Stage::generate_head(int slot, Ops ops) {
+  Work& work = works_[static_cast<std::size_t>(slot)];
+  StageSlot& memory = slots_[static_cast<std::size_t>(slot)];
+  const GenerateBatch& batch = *work.generate;
+  HeadSlot head = first_rows(memory.head, batch.samples);
+  head.x = memory.head.d_final.row_range(0, batch.samples);  // the gradient's place is free: nothing is trained here
+  ops.push_back(Gather{memory.head.x.row_range(0, work.rows), memory.sample_rows.row_range(0, batch.samples), head.x});
+  head_forward(ops, config_.model, head_, head);
+  head_logits(ops, head_, head);
+  Sample sample;
+  sample.logits = head.logits;
+  sample.counter = memory.counters.row_range(0, batch.samples);
+  sample.token = memory.tokens.row_range(0, batch.samples);
+  sample.logprob = memory.logprobs.row_range(0, batch.samples);
+  sample.key = batch.seed;
+  sample.temperature = batch.temperature;
+  sample.top_p = batch.top_p;
+  ops.push_back(sample);
+  if (batch.want_logits) {
+    work.logits = context_.pool().take(static_cast<std::size_t>(head.logits.elements()) * 4);
+    ops.push_back(Copy{head.logits, Tensor{work.logits.data.get(), head.logits.rows, head.logits.cols, head.logits.cols, Dtype::f32}});
+  }
+  submit(SegmentClass::evaluate, slot, head_unit(), Phase::head, std::move(ops));
+}
+
+void Stage::finish_generation(int slot) {
+  Work& work = works_[static_cast<std::size_t>(slot)];
+  StageSlot& memory = slots_[static_cast<std::size_t>(slot)];
+  const std::int32_t samples = work.generate->samples;
+  const std::size_t bytes = static_cast<std::size_t>(samples) * 4;
+  Generated out{work.key, samples, context_.pool().take(bytes), context_.pool().take(bytes), work.logits};
+  std::memcpy(out.tokens.data.get(), memory.tokens.data, bytes);
+  std::memcpy(out.logprobs.data.get(), memory.logprobs.data, bytes);
+  context_.post(kRollout, std::move(out));
+  release(slot);
+}
+
+}  // namespace troupe

@@ -1,0 +1,49 @@
+// The memory of a stage: microbatch slots (activations of every layer of the stage), and key-value caches.
+#pragma once
+
+#include <vector>
+
+#include "actors/config.h"
+#include "actors/rules/placement.h"
+#include "kernels/device.h"
+#include "kernels/model/head.h"
+#include "kernels/model/layer.h"
+
+namespace troupe {
+
+// What one microbatch lives in, from its arrival until its weight gradients are done.
+struct StageSlot {
+  Tensor ids, targets, positions, spans;  // (N,1), (N,1), (N,1), (N,4) i32
+  Tensor cache_rows, sample_rows, counters, tokens, logprobs;  // generation
+  Tensor input_gradient;                  // (N, D) f32, first stage: dL/d(embedded tokens)
+  std::vector<LayerSlot> layers;          // of the stage's run
+  SlotScratch scratch;
+  HeadSlot head;                          // last stage
+  MtpSlot mtp;                            // last stage with multi-token prediction
+  LayerSlot mtp_layer;
+  HeadSlot mtp_head;
+  Tensor mtp_spans;
+};
+
+StageSlot carve_slot(Carver& carver, const Config& config, const StageShape& shape);
+std::size_t slot_bytes(const Config& config, const StageShape& shape);
+
+// Keys and values of `rows` cached tokens for every layer of the run.
+std::vector<LayerCache> carve_caches(Carver& carver, const Config& config, const StageShape& shape, std::int64_t rows);
+std::size_t cache_bytes(const Config& config, const StageShape& shape);
+
+Dtype activation_type(const Config& config);
+
+// Gradient accumulators of shared tensors' other uses, behind the stage's own: head 1, MTP embedding 2, MTP head 3.
+struct SharedUse {
+  int use = 0;
+  std::string parameter;        // whose gradient it is
+  std::int64_t begin = 0;       // in the extra accumulators
+  std::int64_t rows = 0, cols = 0;
+};
+std::vector<SharedUse> shared_uses(const Config& config, const StageShape& shape);
+std::int64_t shared_elements(const std::vector<SharedUse>& uses);
+// A last stage that isn't the first reads the embedding through a copy when the head is tied or MTP embeds tokens.
+bool reads_embedding_copy(const Config& config, const StageShape& shape);
+
+}  // namespace troupe

@@ -1,0 +1,52 @@
+// loss[t] = log sum_v exp(logits[t,v]) - logits[t,target];  dlogits = (softmax - onehot) scale; logits: (N, V) f32.
+// The sum stands in lanes (math.h) over v, after the row's maximum is taken off. Rows with target < 0: zero.
+#include "kernels/cpu/kernels.h"
+#include "kernels/cpu/math.h"
+
+namespace troupe::cpu {
+
+namespace {
+
+void check(const CrossEntropy& op) {
+  const std::int64_t rows = op.logits.rows;
+  CHECK(op.logits.dtype == Dtype::f32 && op.logits.cols > 0, "cross entropy: logits must be f32");
+  CHECK(op.targets.dtype == Dtype::i32 && op.targets.rows == rows && op.targets.cols == 1,
+        "cross entropy: targets must be i32, {} x 1", rows);
+  CHECK(op.loss.dtype == Dtype::f32 && op.loss.rows == rows && op.loss.cols == 1,
+        "cross entropy: loss must be f32, {} x 1", rows);
+  CHECK(!op.dlogits || (is_float(op.dlogits) && same_shape(op.dlogits, op.logits)),
+        "cross entropy: dlogits must have the shape of logits");
+}
+
+}  // namespace
+
+void run(const CrossEntropy& op, Scratch& scratch) {
+  check(op);
+  const std::int64_t size = op.logits.cols;
+  float* buffer = scratch.take<float>(size);
+  for (std::int64_t t = 0; t < op.logits.rows; ++t) {
+    const std::int32_t target = *op.targets.row<const std::int32_t>(t);
+    CHECK(target < size, "cross entropy: target {} of {}", target, size);
+    float* loss = op.loss.row<float>(t);
+    if (target < 0) {
+      *loss = 0;
+      std::fill_n(buffer, size, 0.0F);
+      if (op.dlogits) write_row(op.dlogits, t, buffer);
+      continue;
+    }
+    const float* logits = op.logits.row<const float>(t);
+    const float highest = maximum(logits, size), chosen = logits[target];
+    std::copy_n(logits, size, buffer);
+    const float total = exponentials(buffer, size, highest);
+    *loss = log_total(total, highest) - chosen;
+    if (!op.dlogits) continue;
+    const float share = 1.0F / total, scale = op.scale;
+    float* dlogits = open_row(op.dlogits, t, buffer);
+    const float at_target = (buffer[target] * share - 1.0F) * scale;
+    for (std::int64_t v = 0; v < size; ++v) dlogits[v] = buffer[v] * share * scale;
+    dlogits[target] = at_target;
+    close_row(op.dlogits, t, dlogits);
+  }
+}
+
+}  // namespace troupe::cpu

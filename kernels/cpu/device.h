@@ -1,0 +1,60 @@
+// CpuDevice: compute threads that take the most urgent ready segment from one heap, run it alone and single-threaded,
+// and tell once. A stolen core delays one segment; nobody waits for anybody.
+// With no threads submit() runs the segment at once on the caller's thread: for tests and small tools.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "kernels/cpu/kernels.h"
+#include "kernels/device.h"
+#include "kernels/ready_heap.h"
+
+namespace troupe {
+
+class CpuDevice final : public Device {
+ public:
+  explicit CpuDevice(int threads);
+  ~CpuDevice() override;  // runs what was submitted, then joins
+  CpuDevice(const CpuDevice&) = delete;
+  CpuDevice& operator=(const CpuDevice&) = delete;
+
+  Memory allocate(std::size_t size) override;
+  void submit(Segment segment) override;
+  void take_completions(std::vector<Completion>& out) override;
+  int completion_fd() const override { return event_; }
+  std::size_t pending() const override { return pending_.load(std::memory_order_acquire); }
+
+  // Nanoseconds that each compute thread has spent inside segments; readable from any thread.
+  std::vector<std::uint64_t> busy_ns() const;
+
+ private:
+  struct Worker {
+    std::thread thread;
+    std::atomic<std::uint64_t> busy_ns = 0;
+    cpu::Scratch scratch;
+  };
+  void work(Worker& worker);
+  bool next(Segment& segment);  // false: the device is closing and nothing is ready
+  void run(Worker& worker, const Segment& segment);
+  void complete(Completion done);
+
+  std::mutex ready_mutex_;
+  std::condition_variable ready_;
+  ReadyHeap heap_;
+  bool closing_ = false;
+  std::atomic<std::size_t> waiting_ = 0;  // the heap's size, for threads that spin before they sleep
+
+  std::mutex done_mutex_;
+  std::vector<Completion> done_;
+  int event_ = -1;  // readable while done_ isn't empty
+
+  std::atomic<std::size_t> pending_ = 0;
+  std::vector<std::unique_ptr<Worker>> workers_;
+  bool inline_;
+};
+
+}  // namespace troupe

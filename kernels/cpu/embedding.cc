@@ -1,0 +1,48 @@
+// out[t] = table[ids[t]];  dtable[ids[t]] += dx[t], t in increasing order (dtable f32, its own accumulation).
+// Padding has ids < 0: its row of out is zero, and it gives no gradient.
+#include "kernels/cpu/kernels.h"
+#include "kernels/cpu/math.h"
+
+namespace troupe::cpu {
+
+namespace {
+
+void check_ids(const Tensor& ids, std::int64_t rows) {
+  CHECK(ids.dtype == Dtype::i32 && ids.rows == rows && ids.cols == 1, "embedding: ids must be i32, {} x 1", rows);
+}
+
+std::int64_t id_at(const Tensor& ids, std::int64_t row, std::int64_t table_rows) {
+  const std::int64_t id = *ids.row<const std::int32_t>(row);
+  CHECK(id < table_rows, "embedding: token {} of a vocabulary of {}", id, table_rows);
+  return id;
+}
+
+}  // namespace
+
+void run(const Embedding& op, Scratch& scratch) {
+  check_ids(op.ids, op.out.rows);
+  CHECK(is_float(op.table) && is_float(op.out) && op.table.cols == op.out.cols,
+        "embedding: table has {} columns and out {}", op.table.cols, op.out.cols);
+  float *buffer = scratch.take<float>(op.out.cols), *zero = scratch.take<float>(op.out.cols);
+  std::fill_n(zero, op.out.cols, 0.0F);
+  for (std::int64_t t = 0; t < op.out.rows; ++t) {
+    const std::int64_t id = id_at(op.ids, t, op.table.rows);
+    write_row(op.out, t, id < 0 ? zero : read_row(op.table, id, buffer));
+  }
+}
+
+void run(const EmbeddingGradient& op, Scratch& scratch) {
+  check_ids(op.ids, op.dx.rows);
+  CHECK(is_float(op.dx) && op.dtable.dtype == Dtype::f32 && op.dtable.cols == op.dx.cols,
+        "embedding gradient: dtable must be f32 with {} columns", op.dx.cols);
+  float* buffer = scratch.take<float>(op.dx.cols);
+  for (std::int64_t t = 0; t < op.dx.rows; ++t) {
+    const std::int64_t id = id_at(op.ids, t, op.dtable.rows);
+    if (id < 0) continue;
+    const float* dx = read_row(op.dx, t, buffer);
+    float* row = op.dtable.row<float>(id);
+    for (std::int64_t d = 0; d < op.dx.cols; ++d) row[d] += dx[d];
+  }
+}
+
+}  // namespace troupe::cpu

@@ -1,0 +1,71 @@
+// Root-mean-square norm, forward and backward; x, y, dy, dx: (N, D), weight, dweight: (1, D), inverse_rms: (N, 1) f32.
+//   y[t,d] = weight[d] (x[t,d] r[t]),  r[t] = 1 / sqrt(mean_d x^2 + eps)
+//   dx = add + r (g - x r^2 mean_d(g x)),  g = weight dy;   dweight[d] = sum_t dy[t,d] (x[t,d] r[t])
+// Means over d stand in lanes (math.h); dweight is a sum over rows in order, assigned at the end.
+#include "kernels/cpu/kernels.h"
+#include "kernels/cpu/math.h"
+
+namespace troupe::cpu {
+
+namespace {
+
+void check_rms(const Tensor& x, const Tensor& weight, const Tensor& inverse_rms) {
+  CHECK(is_float(x) && is_float(weight), "norm: x and weight must be f32 or bf16");
+  CHECK(weight.rows == 1 && weight.cols == x.cols, "norm: weight has {} columns of {}", weight.cols, x.cols);
+  CHECK(inverse_rms.dtype == Dtype::f32 && inverse_rms.rows == x.rows && inverse_rms.cols == 1,
+        "norm: inverse_rms must be f32, {} x 1", x.rows);
+}
+
+}  // namespace
+
+void run(const Norm& op, Scratch& scratch) {
+  check_rms(op.x, op.weight, op.inverse_rms);
+  CHECK(is_float(op.y) && same_shape(op.y, op.x), "norm: y must have the shape of x");
+  const std::int64_t dim = op.x.cols;
+  const float* weight = read_row(op.weight, 0, scratch.take<float>(dim));
+  float *x_buffer = scratch.take<float>(dim), *y_buffer = scratch.take<float>(dim);
+  for (std::int64_t t = 0; t < op.x.rows; ++t) {
+    const float* x = read_row(op.x, t, x_buffer);
+    const float r = 1.0F / std::sqrt(dot(x, x, dim) / static_cast<float>(dim) + op.eps);
+    *op.inverse_rms.row<float>(t) = r;
+    float* y = open_row(op.y, t, y_buffer);
+    for (std::int64_t d = 0; d < dim; ++d) y[d] = weight[d] * (x[d] * r);
+    close_row(op.y, t, y);
+  }
+}
+
+void run(const NormBackward& op, Scratch& scratch) {
+  check_rms(op.x, op.weight, op.inverse_rms);
+  CHECK(is_float(op.dy) && same_shape(op.dy, op.x), "norm backward: dy must have the shape of x");
+  CHECK(is_float(op.dx) && same_shape(op.dx, op.x), "norm backward: dx must have the shape of x");
+  CHECK(!op.add || (is_float(op.add) && same_shape(op.add, op.x)), "norm backward: add must have the shape of x");
+  CHECK(is_float(op.dweight) && op.dweight.rows == 1 && op.dweight.cols == op.x.cols,
+        "norm backward: dweight must be 1 x {}", op.x.cols);
+  const std::int64_t dim = op.x.cols;
+  const float* weight = read_row(op.weight, 0, scratch.take<float>(dim));
+  float* buffer[5];
+  for (float*& b : buffer) b = scratch.take<float>(dim);
+  float* dweight = scratch.take<float>(dim);
+  std::fill_n(dweight, dim, 0.0F);
+  for (std::int64_t t = 0; t < op.x.rows; ++t) {
+    const float *x = read_row(op.x, t, buffer[0]), *dy = read_row(op.dy, t, buffer[1]);
+    const float r = *op.inverse_rms.row<const float>(t);
+    float* g = buffer[2];
+    for (std::int64_t d = 0; d < dim; ++d) {
+      g[d] = weight[d] * dy[d];
+      dweight[d] += dy[d] * (x[d] * r);
+    }
+    const float along = r * r * (dot(g, x, dim) / static_cast<float>(dim));
+    float* dx = open_row(op.dx, t, buffer[3]);
+    if (op.add) {
+      const float* add = read_row(op.add, t, buffer[4]);
+      for (std::int64_t d = 0; d < dim; ++d) dx[d] = add[d] + r * (g[d] - x[d] * along);
+    } else {
+      for (std::int64_t d = 0; d < dim; ++d) dx[d] = r * (g[d] - x[d] * along);
+    }
+    close_row(op.dx, t, dx);
+  }
+  write_row(op.dweight, 0, dweight);
+}
+
+}  // namespace troupe::cpu

@@ -1,0 +1,92 @@
+// token[t] ~ softmax(logits[t] / temperature) within the smallest set of probability >= top_p; logits: (N, V) f32.
+// The set is taken in falling order of logit, ties to the lower index; the draw is the counter's alone:
+// u = uniform(key, counter[t]) of the set's mass, walked in that order. temperature 0: the best logit.
+// logprob[t] = logit - log sum exp over the whole vocabulary, by the same rule as the loss of CrossEntropy.
+#include <numeric>
+
+#include "kernels/base/random.h"
+#include "kernels/cpu/kernels.h"
+#include "kernels/cpu/math.h"
+
+namespace troupe::cpu {
+
+namespace {
+
+std::int32_t best_of(const float* logits, std::int64_t size) {
+  std::int64_t best = 0;
+  for (std::int64_t v = 1; v < size; ++v)
+    if (logits[v] > logits[best]) best = v;
+  return static_cast<std::int32_t>(best);
+}
+
+// The first tokens of `order`, by falling logit, whose weights reach `mass`; all of them if none do.
+// Sorted a piece at a time: the set is mostly far smaller than the vocabulary.
+std::int64_t nucleus(const float* logits, const float* weights, double mass, std::int32_t* order, std::int64_t size) {
+  const auto better = [&](std::int32_t a, std::int32_t b) {
+    return logits[a] != logits[b] ? logits[a] > logits[b] : a < b;
+  };
+  std::iota(order, order + size, 0);
+  double reached = 0;
+  for (std::int64_t begin = 0, end = std::min<std::int64_t>(64, size); begin < size;
+       begin = end, end = std::min(end * 2, size)) {
+    std::partial_sort(order + begin, order + end, order + size, better);
+    for (std::int64_t i = begin; i < end; ++i) {
+      reached += weights[order[i]];
+      if (reached >= mass) return i + 1;
+    }
+  }
+  return size;
+}
+
+std::int32_t draw(const float* weights, const std::int32_t* order, std::int64_t count, double uniform) {
+  double mass = 0;
+  for (std::int64_t i = 0; i < count; ++i) mass += weights[order[i]];
+  double left = uniform * mass;
+  for (std::int64_t i = 0; i < count; ++i) {
+    left -= weights[order[i]];
+    if (left < 0) return order[i];
+  }
+  return order[count - 1];
+}
+
+void check(const Sample& op) {
+  const std::int64_t rows = op.logits.rows;
+  CHECK(op.logits.dtype == Dtype::f32 && op.logits.cols > 0, "sample: logits must be f32");
+  CHECK(op.counter.dtype == Dtype::i32 && op.counter.rows == rows && op.counter.cols == 2,
+        "sample: counter must be i32, {} x 2", rows);
+  CHECK(op.token.dtype == Dtype::i32 && op.token.rows == rows, "sample: token must be i32, {} x 1", rows);
+  CHECK(op.logprob.dtype == Dtype::f32 && op.logprob.rows == rows, "sample: logprob must be f32, {} x 1", rows);
+  CHECK(op.temperature >= 0 && op.top_p > 0 && op.top_p <= 1, "sample: temperature {}, top_p {}", op.temperature,
+        op.top_p);
+}
+
+}  // namespace
+
+void run(const Sample& op, Scratch& scratch) {
+  check(op);
+  const std::int64_t size = op.logits.cols;
+  float *scaled = scratch.take<float>(size), *weights = scratch.take<float>(size);
+  std::int32_t* order = scratch.take<std::int32_t>(size);
+  for (std::int64_t t = 0; t < op.logits.rows; ++t) {
+    const float *logits = op.logits.row<const float>(t), heat = op.temperature > 0 ? op.temperature : 1.0F;
+    for (std::int64_t v = 0; v < size; ++v) scaled[v] = logits[v] / heat;
+    std::copy_n(scaled, size, weights);
+    const float highest = maximum(scaled, size), total = exponentials(weights, size, highest);
+    std::int32_t token = best_of(logits, size);
+    if (op.temperature > 0) {
+      const auto* counter = op.counter.row<const std::int32_t>(t);
+      const double uniform = random_uniform(op.key, static_cast<std::uint32_t>(counter[0]),
+                                            static_cast<std::uint32_t>(counter[1]));
+      if (op.top_p < 1) {
+        token = draw(weights, order, nucleus(scaled, weights, static_cast<double>(op.top_p) * total, order, size), uniform);
+      } else {
+        std::iota(order, order + size, 0);
+        token = draw(weights, order, size, uniform);
+      }
+    }
+    *op.token.row<std::int32_t>(t) = token;
+    *op.logprob.row<float>(t) = scaled[token] - log_total(total, highest);
+  }
+}
+
+}  // namespace troupe::cpu

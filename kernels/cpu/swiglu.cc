@@ -1,0 +1,49 @@
+// h = silu(gate) up, silu(z) = z sigmoid(z); gate_up = [gate | up]: (N, 2I), h, dh: (N, I).
+//   d = dh row_scale;  d_up = d silu(gate);  d_gate = d up s (1 + gate (1 - s)), s = sigmoid(gate)
+//   dots[t] = sum_i dh[t,i] h[t,i], in lanes (math.h), with dh before the scale.
+// Outputs are assigned. d_gate_up may be gate_up: a row is read before it is written.
+#include "kernels/cpu/kernels.h"
+#include "kernels/cpu/math.h"
+
+namespace troupe::cpu {
+
+void run(const SwiGlu& op, Scratch& scratch) {
+  const std::int64_t width = op.h.cols;
+  CHECK(is_float(op.gate_up) && is_float(op.h), "swiglu: operands must be f32 or bf16");
+  CHECK(op.gate_up.rows == op.h.rows && op.gate_up.cols == 2 * width, "swiglu: gate_up must be {} x {}", op.h.rows,
+        2 * width);
+  float *in = scratch.take<float>(2 * width), *out = scratch.take<float>(width);
+  for (std::int64_t t = 0; t < op.h.rows; ++t) {
+    const float *gate = read_row(op.gate_up, t, in), *up = gate + width;
+    float* h = open_row(op.h, t, out);
+    for (std::int64_t i = 0; i < width; ++i) h[i] = gate[i] * sigmoid(gate[i]) * up[i];
+    close_row(op.h, t, h);
+  }
+}
+
+void run(const SwiGluBackward& op, Scratch& scratch) {
+  const std::int64_t rows = op.dh.rows, width = op.dh.cols;
+  CHECK(is_float(op.gate_up) && is_float(op.dh) && is_float(op.d_gate_up), "swiglu backward: must be f32 or bf16");
+  CHECK(op.gate_up.rows == rows && op.gate_up.cols == 2 * width && same_shape(op.d_gate_up, op.gate_up),
+        "swiglu backward: gate_up and d_gate_up must be {} x {}", rows, 2 * width);
+  for (const Tensor* column : {&op.row_scale, &op.dots})
+    CHECK(!*column || (column->dtype == Dtype::f32 && column->rows == rows && column->cols == 1),
+          "swiglu backward: row_scale and dots must be f32, {} x 1", rows);
+  float* buffer[4];
+  for (float*& b : buffer) b = scratch.take<float>(2 * width);
+  for (std::int64_t t = 0; t < rows; ++t) {
+    const float *gate = read_row(op.gate_up, t, buffer[0]), *up = gate + width, *dh = read_row(op.dh, t, buffer[1]);
+    const float scale = op.row_scale ? *op.row_scale.row<const float>(t) : 1.0F;
+    float *d_gate = open_row(op.d_gate_up, t, buffer[2]), *d_up = d_gate + width, *h = buffer[3];
+    for (std::int64_t i = 0; i < width; ++i) {
+      const float s = sigmoid(gate[i]), silu = gate[i] * s, d = dh[i] * scale, u = up[i];
+      h[i] = silu * u;
+      d_gate[i] = d * u * (s * (1.0F + gate[i] * (1.0F - s)));
+      d_up[i] = d * silu;
+    }
+    if (op.dots) *op.dots.row<float>(t) = dot(dh, h, width);
+    close_row(op.d_gate_up, t, d_gate);
+  }
+}
+
+}  // namespace troupe::cpu

@@ -1,0 +1,57 @@
+// Device: allocates memory, runs segments, tells once when each is done. One per process, shared by its actors.
+// A segment is a short list of ops run in order by one compute thread; segments run in any order that their keys allow.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels/op.h"
+
+namespace troupe {
+
+// Classes from most to least urgent. The order is the whole schedule: see priority() in ready_heap.h.
+enum class SegmentClass : std::uint8_t { apply, backward, forward, weight_gradient, evaluate };
+
+struct SegmentKey {
+  SegmentClass segment_class = SegmentClass::forward;
+  std::int64_t step = 0;
+  std::int32_t microbatch = 0;
+  std::int32_t layer = 0;
+  friend bool operator==(const SegmentKey&, const SegmentKey&) = default;
+};
+
+// Whom to tell: the actor's place in the process's directory, and a word of the actor's own.
+struct Completion {
+  std::uint32_t actor = 0;
+  std::uint64_t token = 0;
+};
+
+struct Segment {
+  SegmentKey key;
+  std::vector<Op> ops;
+  Completion done;
+};
+
+// Owned device memory, zeroed, aligned to 64 bytes. Freed with the Memory.
+struct Memory {
+  std::shared_ptr<void> owner;
+  void* data = nullptr;
+  std::size_t size = 0;
+};
+
+class Device {
+ public:
+  virtual ~Device() = default;
+  virtual Memory allocate(std::size_t size) = 0;
+  virtual void submit(Segment segment) = 0;
+  // Moves finished completions out; called on the loop thread.
+  virtual void take_completions(std::vector<Completion>& out) = 0;
+  // A file descriptor that is readable while completions wait (-1 when there is none, as in simulation).
+  virtual int completion_fd() const = 0;
+  // Segments submitted and not yet finished.
+  virtual std::size_t pending() const = 0;
+};
+
+}  // namespace troupe

@@ -1,0 +1,224 @@
+// `troupe check FIXTURE --out FILE`: runs a fixture folder (its README names the tensors) through the production actors:
+// the forward pass of batch 0, its gradients, three optimizer steps, and greedy decoding with a key-value cache.
+#include <unistd.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "actors/checkpoint/manifest.h"
+#include "actors/checkpoint/safetensors.h"
+#include "kernels/base/error.h"
+#include "kernels/base/log.h"
+#include "launcher/config.h"
+#include "launcher/tools.h"
+#include "launcher/world.h"
+
+namespace troupe {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+namespace {
+
+json read_json(const std::string& path) {
+  std::ifstream in(path);
+  if (!in) throw Error("{}: can't be read; is {} a fixture folder?", path, fs::path(path).parent_path().string());
+  return json::parse(in);
+}
+
+// input_ids and labels (S, B, T): one global batch a step; the held-out part is batch 0.
+class FixtureCorpus final : public Corpus {
+ public:
+  FixtureCorpus(const Config& config, std::vector<std::int64_t> ids, std::vector<std::int64_t> labels)
+      : config_(config), ids_(std::move(ids)), labels_(std::move(labels)) {}
+  Batch train(std::int64_t step, std::int32_t microbatch) const override {
+    const int sequences = config_.microbatch_sequences(), length = config_.train.sequence_length;
+    const std::int64_t begin = (step * config_.train.batch_sequences + static_cast<std::int64_t>(microbatch) * sequences) * length;
+    const std::int64_t count = static_cast<std::int64_t>(sequences) * length;
+    const auto cut = [&](const std::vector<std::int64_t>& all) { return std::vector<std::int32_t>(all.begin() + begin, all.begin() + begin + count); };
+    return make_batch(sequences, length, cut(ids_), cut(labels_), std::vector<std::vector<std::int32_t>>(static_cast<std::size_t>(sequences), {0}), false);
+  }
+  StepCounts counts(std::int64_t step) const override {
+    StepCounts sum;
+    for (std::int32_t m = 0; m < config_.train.microbatches; ++m) {
+      const Batch batch = train(step, m);
+      sum.target_tokens += batch.target_count();
+      sum.mtp_target_tokens += batch.mtp_target_count();
+      sum.tokens += static_cast<std::int64_t>(batch.ids.size());
+    }
+    return sum;
+  }
+  std::int32_t held_out_microbatches(std::int64_t) const override { return config_.train.microbatches; }
+  Batch held_out(std::int32_t microbatch) const override { return train(0, microbatch); }
+  std::vector<Provenance> provenance() const override { return {{"fixture", "", "", 0}}; }
+  std::size_t bytes() const override { return (ids_.size() + labels_.size()) * 8; }
+
+ private:
+  const Config& config_;
+  std::vector<std::int64_t> ids_, labels_;
+};
+
+struct Check {
+  CheckOptions options;
+  Config config;
+  std::string scratch;     // a run folder of its own
+  SafetensorsWriter out;
+  std::shared_ptr<const Corpus> corpus;
+
+  void load();
+  void run(WorldOptions world_options, int steps, const std::function<void(const json&)>& hear, const std::function<bool()>& done);
+  void logits();
+  void steps();
+  void greedy();
+  void add(const std::string& name, const Capture::Values& values);
+};
+
+void Check::load() {
+  const std::string& dir = options.fixture;
+  const json train = read_json(dir + "/train.json");
+  const SafetensorsReader inputs(dir + "/inputs.safetensors");
+  const auto shape = inputs.entries().at("input_ids").shape;
+  config.model = model_config_from_json(read_json(dir + "/config.json"));
+  TrainConfig& t = config.train;
+  t.steps = shape.at(0);
+  t.batch_sequences = static_cast<int>(shape.at(1));
+  t.sequence_length = static_cast<int>(shape.at(2));
+  t.microbatches = 1;
+  t.learning_rate = train.at("lr");
+  t.schedule = "constant";
+  t.beta1 = train.at("beta1");
+  t.beta2 = train.at("beta2");
+  t.epsilon = train.at("eps");
+  t.weight_decay = train.at("weight_decay");
+  t.clip_norm = train.at("clip");
+  t.bias_update_rate = train.at("gamma");
+  t.mtp_loss_weight = train.at("mtp_loss_weight");
+  config.data.kind = "arithmetic";  // unused: the fixture brings its tokens
+  config.evaluate.exact_match_problems = 0;
+  config.generate.sequences_max = t.batch_sequences;
+  config = config_from_text(config_to_toml(config), dir, options.sets);
+  resolve_machine(config);
+  corpus = std::make_shared<FixtureCorpus>(config, inputs.read_i64("input_ids"), inputs.read_i64("labels"));
+  scratch = (fs::temp_directory_path() / fmt::format("troupe-check-{}", getpid())).string();
+  fs::create_directories(scratch + "/checkpoints");
+}
+
+void Check::run(WorldOptions world_options, int steps, const std::function<void(const json&)>& hear, const std::function<bool()>& done) {
+  Config own = config;
+  own.train.steps = steps;
+  world_options.corpus = corpus;
+  world_options.run_folder = scratch;
+  World world(own, world_options);
+  bool finished = false;
+  world.node().set_uplink([&](const Envelope& envelope) {
+    const auto* report = std::get_if<Report>(&envelope.message);
+    if (report == nullptr) return;
+    const json parsed = json::parse(report->json);
+    if (report->kind == "problem") throw Error("{}", parsed.at("sentence").get<std::string>());
+    if (report->kind == "finished") finished = true;
+    hear(parsed);
+  });
+  Restore begin;
+  begin.path = options.weights.empty() ? options.fixture : options.weights;
+  begin.weights_only = true;
+  world.restore(begin);
+  world.node().run([&] { return finished || done(); });
+}
+
+void Check::add(const std::string& name, const Capture::Values& values) {
+  if (!values.f32.empty()) out.add_f32(name, values.shape, values.f32.data());
+  if (!values.i64.empty()) out.add_i64(name, values.shape, values.i64.data());
+}
+
+void Check::logits() {
+  Capture capture;
+  WorldOptions world_options;
+  world_options.mode = RunMode::evaluate;
+  world_options.capture = &capture;
+  run(world_options, 0, [](const json&) {}, [] { return false; });
+  add("logits", capture.values.at("logits"));
+}
+
+void Check::steps() {
+  Capture capture;
+  WorldOptions world_options;
+  world_options.capture = &capture;
+  std::vector<float> loss, total, norm;
+  run(world_options, static_cast<int>(config.train.steps), [&](const json& r) {
+    if (r.at("kind") != "step") return;
+    loss.push_back(r.at("loss"));
+    total.push_back(r.at("total_loss"));
+    norm.push_back(r.at("gradient_norm"));
+    if (loss.size() > 1) return;
+    capture.forward = capture.gradients = false;
+    const auto scalar = [&](const char* name, const char* key) {
+      const float value = r.at(key);
+      out.add_f32(name, {}, &value);
+    };
+    scalar("loss", "loss");
+    scalar("total_loss", "total_loss");
+    if (config.model.has_mtp()) scalar("mtp_loss", "mtp_loss");
+    if (config.model.aux_loss_alpha > 0) scalar("balance_loss", "balance_loss");
+  }, [] { return false; });
+  for (const auto& [name, values] : capture.values)
+    if (name != "logits") add(name, values);
+  const auto count = static_cast<std::int64_t>(loss.size());
+  out.add_f32("step.loss", {count}, loss.data());
+  out.add_f32("step.total_loss", {count}, total.data());
+  out.add_f32("step.grad_norm", {count}, norm.data());
+  const SafetensorsReader trained(resolve_checkpoint(scratch));
+  for (const auto& [name, entry] : trained.entries()) {
+    std::vector<float> values(static_cast<std::size_t>(entry.elements()));
+    trained.read_f32(name, 0, entry.elements(), values.data());
+    out.add_f32("after3." + name, entry.shape, values.data());
+  }
+}
+
+void Check::greedy() {
+  const std::string path = options.fixture + "/greedy.safetensors";
+  if (!fs::exists(path)) return;
+  const SafetensorsReader expected(path);
+  const auto prompts = expected.read_i64("prompt"), answers = expected.read_i64("generated");
+  const auto shape = expected.entries().at("prompt").shape, answer_shape = expected.entries().at("generated").shape;
+  GenerationResult result;
+  WorldOptions world_options;
+  world_options.mode = RunMode::generate;
+  world_options.sink = &result;
+  for (std::int64_t b = 0; b < shape[0]; ++b)
+    world_options.request.prompts.emplace_back(prompts.begin() + b * shape[1], prompts.begin() + (b + 1) * shape[1]);
+  world_options.request.tokens_max = static_cast<int>(answer_shape[1]);
+  world_options.request.want_logits = true;
+  config.generate.length_max = static_cast<int>(shape[1] + answer_shape[1]) + 1;
+  config.generate.sequences_max = static_cast<int>(shape[0]);
+  run(world_options, 0, [](const json&) {}, [&] { return result.done; });
+  std::vector<std::int64_t> generated;
+  std::vector<float> step_logits;
+  for (std::size_t b = 0; b < result.tokens.size(); ++b) {
+    generated.insert(generated.end(), result.tokens[b].begin(), result.tokens[b].end());
+    step_logits.insert(step_logits.end(), result.logits[b].begin(), result.logits[b].end());
+  }
+  out.add_i64("generated", answer_shape, generated.data());
+  out.add_f32("step_logits", {answer_shape[0], answer_shape[1], config.model.vocab_size}, step_logits.data());
+  if (!options.weights.empty()) return;
+  const bool same = generated == answers;
+  std::printf("greedy decoding: %s\n", same ? "the expected tokens" : "NOT the expected tokens");
+}
+
+}  // namespace
+
+int check(const CheckOptions& options) {
+  start_log("troupe", "", LogLevel::warning);
+  Check check{options, {}, {}, {}, nullptr};
+  check.load();
+  check.logits();
+  if (options.weights.empty()) check.steps();
+  check.greedy();
+  fs::remove_all(check.scratch);
+  check.out.write(options.out);
+  std::printf("wrote %s\n", options.out.c_str());
+  return 0;
+}
+
+}  // namespace troupe

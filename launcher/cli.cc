@@ -1,0 +1,130 @@
+#include "launcher/cli.h"
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+
+#include "actors/build_info.h"
+#include "kernels/base/error.h"
+#include "launcher/processes.h"
+#include "launcher/tools.h"
+#include "launcher/train.h"
+
+namespace troupe {
+
+namespace {
+
+struct Arguments {
+  TrainOptions train;
+  GenerateOptions generate;
+  EvaluateOptions evaluate;
+  CheckOptions check;
+  ExportOptions export_model;
+  std::string digest_run, config_path;
+  std::vector<std::string> sets;
+  int nodes = 0, socket = -1;
+  bool keys = false;
+};
+
+void add_set(CLI::App* command, std::vector<std::string>& sets) {
+  command->add_option("--set", sets, "change a configuration key: --set train.steps=300 (a TOML value); may be repeated")->type_name("KEY=VALUE")->take_all()->allow_extra_args(false);
+}
+
+CLI::App* add_train(CLI::App& app, Arguments& a) {
+  CLI::App* c = app.add_subcommand("train", "train the model that CONFIG describes; everything goes to one folder");
+  c->add_option("CONFIG", a.train.config_path, "configuration file (TOML), e.g. configs/quickstart.toml")->required();
+  c->add_option("--out", a.train.out, "the run's folder (default runs/NAME)")->type_name("DIR");
+  c->add_option("--nodes", a.nodes, "processes on this machine (layout.nodes)")->type_name("N");
+  c->add_flag("--resume", a.train.resume, "continue from the run's last checkpoint, on any legal layout");
+  c->add_flag("--quiet", a.train.quiet, "no progress line");
+  add_set(c, a.train.sets);
+  c->footer("Example: troupe train configs/quickstart.toml --out runs/first --set train.seed=2");
+  return c;
+}
+
+CLI::App* add_generate(CLI::App& app, Arguments& a) {
+  CLI::App* c = app.add_subcommand("generate", "let a trained model write");
+  c->add_option("RUN", a.generate.run, "a run's folder, one of its checkpoints, or a Hugging Face directory")->required();
+  c->add_option("--prompt", a.generate.prompts, "what it continues; may be repeated")->type_name("TEXT")->take_all()->allow_extra_args(false);
+  c->add_option("--temperature", a.generate.temperature, "0 (default): always the likeliest token")->type_name("T");
+  c->add_option("--top-p", a.generate.top_p, "sample within this much probability (default 1)")->type_name("P");
+  c->add_option("--seed", a.generate.seed, "of the sampling (default 1)")->type_name("N");
+  c->add_option("--tokens", a.generate.tokens_max, "tokens to write at most (default 128)")->type_name("N")->check(CLI::Range(1, 1 << 20));
+  c->add_option("--stop", a.generate.stop, "end after this character (e.g. a newline: --stop $'\\n')")->type_name("C");
+  add_set(c, a.generate.sets);
+  return c;
+}
+
+CLI::App* add_evaluate(CLI::App& app, Arguments& a) {
+  CLI::App* c = app.add_subcommand("eval", "held-out loss of a trained model, as one JSON line (loss in nats a token)");
+  c->add_option("RUN", a.evaluate.run, "a run's folder, one of its checkpoints, or a Hugging Face directory")->required();
+  c->add_option("--files", a.evaluate.files, "evaluate on all of these files instead of the run's own held-out part")->type_name("FILE");
+  add_set(c, a.evaluate.sets);
+  return c;
+}
+
+CLI::App* add_check(CLI::App& app, Arguments& a) {
+  CLI::App* c = app.add_subcommand("check", "run a fixture folder through the production actors and write every tensor it names");
+  c->add_option("FIXTURE", a.check.fixture, "folder with config.json, train.json, model.safetensors, inputs.safetensors")->required();
+  c->add_option("--out", a.check.out, "file to write")->required()->type_name("FILE");
+  c->add_option("--weights", a.check.weights, "other weights than the folder's model.safetensors (forward and decoding only)")->type_name("FILE");
+  add_set(c, a.check.sets);
+  return c;
+}
+
+int dispatch(CLI::App& app, Arguments& a) {
+  if (app.got_subcommand("train")) {
+    if (a.nodes != 0) a.train.sets.push_back(fmt::format("layout.nodes={}", a.nodes));
+    return train(a.train);
+  }
+  if (app.got_subcommand("plan")) return plan(a.config_path, a.sets);
+  if (app.got_subcommand("config")) return show_config(a.config_path, a.sets, a.keys);
+  if (app.got_subcommand("generate")) return generate(a.generate);
+  if (app.got_subcommand("eval")) return evaluate(a.evaluate);
+  if (app.got_subcommand("check")) return check(a.check);
+  if (app.got_subcommand("export")) return export_model(a.export_model);
+  if (app.got_subcommand("digest")) return digest(a.digest_run);
+  return node_main(a.socket);
+}
+
+}  // namespace
+
+int run_command_line(int argc, char** argv) {
+  CLI::App app("Troupe trains sparse (mixture-of-experts) language models as a company of actors.", "troupe");
+  Arguments a;
+  app.require_subcommand(1);
+  app.set_version_flag("--version", build_version());
+  add_train(app, a);
+  CLI::App* plan_command = app.add_subcommand("plan", "where each actor lives and its peak memory, before anything runs");
+  plan_command->add_option("CONFIG", a.config_path, "configuration file")->required();
+  add_set(plan_command, a.sets);
+  add_generate(app, a);
+  add_evaluate(app, a);
+  add_check(app, a);
+  CLI::App* exporting = app.add_subcommand("export", "write a trained model as a Hugging Face directory");
+  exporting->add_option("RUN", a.export_model.run, "a run's folder or one of its checkpoints")->required();
+  exporting->add_option("DIR", a.export_model.out, "folder to make")->required();
+  exporting->add_option("--dtype", a.export_model.dtype, "float32 (default) or bfloat16");
+  CLI::App* config = app.add_subcommand("config", "show a configuration with every default filled in");
+  config->add_option("CONFIG", a.config_path, "configuration file");
+  config->add_flag("--keys", a.keys, "all keys with type, default, range and meaning");
+  add_set(config, a.sets);
+  CLI::App* digesting = app.add_subcommand("digest", "SHA-256 over a run's float32 weights, names sorted bytewise");
+  digesting->add_option("RUN", a.digest_run, "a run's folder or one of its checkpoints")->required();
+  CLI::App* node = app.add_subcommand("node", "");
+  node->group("");
+  node->add_option("--socket", a.socket)->required();
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    const int code = app.exit(error);
+    return code == 0 ? 0 : 2;
+  }
+  try {
+    return dispatch(app, a);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "troupe: %s\n", error.what());
+    return 1;
+  }
+}
+
+}  // namespace troupe

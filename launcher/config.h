@@ -1,0 +1,27 @@
+// Reads a configuration: TOML file, then --set key=value pairs, then checks. The only user of toml++.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "actors/config.h"
+
+namespace troupe {
+
+// `path`: a file; relative data paths are taken from the working directory first, then from the file's folder.
+// `sets`: "train.steps=30" (the value is TOML). Throws Error:
+// "configs/tiny.toml:12: model.num_experts_per_tok is 9, must be 1..8 (model.n_routed_experts); ...".
+Config load_config(const std::string& path, const std::vector<std::string>& sets);
+Config config_from_text(const std::string& text, const std::string& file_name, const std::vector<std::string>& sets);
+// Throws Error with the first thing that can't be, with its key.
+void check_config(const Config& config);
+// The whole resolved configuration as TOML; config_from_text reads it back to an equal Config.
+std::string config_to_toml(const Config& config);
+// Digest of everything that the numbers depend on (model, train, data; not layout, device, limits): sha256 hex.
+std::string numbers_digest(const Config& config);
+// Keys of the numbers that differ, "train.seed: 1 -> 2"; train.steps and evaluate/checkpoint schedules don't count.
+std::vector<std::string> changed_numbers(const Config& before, const Config& after);
+// All keys with type, default, range and a line of meaning, for `troupe config --keys`.
+std::string describe_keys();
+
+}  // namespace troupe

@@ -1,0 +1,184 @@
+// What must hold for a configuration to be possible. Pure: looks at the value and at whether the data files exist.
+// Every sentence begins with the key that is wrong, so that the reader can put file and line in front of it.
+#include <fmt/format.h>
+
+#include <filesystem>
+
+#include "kernels/base/error.h"
+#include "launcher/config.h"
+#include "launcher/config_keys.h"
+
+namespace troupe {
+namespace {
+
+std::string out_of_range(const Key& key, const std::string& value) {
+  return fmt::format("{} is {}, must be {}", key.name, value, key.allowed.text());
+}
+
+std::string why_range(const Key& key, const Slot& slot) {
+  if (const auto* words = std::get_if<std::string*>(&slot)) {
+    return key.allowed.admits(**words) ? "" : out_of_range(key, value_text(slot));
+  }
+  if (const auto* list = std::get_if<std::vector<double>*>(&slot)) {
+    for (double value : **list) {
+      if (!key.allowed.admits(value)) return fmt::format("{} has {}, must be {}", key.name, value, key.allowed.text());
+    }
+    return "";
+  }
+  const auto number = [](const auto& place) -> std::optional<double> {
+    using Place = std::decay_t<decltype(place)>;
+    if constexpr (std::is_same_v<Place, std::optional<int>*>) {
+      return place->has_value() ? std::optional<double>(**place) : std::nullopt;
+    } else if constexpr (std::is_pointer_v<Place>) {
+      if constexpr (std::is_arithmetic_v<std::remove_pointer_t<Place>>) return static_cast<double>(*place);
+    }
+    return std::nullopt;
+  };
+  const std::optional<double> value = std::visit(number, slot);
+  if (!value || key.allowed.admits(*value)) return "";
+  const std::string must = key.allowed.text();
+  return fmt::format("{} is {}, must be {}", key.name, value_text(slot), must.empty() ? "finite" : must);
+}
+
+std::string why_ranges(const Config& config) {
+  Config copy = config;
+  for (const Key& key : config_keys()) {
+    const std::string why = why_range(key, key.slot(copy, false));
+    if (!why.empty()) return why;
+  }
+  return "";
+}
+
+std::string why_name(const std::string& name) {
+  const bool plain =
+      name.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") == std::string::npos;
+  if (plain && !name.empty() && name[0] != '.') return "";
+  return fmt::format("name is {}, must be letters, digits, '-', '_' and '.': it names the run's folder",
+                     in_quotes(name));
+}
+
+std::string why_train(const Config& config) {
+  const TrainConfig& t = config.train;
+  if (t.batch_sequences % t.microbatches != 0) {
+    return fmt::format("train.microbatches is {}, must divide train.batch_sequences ({})", t.microbatches,
+                       t.batch_sequences);
+  }
+  if ((t.gradient_lanes & (t.gradient_lanes - 1)) != 0) {
+    return fmt::format("train.gradient_lanes is {}, must be a power of two (1, 2, 4, ...)", t.gradient_lanes);
+  }
+  if (t.microbatches % t.gradient_lanes != 0) {
+    return fmt::format("train.gradient_lanes is {}, must divide train.microbatches ({})", t.gradient_lanes,
+                       t.microbatches);
+  }
+  if (config.model.has_mtp() && t.sequence_length < 3) {
+    return fmt::format("train.sequence_length is {}, must be 3.. with model.num_nextn_predict_layers = 1",
+                       t.sequence_length);
+  }
+  if (t.sequence_length > config.model.max_position_embeddings) {
+    return fmt::format("train.sequence_length is {}, must be at most model.max_position_embeddings ({})",
+                       t.sequence_length, config.model.max_position_embeddings);
+  }
+  if (config.generate.length_max > config.model.max_position_embeddings) {
+    return fmt::format("generate.length_max is {}, must be at most model.max_position_embeddings ({})",
+                       config.generate.length_max, config.model.max_position_embeddings);
+  }
+  return "";
+}
+
+std::string why_arithmetic(const Config& config) {
+  const std::string& operations = config.data.arithmetic_operations;
+  if (operations.empty() || operations.find_first_not_of("+-*") != std::string::npos) {
+    return fmt::format("data.arithmetic_operations is {}, must be some of + - *, as in \"+-\"", in_quotes(operations));
+  }
+  if (config.model.vocab_size < 128) {
+    return fmt::format("model.vocab_size is {}, must be 128.. for data.kind = \"arithmetic\", whose tokens are ASCII",
+                       config.model.vocab_size);
+  }
+  return "";
+}
+
+std::string why_data(const Config& config) {
+  const DataConfig& d = config.data;
+  if (d.kind == "arithmetic") return why_arithmetic(config);
+  if (d.files.empty()) {
+    return fmt::format("data.files is empty, must name a file for data.kind = \"{}\": --set data.files=PATH", d.kind);
+  }
+  for (const std::string& file : d.files) {
+    std::error_code failed;
+    if (!std::filesystem::exists(file, failed)) {
+      return fmt::format("data.files names {}, which does not exist: give the path with --set data.files=PATH", file);
+    }
+    if (std::filesystem::is_directory(file, failed)) {
+      return fmt::format("data.files names {}, which is a folder: name the files in it", file);
+    }
+  }
+  if (!d.weights.empty() && d.weights.size() != d.files.size()) {
+    return fmt::format("data.weights has {} numbers, must have one for each of data.files ({}), or none",
+                       d.weights.size(), d.files.size());
+  }
+  if (config.model.vocab_size < 256) {
+    return fmt::format("model.vocab_size is {}, must be 256.. for data.kind = \"{}\", whose tokens are bytes",
+                       config.model.vocab_size, d.kind);
+  }
+  return "";
+}
+
+// replicas <= microbatches follows: replicas divides the lanes, which divide the microbatches.
+std::string why_layout(const Config& config) {
+  const LayoutConfig& l = config.layout;
+  const ModelConfig& m = config.model;
+  if (config.train.gradient_lanes % l.replicas != 0) {
+    return fmt::format("layout.replicas is {}, must divide train.gradient_lanes ({}): each replica takes whole lanes",
+                       l.replicas, config.train.gradient_lanes);
+  }
+  if (l.stages > m.num_hidden_layers) {
+    return fmt::format("layout.stages is {}, must be at most model.num_hidden_layers ({}): a stage has a layer",
+                       l.stages, m.num_hidden_layers);
+  }
+  const bool has_experts = m.is_moe_layer(m.layers_with_mtp() - 1);
+  if (!has_experts && l.expert_shards > 1) {
+    return fmt::format("layout.expert_shards is {}, must be 1: the model has no experts", l.expert_shards);
+  }
+  if (has_experts && l.expert_shards > m.n_routed_experts) {
+    return fmt::format("layout.expert_shards is {}, must be at most model.n_routed_experts ({})", l.expert_shards,
+                       m.n_routed_experts);
+  }
+  const std::int64_t stages = std::int64_t{l.replicas} * l.stages;
+  const std::int64_t shards = has_experts ? std::int64_t{l.stages} * l.expert_shards : 0;
+  if (l.nodes > stages + shards) {
+    return fmt::format("layout.nodes is {}, must be at most {}: there are {} stage and {} shard actors to place",
+                       l.nodes, stages + shards, stages, shards);
+  }
+  return "";
+}
+
+std::string why_limits(const LimitsConfig& limits) {
+  if (limits.silence_ms >= 2 * std::int64_t{limits.heartbeat_ms}) return "";
+  return fmt::format("limits.silence_ms is {}, must be at least twice limits.heartbeat_ms ({})", limits.silence_ms,
+                     limits.heartbeat_ms);
+}
+
+std::string why_model(const ModelConfig& model) {
+  const std::string why = why_invalid(model);
+  return why.empty() ? "" : "model." + why;
+}
+
+}  // namespace
+
+std::string why_impossible(const Config& config) {
+  std::string why = why_ranges(config);
+  if (why.empty()) why = why_name(config.name);
+  if (why.empty()) why = why_model(config.model);
+  if (why.empty()) why = why_train(config);
+  if (why.empty()) why = why_data(config);
+  if (why.empty()) why = why_layout(config);
+  if (why.empty()) why = why_limits(config.limits);
+  return why;
+}
+
+void check_config(const Config& config) {
+  const std::string why = why_impossible(config);
+  if (!why.empty()) throw Error("{}", why);
+}
+
+}  // namespace troupe

@@ -1,0 +1,89 @@
+// A configuration as text: the resolved TOML, the list of keys, the digest and the differences of the numbers.
+#include <fmt/format.h>
+#include <openssl/evp.h>
+
+#include <array>
+#include <filesystem>
+
+#include "kernels/base/check.h"
+#include "launcher/config.h"
+#include "launcher/config_keys.h"
+
+namespace troupe {
+namespace {
+
+std::string table_of(const std::string& key) {
+  const std::size_t dot = key.find('.');
+  return dot == std::string::npos ? "" : key.substr(0, dot);
+}
+
+// Where a file lies changes no number: only its name counts here, its contents stand in the checkpoint's manifest.
+Config with_file_names(Config config) {
+  for (std::string& file : config.data.files) file = std::filesystem::path(file).filename().string();
+  return config;
+}
+
+}  // namespace
+
+std::string config_to_toml(const Config& config) {
+  Config copy = config;
+  std::string text, table;
+  for (const Key& key : config_keys()) {
+    const std::string value = value_text(key.slot(copy, false));
+    if (value.empty()) continue;
+    if (table_of(key.name) != table) {
+      table = table_of(key.name);
+      text += fmt::format("\n[{}]\n", table);
+    }
+    const std::string own = table.empty() ? key.name : key.name.substr(table.size() + 1);
+    text += fmt::format("{} = {}\n", own, value);
+  }
+  return text;
+}
+
+std::string numbers_digest(const Config& config) {
+  Config copy = with_file_names(config);
+  std::string text;
+  for (const Key& key : config_keys()) {
+    if (key.numbers) text += fmt::format("{} = {}\n", key.name, value_text(key.slot(copy, false)));
+  }
+  std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
+  unsigned int size = 0;
+  CHECK(EVP_Digest(text.data(), text.size(), digest.data(), &size, EVP_sha256(), nullptr) == 1, "no sha256");
+  std::string hex;
+  for (unsigned int i = 0; i < size; ++i) hex += fmt::format("{:02x}", digest[i]);
+  return hex;
+}
+
+std::vector<std::string> changed_numbers(const Config& before, const Config& after) {
+  Config old_config = with_file_names(before), new_config = with_file_names(after);
+  std::vector<std::string> changes;
+  for (const Key& key : config_keys()) {
+    if (!key.numbers || key.name == "train.steps") continue;
+    const std::string was = value_text(key.slot(old_config, false)), is = value_text(key.slot(new_config, false));
+    const auto shown = [](const std::string& value) { return value.empty() ? "absent" : value; };
+    if (was != is) changes.push_back(fmt::format("{}: {} -> {}", key.name, shown(was), shown(is)));
+  }
+  return changes;
+}
+
+std::string describe_keys() {
+  Config defaults;
+  std::string text, table;
+  for (const Key& key : config_keys()) {
+    if (table_of(key.name) != table) {
+      table = table_of(key.name);
+      text += fmt::format("\n[{}]\n", table);
+      if (table == "model")
+        text += "model.config = PATH: a Hugging Face config.json to start from; [model] overrides it\n";
+    }
+    const std::string value = value_text(key.slot(defaults, false));
+    const std::string type = type_text(key.slot(defaults, true)), allowed = key.allowed.text();
+    if (key.name.starts_with("model.rope_scaling.")) defaults.model.rope_scaling.reset();
+    text += fmt::format("{} = {}: {} ({}{}{})\n", key.name, value.empty() ? "absent" : value, key.meaning, type,
+                        allowed.empty() ? "" : ", ", allowed);
+  }
+  return text;
+}
+
+}  // namespace troupe

@@ -1,0 +1,68 @@
+// `troupe generate`: the same actors, with a key-value cache.
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "kernels/base/error.h"
+#include "kernels/base/log.h"
+#include "launcher/run_config.h"
+#include "launcher/tools.h"
+#include "launcher/world.h"
+
+namespace troupe {
+
+int generate(const GenerateOptions& options) {
+  Loaded loaded = load_model(options.run, options.sets);
+  Config& config = loaded.config;
+  if (options.prompts.empty()) throw Error("generate: no prompt; give one with --prompt \"...\" (several may be given)");
+  if (options.temperature < 0) throw Error("generate: --temperature is {}, must be 0 or more (0: greedy)", options.temperature);
+  if (options.top_p <= 0 || options.top_p > 1) throw Error("generate: --top-p is {}, must be above 0 and at most 1", options.top_p);
+  start_log("troupe", "", LogLevel::warning);
+  GenerationRequest request;
+  std::size_t longest = 0;
+  for (const std::string& prompt : options.prompts) {
+    if (prompt.empty()) throw Error("generate: an empty prompt; give at least one character");
+    std::vector<std::int32_t> tokens;
+    for (const char c : prompt) {
+      tokens.push_back(static_cast<unsigned char>(c));
+      if (tokens.back() >= config.model.vocab_size) throw Error("generate: the prompt has byte {}, this model's vocabulary ends at {}", tokens.back(), config.model.vocab_size - 1);
+    }
+    longest = std::max(longest, tokens.size());
+    request.prompts.push_back(std::move(tokens));
+  }
+  const int wanted = static_cast<int>(longest) + options.tokens_max;
+  if (wanted > config.generate_length()) config.generate.length_max = std::min(wanted, config.model.max_position_embeddings);
+  if (static_cast<int>(longest) >= config.generate_length()) throw Error("generate: the prompt has {} tokens, this model reads at most {} (model.max_position_embeddings)", longest, config.model.max_position_embeddings - 1);
+  // A slot must hold the longest prompt.
+  config.train.batch_sequences = config.train.microbatches = config.train.gradient_lanes = 1;
+  config.train.sequence_length = std::max({config.train.sequence_length, static_cast<int>(longest), 64});
+  config.generate.sequences_max = std::min<int>(config.generate.sequences_max, static_cast<int>(request.prompts.size()));
+  request.temperature = static_cast<float>(options.temperature);
+  request.top_p = static_cast<float>(options.top_p);
+  request.seed = options.seed;
+  request.tokens_max = options.tokens_max;
+  if (!options.stop.empty()) request.stop_token = static_cast<unsigned char>(options.stop[0]);
+  GenerationResult result;
+  WorldOptions world_options;
+  world_options.mode = RunMode::generate;
+  world_options.request = request;
+  world_options.sink = &result;
+  World world(config, world_options);
+  world.node().set_uplink([](const Envelope& envelope) {
+    const auto* report = std::get_if<Report>(&envelope.message);
+    if (report != nullptr && report->kind == "problem") throw Error("{}", nlohmann::json::parse(report->json).at("sentence").get<std::string>());
+  });
+  Restore begin;
+  begin.path = loaded.checkpoint;
+  begin.weights_only = true;
+  world.restore(begin);
+  world.node().run([&] { return result.done; });
+  for (std::size_t i = 0; i < options.prompts.size(); ++i) {
+    std::fputs(options.prompts[i].c_str(), stdout);
+    for (const std::int32_t token : result.tokens[i])
+      if (token < 256) std::fputc(token, stdout);
+    std::fputc('\n', stdout);
+  }
+  return 0;
+}
+
+}  // namespace troupe

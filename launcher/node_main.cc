@@ -1,0 +1,110 @@
+// A node process: builds its part of the world as the launcher says, runs it, and ends when its control socket does.
+#include <signal.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "actors/build_info.h"
+#include "kernels/base/error.h"
+#include "kernels/base/log.h"
+#include "launcher/config.h"
+#include "launcher/processes.h"
+#include "launcher/world.h"
+#include "messages/control_socket.h"
+
+namespace troupe {
+
+using nlohmann::json;
+
+namespace {
+
+constexpr int kOrphaned = 3;  // the launcher is gone
+
+json wait_for(ControlSocket& socket, const char* kind) {
+  for (;;) {
+    if (auto line = socket.next()) {
+      json message = json::parse(*line);
+      if (message.at("kind") == "end") _exit(0);
+      if (message.at("kind") == kind) return message;
+      continue;
+    }
+    if (!socket.read()) _exit(kOrphaned);
+    usleep(1000);
+  }
+}
+
+struct NodeProcess {
+  ControlSocket socket;
+  Config config;
+  std::uint32_t id = 0;
+  std::optional<World> world;
+  bool done = false;
+
+  void introduce();
+  void follow();
+};
+
+void NodeProcess::introduce() {
+  const json start = wait_for(socket, "start");
+  config = config_from_text(start.at("config"), "the launcher's configuration", {});
+  id = start.at("node");
+  start_log(fmt::format("node-{}", id), "", LogLevel::info);
+  WorldOptions options;
+  options.node = id;
+  options.incarnation = start.at("incarnation");
+  options.mode = static_cast<RunMode>(start.at("mode").get<int>());
+  options.run_folder = start.at("run_folder");
+  if (id == 0) options.corpus = open_corpus(config);
+  world.emplace(config, options);
+  socket.send(json{{"kind", "hello"}, {"address", to_hex(world->transport_address())}, {"build", build_version()}, {"machine", machine_kind()}, {"digest", numbers_digest(config)}}.dump());
+  for (const json& peer : wait_for(socket, "peers").at("peers"))
+    if (peer.at("node") != id) world->connect(peer.at("node"), peer.at("incarnation"), from_hex(peer.at("address")));
+  world->node().set_uplink([this](const Envelope& envelope) {
+    if (const auto* report = std::get_if<Report>(&envelope.message)) socket.send(json{{"kind", "report"}, {"report", report->kind}, {"json", report->json}}.dump());
+  });
+  socket.send(json{{"kind", "up"}}.dump());
+  log_info("event=up node={}", id);
+}
+
+// What the launcher says while the node runs.
+void NodeProcess::follow() {
+  if (!socket.read()) _exit(kOrphaned);
+  while (auto line = socket.next()) {
+    const json message = json::parse(*line);
+    const std::string kind = message.at("kind");
+    if (kind == "restore") world->restore({message.at("version"), message.at("attempt"), message.at("path"), message.at("weights_only")});
+    if (kind == "stop") world->stop(message.at("reason"));
+    if (kind == "end") done = true;
+  }
+}
+
+}  // namespace
+
+int node_main(int socket_fd) {
+  prctl(PR_SET_PDEATHSIG, SIGKILL);  // besides the socket: a launcher killed outright leaves no orphan
+  signal(SIGINT, SIG_IGN);           // Ctrl-C reaches the whole group; the launcher decides
+  signal(SIGTERM, SIG_IGN);
+  signal(SIGPIPE, SIG_IGN);
+  NodeProcess process{ControlSocket(socket_fd), {}, 0, {}, false};
+  try {
+    process.introduce();
+    process.world->node().watch(socket_fd, [&] { process.follow(); });
+    process.world->node().run([&] {
+      if (process.socket.wants_write()) process.socket.flush();
+      return process.done;
+    });
+  } catch (const std::exception& error) {
+    process.socket.send(json{{"kind", "failed"}, {"sentence", error.what()}}.dump());
+    process.socket.flush();
+    log_error("event=failed reason=\"{}\"", error.what());
+    return 1;
+  }
+  log_info("event=down node={}", process.id);
+  process.world.reset();
+  return 0;
+}
+
+}  // namespace troupe

@@ -1,0 +1,142 @@
+#include "launcher/plan.h"
+
+#include <algorithm>
+#include <cstdio>
+
+#include "actors/data/corpus.h"
+#include "actors/expert_shard.h"
+#include "actors/owner.h"
+#include "actors/rules/placement.h"
+#include "actors/stage_memory.h"
+#include "launcher/config.h"
+#include "launcher/tools.h"
+#include "launcher/world.h"
+
+namespace troupe {
+
+namespace {
+
+// Measured on Debian 12 (see docs/performance.md): an idle node's resident memory, without and with UCX, and the
+// kernels' scratch of a compute thread.
+constexpr std::size_t kMiB = std::size_t{1} << 20;
+constexpr std::size_t kProcessBytes = 14 * kMiB;
+constexpr std::size_t kUcxBytes = 14 * kMiB;
+constexpr std::size_t kThreadBytes = 2 * kMiB;
+
+bool generates(const Config& config) { return config.data.kind == "arithmetic" && config.evaluate.exact_match_problems > 0; }
+
+std::string stage_holds(const Config& config, const StageShape& shape) {
+  std::string text = shape.layers == 1 ? fmt::format("layer {}", shape.first_layer) : fmt::format("layers {}-{}", shape.first_layer, shape.first_layer + shape.layers - 1);
+  if (shape.first) text += ", embedding";
+  if (shape.last) text += ", head";
+  if (shape.last && config.model.has_mtp()) text += ", MTP";
+  return text;
+}
+
+void add_owner(ActorPlan& actor, const Config& config, const ParameterBlock& block, int lanes, int replicas, std::int64_t extra, bool snapshots) {
+  const OwnerMemory owner = Owner::memory(config, block, lanes, replicas, extra);
+  actor.weights = owner.weights + owner.copies;
+  actor.moments = owner.moments;
+  actor.gradients = owner.gradients;
+  if (snapshots) actor.buffers += owner.weights + owner.moments;
+}
+
+ActorPlan plan_stage(const Config& config, int replica, const StageShape& shape) {
+  ActorPlan actor;
+  actor.address = stage_address(config, replica, shape.stage);
+  actor.holds = stage_holds(config, shape);
+  const std::int64_t extra = shared_elements(shared_uses(config, shape));
+  const ParameterBlock block(stage_parameters(config, shape));
+  add_owner(actor, config, block, config.train.gradient_lanes / config.layout.replicas, config.layout.replicas, extra, replica == 0);
+  actor.activations = slot_bytes(config, shape) * static_cast<std::size_t>(config.slots());
+  if (reads_embedding_copy(config, shape)) {
+    const auto table = static_cast<std::size_t>(config.model.vocab_size) * static_cast<std::size_t>(config.model.hidden_size);
+    actor.weights += table * (activation_type(config) == Dtype::bf16 ? 6 : 4);
+  }
+  if (generates(config) && replica == 0) actor.buffers += cache_bytes(config, shape);
+  // The twins' partial sums, one payload each, and the own.
+  if (config.layout.replicas > 1) actor.buffers += static_cast<std::size_t>(block.elements() + extra) * 4 * static_cast<std::size_t>(config.layout.replicas);
+  return actor;
+}
+
+ActorPlan plan_shard(const Config& config, const StageShape& shape, int shard) {
+  ActorPlan actor;
+  actor.address = shard_address(config, shape.stage, shard);
+  const ExpertRange range = experts_of(config, shard);
+  actor.holds = fmt::format("experts {}-{} of {} layers", range.begin, range.end - 1, moe_layers_of(config, shape).size());
+  add_owner(actor, config, ParameterBlock(shard_parameters(config, shape, shard)), 1, 1, 0, true);
+  const ShardPool pool = shard_pool(config, shape);
+  actor.activations = pool.chunk_bytes * static_cast<std::size_t>(pool.in_flight);
+  actor.stash = pool.chunk_bytes * static_cast<std::size_t>(pool.stash);
+  return actor;
+}
+
+// Rows on their way: a request and its answer for every microbatch in flight whose stage or shard lives here.
+std::size_t message_bytes(const Config& config, std::uint32_t node, const std::map<Address, std::uint32_t>& places) {
+  std::size_t stages = 0, shards = 0;
+  for (const auto& [address, place] : places) {
+    if (place != node) continue;
+    stages += address.role == Role::stage ? 1 : 0;
+    shards += address.role == Role::expert_shard ? 1 : 0;
+  }
+  const std::size_t row = static_cast<std::size_t>(config.model.hidden_size) * bytes_of(activation_type(config));
+  const std::size_t rows = static_cast<std::size_t>(config.microbatch_rows()) * static_cast<std::size_t>(config.model.num_experts_per_tok);
+  const std::size_t exchange = config.model.is_mla() ? 2 * rows * row : 0;
+  const std::size_t here = std::max(stages, shards > 0 ? std::size_t{1} : std::size_t{0});
+  return here * static_cast<std::size_t>(config.slots()) * exchange;
+}
+
+}  // namespace
+
+Plan make_plan(const Config& config, std::size_t corpus_bytes) {
+  Plan plan;
+  const auto shapes = stage_shapes(config);
+  const auto places = place_actors(config);
+  for (const StageShape& shape : shapes) {
+    for (int r = 0; r < config.layout.replicas; ++r) plan.actors.push_back(plan_stage(config, r, shape));
+    for (int e = 0; has_expert_shards(config, shape) && e < config.layout.expert_shards; ++e) plan.actors.push_back(plan_shard(config, shape, e));
+  }
+  for (int n = 0; n < config.layout.nodes; ++n) {
+    NodePlan node;
+    node.node = static_cast<std::uint32_t>(n);
+    node.process = kProcessBytes + (config.layout.nodes > 1 ? kUcxBytes : 0) + kThreadBytes * static_cast<std::size_t>(std::max(1, config.device.threads));
+    node.data = n == 0 ? corpus_bytes : 0;
+    node.messages = message_bytes(config, node.node, places);
+    for (ActorPlan& a : plan.actors) {
+      a.node = places.at(a.address);
+      if (a.node == node.node) node.actors += a.total();
+    }
+    plan.nodes.push_back(node);
+  }
+  return plan;
+}
+
+std::string describe(const Config& config, const Plan& plan) {
+  const auto mib = [](std::size_t bytes) { return static_cast<double>(bytes) / static_cast<double>(kMiB); };
+  std::string text = fmt::format("{}: {:.2f} M parameters, {:.2f} M active a token, {:.1f} MFLOP a trained token\n", config.name,
+                                 static_cast<double>(parameter_count(config.model)) * 1e-6, static_cast<double>(active_parameter_count(config.model)) * 1e-6,
+                                 training_flops_per_token(config.model, config.train.sequence_length) * 1e-6);
+  text += fmt::format("step: {} sequences x {} tokens in {} microbatches, {} gradient lanes, {}\n\n", config.train.batch_sequences, config.train.sequence_length,
+                      config.train.microbatches, config.train.gradient_lanes, config.train.dtype);
+  text += fmt::format("{:<5}{:<16}{:<34}{:>9}{:>9}{:>10}{:>12}{:>8}{:>9}{:>9}\n", "node", "actor", "holds", "weights", "moments", "gradients", "activations", "stash", "buffers", "MiB");
+  for (const ActorPlan& a : plan.actors) {
+    text += fmt::format("{:<5}{:<16}{:<34}{:>9.1f}{:>9.1f}{:>10.1f}{:>12.1f}{:>8.1f}{:>9.1f}{:>9.1f}\n", a.node, to_string(a.address), a.holds, mib(a.weights), mib(a.moments),
+                        mib(a.gradients), mib(a.activations), mib(a.stash), mib(a.buffers), mib(a.total()));
+  }
+  text += "0    loader, conductor, checkpointer, rollout\n\n";
+  for (const NodePlan& n : plan.nodes) {
+    text += fmt::format("node {}: peak {:.0f} MiB = actors {:.1f} + messages {:.1f} + data {:.1f} + program {:.1f}; {} compute threads\n", n.node, mib(n.total()), mib(n.actors),
+                        mib(n.messages), mib(n.data), mib(n.process), config.device.threads);
+  }
+  return text;
+}
+
+int plan(const std::string& config_path, const std::vector<std::string>& sets) {
+  Config config = load_config(config_path, sets);
+  resolve_machine(config);
+  const auto corpus = open_corpus(config);
+  std::fputs(describe(config, make_plan(config, corpus->bytes())).c_str(), stdout);
+  return 0;
+}
+
+}  // namespace troupe

@@ -1,0 +1,36 @@
+// The plan: where every actor lives and its peak memory by kind, from the same layout code that the run uses.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "actors/config.h"
+#include "messages/address.h"
+
+namespace troupe {
+
+struct ActorPlan {
+  Address address;
+  std::uint32_t node = 0;
+  std::string holds;  // "layers 0-1, embedding"
+  std::size_t weights = 0, moments = 0, gradients = 0, activations = 0, stash = 0, buffers = 0;
+  std::size_t total() const { return weights + moments + gradients + activations + stash + buffers; }
+};
+
+struct NodePlan {
+  std::uint32_t node = 0;
+  std::size_t actors = 0, process = 0, data = 0, messages = 0;  // process: program, libraries, threads' scratch
+  std::size_t total() const { return actors + process + data + messages; }
+};
+
+struct Plan {
+  std::vector<ActorPlan> actors;
+  std::vector<NodePlan> nodes;
+};
+
+// corpus_bytes: resident bytes of the data, on node 0.
+Plan make_plan(const Config& config, std::size_t corpus_bytes);
+std::string describe(const Config& config, const Plan& plan);
+
+}  // namespace troupe

@@ -1,0 +1,129 @@
+#include "launcher/progress.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+namespace troupe {
+
+namespace {
+
+constexpr std::int64_t kLineEveryMs = 5000;    // when nobody watches live
+constexpr std::int64_t kRedrawEveryMs = 100;   // when somebody does
+
+std::int64_t now_ms() {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+std::string escape(const std::string& text) {
+  std::string out;
+  for (const char c : text) {
+    if (c == '\n') out += "\\n";
+    else out += c;
+  }
+  return out;
+}
+
+std::string grouped(double value) {
+  std::string digits = fmt::format("{:.0f}", value);
+  for (auto at = static_cast<std::ptrdiff_t>(digits.size()) - 3; at > 0; at -= 3) digits.insert(static_cast<std::size_t>(at), 1, ',');
+  return digits;
+}
+
+}  // namespace
+
+std::string human_time(double seconds) {
+  const auto s = static_cast<std::int64_t>(seconds + 0.5);
+  if (s >= 86400) return fmt::format("{}d {:02}h", s / 86400, s / 3600 % 24);
+  if (s >= 3600) return fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
+  return fmt::format("{}:{:02}", s / 60, s % 60);
+}
+
+Progress::Progress(const Config& config, bool quiet) : config_(config), quiet_(quiet), terminal_(isatty(STDOUT_FILENO) == 1) {}
+Progress::~Progress() { end_line(); }
+
+void Progress::end_line() {
+  if (open_line_) std::fputs("\n", stdout);
+  open_line_ = false;
+  std::fflush(stdout);
+}
+
+// A passing line is drawn over by the next one on a terminal; elsewhere it is printed now and then.
+void Progress::line(const std::string& text, bool passing) {
+  if (quiet_) return;
+  if (passing && terminal_) {
+    std::printf("\r\033[K%s", text.c_str());
+    open_line_ = true;
+    std::fflush(stdout);
+    return;
+  }
+  if (open_line_) std::fputs("\r\033[K", stdout);
+  open_line_ = false;
+  std::printf("%s\n", text.c_str());
+  std::fflush(stdout);
+}
+
+void Progress::step(const nlohmann::json& r) {
+  const std::int64_t done = r.at("step").get<std::int64_t>() + 1, steps = r.at("steps");
+  const double seconds = r.at("step_seconds");
+  seconds_per_step_ = steps_seen_ == 0 ? seconds : 0.95 * seconds_per_step_ + 0.05 * seconds;
+  ++steps_seen_;
+  cost_ = r.at("cost_dollars");
+  tokens_ = r.at("tokens");
+  train_seconds_ += seconds;
+  const std::int64_t now = now_ms();
+  const bool due = now - last_shown_ms_ >= (terminal_ ? kRedrawEveryMs : kLineEveryMs);
+  if (!due && done != steps && done != 1 && r.at("verdict") == "commit") return;
+  last_shown_ms_ = now;
+  std::string text = fmt::format("step {:>{}}/{}  loss {:.4f}  {} tok/s  MFU {:.0f}%", done, std::to_string(steps).size(), steps, r.at("loss").get<double>(),
+                                 grouped(r.at("tokens_per_second")), 100 * r.at("mfu").get<double>());
+  if (!r.at("load_max_over_mean").empty()) text += fmt::format("  busiest expert {:.2f}x", r.at("worst_load").get<double>());
+  text += fmt::format("  ${:.4f}  {} left", cost_, human_time(static_cast<double>(steps - done) * seconds_per_step_));
+  if (r.at("verdict") != "commit") text += "  (step skipped: loss not finite or a spike)";
+  line(text, r.at("verdict") == "commit" && done != steps);
+}
+
+void Progress::show(const nlohmann::json& r) {
+  const std::string kind = r.at("kind");
+  if (kind == "step") return step(r);
+  if (kind == "evaluation") {
+    held_out_loss_ = r.at("loss");
+    evaluate_seconds_ += r.at("seconds").get<double>();
+    std::string text = fmt::format("held-out loss {:.4f} ({:.4f} bits a token) over {} tokens", held_out_loss_, r.at("bits_per_token").get<double>(), r.at("tokens").get<std::int64_t>());
+    if (!r.at("load_max_over_mean").empty()) text += fmt::format(", busiest expert {:.2f}x the mean", r.at("worst_load").get<double>());
+    line(fmt::format("after step {}: {}", r.at("version").get<std::int64_t>(), text), false);
+  } else if (kind == "checkpoint") {
+    const std::string trouble = r.at("problem");
+    if (trouble.empty()) checkpoint_ = r.at("path");
+    else line(fmt::format("warning: checkpoint {} was not written: {}; training goes on", r.at("version").get<std::int64_t>(), trouble), false);
+  } else if (kind == "exact_match") {
+    problems_ = r.at("problems");
+    right_ = r.at("right");
+    share_ = r.at("share");
+    for (const auto& a : r.at("answers")) {
+      const std::string prompt = a.at("prompt"), written = a.at("written");
+      answers_ += fmt::format("  {}{}   {}\n", prompt, escape(written), a.at("right").get<bool>() ? "right" : fmt::format("wrong, it is {}", a.at("answer").get<std::string>()));
+    }
+  }
+}
+
+void Progress::summary(const std::string& run_folder) {
+  end_line();
+  if (quiet_) return;
+  std::printf("\nheld-out loss   %.4f nats a token\n", held_out_loss_);
+  if (share_ >= 0) {
+    std::printf("exact match     %.1f %% (%lld of %lld held-out problems, greedy)\n", 100 * share_, static_cast<long long>(right_), static_cast<long long>(problems_));
+    std::printf("answers\n%s", answers_.c_str());
+  }
+  if (!checkpoint_.empty()) std::printf("model           %s (config.json, model.safetensors)\n", checkpoint_.c_str());
+  std::printf("talk to it      troupe generate %s --prompt \"...\"\n", run_folder.c_str());
+  const double rate = config_.hardware.dollars_per_hour * config_.layout.nodes;
+  std::printf("bill            %s tokens in %s of training (%s evaluating) at $%.3g an hour: $%.4f\n", grouped(static_cast<double>(tokens_)).c_str(),
+              human_time(train_seconds_).c_str(), human_time(evaluate_seconds_).c_str(), rate, (train_seconds_ + evaluate_seconds_) / 3600 * rate);
+  std::fflush(stdout);
+}
+
+}  // namespace troupe

@@ -1,0 +1,43 @@
+#include "launcher/run_config.h"
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "actors/checkpoint/manifest.h"
+#include "kernels/base/error.h"
+#include "launcher/config.h"
+#include "launcher/run_folder.h"
+#include "launcher/world.h"
+
+namespace troupe {
+
+namespace fs = std::filesystem;
+
+Loaded load_model(const std::string& path, const std::vector<std::string>& sets) {
+  Loaded loaded;
+  loaded.checkpoint = resolve_checkpoint(path);
+  // RUN/checkpoints/step-N: the run's configuration stands two folders up.
+  const fs::path run = fs::exists(path + "/config.toml") ? fs::path(path) : fs::path(fs::absolute(loaded.checkpoint)).parent_path().parent_path();
+  std::string text;
+  if (fs::exists(run / "config.toml")) {
+    Config config = load_run_config(run.string());
+    config.layout = LayoutConfig{};
+    text = config_to_toml(config);
+  } else {
+    std::ifstream in(loaded.checkpoint + "/config.json");
+    if (!in) throw Error("{}: no config.json; is it a Hugging Face directory?", loaded.checkpoint);
+    Config config;
+    config.model = model_config_from_json(nlohmann::json::parse(in));
+    config.data.kind = "arithmetic";  // no data is read by tools that only run the model
+    config.evaluate.exact_match_problems = 0;
+    config.train.sequence_length = std::min(config.train.sequence_length, config.model.max_position_embeddings);
+    text = config_to_toml(config);
+  }
+  loaded.config = config_from_text(text, path, sets);
+  loaded.config.layout.nodes = 1;
+  resolve_machine(loaded.config);
+  return loaded;
+}
+
+}  // namespace troupe

@@ -1,0 +1,57 @@
+#include "launcher/run_folder.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <sstream>
+
+#include "actors/checkpoint/manifest.h"
+#include "kernels/base/error.h"
+#include "launcher/config.h"
+
+namespace troupe {
+
+namespace fs = std::filesystem;
+
+RunFolder::RunFolder(std::string path, bool resume) : path_(std::move(path)) {
+  const bool exists = fs::exists(path_ + "/config.toml");
+  if (exists && !resume) throw Error("{}: a run is here already; continue it with --resume, or choose another folder with --out", path_);
+  if (!exists && resume) throw Error("{}: there is no run to resume (no config.toml); start it without --resume", path_);
+  std::error_code failed;
+  fs::create_directories(path_ + "/checkpoints", failed);
+  if (!failed) fs::create_directories(path_ + "/logs", failed);
+  if (failed) throw Error("{}: can't make the run's folder: {}", path_, failed.message());
+  lock_fd_ = open((path_ + "/lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  if (lock_fd_ < 0) throw Error("{}/lock: can't be opened; is the folder writable?", path_);
+  if (flock(lock_fd_, LOCK_EX | LOCK_NB) != 0) throw Error("{}: another process is running in this folder; wait for it, or choose another with --out", path_);
+  metrics_.open(path_ + "/metrics.jsonl", std::ios::app);
+  if (!metrics_) throw Error("{}/metrics.jsonl: can't be written", path_);
+}
+
+RunFolder::~RunFolder() {
+  if (lock_fd_ >= 0) close(lock_fd_);
+}
+
+void RunFolder::save_config(const Config& config) const {
+  std::ofstream file(path_ + "/config.toml");
+  file << config_to_toml(config);
+  if (!file.flush()) throw Error("{}/config.toml: can't be written; is the disk full?", path_);
+}
+
+void RunFolder::append_metrics(const std::string& json_line) {
+  metrics_ << json_line << '\n';
+  metrics_.flush();
+}
+
+Config load_run_config(const std::string& path) {
+  const std::string file = path + "/config.toml";
+  std::ifstream in(file);
+  if (!in) throw Error("{}: not a run's folder (no config.toml in it)", path);
+  std::stringstream text;
+  text << in.rdbuf();
+  return config_from_text(text.str(), file, {});
+}
+
+}  // namespace troupe

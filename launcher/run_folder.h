@@ -1,0 +1,32 @@
+// A run's folder: lock, config.toml, metrics.jsonl, logs/, checkpoints/. One run per folder, never overwritten silently.
+#pragma once
+
+#include <fstream>
+#include <string>
+
+#include "actors/config.h"
+
+namespace troupe {
+
+class RunFolder {
+ public:
+  // Makes the folder (or opens it to resume) and locks it. Throws Error: a run is there already and `resume` is false;
+  // another process holds the lock; can't be made.
+  RunFolder(std::string path, bool resume);
+  ~RunFolder();
+  RunFolder(const RunFolder&) = delete;
+
+  const std::string& path() const { return path_; }
+  void save_config(const Config& config) const;
+  void append_metrics(const std::string& json_line);
+
+ private:
+  std::string path_;
+  int lock_fd_ = -1;
+  std::ofstream metrics_;
+};
+
+// The configuration a run was started with. Throws Error if `path` is no run's folder.
+Config load_run_config(const std::string& path);
+
+}  // namespace troupe

@@ -1,0 +1,43 @@
+// The commands besides training. Each returns the process's exit code and throws Error.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace troupe {
+
+struct GenerateOptions {
+  std::string run;                    // a run, a checkpoint or a Hugging Face directory
+  std::vector<std::string> prompts;
+  double temperature = 0, top_p = 1;
+  std::uint64_t seed = 1;
+  int tokens_max = 128;
+  std::string stop;                   // one byte; empty: none
+  std::vector<std::string> sets;
+};
+int generate(const GenerateOptions& options);
+
+struct EvaluateOptions {
+  std::string run;
+  std::vector<std::string> files;     // empty: the run's own held-out part
+  std::vector<std::string> sets;
+};
+int evaluate(const EvaluateOptions& options);
+
+struct CheckOptions {
+  std::string fixture, out, weights;  // weights: another safetensors file than model.safetensors
+  std::vector<std::string> sets;
+};
+int check(const CheckOptions& options);
+
+struct ExportOptions {
+  std::string run, out, dtype = "float32";
+};
+int export_model(const ExportOptions& options);
+
+int digest(const std::string& run);
+int plan(const std::string& config_path, const std::vector<std::string>& sets);
+int show_config(const std::string& config_path, const std::vector<std::string>& sets, bool keys);
+
+}  // namespace troupe

@@ -1,0 +1,115 @@
+#include "launcher/train.h"
+
+#include <csignal>
+#include <cstdio>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "actors/checkpoint/manifest.h"
+#include "kernels/base/error.h"
+#include "kernels/base/log.h"
+#include "launcher/config.h"
+#include "launcher/processes.h"
+#include "launcher/progress.h"
+#include "launcher/run_folder.h"
+#include "launcher/world.h"
+
+namespace troupe {
+
+namespace {
+
+volatile std::sig_atomic_t interrupts = 0;
+void count_interrupt(int) { interrupts = interrupts + 1; }
+
+void catch_interrupts() {
+  struct sigaction action {};
+  action.sa_handler = count_interrupt;
+  sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGTERM, &action, nullptr);
+}
+
+// One process: the supervisor is this function.
+int train_here(const Config& config, RunFolder& folder, const Restore& begin) {
+  start_log("troupe", folder.path() + "/logs/node-0.log", LogLevel::info);
+  WorldOptions options;
+  options.run_folder = folder.path();
+  options.corpus = open_corpus(config);
+  World world(config, options);
+  Progress progress(config);
+  bool done = false;
+  int exit_code = 0;
+  world.node().set_uplink([&](const Envelope& envelope) {
+    const auto* report = std::get_if<Report>(&envelope.message);
+    if (report == nullptr) return;
+    folder.append_metrics(report->json);
+    const auto json = nlohmann::json::parse(report->json);
+    progress.show(json);
+    if (report->kind == "problem") throw Error("{}", json.at("sentence").get<std::string>());
+    if (report->kind == "finished") done = true;
+  });
+  catch_interrupts();
+  world.restore(begin);
+  int seen = 0;
+  world.node().run([&] {
+    if (interrupts > seen) {
+      seen = interrupts;
+      if (seen > 1) throw Error("interrupted twice: stopped at once; continue with: troupe train {}/config.toml --out {} --resume", folder.path(), folder.path());
+      std::fprintf(stderr, "\ninterrupted: finishing this step and saving (once more to stop at once)\n");
+      world.stop("interrupted");
+      exit_code = 130;
+    }
+    return done;
+  });
+  if (exit_code == 0) progress.summary(folder.path());
+  else std::fprintf(stderr, "saved; continue with: troupe train %s/config.toml --out %s --resume\n", folder.path().c_str(), folder.path().c_str());
+  return exit_code;
+}
+
+// A resumed run must mean the same numbers: what changed and matters is named.
+void check_resumable(const Config& before, const Config& now, const std::string& folder) {
+  const std::vector<std::string> changed = changed_numbers(before, now);
+  if (changed.empty()) return;
+  std::string list;
+  for (const std::string& c : changed) list += (list.empty() ? "" : "; ") + c;
+  throw Error("{}: can't resume as the same run: {}; undo the change, or start a new run with train.start_from = \"{}\"", folder, list, folder);
+}
+
+}  // namespace
+
+Restore starting_point(const Config& config, const std::string& run_folder, bool resume) {
+  Restore begin;
+  if (resume) {
+    auto all = list_checkpoints(run_folder);
+    while (!all.empty()) {
+      const std::string problem = verify_checkpoint(all.back().path, true);
+      if (problem.empty()) {
+        begin.version = all.back().version;
+        begin.path = all.back().path;
+        return begin;
+      }
+      std::fprintf(stderr, "warning: %s: %s; trying the one before\n", all.back().path.c_str(), problem.c_str());
+      all.pop_back();
+    }
+    return begin;  // killed before the first checkpoint: the seed gives the same beginning
+  }
+  if (!config.train.start_from.empty()) {
+    begin.path = resolve_checkpoint(config.train.start_from);
+    begin.weights_only = true;
+  }
+  return begin;
+}
+
+int train(const TrainOptions& options) {
+  Config config = load_config(options.config_path, options.sets);
+  resolve_machine(config);
+  const std::string out = options.out.empty() ? "runs/" + config.name : options.out;
+  const bool fresh = options.resume && !std::filesystem::exists(out + "/config.toml");
+  RunFolder folder(out, options.resume && !fresh);
+  if (options.resume && !fresh) check_resumable(load_run_config(out), config, out);
+  const Restore begin = starting_point(config, out, options.resume);
+  folder.save_config(config);
+  if (!begin.path.empty()) std::printf("starting at step %lld from %s\n", static_cast<long long>(begin.version), begin.path.c_str());
+  return config.layout.nodes == 1 ? train_here(config, folder, begin) : train_in_processes(config, folder, begin);
+}
+
+}  // namespace troupe

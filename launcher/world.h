@@ -1,0 +1,47 @@
+// World: one node of a run, built from its parts. Only here are concrete devices, disks and transports named.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "actors/capture.h"
+#include "actors/conductor.h"
+#include "actors/data/corpus.h"
+#include "actors/node.h"
+#include "actors/rollout.h"
+
+namespace troupe {
+
+struct WorldOptions {
+  std::uint32_t node = 0, incarnation = 1;
+  RunMode mode = RunMode::train;
+  std::string run_folder;                       // checkpoints go here; empty: nothing is saved
+  std::shared_ptr<const Corpus> corpus;         // node 0 only
+  Capture* capture = nullptr;
+  GenerationRequest request;
+  GenerationResult* sink = nullptr;
+};
+
+class World {
+ public:
+  // REQUIRES: config outlives the world. Builds this node's actors; in a run of several nodes also its transport.
+  World(const Config& config, WorldOptions options);
+  ~World();
+
+  Node& node();
+  std::string transport_address() const;        // for the other nodes
+  void connect(std::uint32_t peer, std::uint32_t incarnation, const std::string& address);
+  // Sends Restore to all actors of this node.
+  void restore(const Restore& restore);
+  void stop(const std::string& reason);         // to the conductor, if it lives here
+
+ private:
+  struct Parts;
+  const Config& config_;
+  std::unique_ptr<Parts> parts_;
+};
+
+// Fills in what depends on the machine: compute threads of each node.
+void resolve_machine(Config& config);
+
+}  // namespace troupe

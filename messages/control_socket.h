@@ -1,0 +1,37 @@
+// The control socket between the launcher's process and a node process: length-prefixed text lines over a Unix socket
+// pair. Its end of file is the dependable news of a dead process.
+#pragma once
+
+#include <deque>
+#include <optional>
+#include <string>
+#include <utility>
+
+namespace troupe {
+
+class ControlSocket {
+ public:
+  explicit ControlSocket(int fd) : fd_(fd) {}
+  ControlSocket(ControlSocket&& other) noexcept;
+  ControlSocket& operator=(ControlSocket&& other) noexcept;
+  ~ControlSocket();
+  // A connected pair; the second descriptor survives exec.
+  static std::pair<ControlSocket, int> make_pair();
+
+  // Queues and writes what fits; the rest goes with flush(). False: the other side is gone.
+  bool send(const std::string& line);
+  bool flush();
+  // Reads what is there. Returns false at end of file.
+  bool read();
+  std::optional<std::string> next();
+  int fd() const { return fd_; }
+  bool wants_write() const { return !out_.empty(); }
+
+ private:
+  std::size_t next_length() const;
+  int fd_ = -1;
+  std::string in_, out_;
+  std::size_t in_begin_ = 0, out_begin_ = 0;  // what lies before was handed over, or sent
+};
+
+}  // namespace troupe

@@ -1,0 +1,91 @@
+// The link layer's state machine. Law: between one incarnation of a node and one of another, each envelope sent is
+// delivered once, in the order of sending, or not yet; a frame from any other incarnation changes nothing.
+#include "messages/link.h"
+
+#include <utility>
+
+#include "kernels/base/check.h"
+#include "kernels/base/log.h"
+
+namespace troupe {
+
+Link::Link(std::uint32_t local_node, std::uint32_t local_incarnation, std::uint32_t peer_node,
+           std::uint32_t peer_incarnation, LinkLimits limits)
+    : local_node_(local_node), local_incarnation_(local_incarnation), peer_node_(peer_node),
+      peer_incarnation_(peer_incarnation), limits_(limits) {}
+
+// Whatever leaves acknowledges all that was delivered.
+LinkHeader Link::stamp(std::uint64_t sequence) {
+  acknowledgement_owed_ = false;
+  return {.from_node = local_node_,
+          .from_incarnation = local_incarnation_,
+          .to_incarnation = peer_incarnation_,
+          .sequence = sequence,
+          .acknowledge = delivered_};
+}
+
+void Link::send(const Envelope& envelope, std::int64_t now_us, const std::function<void(Frame)>& out) {
+  const std::uint64_t sequence = next_sequence_++;
+  Frame frame = encode(envelope, stamp(sequence), limits_.payload_checksum);
+  if (!limits_.reliable_transport) {
+    CHECK(unacknowledged_.size() < limits_.unacknowledged_max,
+          "node {} has left {} frames unacknowledged, credits should have stopped node {} before", peer_node_,
+          unacknowledged_.size(), local_node_);
+    unacknowledged_.push_back({.sequence = sequence, .frame = frame, .sent_us = now_us});
+  }
+  ++counters_.sent;
+  out(std::move(frame));
+}
+
+void Link::receive(DecodedFrame frame, std::int64_t, const std::function<void(Envelope)>& deliver) {
+  const LinkHeader& link = frame.link;
+  const bool known = link.from_node == peer_node_ && link.from_incarnation == peer_incarnation_ &&
+                     link.to_incarnation == local_incarnation_;
+  if (!known || link.acknowledge >= next_sequence_) {
+    ++counters_.refused;
+    return;
+  }
+  while (!unacknowledged_.empty() && unacknowledged_.front().sequence <= link.acknowledge) unacknowledged_.pop_front();
+  if (!frame.envelope) return;
+  acknowledgement_owed_ = true;  // a duplicate's too: the acknowledgement that it missed was lost
+  if (link.sequence <= delivered_ || waiting_.contains(link.sequence)) {
+    ++counters_.duplicates;
+    return;
+  }
+  if (link.sequence - delivered_ > limits_.reorder_max) {
+    ++counters_.refused;
+    if (limits_.reliable_transport && !std::exchange(window_exceeded_, true))
+      log_error("event=frame_beyond_window node={} peer={} sequence={} delivered={}: nobody will resend it", local_node_,
+                peer_node_, link.sequence, delivered_);
+    return;
+  }
+  if (link.sequence != delivered_ + 1) ++counters_.reordered;
+  waiting_.emplace(link.sequence, std::move(*frame.envelope));
+  deliver_ready(deliver);
+}
+
+// `deliver` may send on this link: the state is whole before each call.
+void Link::deliver_ready(const std::function<void(Envelope)>& deliver) {
+  while (!waiting_.empty() && waiting_.begin()->first == delivered_ + 1) {
+    Envelope envelope = std::move(waiting_.begin()->second);
+    waiting_.erase(waiting_.begin());
+    ++delivered_;
+    ++counters_.delivered;
+    deliver(std::move(envelope));
+  }
+}
+
+void Link::tick(std::int64_t now_us, const std::function<void(Frame)>& out) {
+  // Over a reliable transport nothing is kept, so nobody waits for an acknowledgement.
+  if (limits_.reliable_transport) return;
+  for (Unacknowledged& kept : unacknowledged_) {
+    if (now_us - kept.sent_us < limits_.resend_after_us) continue;
+    restamp(kept.frame, stamp(kept.sequence));
+    kept.sent_us = now_us;
+    ++counters_.resent;
+    out(kept.frame);
+  }
+  if (acknowledgement_owed_) out(encode_acknowledgement(stamp(0)));
+}
+
+}  // namespace troupe

@@ -1,0 +1,47 @@
+// Names of messages, addresses and work, for people: logs, `troupe why`, errors.
+#include "messages/message.h"
+
+#include <fmt/format.h>
+
+#include <array>
+
+namespace troupe {
+namespace {
+
+constexpr std::array<const char*, kRoles> kRoleNames = {"supervisor",   "loader",       "conductor", "stage",
+                                                        "expert_shard", "checkpointer", "rollout",   "tool"};
+constexpr std::array<const char*, 3> kWorkKindNames = {"train", "evaluate", "generate"};
+constexpr std::array<const char*, 2> kDirectionNames = {"forward", "backward"};
+
+// In the order of `Message`.
+constexpr std::array<const char*, std::variant_size_v<Message>> kKindNames = {
+    "Restore",        "Restored",      "Stop",           "PeerLost",      "Credit",
+    "StartStep",      "StartEvaluation", "StepPlan",     "TokenBatch",    "Activations",
+    "ActivationGradients", "ExpertBatch", "ExpertResult", "PartialSums",  "SharedGradient",
+    "SharedTensor",   "Vote",          "Decision",       "EvaluationLoss", "GenerateBatch",
+    "GenerateActivations", "Generated", "SnapshotPart",  "SnapshotBegin", "CheckpointDone",
+    "Report",         "SegmentDone",   "Tick",           "DiskDone"};
+
+// A value out of range is printed as "?", never read past the table.
+template <std::size_t count, typename E>
+const char* name_of(const std::array<const char*, count>& names, E value) {
+  const auto index = static_cast<std::size_t>(value);
+  return index < count ? names[index] : "?";
+}
+
+}  // namespace
+
+std::string to_string(const Address& address) {
+  return fmt::format("{} {}", name_of(kRoleNames, address.role), address.index);
+}
+
+std::string to_string(const WorkKey& key) {
+  return fmt::format("{} {} step {} attempt {} microbatch {} layer {} chunk {}", name_of(kWorkKindNames, key.kind),
+                     name_of(kDirectionNames, key.direction), key.step, key.attempt, key.microbatch, key.layer, key.chunk);
+}
+
+const char* kind_of(const Message& message) {
+  return message.valueless_by_exception() ? "nothing" : kKindNames[message.index()];
+}
+
+}  // namespace troupe

@@ -1,0 +1,94 @@
+// The pool of payload buffers. Law: what it holds, idle buffers included, never exceeds the most that was ever in use at
+// once (or kHeldMin, if that is more), counted in whole size classes.
+#include "messages/payload.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstdlib>
+#include <map>
+#include <new>
+
+namespace troupe {
+namespace {
+
+constexpr std::size_t kPage = 4096;
+constexpr std::size_t kHeldMin = std::size_t{64} << 20;
+
+// Powers of two with four steps between, in whole pages: 4, 8, 12, 16, 20, 24, 28, 32, 40, 48, ... KiB.
+std::size_t class_of(std::size_t size) {
+  if (size <= kPage) return kPage;
+  const std::size_t step = std::max(kPage, std::bit_floor(size - 1) / 4);
+  return (size + step - 1) / step * step;
+}
+
+}  // namespace
+
+struct PayloadPool::Shelves {
+  mutable std::mutex mutex;
+  std::map<std::size_t, std::vector<std::byte*>> idle;  // by size class
+  std::size_t in_use = 0, idle_bytes = 0, peak = 0;
+
+  ~Shelves() {
+    for (auto& [size, buffers] : idle)
+      for (std::byte* buffer : buffers) std::free(buffer);
+  }
+
+  std::byte* take(std::size_t size) {
+    const std::lock_guard lock(mutex);
+    std::byte* buffer = nullptr;
+    if (auto shelf = idle.find(size); shelf != idle.end()) {
+      buffer = shelf->second.back();
+      shelf->second.pop_back();
+      if (shelf->second.empty()) idle.erase(shelf);
+      idle_bytes -= size;
+    } else {
+      buffer = static_cast<std::byte*>(std::aligned_alloc(kPage, size));
+      if (buffer == nullptr) throw std::bad_alloc();
+    }
+    in_use += size;
+    peak = std::max(peak, in_use);
+    shrink(std::max(peak, kHeldMin));
+    return buffer;
+  }
+
+  void give_back(std::byte* buffer, std::size_t size) {
+    const std::lock_guard lock(mutex);
+    in_use -= size;
+    idle_bytes += size;
+    idle[size].push_back(buffer);
+  }
+
+ private:
+  // Frees idle buffers, largest first, until no more than `held_max` bytes are held.
+  void shrink(std::size_t held_max) {
+    while (idle_bytes > 0 && in_use + idle_bytes > held_max) {
+      const auto shelf = std::prev(idle.end());
+      std::free(shelf->second.back());
+      shelf->second.pop_back();
+      idle_bytes -= shelf->first;
+      if (shelf->second.empty()) idle.erase(shelf);
+    }
+  }
+};
+
+PayloadPool::PayloadPool() : shelves_(std::make_shared<Shelves>()) {}
+
+Payload PayloadPool::take(std::size_t size) {
+  if (size == 0) return {};
+  const std::size_t rounded = class_of(size);
+  std::byte* buffer = shelves_->take(rounded);
+  // The deleter shares the shelves: a buffer may outlive the pool.
+  return {.data = {buffer, [shelves = shelves_, rounded](std::byte* b) { shelves->give_back(b, rounded); }}, .size = size};
+}
+
+std::size_t PayloadPool::bytes_in_use() const {
+  const std::lock_guard lock(shelves_->mutex);
+  return shelves_->in_use;
+}
+
+std::size_t PayloadPool::bytes_peak() const {
+  const std::lock_guard lock(shelves_->mutex);
+  return shelves_->peak;
+}
+
+}  // namespace troupe

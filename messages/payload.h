@@ -1,0 +1,33 @@
+// Payload: bytes that travel beside a message's header, never copied between actors of one process. Frozen once sent.
+// Pool buffers are page-aligned, reused by size class, and return to the pool when the last reference goes.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+namespace troupe {
+
+struct Payload {
+  std::shared_ptr<std::byte> data;
+  std::size_t size = 0;
+  template <typename T>
+  T* as() const { return reinterpret_cast<T*>(data.get()); }
+  explicit operator bool() const { return size > 0; }
+};
+
+class PayloadPool {
+ public:
+  PayloadPool();
+  // At least `size` bytes, contents undefined. Buffers may outlive the pool object. Thread-safe.
+  Payload take(std::size_t size);
+  std::size_t bytes_in_use() const;
+  std::size_t bytes_peak() const;
+
+ private:
+  struct Shelves;
+  std::shared_ptr<Shelves> shelves_;
+};
+
+}  // namespace troupe

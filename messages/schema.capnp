@@ -1,0 +1,239 @@
+# What Troupe's actors say to each other, and how the bytes travel.
+#
+# The cast. A node is a process; every actor has an Address (role, index). The supervisor starts and ends everything and
+# is the only one to raise `attempt`. The conductor decides each step. A loader makes batches. A stage owns the dense
+# part of a run of layers for one replica; an expert shard owns some experts of those layers; both are owners: they hold
+# weights. A checkpointer writes snapshots; a rollout asks for generated tokens.
+#
+# Starting is restoring. The supervisor sends Restore(version, attempt) to every owner. An owner clears accumulators,
+# ledgers and credits, loads that version unless it holds it, enters the attempt, answers Restored, and grants Credit.
+# Start, resume, redo after a loss and fall-back to an older checkpoint are all this one message. Stop ends it; PeerLost
+# says that a node is gone.
+#
+# A step. The conductor sends StartStep to the loader; the loader answers StepPlan (the divisors of the losses) and sends
+# a TokenBatch per microbatch to the first stage, and to the last when that is another actor. Stages pass Activations
+# forward and ActivationGradients back. For each layer with experts a stage dispatches ExpertBatch to every shard and
+# combines the ExpertResult that comes back; backward the same. Replicas exchange PartialSums; users of a shared tensor
+# send SharedGradient to its owner, who sends SharedTensor back.
+#
+# Work and attempts. Every piece of work carries a WorkKey. A key already done is counted and dropped; a key of another
+# attempt than the receiver's is dropped. So a redo needs nothing but a new attempt.
+#
+# Credits. Only requests need credit: a microbatch into a stage, dispatch forward, dispatch backward, partial sums,
+# snapshot parts, and the same for evaluation and generation. The receiver grants Credit(channel, layer, count) in an
+# attempt after entering it, and again when it has freed the space. An answer lands in space that the requester reserved
+# first, so answers need none; nor do control messages, of which there is a fixed number per peer.
+#
+# Commit. When its gradients are folded and reduced an owner sends Vote; when the last vote is in, Decision (a pure
+# function of the votes) goes to every owner, who applies its gradient in place and is at the next version. A second
+# Decision of the same step is ignored. A Decision that asks for a checkpoint makes the conductor send SnapshotBegin and
+# the owners SnapshotPart to the checkpointer, who ends with CheckpointDone.
+#
+# Evaluation and generation use the same messages and actors under their own WorkKind and channels: StartEvaluation and
+# EvaluationLoss; GenerateBatch, GenerateActivations between stages, and Generated. Report is for the person.
+#
+# On the wire. A frame is a header and the payloads. The header is a prelude of 56 bytes, little endian:
+#
+#   offset  0  magic u32 "TRPE"        16  from node u32            40  payload bytes u64
+#           4  version u16             20  from incarnation u32     48  payload crc32c u32 (0 unless flagged)
+#           6  flags u16               24  sequence u64             52  to incarnation u32
+#           8  header bytes u32        32  acknowledge u64          56  Envelope, Cap'n Proto
+#          12  crc32c u32 of the header's other bytes
+#
+# Flag 1: the payload checksum counts. Sequence 0: a bare acknowledgement, 56 bytes and nothing else. The link layer
+# reads the prelude alone: a frame of another incarnation is refused whatever it says.
+#
+# A payload field below is only its size in bytes. The bytes ride beside, in the order in which fields are declared (a
+# nested struct's where it stands), each payload at the next multiple of 64, zeros between. The sizes account for every
+# byte, or the frame is refused.
+#
+# Fields and messages are only ever appended. No field has a default but zero.
+@0xe863697dc7a3f9ae;
+
+using Cxx = import "/capnp/c++.capnp";
+$Cxx.namespace("troupe::wire");
+
+enum Role { supervisor @0; loader @1; conductor @2; stage @3; expertShard @4; checkpointer @5; rollout @6; tool @7; }
+enum WorkKind { train @0; evaluate @1; generate @2; }
+enum Direction { forward @0; backward @1; }
+enum Channel {
+  microbatch @0; dispatchForward @1; dispatchBackward @2; partialSums @3; snapshot @4; evaluate @5; generate @6;
+}
+enum Verdict { commit @0; skip @1; stop @2; }
+
+struct WorkKey {
+  kind @0 :WorkKind;
+  direction @1 :Direction;
+  step @2 :Int64;        # optimizer step, or number of the evaluation or request
+  attempt @3 :UInt32;
+  microbatch @4 :Int32;  # global
+  layer @5 :Int32;
+  chunk @6 :Int32;
+}
+
+# ---- Starting, restoring, ending
+struct Restore { version @0 :Int64; attempt @1 :UInt32; path @2 :Text; weightsOnly @3 :Bool; }
+struct Restored { version @0 :Int64; attempt @1 :UInt32; problem @2 :Text; }
+struct Stop { reason @0 :Text; }
+struct PeerLost { node @0 :UInt32; reason @1 :Text; }
+
+# ---- Credits
+struct Credit { channel @0 :Channel; layer @1 :Int32; count @2 :Int32; attempt @3 :UInt32; }
+
+# ---- Data
+struct StartStep { step @0 :Int64; attempt @1 :UInt32; }
+struct StartEvaluation { evaluation @0 :Int64; version @1 :Int64; attempt @2 :UInt32; }
+struct StepPlan {
+  kind @0 :WorkKind;
+  step @1 :Int64;
+  attempt @2 :UInt32;
+  microbatches @3 :Int32;
+  targetTokens @4 :Int64;
+  mtpTargetTokens @5 :Int64;
+  tokens @6 :Int64;
+}
+struct TokenBatch {  # payloads i32
+  key @0 :WorkKey;
+  sequences @1 :Int32;
+  length @2 :Int32;
+  spansCount @3 :Int32;
+  targetTokens @4 :Int64;
+  mtpTargetTokens @5 :Int64;
+  ids @6 :UInt64;
+  targets @7 :UInt64;
+  mtpTargets @8 :UInt64;
+  positions @9 :UInt64;
+  spans @10 :UInt64;
+}
+
+# ---- Forward and backward
+struct Activations {
+  key @0 :WorkKey;
+  rows @1 :Int32;
+  sequences @2 :Int32;
+  length @3 :Int32;
+  spansCount @4 :Int32;
+  hidden @5 :UInt64;     # (rows, hidden) f32
+  positions @6 :UInt64;  # i32
+  spans @7 :UInt64;      # i32
+}
+struct ActivationGradients { key @0 :WorkKey; rows @1 :Int32; gradient @2 :UInt64; }
+struct ExpertBatch {
+  key @0 :WorkKey;
+  rows @1 :Int32;
+  lastChunk @2 :Bool;
+  counts @3 :List(Int32);  # rows of each expert of the shard
+  hidden @4 :UInt64;
+  gates @5 :UInt64;
+  inputs @6 :UInt64;
+}
+struct ExpertResult { key @0 :WorkKey; rows @1 :Int32; stashed @2 :Bool; hidden @3 :UInt64; dots @4 :UInt64; }
+
+# ---- Gradients across replicas and shared tensors
+struct PartialSums { step @0 :Int64; attempt @1 :UInt32; replica @2 :Int32; part @3 :Int32; sums @4 :UInt64; }
+struct SharedGradient { step @0 :Int64; attempt @1 :UInt32; use @2 :Int32; sums @3 :UInt64; }
+struct SharedTensor { version @0 :Int64; attempt @1 :UInt32; values @2 :UInt64; }
+
+# ---- Commit
+struct TensorSquares { name @0 :Text; sum @1 :Float64; }
+struct ExpertCounts { layer @0 :Int32; counts @1 :List(Int64); }
+struct MicrobatchLoss {
+  microbatch @0 :Int32;
+  lossSum @1 :Float64;
+  mtpLossSum @2 :Float64;
+  balanceSum @3 :Float64;
+  targets @4 :Int64;
+  mtpTargets @5 :Int64;
+}
+struct Vote {
+  step @0 :Int64;
+  attempt @1 :UInt32;
+  squares @2 :List(TensorSquares);
+  counts @3 :List(ExpertCounts);
+  losses @4 :List(MicrobatchLoss);
+  routerEntropySum @5 :Float64;
+  routerRows @6 :Int64;
+}
+struct Decision {
+  step @0 :Int64;
+  attempt @1 :UInt32;
+  verdict @2 :Verdict;
+  clipScale @3 :Float64;
+  learningRate @4 :Float64;
+  gradientNorm @5 :Float64;
+  counts @6 :List(ExpertCounts);
+  checkpoint @7 :Bool;
+  last @8 :Bool;
+  updates @9 :Int64;  # committed updates, this one included
+}
+
+# ---- Evaluation and generation
+struct EvaluationLoss { key @0 :WorkKey; lossSum @1 :Float64; targets @2 :Int64; counts @3 :List(ExpertCounts); }
+struct GenerateBatch {
+  key @0 :WorkKey;
+  rows @1 :Int32;
+  spansCount @2 :Int32;
+  samples @3 :Int32;
+  temperature @4 :Float32;
+  topP @5 :Float32;
+  seed @6 :UInt64;
+  wantLogits @7 :Bool;
+  ids @8 :UInt64;
+  positions @9 :UInt64;
+  spans @10 :UInt64;
+  cacheRows @11 :UInt64;
+  sampleRows @12 :UInt64;
+  counters @13 :UInt64;
+}
+struct GenerateActivations { batch @0 :GenerateBatch; hidden @1 :UInt64; }
+struct Generated { key @0 :WorkKey; samples @1 :Int32; tokens @2 :UInt64; logprobs @3 :UInt64; logits @4 :UInt64; }
+
+# ---- Checkpoints
+struct SnapshotPart {
+  version @0 :Int64;
+  attempt @1 :UInt32;
+  name @2 :Text;
+  kind @3 :Int32;
+  offset @4 :Int64;   # in elements
+  values @5 :UInt64;  # f32
+}
+struct SnapshotBegin { version @0 :Int64; state @1 :Text; }
+struct CheckpointDone { version @0 :Int64; path @1 :Text; problem @2 :Text; }
+
+# ---- To the person
+struct Report { kind @0 :Text; json @1 :Text; }
+
+struct Envelope {
+  fromRole @0 :Role;
+  fromIndex @1 :UInt32;
+  toRole @2 :Role;
+  toIndex @3 :UInt32;
+  union {
+    restore @4 :Restore;
+    restored @5 :Restored;
+    stop @6 :Stop;
+    peerLost @7 :PeerLost;
+    credit @8 :Credit;
+    startStep @9 :StartStep;
+    startEvaluation @10 :StartEvaluation;
+    stepPlan @11 :StepPlan;
+    tokenBatch @12 :TokenBatch;
+    activations @13 :Activations;
+    activationGradients @14 :ActivationGradients;
+    expertBatch @15 :ExpertBatch;
+    expertResult @16 :ExpertResult;
+    partialSums @17 :PartialSums;
+    sharedGradient @18 :SharedGradient;
+    sharedTensor @19 :SharedTensor;
+    vote @20 :Vote;
+    decision @21 :Decision;
+    evaluationLoss @22 :EvaluationLoss;
+    generateBatch @23 :GenerateBatch;
+    generateActivations @24 :GenerateActivations;
+    generated @25 :Generated;
+    snapshotPart @26 :SnapshotPart;
+    snapshotBegin @27 :SnapshotBegin;
+    checkpointDone @28 :CheckpointDone;
+    report @29 :Report;
+  }
+}

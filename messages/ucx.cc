@@ -1,0 +1,414 @@
+// The transport between processes, over UCX active messages. Laws: nothing is thrown through UCX's frames; what UCX may
+// still read or write is never freed; frames are handed over after progress, not inside UCX's callbacks.
+//
+// On the wire: active message kFrameId carries the frame's header as its own header and the payloads as its data. A frame
+// whose header is too long for that goes as kLongFrameId: its own header is the length (u64), and the data is the frame's
+// header, zeros up to a multiple of 64, and the payloads.
+#include "messages/ucx.h"
+
+#include <net/if.h>
+#include <ucp/api/ucp.h>
+#include <ucs/config/global_opts.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <exception>
+#include <map>
+#include <span>
+#include <utility>
+
+#include "kernels/base/error.h"
+#include "kernels/base/log.h"
+
+namespace troupe {
+namespace {
+
+constexpr unsigned kFrameId = 1, kLongFrameId = 2;
+constexpr std::size_t kPayloadAlignment = 64;
+constexpr int kProgressRoundsMax = 64;                  // per poll: a flood doesn't starve the loop
+constexpr std::chrono::milliseconds kGoodbyeMax{2000};  // for the last frames to leave
+
+using Clock = std::chrono::steady_clock;
+using Context = std::unique_ptr<ucp_context, decltype(&ucp_cleanup)>;
+using Worker = std::unique_ptr<ucp_worker, decltype(&ucp_worker_destroy)>;
+
+std::size_t aligned(std::size_t offset) { return (offset + kPayloadAlignment - 1) / kPayloadAlignment * kPayloadAlignment; }
+
+void require(ucs_status_t status, const char* what, const UcxOptions& options) {
+  if (status != UCS_OK)
+    throw Error("UCX can't {} over tls \"{}\", interface \"{}\": {}; `ucx_info -d` lists what this host has", what,
+                options.tls, options.interface, ucs_status_string(status));
+}
+
+Context make_context(const UcxOptions& options, bool shared_memory) {
+  // UCX reads the environment when it is loaded, too early for us; what we need to know of peers we are told by status.
+  ucs_global_opts_set_value("LOG_LEVEL", "fatal");
+  ucp_config_t* config = nullptr;
+  require(ucp_config_read(nullptr, nullptr, &config), "read its configuration", options);
+  const std::unique_ptr<ucp_config_t, decltype(&ucp_config_release)> owned(config, &ucp_config_release);
+  require(ucp_config_modify(config, "TLS", shared_memory ? "shm,self" : "tcp,self"), "set its transports", options);
+  if (!shared_memory && !options.interface.empty())
+    require(ucp_config_modify(config, "NET_DEVICES", options.interface.c_str()), "set its interface", options);
+  ucp_params_t params{};
+  params.field_mask = UCP_PARAM_FIELD_FEATURES;
+  params.features = UCP_FEATURE_AM | UCP_FEATURE_WAKEUP;
+  ucp_context_h context = nullptr;
+  require(ucp_init(&params, config, &context), "start", options);
+  return {context, &ucp_cleanup};
+}
+
+Worker make_worker(ucp_context_h context, const UcxOptions& options) {
+  ucp_worker_params_t params{};
+  params.field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE;
+  params.thread_mode = UCS_THREAD_MODE_SINGLE;
+  ucp_worker_h worker = nullptr;
+  require(ucp_worker_create(context, &params, &worker), "make a worker", options);
+  return {worker, &ucp_worker_destroy};
+}
+
+bool shares_memory(const UcxOptions& options) {
+  if (options.tls != "auto" && options.tls != "shm" && options.tls != "tcp")
+    throw Error("tls is \"{}\", must be \"auto\", \"shm\" or \"tcp\"", options.tls);
+  // UCX itself would only warn, and start without it.
+  if (options.tls == "tcp" && !options.interface.empty() && ::if_nametoindex(options.interface.c_str()) == 0)
+    throw Error("there is no network interface \"{}\" on this host; `ip link` lists those there are", options.interface);
+  return options.tls != "tcp";
+}
+
+class UcxTransport final : public Transport {
+ public:
+  UcxTransport(const UcxOptions& options, PayloadPool& pool)
+      : options_(options), shared_memory_(shares_memory(options)), pool_(pool),
+        context_(make_context(options, shared_memory_)), worker_(make_worker(context_.get(), options)) {
+    ucp_worker_attr_t attributes{};
+    attributes.field_mask = UCP_WORKER_ATTR_FIELD_MAX_AM_HEADER;
+    require(ucp_worker_query(worker_.get(), &attributes), "ask its worker", options_);
+    header_max_ = attributes.max_am_header;
+    require(ucp_worker_get_efd(worker_.get(), &wake_fd_), "wake by descriptor", options_);
+    listen(kFrameId, &on_message<kFrameId>);
+    listen(kLongFrameId, &on_message<kLongFrameId>);
+  }
+  ~UcxTransport() override;
+  UcxTransport(const UcxTransport&) = delete;
+  UcxTransport& operator=(const UcxTransport&) = delete;
+
+  std::string local_address() const override;
+  void connect(std::uint32_t node, const std::string& address) override;
+  void send(std::uint32_t node, Frame frame) override;
+  bool poll(const std::function<void(Frame)>& deliver) override;
+  bool arm() override { return arrived_.empty() && ucp_worker_arm(worker_.get()) == UCS_OK; }
+  int wake_fd() const override { return wake_fd_; }
+  void forget(std::uint32_t node) override;
+
+ private:
+  struct Peer {
+    ucp_ep_h endpoint = nullptr;
+    bool broken = false;
+    std::size_t sending = 0;  // frames that have not left
+  };
+  // What UCX reads until it says that the frame has left.
+  struct Sending {
+    Peer* peer = nullptr;
+    std::vector<std::byte> header;
+    std::uint64_t header_size = 0;  // a long frame's: the active message's own header
+    Payload data;
+  };
+  // What UCX writes until it says that the data is here.
+  struct Receiving {
+    UcxTransport* transport = nullptr;
+    std::vector<std::byte> header;  // a short frame's
+    std::size_t header_size = 0;    // a long frame's: how much of the data is header
+    Payload data;
+  };
+  using Header = std::span<const std::byte>;
+
+  Payload gather(const Frame& frame, bool long_header);
+  void listen(unsigned id, ucp_am_recv_callback_t callback);
+  template <unsigned id>
+  static ucs_status_t on_message(void* self, const void* header, std::size_t header_size, void* data,
+                                 std::size_t data_size, const ucp_am_recv_param_t* param);
+  ucs_status_t arrive(unsigned id, Header header, void* data, std::size_t data_size, bool rendezvous);
+  ucs_status_t fetch(std::unique_ptr<Receiving> receiving, void* data);
+  void finish(Receiving& receiving);
+  static void on_sent(void* request, ucs_status_t status, void* sending);
+  static void on_received(void* request, ucs_status_t status, std::size_t size, void* receiving);
+  static void on_broken(void* peer, ucp_ep_h endpoint, ucs_status_t status);
+  void bury(std::unique_ptr<Peer> peer);
+  void bury_broken();
+  void close(Peer& peer, std::uint32_t flags);
+  bool settle(Clock::time_point deadline);
+  bool say_goodbye();
+
+  const UcxOptions options_;
+  const bool shared_memory_;
+  PayloadPool& pool_;
+  Context context_;
+  Worker worker_;
+  std::size_t header_max_ = 0;
+  int wake_fd_ = -1;
+  std::map<std::uint32_t, std::unique_ptr<Peer>> peers_;
+  std::vector<std::unique_ptr<Peer>> buried_;  // UCX may still name them
+  std::vector<ucs_status_ptr_t> requests_;     // flushes and closings under way
+  std::vector<Frame> arrived_;
+  std::size_t receiving_ = 0;                  // transfers under way
+};
+
+// ---- Peers -----------------------------------------------------------------------------------------------------------
+std::string UcxTransport::local_address() const {
+  ucp_address_t* address = nullptr;
+  std::size_t size = 0;
+  require(ucp_worker_get_address(worker_.get(), &address, &size), "tell its address", options_);
+  std::string blob(reinterpret_cast<const char*>(address), size);
+  ucp_worker_release_address(worker_.get(), address);
+  return blob;
+}
+
+void UcxTransport::connect(std::uint32_t node, const std::string& address) {
+  forget(node);
+  auto peer = std::make_unique<Peer>();
+  ucp_ep_params_t params{};
+  params.field_mask = UCP_EP_PARAM_FIELD_REMOTE_ADDRESS | UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE |
+                      UCP_EP_PARAM_FIELD_ERR_HANDLER;
+  params.address = reinterpret_cast<const ucp_address_t*>(address.data());
+  // Shared memory has no news of dead peers: asked for it, UCX would refuse, or quietly take TCP.
+  params.err_mode = shared_memory_ ? UCP_ERR_HANDLING_MODE_NONE : UCP_ERR_HANDLING_MODE_PEER;
+  params.err_handler = {.cb = &on_broken, .arg = peer.get()};
+  require(ucp_ep_create(worker_.get(), &params, &peer->endpoint), "reach a peer", options_);
+  peers_[node] = std::move(peer);
+}
+
+void UcxTransport::forget(std::uint32_t node) {
+  const auto found = peers_.find(node);
+  if (found == peers_.end()) return;
+  bury(std::move(found->second));
+  peers_.erase(found);
+}
+
+// A shared-memory endpoint of a dead peer can't be closed, only left alone; then the worker can't be destroyed either.
+void UcxTransport::bury(std::unique_ptr<Peer> peer) {
+  if (!shared_memory_) close(*peer, UCP_EP_CLOSE_FLAG_FORCE);
+  buried_.push_back(std::move(peer));
+}
+
+void UcxTransport::close(Peer& peer, std::uint32_t flags) {
+  ucp_request_param_t param{};
+  param.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS;
+  param.flags = flags;
+  if (peer.endpoint == nullptr) return;
+  ucs_status_ptr_t request = ucp_ep_close_nbx(std::exchange(peer.endpoint, nullptr), &param);
+  if (UCS_PTR_IS_PTR(request)) requests_.push_back(request);
+}
+
+// Called by UCX inside progress: only notes it.
+void UcxTransport::on_broken(void* peer, ucp_ep_h, ucs_status_t) { static_cast<Peer*>(peer)->broken = true; }
+
+void UcxTransport::bury_broken() {
+  for (auto at = peers_.begin(); at != peers_.end();) {
+    if (!at->second->broken) { ++at; continue; }
+    log_info("event=connection_broken peer={}", at->first);
+    bury(std::move(at->second));
+    at = peers_.erase(at);
+  }
+}
+
+// ---- Sending ---------------------------------------------------------------------------------------------------------
+// The data of an active message in one piece; a copy unless it is a single payload already. UCX takes pieces too, but
+// moves them through fragments of 8 KiB that need both sides awake: 1 MiB in two pieces took 8 ms to and fro through
+// shared memory where a copy and one piece take 0.4 ms. One piece is fetched by its receiver, too, never written by its
+// sender into memory that may have a new owner.
+Payload UcxTransport::gather(const Frame& frame, bool long_header) {
+  if (!long_header && frame.payloads.size() <= 1) return frame.payloads.empty() ? Payload{} : frame.payloads[0];
+  const std::size_t begin = long_header ? aligned(frame.header.size()) : 0;
+  std::size_t size = begin;
+  for (const Payload& piece : frame.payloads) size += piece.size;
+  Payload data = pool_.take(size);
+  if (long_header) {
+    std::memcpy(data.data.get(), frame.header.data(), frame.header.size());
+    std::memset(data.data.get() + frame.header.size(), 0, begin - frame.header.size());
+  }
+  std::size_t at = begin;
+  for (const Payload& piece : frame.payloads) {
+    if (piece.size > 0) std::memcpy(data.data.get() + at, piece.data.get(), piece.size);
+    at += piece.size;
+  }
+  return data;
+}
+
+void UcxTransport::send(std::uint32_t node, Frame frame) {
+  const auto found = peers_.find(node);
+  if (found == peers_.end() || found->second->broken) return;
+  Peer& peer = *found->second;
+  const bool long_header = frame.header.size() > header_max_;
+  auto sending = std::make_unique<Sending>();
+  sending->peer = &peer;
+  sending->data = gather(frame, long_header);
+  sending->header_size = frame.header.size();
+  sending->header = std::move(frame.header);
+  ucp_request_param_t param{};
+  param.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_MEMORY_TYPE;
+  param.cb.send = &on_sent;
+  param.user_data = sending.get();
+  param.memory_type = UCS_MEMORY_TYPE_HOST;
+  const unsigned id = long_header ? kLongFrameId : kFrameId;
+  const void* header = long_header ? static_cast<const void*>(&sending->header_size) : sending->header.data();
+  const std::size_t header_size = long_header ? sizeof sending->header_size : sending->header.size();
+  ucs_status_ptr_t request = ucp_am_send_nbx(peer.endpoint, id, header, header_size, sending->data.data.get(),
+                                             sending->data.size, &param);
+  if (UCS_PTR_IS_ERR(request)) peer.broken = true;
+  if (!UCS_PTR_IS_PTR(request)) return;  // it has left, or never will: no callback comes
+  ++peer.sending;
+  (void)sending.release();  // on_sent takes it
+}
+
+void UcxTransport::on_sent(void* request, ucs_status_t, void* sending) {
+  const std::unique_ptr<Sending> sent(static_cast<Sending*>(sending));
+  --sent->peer->sending;
+  ucp_request_free(request);
+}
+
+// ---- Receiving -------------------------------------------------------------------------------------------------------
+void UcxTransport::listen(unsigned id, ucp_am_recv_callback_t callback) {
+  ucp_am_handler_param_t handler{};
+  handler.field_mask = UCP_AM_HANDLER_PARAM_FIELD_ID | UCP_AM_HANDLER_PARAM_FIELD_FLAGS | UCP_AM_HANDLER_PARAM_FIELD_CB |
+                       UCP_AM_HANDLER_PARAM_FIELD_ARG;
+  handler.id = id;
+  handler.flags = UCP_AM_FLAG_WHOLE_MSG;
+  handler.cb = callback;
+  handler.arg = this;
+  require(ucp_worker_set_am_recv_handler(worker_.get(), &handler), "receive", options_);
+}
+
+template <unsigned id>
+ucs_status_t UcxTransport::on_message(void* self, const void* header, std::size_t header_size, void* data,
+                                      std::size_t data_size, const ucp_am_recv_param_t* param) {
+  const bool rendezvous = (param->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV) != 0;
+  try {
+    return static_cast<UcxTransport*>(self)->arrive(id, {static_cast<const std::byte*>(header), header_size}, data,
+                                                    data_size, rendezvous);
+  } catch (const std::exception& e) {
+    log_error("event=frame_dropped bytes={} reason=\"{}\"", data_size, e.what());
+    return UCS_OK;  // the sender is told that it was taken
+  }
+}
+
+// `header` is valid in this call only, and aligned to nothing; `data` is the bytes themselves, or a ticket for them.
+ucs_status_t UcxTransport::arrive(unsigned id, Header header, void* data, std::size_t data_size, bool rendezvous) {
+  std::uint64_t split = 0;
+  if (id == kLongFrameId && header.size() == sizeof split) std::memcpy(&split, header.data(), sizeof split);
+  const bool well_formed = id == kFrameId ? header.size() <= kFrameHeaderMax && data_size <= kFramePayloadMax
+                                          : split > 0 && split <= kFrameHeaderMax && aligned(split) <= data_size &&
+                                                data_size - aligned(split) <= kFramePayloadMax;
+  if (!well_formed) {
+    log_warning("event=frame_dropped bytes={} reason=\"malformed active message\"", data_size);
+    return UCS_OK;
+  }
+  auto receiving = std::make_unique<Receiving>();
+  receiving->transport = this;
+  if (id == kFrameId) receiving->header.assign(header.begin(), header.end());
+  receiving->header_size = split;
+  receiving->data = pool_.take(data_size);
+  if (rendezvous) return fetch(std::move(receiving), data);
+  if (data_size > 0) std::memcpy(receiving->data.data.get(), data, data_size);
+  finish(*receiving);
+  return UCS_OK;
+}
+
+ucs_status_t UcxTransport::fetch(std::unique_ptr<Receiving> receiving, void* data) {
+  ucp_request_param_t param{};
+  param.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_MEMORY_TYPE;
+  param.cb.recv_am = &on_received;
+  param.user_data = receiving.get();
+  param.memory_type = UCS_MEMORY_TYPE_HOST;
+  Payload& into = receiving->data;
+  ucs_status_ptr_t request = ucp_am_recv_data_nbx(worker_.get(), data, into.data.get(), into.size, &param);
+  if (UCS_PTR_IS_PTR(request)) {
+    ++receiving_;
+    (void)receiving.release();  // on_received takes it
+  } else if (request == nullptr) {
+    finish(*receiving);  // it is here: no callback comes
+  }
+  return UCS_INPROGRESS;  // the ticket is spent in any case
+}
+
+void UcxTransport::on_received(void* request, ucs_status_t status, std::size_t size, void* receiving) {
+  const std::unique_ptr<Receiving> received(static_cast<Receiving*>(receiving));
+  --received->transport->receiving_;
+  ucp_request_free(request);
+  // Anything else: its sender died half-way.
+  if (status == UCS_OK && size == received->data.size) received->transport->finish(*received);
+}
+
+void UcxTransport::finish(Receiving& receiving) {
+  Frame frame{.header = std::move(receiving.header), .payloads = {}};
+  Payload whole = std::move(receiving.data);
+  if (const std::size_t split = receiving.header_size; split > 0) {
+    frame.header.assign(whole.data.get(), whole.data.get() + split);
+    whole = {.data = {whole.data, whole.data.get() + aligned(split)}, .size = whole.size - aligned(split)};
+  }
+  if (whole.size > 0) frame.payloads.push_back(std::move(whole));
+  arrived_.push_back(std::move(frame));
+}
+
+bool UcxTransport::poll(const std::function<void(Frame)>& deliver) {
+  bool happened = false;
+  for (int round = 0; round < kProgressRoundsMax && ucp_worker_progress(worker_.get()) > 0; ++round) happened = true;
+  bury_broken();
+  // A frame that `deliver` sends to this very node may arrive meanwhile: it waits for the next call.
+  std::vector<Frame> due = std::exchange(arrived_, {});
+  for (Frame& frame : due) deliver(std::move(frame));
+  return happened || !due.empty();
+}
+
+// ---- The end ---------------------------------------------------------------------------------------------------------
+// Progresses until every flush and closing is done, and every transfer of a live peer. False: time is up.
+bool UcxTransport::settle(Clock::time_point deadline) {
+  while (Clock::now() < deadline) {
+    std::erase_if(requests_, [](ucs_status_ptr_t request) {
+      if (ucp_request_check_status(request) == UCS_INPROGRESS) return false;
+      ucp_request_free(request);
+      return true;
+    });
+    const bool sending = std::any_of(peers_.begin(), peers_.end(), [](const auto& p) { return p.second->sending > 0; });
+    if (requests_.empty() && !sending && receiving_ == 0) return true;
+    ucp_worker_progress(worker_.get());
+    bury_broken();
+  }
+  return false;
+}
+
+// Whether everything has left and nothing more can come, so that the worker may be destroyed.
+bool UcxTransport::say_goodbye() {
+  const auto deadline = Clock::now() + kGoodbyeMax;
+  // UCX's flush waits for no rendezvous: those first.
+  bool done = settle(deadline);
+  ucp_request_param_t param{};
+  for (auto& [node, peer] : peers_) {
+    ucs_status_ptr_t request = ucp_ep_flush_nbx(peer->endpoint, &param);
+    if (UCS_PTR_IS_PTR(request)) requests_.push_back(request);
+  }
+  done = settle(deadline) && done;
+  if (shared_memory_ && (!done || !buried_.empty())) return false;
+  for (auto& [node, peer] : peers_) close(*peer, done ? 0 : UCP_EP_CLOSE_FLAG_FORCE);
+  return settle(deadline + kGoodbyeMax) &&
+         std::all_of(buried_.begin(), buried_.end(), [](const auto& peer) { return peer->sending == 0; });
+}
+
+UcxTransport::~UcxTransport() {
+  if (say_goodbye()) return;
+  // UCX aborts when a worker is destroyed that has something queued for a dead peer; and a live one may still write here.
+  std::size_t sending = 0;
+  for (const auto& peer : buried_) sending += peer->sending;
+  for (const auto& [node, peer] : peers_) sending += peer->sending;
+  log_info("event=worker_leaked sending={} receiving={}", sending, receiving_);
+  (void)worker_.release();
+  (void)context_.release();
+}
+
+}  // namespace
+
+std::unique_ptr<Transport> make_ucx_transport(const UcxOptions& options, PayloadPool& pool) {
+  return std::make_unique<UcxTransport>(options, pool);
+}
+
+}  // namespace troupe

@@ -1,0 +1,139 @@
+// Product keeps its law to the bit: every element is the naive chain of fused multiply-adds, whatever surrounds it.
+#include <bit>
+
+#include "kernels/cpu/kernels.h"
+#include "tests/support/naive.h"
+
+#include "tests/support/catch.h"
+
+using namespace troupe;
+using namespace troupe::test;
+
+namespace {
+
+struct Case {
+  std::int64_t m, n, k;
+  bool transpose_a = false, transpose_b = false, accumulate = false, bias = false, add = false;
+  Dtype a = Dtype::f32, b = Dtype::f32, c = Dtype::f32;
+  std::int64_t slack = 0;
+};
+
+struct Operands {
+  explicit Operands(const Case& x)
+      : a(x.transpose_a ? normal(x.k, x.m, 1, x.a, x.slack) : normal(x.m, x.k, 1, x.a, x.slack)),
+        b(x.transpose_b ? normal(x.n, x.k, 2, x.b, x.slack) : normal(x.k, x.n, 2, x.b, x.slack)),
+        c(normal(x.m, x.n, 3, x.c, x.slack)), bias(normal(1, x.n, 4, x.b)), add(normal(x.m, x.n, 5, x.a, x.slack)),
+        op{.a = a, .b = b, .c = c, .transpose_a = x.transpose_a, .transpose_b = x.transpose_b,
+           .accumulate = x.accumulate} {
+    if (x.bias) op.bias = bias;
+    if (x.add) op.add = add;
+  }
+  Owned a, b, c, bias, add;
+  Product op;
+};
+
+// The elements that differ from the naive chain in any bit.
+int wrong_elements(const Case& x) {
+  Operands o(x);
+  const Grid start{o.c};
+  cpu::Scratch scratch;
+  cpu::run(Op{o.op}, scratch);
+  int wrong = 0;
+  for (std::int64_t i = 0; i < x.m; ++i)
+    for (std::int64_t j = 0; j < x.n; ++j) {
+      const float expected = product_element(o.op, i, j, x.accumulate ? static_cast<float>(start(i, j)) : 0.0F);
+      wrong += std::bit_cast<std::uint32_t>(expected) != std::bit_cast<std::uint32_t>(static_cast<float>(o.c.at(i, j)));
+    }
+  return wrong + (o.c.canaries_alive() ? 0 : 1000000);
+}
+
+}  // namespace
+
+TEST_CASE("a product of any shape and form is the naive chain, bit for bit", "[product]") {
+  const std::int64_t shapes[][3] = {{1, 1, 1},    {1, 64, 33},   {2, 40, 17},  {3, 16, 8},     {5, 31, 9},
+                                    {6, 16, 16},  {7, 17, 257},  {8, 100, 64}, {13, 48, 300},  {64, 33, 5},
+                                    {255, 37, 20}, {260, 16, 513}, {11, 530, 12}, {1, 600, 270}, {2, 513, 260}};
+  for (const auto& shape : shapes)
+    for (int form = 0; form < 4; ++form)
+      for (const bool accumulate : {false, true}) {
+        const Case x{.m = shape[0], .n = shape[1], .k = shape[2], .transpose_a = form / 2 == 1,
+                     .transpose_b = form % 2 == 1, .accumulate = accumulate, .slack = form};
+        INFO(x.m << " x " << x.n << " x " << x.k << " form " << form << " accumulate " << accumulate);
+        CHECK(wrong_elements(x) == 0);
+      }
+}
+
+TEST_CASE("bfloat16 operands are read exactly and a bfloat16 result is rounded once", "[product]") {
+  for (int form = 0; form < 4; ++form)
+    for (int types = 0; types < 8; ++types) {
+      const auto type = [&](int bit) { return (types >> bit & 1) != 0 ? Dtype::bf16 : Dtype::f32; };
+      for (const std::int64_t m : {1, 6, 19}) {
+        INFO("form " << form << " types " << types << " rows " << m);
+        CHECK(wrong_elements({.m = m, .n = 37, .k = 301, .transpose_a = form / 2 == 1, .transpose_b = form % 2 == 1,
+                              .a = type(0), .b = type(1), .c = type(2), .slack = 3}) == 0);
+      }
+    }
+}
+
+TEST_CASE("bias and then add come after the last term", "[product]") {
+  for (int extras = 1; extras < 8; ++extras)
+    for (const Dtype type : {Dtype::f32, Dtype::bf16})
+      for (const std::int64_t n : {16, 48, 61})
+        CHECK(wrong_elements({.m = 9, .n = n, .k = 270, .transpose_b = true, .accumulate = (extras & 4) != 0,
+                              .bias = (extras & 1) != 0, .add = (extras & 2) != 0, .a = type, .b = type, .slack = 1}) == 0);
+}
+
+TEST_CASE("a product may add its own old value", "[product]") {
+  Operands o({.m = 9, .n = 40, .k = 300});
+  const Owned old = normal(9, 40, 3);
+  Product apart = o.op, in_place = o.op;
+  const Owned expected(9, 40);
+  apart.c = expected, apart.add = old;
+  in_place.add = in_place.c;
+  cpu::Scratch scratch;
+  cpu::run(Op{apart}, scratch);
+  cpu::run(Op{in_place}, scratch);
+  CHECK(same_bits(o.c, expected));
+}
+
+TEST_CASE("an accumulating product may be cut anywhere along its inner dimension", "[product]") {
+  for (int form = 0; form < 4; ++form) {
+    Operands whole({.m = 14, .n = 35, .k = 300, .transpose_a = form / 2 == 1, .transpose_b = form % 2 == 1,
+                    .accumulate = true});
+    cpu::Scratch scratch;
+    cpu::run(Op{whole.op}, scratch);
+    for (const std::int64_t cut : {1, 7, 128, 255, 256, 299}) {
+      const Owned c = normal(14, 35, 3);
+      for (const auto& [begin, count] : {std::pair{std::int64_t{0}, cut}, std::pair{cut, 300 - cut}}) {
+        Product part = whole.op;
+        part.c = c;
+        part.a = part.transpose_a ? part.a.row_range(begin, count) : part.a.columns(begin, count);
+        part.b = part.transpose_b ? part.b.columns(begin, count) : part.b.row_range(begin, count);
+        cpu::run(Op{part}, scratch);
+      }
+      CHECK(same_bits(c, whole.c));
+    }
+  }
+}
+
+TEST_CASE("a row of a product has the same bits alone or among any number of rows", "[product]") {
+  Operands all({.m = 300, .n = 70, .k = 90, .transpose_b = true});
+  cpu::Scratch scratch;
+  cpu::run(Op{all.op}, scratch);
+  for (const auto& [begin, count] : {std::pair{0, 1}, {299, 1}, {17, 2}, {100, 6}, {250, 7}, {3, 31}}) {
+    Product some = all.op;
+    const Owned c(count, 70);
+    some.a = some.a.row_range(begin, count), some.c = c;
+    cpu::run(Op{some}, scratch);
+    CHECK(same_bits(c, all.c.tensor().row_range(begin, count)));
+  }
+}
+
+TEST_CASE("a product over nothing is zero, or what was there", "[product]") {
+  Operands fresh({.m = 3, .n = 5, .k = 0}), kept({.m = 3, .n = 5, .k = 0, .transpose_a = true, .accumulate = true});
+  cpu::Scratch scratch;
+  cpu::run(Op{fresh.op}, scratch);
+  cpu::run(Op{kept.op}, scratch);
+  CHECK(distance(fresh.c, Grid(3, 5)) == 0);
+  CHECK(same_bits(kept.c, normal(3, 5, 3)));
+}
