@@ -184,10 +184,10 @@ class Stage {
   // The step's end.
   int group_left_ = 0;
   void (Stage::*group_next_)() = nullptr;
-  std::map<int, Payload> partial_;                          // by replica
+  std::map<std::pair<std::int64_t, int>, Payload> partial_;    // by step and replica: a twin may be a commit ahead
   Payload own_sums_;
   bool folded_ = false, reduced_ = false;
-  std::map<int, Payload> shared_in_;                        // by use
+  std::map<std::pair<std::int64_t, int>, Payload> shared_in_;  // by step and use
   std::map<int, std::vector<std::int64_t>> counts_;         // by layer
   std::vector<MicrobatchLoss> losses_;
   std::optional<Vote> vote_;

@@ -104,22 +104,25 @@ void Stage::reduce_replicas() {
       if (r != replica_) context_.post(stage_address(config_, r, shape_.stage), PartialSums{owner_.version(), attempt_, replica_, 0, own_sums_});
     own_sums_ = {};
   }
-  if (static_cast<int>(partial_.size()) + 1 < config_.layout.replicas) return;
   std::vector<const float*> partial(static_cast<std::size_t>(config_.layout.replicas), nullptr);
-  for (const auto& [r, sums] : partial_) partial[static_cast<std::size_t>(r)] = sums.as<float>();
+  for (int r = 0; r < config_.layout.replicas; ++r) {
+    const auto sums = partial_.find({owner_.version(), r});
+    if (sums != partial_.end()) partial[static_cast<std::size_t>(r)] = sums->second.as<float>();
+    else if (r != replica_) return;
+  }
   run_all(Phase::reduce, owner_.fold_replicas(replica_, partial), &Stage::sum_shared_uses);
 }
 
 void Stage::on(const PartialSums& sums, const Address&) {
-  if (stale(sums.attempt) || sums.step != owner_.version()) return;
+  if (stale(sums.attempt) || sums.step < owner_.version()) return;
   CHECK(sums.sums.size == static_cast<std::size_t>(owner_.lane(0).cols) * 4, "twin {} sends {} bytes of sums", sums.replica, sums.sums.size);
-  partial_[sums.replica] = sums.sums;
+  partial_[{sums.step, sums.replica}] = sums.sums;
   if (folded_ && group_left_ == 0) reduce_replicas();
 }
 
 // Uses of shared tensors join their owner's gradient: here, or in the first stage.
 void Stage::sum_shared_uses() {
-  partial_.clear();
+  std::erase_if(partial_, [&](const auto& entry) { return entry.first.first <= owner_.version(); });
   reduced_ = true;
   for (const SharedUse& use : uses_) {
     if (owner_.block().has(use.parameter)) continue;
@@ -132,8 +135,8 @@ void Stage::sum_shared_uses() {
 }
 
 void Stage::on(const SharedGradient& gradient, const Address&) {
-  if (stale(gradient.attempt) || gradient.step != owner_.version()) return;
-  shared_in_[gradient.use] = gradient.sums;
+  if (stale(gradient.attempt) || gradient.step < owner_.version()) return;
+  shared_in_[{gradient.step, gradient.use}] = gradient.sums;
   add_shared();
 }
 
@@ -144,14 +147,17 @@ void Stage::add_shared() {
     last.last = true;
     for (const SharedUse& use : shared_uses(config_, last)) expected += use.parameter == "model.embed_tokens.weight" ? 1 : 0;
   }
-  if (!reduced_ || shared_in_.size() < expected || group_left_ > 0) return;
+  std::size_t arrived = 0;
+  for (const auto& [key, payload] : shared_in_) arrived += key.first == owner_.version() ? 1 : 0;
+  if (!reduced_ || arrived < expected || group_left_ > 0) return;
   Ops ops;
   for (const SharedUse& use : uses_) {
     if (!owner_.block().has(use.parameter)) continue;
     const Tensor sum = owner_.gradient(owner_.block().index(use.parameter));
     ops.push_back(Add{sum, owner_.extra(0, use.begin, use.rows, use.cols), sum});
   }
-  for (const auto& [use, payload] : shared_in_) {
+  for (const auto& [key, payload] : shared_in_) {
+    if (key.first != owner_.version()) continue;
     const Tensor sum = owner_.gradient(owner_.block().index("model.embed_tokens.weight"));
     ops.push_back(Add{sum, Tensor{payload.data.get(), sum.rows, sum.cols, sum.cols, Dtype::f32}, sum});
   }
@@ -161,7 +167,7 @@ void Stage::add_shared() {
 }
 
 void Stage::measure() {
-  shared_in_.clear();
+  std::erase_if(shared_in_, [&](const auto& entry) { return entry.first.first <= owner_.version(); });
   run_all(Phase::measure, owner_.measure(), &Stage::vote);
 }
 

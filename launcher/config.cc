@@ -136,7 +136,7 @@ class Reader {
 
   void read(const std::string& text, const std::string& file, const std::string& prefix);
   void set(const std::string& set);
-  Config config();
+  Config config(bool checked);
 
  private:
   void collect(const std::string& name, const toml::node& node, const Setting& from);
@@ -328,7 +328,7 @@ void Reader::assign(Config& config) const {
   }
 }
 
-Config Reader::config() {
+Config Reader::config(bool checked) {
   Config config;
   read_hardware();
   read_model_config(config);
@@ -337,7 +337,7 @@ Config Reader::config() {
     const std::string found = find(file);
     if (!found.empty()) file = found;
   }
-  const std::string why = why_impossible(config);
+  const std::string why = checked ? why_impossible(config) : "";
   if (!why.empty()) throw Error("{}: {}", place_of(why), why);
   return config;
 }
@@ -348,11 +348,11 @@ Config load_config(const std::string& path, const std::vector<std::string>& sets
   return config_from_text(read_file(path, path), path, sets);
 }
 
-Config config_from_text(const std::string& text, const std::string& file_name, const std::vector<std::string>& sets) {
+Config config_from_text(const std::string& text, const std::string& file_name, const std::vector<std::string>& sets, bool checked) {
   Reader reader(file_name);
   reader.read(text, file_name, "");
   for (const std::string& set : sets) reader.set(set);
-  return reader.config();
+  return reader.config(checked);
 }
 
 }  // namespace troupe

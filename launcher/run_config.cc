@@ -23,13 +23,15 @@ Loaded load_model(const std::string& path, const std::vector<std::string>& sets)
   if (fs::exists(run / "config.toml")) {
     Config config = load_run_config(run.string());
     config.layout = LayoutConfig{};
+    for (const std::string& file : config.data.files)
+      if (!fs::exists(file)) config.data.kind = "none";  // the model is what counts here; its data may have moved
     text = config_to_toml(config);
   } else {
     std::ifstream in(loaded.checkpoint + "/config.json");
     if (!in) throw Error("{}: no config.json; is it a Hugging Face directory?", loaded.checkpoint);
     Config config;
     config.model = model_config_from_json(nlohmann::json::parse(in));
-    config.data.kind = "arithmetic";  // no data is read by tools that only run the model
+    config.data.kind = "none";  // no data is read by tools that only run the model
     config.evaluate.exact_match_problems = 0;
     config.train.sequence_length = std::min(config.train.sequence_length, config.model.max_position_embeddings);
     text = config_to_toml(config);

@@ -51,7 +51,7 @@ Config load_run_config(const std::string& path) {
   if (!in) throw Error("{}: not a run's folder (no config.toml in it)", path);
   std::stringstream text;
   text << in.rdbuf();
-  return config_from_text(text.str(), file, {});
+  return config_from_text(text.str(), file, {}, false);
 }
 
 }  // namespace troupe

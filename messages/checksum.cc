@@ -1,5 +1,5 @@
-// CRC-32C: the remainder of the bytes, least significant bit first, by 0x1EDC6F41 (reflected 0x82F63B78), inverted before
-// and after. Law: instruction and tables agree on every input.
+// CRC-32C: the remainder of the bytes, least significant bit first, by 0x1EDC6F41 (reflected 0x82F63B78), inverted
+// before and after. Law: instruction and tables agree on every input.
 #include "messages/checksum.h"
 
 #include <array>
@@ -19,8 +19,7 @@ constexpr Tables make_tables() {
     tables[0][b] = crc;
   }
   for (std::size_t k = 1; k < 8; ++k)
-    for (std::size_t b = 0; b < 256; ++b)
-      tables[k][b] = (tables[k - 1][b] >> 8) ^ tables[0][tables[k - 1][b] & 0xff];
+    for (std::size_t b = 0; b < 256; ++b) tables[k][b] = (tables[k - 1][b] >> 8) ^ tables[0][tables[k - 1][b] & 0xff];
   return tables;
 }
 
@@ -32,7 +31,8 @@ std::uint64_t load_word(const std::byte* bytes) {
   return word;
 }
 
-__attribute__((target("sse4.2"))) std::uint32_t crc32c_instruction(std::uint32_t before, std::span<const std::byte> bytes) {
+__attribute__((target("sse4.2"))) std::uint32_t crc32c_instruction(std::uint32_t before,
+                                                                   std::span<const std::byte> bytes) {
   std::uint64_t crc = static_cast<std::uint32_t>(~before);
   std::size_t at = 0;
   for (; at + 8 <= bytes.size(); at += 8) crc = __builtin_ia32_crc32di(crc, load_word(&bytes[at]));

@@ -22,7 +22,6 @@ constexpr std::uint32_t kMagic = 0x45505254;  // "TRPE"
 constexpr std::uint16_t kVersion = 1;
 constexpr std::uint16_t kPayloadChecksumFlag = 1;
 constexpr std::size_t kPreludeSize = 56;
-constexpr std::size_t kPayloadAlignment = 64;
 constexpr std::size_t kListMax = std::size_t{1} << 20;
 // A well-formed header is read once; a crafted one may point many times at the same words. It may not do so for long.
 constexpr std::uint64_t kTraversalFactor = 8;
@@ -64,7 +63,9 @@ std::uint32_t header_crc_of(const Frame& frame) {
   return crc32c(crc, std::span(frame.header).subspan(kPreludeSize));
 }
 
-std::size_t aligned(std::size_t offset) { return (offset + kPayloadAlignment - 1) / kPayloadAlignment * kPayloadAlignment; }
+std::size_t aligned(std::size_t offset) {
+  return (offset + kPayloadAlignment - 1) / kPayloadAlignment * kPayloadAlignment;
+}
 
 template <typename T>
 constexpr bool kIsVector = false;
@@ -115,8 +116,10 @@ class Writer {
   template <typename T, typename List>
   void elements(const std::vector<T>& values, List list) {
     for (unsigned i = 0; i < values.size(); ++i) {
-      if constexpr (std::is_arithmetic_v<T>) list.set(i, values[i]);
-      else fields(*this, list[i], values[i]);
+      if constexpr (std::is_arithmetic_v<T>)
+        list.set(i, values[i]);
+      else
+        fields(*this, list[i], values[i]);
     }
   }
 
@@ -152,8 +155,10 @@ class Reader {
       value.assign(text.begin(), text.size());
     } else if constexpr (std::is_enum_v<T>) {
       const auto number = static_cast<std::uint16_t>(get(w));
-      if (number < kEnumValues<T>) value = static_cast<T>(number);
-      else fail("an enum holds {}, must be below {}", number, kEnumValues<T>);
+      if (number < kEnumValues<T>)
+        value = static_cast<T>(number);
+      else
+        fail("an enum holds {}, must be below {}", number, kEnumValues<T>);
     } else if constexpr (std::is_arithmetic_v<T>) {
       value = get(w);
     } else if constexpr (kIsVector<T>) {
@@ -180,8 +185,10 @@ class Reader {
     if (list.size() > kListMax) return fail("a list of {} items, at most {} may travel", list.size(), kListMax);
     values.resize(list.size());
     for (unsigned i = 0; i < list.size(); ++i) {
-      if constexpr (std::is_arithmetic_v<T>) values[i] = list[i];
-      else fields(*this, list[i], values[i]);
+      if constexpr (std::is_arithmetic_v<T>)
+        values[i] = list[i];
+      else
+        fields(*this, list[i], values[i]);
     }
   }
 
@@ -200,6 +207,7 @@ class Reader {
 };
 
 // Arm<M>: the union member of wire::Envelope that carries M.
+// clang-format off
 template <typename M>
 struct Arm;
 #define ARM(Name, TAG)                                                                  \
@@ -236,6 +244,7 @@ ARM(SnapshotBegin, SNAPSHOT_BEGIN)
 ARM(CheckpointDone, CHECKPOINT_DONE)
 ARM(Report, REPORT)
 #undef ARM
+// clang-format on
 
 template <typename M>
 constexpr bool kOnWire = !std::is_same_v<M, SegmentDone> && !std::is_same_v<M, Tick> && !std::is_same_v<M, DiskDone>;
@@ -243,8 +252,10 @@ constexpr bool kOnWire = !std::is_same_v<M, SegmentDone> && !std::is_same_v<M, T
 void write_message(Writer& writer, wire::Envelope::Builder w, const Message& message) {
   std::visit(
       [&]<typename M>(const M& m) {
-        if constexpr (kOnWire<M>) fields(writer, Arm<M>::init(w), m);
-        else CHECK(false, "{} stays on its node, it was posted to another", kind_of(message));
+        if constexpr (kOnWire<M>)
+          fields(writer, Arm<M>::init(w), m);
+        else
+          CHECK(false, "{} stays on its node, it was posted to another", kind_of(message));
       },
       message);
 }
@@ -269,10 +280,14 @@ bool read_message(Reader& reader, wire::Envelope::Reader w, Message& message, st
 // Role and index have no struct of their own on the wire.
 template <typename D, typename W>
 void addresses(D& d, W w, Subject<D, Envelope> m) {
-  d(m.from.role, w, [](auto s) { return s.getFromRole(); }, [](auto s, auto v) { s.setFromRole(v); }, nullptr);
-  d(m.from.index, w, [](auto s) { return s.getFromIndex(); }, [](auto s, auto v) { s.setFromIndex(v); }, nullptr);
-  d(m.to.role, w, [](auto s) { return s.getToRole(); }, [](auto s, auto v) { s.setToRole(v); }, nullptr);
-  d(m.to.index, w, [](auto s) { return s.getToIndex(); }, [](auto s, auto v) { s.setToIndex(v); }, nullptr);
+  d(
+      m.from.role, w, [](auto s) { return s.getFromRole(); }, [](auto s, auto v) { s.setFromRole(v); }, nullptr);
+  d(
+      m.from.index, w, [](auto s) { return s.getFromIndex(); }, [](auto s, auto v) { s.setFromIndex(v); }, nullptr);
+  d(
+      m.to.role, w, [](auto s) { return s.getToRole(); }, [](auto s, auto v) { s.setToRole(v); }, nullptr);
+  d(
+      m.to.index, w, [](auto s) { return s.getToIndex(); }, [](auto s, auto v) { s.setToIndex(v); }, nullptr);
 }
 
 void append_capnp(Frame& frame, capnp::MessageBuilder& builder) {
@@ -289,7 +304,8 @@ std::string problem_of_prelude(const Frame& frame) {
   const Prelude prelude = load_prelude(frame);
   if (prelude.magic != kMagic) return fmt::format("magic is {:#x}, this is no frame of ours", prelude.magic);
   if (prelude.version != kVersion)
-    return fmt::format("protocol version {}, this program speaks {}: use one build everywhere", prelude.version, kVersion);
+    return fmt::format("protocol version {}, this program speaks {}: use one build everywhere", prelude.version,
+                       kVersion);
   if (prelude.header_bytes != frame.header.size() || frame.header.size() > kFrameHeaderMax)
     return fmt::format("a header of {} bytes says {}", frame.header.size(), prelude.header_bytes);
   if (prelude.header_crc != header_crc_of(frame)) return "the header's checksum is wrong";
@@ -306,7 +322,8 @@ std::string problem_of_prelude(const Frame& frame) {
 
 std::string problem_of_payload(const Prelude& prelude, const Payload& whole) {
   if ((prelude.flags & kPayloadChecksumFlag) == 0) return {};
-  if (crc32c(0, std::span(whole.data.get(), whole.size)) != prelude.payload_crc) return "the payload's checksum is wrong";
+  if (crc32c(0, std::span(whole.data.get(), whole.size)) != prelude.payload_crc)
+    return "the payload's checksum is wrong";
   return {};
 }
 
@@ -341,7 +358,8 @@ Frame encode(const Envelope& envelope, const LinkHeader& link, bool payload_chec
   addresses(writer, root, envelope);
   write_message(writer, root, envelope.message);
   append_capnp(frame, builder);
-  Prelude prelude{.header_bytes = static_cast<std::uint32_t>(frame.header.size()), .payload_bytes = writer.payload_bytes()};
+  Prelude prelude{.header_bytes = static_cast<std::uint32_t>(frame.header.size()),
+                  .payload_bytes = writer.payload_bytes()};
   CHECK(prelude.payload_bytes <= kFramePayloadMax, "a {} of {} bytes is more than a frame holds, cut it in parts",
         kind_of(envelope.message), prelude.payload_bytes);
   if (payload_checksum && prelude.payload_bytes > 0) {

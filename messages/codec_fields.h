@@ -1,6 +1,6 @@
-// What each message carries on the wire, once for both directions: fields(direction, w, m) hands `direction` every member
-// of the message m with the accessors of its wire struct w, in declared order, which is also the order of the payloads.
-// Law: a member not listed here does not travel. Included by codec.cc only.
+// What each message carries on the wire, once for both directions: fields(direction, w, m) hands `direction` every
+// member of the message m with the accessors of its wire struct w, in declared order, which is also the order of the
+// payloads. Law: a member not listed here does not travel. Included by codec.cc only.
 #pragma once
 
 #include <type_traits>
@@ -13,147 +13,271 @@ namespace troupe {
 template <typename Direction, typename T>
 using Subject = std::conditional_t<Direction::kWrites, const T&, T&>;
 
+// clang-format off: a message's fields read better in a few lines than one a line.
 // FIELD(weights_only, WeightsOnly): the member, and how the wire struct gets, sets and initializes it. The lambdas are
 // generic: each direction instantiates only what it calls.
-#define FIELD(member, Name)                                             \
-  d(m.member, w, [](auto s) { return s.get##Name(); },                  \
-    [](auto s, auto value) { s.set##Name(value); },                     \
-    [](auto s, auto... count) { return s.init##Name(count...); })
+#define FIELD(member, Name)                                                                              \
+  d(                                                                                                     \
+      m.member, w, [](auto s) { return s.get##Name(); }, [](auto s, auto value) { s.set##Name(value); }, \
+      [](auto s, auto... count) { return s.init##Name(count...); })
 
 template <typename D, typename W>
 void fields(D& d, W w, Subject<D, WorkKey> m) {
-  FIELD(kind, Kind); FIELD(direction, Direction); FIELD(step, Step); FIELD(attempt, Attempt);
-  FIELD(microbatch, Microbatch); FIELD(layer, Layer); FIELD(chunk, Chunk);
+  FIELD(kind, Kind);
+  FIELD(direction, Direction);
+  FIELD(step, Step);
+  FIELD(attempt, Attempt);
+  FIELD(microbatch, Microbatch);
+  FIELD(layer, Layer);
+  FIELD(chunk, Chunk);
 }
 
-// ---- Starting, restoring, ending -------------------------------------------------------------------------------------
+// ---- Starting, restoring, ending
+// -------------------------------------------------------------------------------------
 template <typename D, typename W>
 void fields(D& d, W w, Subject<D, Restore> m) {
-  FIELD(version, Version); FIELD(attempt, Attempt); FIELD(path, Path); FIELD(weights_only, WeightsOnly);
+  FIELD(version, Version);
+  FIELD(attempt, Attempt);
+  FIELD(path, Path);
+  FIELD(weights_only, WeightsOnly);
 }
 template <typename D, typename W>
 void fields(D& d, W w, Subject<D, Restored> m) {
-  FIELD(version, Version); FIELD(attempt, Attempt); FIELD(problem, Problem);
+  FIELD(version, Version);
+  FIELD(attempt, Attempt);
+  FIELD(problem, Problem);
 }
 template <typename D, typename W>
-void fields(D& d, W w, Subject<D, Stop> m) { FIELD(reason, Reason); }
+void fields(D& d, W w, Subject<D, Stop> m) {
+  FIELD(reason, Reason);
+}
 template <typename D, typename W>
-void fields(D& d, W w, Subject<D, PeerLost> m) { FIELD(node, Node); FIELD(reason, Reason); }
+void fields(D& d, W w, Subject<D, PeerLost> m) {
+  FIELD(node, Node);
+  FIELD(reason, Reason);
+}
 
-// ---- Credits and data ------------------------------------------------------------------------------------------------
+// ---- Credits and data
+// ------------------------------------------------------------------------------------------------
 template <typename D, typename W>
 void fields(D& d, W w, Subject<D, Credit> m) {
-  FIELD(channel, Channel); FIELD(layer, Layer); FIELD(count, Count); FIELD(attempt, Attempt);
+  FIELD(channel, Channel);
+  FIELD(layer, Layer);
+  FIELD(count, Count);
+  FIELD(attempt, Attempt);
 }
 template <typename D, typename W>
-void fields(D& d, W w, Subject<D, StartStep> m) { FIELD(step, Step); FIELD(attempt, Attempt); }
+void fields(D& d, W w, Subject<D, StartStep> m) {
+  FIELD(step, Step);
+  FIELD(attempt, Attempt);
+}
 template <typename D, typename W>
 void fields(D& d, W w, Subject<D, StartEvaluation> m) {
-  FIELD(evaluation, Evaluation); FIELD(version, Version); FIELD(attempt, Attempt);
+  FIELD(evaluation, Evaluation);
+  FIELD(version, Version);
+  FIELD(attempt, Attempt);
 }
 template <typename D, typename W>
 void fields(D& d, W w, Subject<D, StepPlan> m) {
-  FIELD(kind, Kind); FIELD(step, Step); FIELD(attempt, Attempt); FIELD(microbatches, Microbatches);
-  FIELD(target_tokens, TargetTokens); FIELD(mtp_target_tokens, MtpTargetTokens); FIELD(tokens, Tokens);
+  FIELD(kind, Kind);
+  FIELD(step, Step);
+  FIELD(attempt, Attempt);
+  FIELD(microbatches, Microbatches);
+  FIELD(target_tokens, TargetTokens);
+  FIELD(mtp_target_tokens, MtpTargetTokens);
+  FIELD(tokens, Tokens);
 }
 template <typename D, typename W>
 void fields(D& d, W w, Subject<D, TokenBatch> m) {
-  FIELD(key, Key); FIELD(sequences, Sequences); FIELD(length, Length); FIELD(spans_count, SpansCount);
-  FIELD(target_tokens, TargetTokens); FIELD(mtp_target_tokens, MtpTargetTokens);
-  FIELD(ids, Ids); FIELD(targets, Targets); FIELD(mtp_targets, MtpTargets); FIELD(positions, Positions);
+  FIELD(key, Key);
+  FIELD(sequences, Sequences);
+  FIELD(length, Length);
+  FIELD(spans_count, SpansCount);
+  FIELD(target_tokens, TargetTokens);
+  FIELD(mtp_target_tokens, MtpTargetTokens);
+  FIELD(ids, Ids);
+  FIELD(targets, Targets);
+  FIELD(mtp_targets, MtpTargets);
+  FIELD(positions, Positions);
   FIELD(spans, Spans);
 }
 
-// ---- Forward and backward --------------------------------------------------------------------------------------------
+// ---- Forward and backward
+// --------------------------------------------------------------------------------------------
 template <typename D, typename W>
 void fields(D& d, W w, Subject<D, Activations> m) {
-  FIELD(key, Key); FIELD(rows, Rows); FIELD(sequences, Sequences); FIELD(length, Length);
-  FIELD(spans_count, SpansCount); FIELD(hidden, Hidden); FIELD(positions, Positions); FIELD(spans, Spans);
+  FIELD(key, Key);
+  FIELD(rows, Rows);
+  FIELD(sequences, Sequences);
+  FIELD(length, Length);
+  FIELD(spans_count, SpansCount);
+  FIELD(hidden, Hidden);
+  FIELD(positions, Positions);
+  FIELD(spans, Spans);
 }
 template <typename D, typename W>
 void fields(D& d, W w, Subject<D, ActivationGradients> m) {
-  FIELD(key, Key); FIELD(rows, Rows); FIELD(gradient, Gradient);
+  FIELD(key, Key);
+  FIELD(rows, Rows);
+  FIELD(gradient, Gradient);
 }
 template <typename D, typename W>
 void fields(D& d, W w, Subject<D, ExpertBatch> m) {
-  FIELD(key, Key); FIELD(rows, Rows); FIELD(last_chunk, LastChunk); FIELD(counts, Counts);
-  FIELD(hidden, Hidden); FIELD(gates, Gates); FIELD(inputs, Inputs);
+  FIELD(key, Key);
+  FIELD(rows, Rows);
+  FIELD(last_chunk, LastChunk);
+  FIELD(counts, Counts);
+  FIELD(hidden, Hidden);
+  FIELD(gates, Gates);
+  FIELD(inputs, Inputs);
 }
 template <typename D, typename W>
 void fields(D& d, W w, Subject<D, ExpertResult> m) {
-  FIELD(key, Key); FIELD(rows, Rows); FIELD(stashed, Stashed); FIELD(hidden, Hidden); FIELD(dots, Dots);
+  FIELD(key, Key);
+  FIELD(rows, Rows);
+  FIELD(stashed, Stashed);
+  FIELD(hidden, Hidden);
+  FIELD(dots, Dots);
 }
 
-// ---- Gradients across replicas and shared tensors --------------------------------------------------------------------
+// ---- Gradients across replicas and shared tensors
+// --------------------------------------------------------------------
 template <typename D, typename W>
 void fields(D& d, W w, Subject<D, PartialSums> m) {
-  FIELD(step, Step); FIELD(attempt, Attempt); FIELD(replica, Replica); FIELD(part, Part); FIELD(sums, Sums);
+  FIELD(step, Step);
+  FIELD(attempt, Attempt);
+  FIELD(replica, Replica);
+  FIELD(part, Part);
+  FIELD(sums, Sums);
 }
 template <typename D, typename W>
 void fields(D& d, W w, Subject<D, SharedGradient> m) {
-  FIELD(step, Step); FIELD(attempt, Attempt); FIELD(use, Use); FIELD(sums, Sums);
+  FIELD(step, Step);
+  FIELD(attempt, Attempt);
+  FIELD(use, Use);
+  FIELD(sums, Sums);
 }
 template <typename D, typename W>
 void fields(D& d, W w, Subject<D, SharedTensor> m) {
-  FIELD(version, Version); FIELD(attempt, Attempt); FIELD(values, Values);
+  FIELD(version, Version);
+  FIELD(attempt, Attempt);
+  FIELD(values, Values);
 }
 
-// ---- Commit ----------------------------------------------------------------------------------------------------------
+// ---- Commit
+// ----------------------------------------------------------------------------------------------------------
 template <typename D, typename W>
-void fields(D& d, W w, Subject<D, TensorSquares> m) { FIELD(name, Name); FIELD(sum, Sum); }
+void fields(D& d, W w, Subject<D, TensorSquares> m) {
+  FIELD(name, Name);
+  FIELD(sum, Sum);
+}
 template <typename D, typename W>
-void fields(D& d, W w, Subject<D, ExpertCounts> m) { FIELD(layer, Layer); FIELD(counts, Counts); }
+void fields(D& d, W w, Subject<D, ExpertCounts> m) {
+  FIELD(layer, Layer);
+  FIELD(counts, Counts);
+}
 template <typename D, typename W>
 void fields(D& d, W w, Subject<D, MicrobatchLoss> m) {
-  FIELD(microbatch, Microbatch); FIELD(loss_sum, LossSum); FIELD(mtp_loss_sum, MtpLossSum);
-  FIELD(balance_sum, BalanceSum); FIELD(targets, Targets); FIELD(mtp_targets, MtpTargets);
+  FIELD(microbatch, Microbatch);
+  FIELD(loss_sum, LossSum);
+  FIELD(mtp_loss_sum, MtpLossSum);
+  FIELD(balance_sum, BalanceSum);
+  FIELD(targets, Targets);
+  FIELD(mtp_targets, MtpTargets);
 }
 template <typename D, typename W>
 void fields(D& d, W w, Subject<D, Vote> m) {
-  FIELD(step, Step); FIELD(attempt, Attempt); FIELD(squares, Squares); FIELD(counts, Counts); FIELD(losses, Losses);
-  FIELD(router_entropy_sum, RouterEntropySum); FIELD(router_rows, RouterRows);
+  FIELD(step, Step);
+  FIELD(attempt, Attempt);
+  FIELD(squares, Squares);
+  FIELD(counts, Counts);
+  FIELD(losses, Losses);
+  FIELD(router_entropy_sum, RouterEntropySum);
+  FIELD(router_rows, RouterRows);
 }
 template <typename D, typename W>
 void fields(D& d, W w, Subject<D, Decision> m) {
-  FIELD(step, Step); FIELD(attempt, Attempt); FIELD(verdict, Verdict); FIELD(clip_scale, ClipScale);
-  FIELD(learning_rate, LearningRate); FIELD(gradient_norm, GradientNorm); FIELD(counts, Counts);
-  FIELD(checkpoint, Checkpoint); FIELD(last, Last); FIELD(updates, Updates);
+  FIELD(step, Step);
+  FIELD(attempt, Attempt);
+  FIELD(verdict, Verdict);
+  FIELD(clip_scale, ClipScale);
+  FIELD(learning_rate, LearningRate);
+  FIELD(gradient_norm, GradientNorm);
+  FIELD(counts, Counts);
+  FIELD(checkpoint, Checkpoint);
+  FIELD(last, Last);
+  FIELD(updates, Updates);
 }
 
-// ---- Evaluation and generation ---------------------------------------------------------------------------------------
+// ---- Evaluation and generation
+// ---------------------------------------------------------------------------------------
 template <typename D, typename W>
 void fields(D& d, W w, Subject<D, EvaluationLoss> m) {
-  FIELD(key, Key); FIELD(loss_sum, LossSum); FIELD(targets, Targets); FIELD(counts, Counts);
+  FIELD(key, Key);
+  FIELD(loss_sum, LossSum);
+  FIELD(targets, Targets);
+  FIELD(counts, Counts);
 }
 template <typename D, typename W>
 void fields(D& d, W w, Subject<D, GenerateBatch> m) {
-  FIELD(key, Key); FIELD(rows, Rows); FIELD(spans_count, SpansCount); FIELD(samples, Samples);
-  FIELD(temperature, Temperature); FIELD(top_p, TopP); FIELD(seed, Seed); FIELD(want_logits, WantLogits);
-  FIELD(ids, Ids); FIELD(positions, Positions); FIELD(spans, Spans); FIELD(cache_rows, CacheRows);
-  FIELD(sample_rows, SampleRows); FIELD(counters, Counters);
+  FIELD(key, Key);
+  FIELD(rows, Rows);
+  FIELD(spans_count, SpansCount);
+  FIELD(samples, Samples);
+  FIELD(temperature, Temperature);
+  FIELD(top_p, TopP);
+  FIELD(seed, Seed);
+  FIELD(want_logits, WantLogits);
+  FIELD(ids, Ids);
+  FIELD(positions, Positions);
+  FIELD(spans, Spans);
+  FIELD(cache_rows, CacheRows);
+  FIELD(sample_rows, SampleRows);
+  FIELD(counters, Counters);
 }
 template <typename D, typename W>
-void fields(D& d, W w, Subject<D, GenerateActivations> m) { FIELD(batch, Batch); FIELD(hidden, Hidden); }
+void fields(D& d, W w, Subject<D, GenerateActivations> m) {
+  FIELD(batch, Batch);
+  FIELD(hidden, Hidden);
+}
 template <typename D, typename W>
 void fields(D& d, W w, Subject<D, Generated> m) {
-  FIELD(key, Key); FIELD(samples, Samples); FIELD(tokens, Tokens); FIELD(logprobs, Logprobs); FIELD(logits, Logits);
+  FIELD(key, Key);
+  FIELD(samples, Samples);
+  FIELD(tokens, Tokens);
+  FIELD(logprobs, Logprobs);
+  FIELD(logits, Logits);
 }
 
-// ---- Checkpoints, reports --------------------------------------------------------------------------------------------
+// ---- Checkpoints, reports
+// --------------------------------------------------------------------------------------------
 template <typename D, typename W>
 void fields(D& d, W w, Subject<D, SnapshotPart> m) {
-  FIELD(version, Version); FIELD(attempt, Attempt); FIELD(name, Name); FIELD(kind, Kind); FIELD(offset, Offset);
+  FIELD(version, Version);
+  FIELD(attempt, Attempt);
+  FIELD(name, Name);
+  FIELD(kind, Kind);
+  FIELD(offset, Offset);
   FIELD(values, Values);
 }
 template <typename D, typename W>
-void fields(D& d, W w, Subject<D, SnapshotBegin> m) { FIELD(version, Version); FIELD(state, State); }
-template <typename D, typename W>
-void fields(D& d, W w, Subject<D, CheckpointDone> m) {
-  FIELD(version, Version); FIELD(path, Path); FIELD(problem, Problem);
+void fields(D& d, W w, Subject<D, SnapshotBegin> m) {
+  FIELD(version, Version);
+  FIELD(state, State);
 }
 template <typename D, typename W>
-void fields(D& d, W w, Subject<D, Report> m) { FIELD(kind, Kind); FIELD(json, Json); }
+void fields(D& d, W w, Subject<D, CheckpointDone> m) {
+  FIELD(version, Version);
+  FIELD(path, Path);
+  FIELD(problem, Problem);
+}
+template <typename D, typename W>
+void fields(D& d, W w, Subject<D, Report> m) {
+  FIELD(kind, Kind);
+  FIELD(json, Json);
+}
 
 #undef FIELD
+// clang-format on
 
 }  // namespace troupe

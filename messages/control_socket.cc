@@ -1,5 +1,5 @@
-// The control socket's framing: each line is a little-endian u32 length and that many bytes. Law: nothing here blocks or
-// raises SIGPIPE, and neither side can make the other hold more than one line of kLineMax and what is being read.
+// The control socket's framing: each line is a little-endian u32 length and that many bytes. Law: nothing here blocks
+// or raises SIGPIPE, and neither side can make the other hold more than one line of kLineMax and what is being read.
 #include "messages/control_socket.h"
 
 #include <fcntl.h>

@@ -1,5 +1,5 @@
-// Transports between nodes of one process, through a shared hub of inboxes. Law: which faults strike the n-th frame from
-// one node to another is a pure function of the seed, and without faults nothing is lost, repeated or reordered.
+// Transports between nodes of one process, through a shared hub of inboxes. Law: which faults strike the n-th frame
+// from one node to another is a pure function of the seed, and without faults nothing is lost, repeated or reordered.
 #include "messages/in_process.h"
 
 #include <fmt/format.h>
@@ -11,14 +11,12 @@
 #include <set>
 #include <utility>
 
-#include "kernels/base/check.h"
 #include "kernels/base/error.h"
 #include "kernels/base/random.h"
 
 namespace troupe {
 namespace {
 
-constexpr std::size_t kPayloadAlignment = 64;
 constexpr std::uint64_t kHeldPollsMax = 4;  // how long a reordered frame is overtaken
 
 // Frames on their way to one node. Any node's thread puts, the owner's takes.
@@ -45,8 +43,10 @@ class Inbox {
     std::vector<Frame> due;
     std::vector<Waiting> later;
     for (Waiting& waiting : waiting_) {
-      if (waiting.held_polls == 0) due.push_back(std::move(waiting.frame));
-      else later.push_back({std::move(waiting.frame), waiting.held_polls - 1});
+      if (waiting.held_polls == 0)
+        due.push_back(std::move(waiting.frame));
+      else
+        later.push_back({std::move(waiting.frame), waiting.held_polls - 1});
     }
     waiting_ = std::move(later);
     if (std::exchange(awake_, false)) {
@@ -63,7 +63,10 @@ class Inbox {
   int wake_fd() const { return wake_fd_; }
 
  private:
-  struct Waiting { Frame frame; std::uint64_t held_polls = 0; };
+  struct Waiting {
+    Frame frame;
+    std::uint64_t held_polls = 0;
+  };
   mutable std::mutex mutex_;
   std::vector<Waiting> waiting_;
   bool awake_ = false;  // wake_fd_ is readable
@@ -89,7 +92,7 @@ class InProcessTransport final : public Transport {
     if (node >= hub_->inboxes.size() || forgotten_.contains(node)) return;
     const std::uint64_t number = sent_[node]++;
     if (strikes(faults_.drop, "drop", node, number)) return;
-    concatenate(frame);
+    concatenate_payloads(frame);
     const bool twice = strikes(faults_.duplicate, "duplicate", node, number);
     if (twice) hub_->inboxes[node].put(frame, held_polls("duplicate", node, number));
     if (strikes(faults_.corrupt, "corrupt", node, number)) corrupt(frame, node, number);
@@ -126,20 +129,11 @@ class InProcessTransport final : public Transport {
     frame.header[where] ^= static_cast<std::byte>(1 + random_below(255, key("what", node), number));
   }
 
-  // What arrives looks as it would from another process: one aligned payload. A single aligned piece is passed on as is.
-  void concatenate(Frame& frame) {
-    std::size_t size = 0;
-    for (const Payload& piece : frame.payloads) size += piece.size;
-    if (size == 0) return frame.payloads.clear();
-    const bool one = frame.payloads.size() == 1;
-    if (one && reinterpret_cast<std::uintptr_t>(frame.payloads[0].data.get()) % kPayloadAlignment == 0) return;
-    Payload whole = hub_->pool.take(size);
-    std::size_t at = 0;
-    for (const Payload& piece : frame.payloads) {
-      if (piece.size > 0) std::memcpy(whole.data.get() + at, piece.data.get(), piece.size);
-      at += piece.size;
-    }
-    frame.payloads.assign(1, std::move(whole));
+  // What arrives looks as it would from another process: one payload, or none.
+  void concatenate_payloads(Frame& frame) {
+    Payload whole = concatenate(frame.payloads, hub_->pool);
+    frame.payloads.clear();
+    if (whole.size > 0) frame.payloads.push_back(std::move(whole));
   }
 
   const std::shared_ptr<Hub> hub_;

@@ -11,8 +11,11 @@ namespace troupe {
 
 Link::Link(std::uint32_t local_node, std::uint32_t local_incarnation, std::uint32_t peer_node,
            std::uint32_t peer_incarnation, LinkLimits limits)
-    : local_node_(local_node), local_incarnation_(local_incarnation), peer_node_(peer_node),
-      peer_incarnation_(peer_incarnation), limits_(limits) {}
+    : local_node_(local_node),
+      local_incarnation_(local_incarnation),
+      peer_node_(peer_node),
+      peer_incarnation_(peer_incarnation),
+      limits_(limits) {}
 
 // Whatever leaves acknowledges all that was delivered.
 LinkHeader Link::stamp(std::uint64_t sequence) {
@@ -55,8 +58,8 @@ void Link::receive(DecodedFrame frame, std::int64_t, const std::function<void(En
   if (link.sequence - delivered_ > limits_.reorder_max) {
     ++counters_.refused;
     if (limits_.reliable_transport && !std::exchange(window_exceeded_, true))
-      log_error("event=frame_beyond_window node={} peer={} sequence={} delivered={}: nobody will resend it", local_node_,
-                peer_node_, link.sequence, delivered_);
+      log_error("event=frame_beyond_window node={} peer={} sequence={} delivered={}: nobody will resend it",
+                local_node_, peer_node_, link.sequence, delivered_);
     return;
   }
   if (link.sequence != delivered_ + 1) ++counters_.reordered;

@@ -14,13 +14,13 @@ constexpr std::array<const char*, 3> kWorkKindNames = {"train", "evaluate", "gen
 constexpr std::array<const char*, 2> kDirectionNames = {"forward", "backward"};
 
 // In the order of `Message`.
+// clang-format off
 constexpr std::array<const char*, std::variant_size_v<Message>> kKindNames = {
-    "Restore",        "Restored",      "Stop",           "PeerLost",      "Credit",
-    "StartStep",      "StartEvaluation", "StepPlan",     "TokenBatch",    "Activations",
-    "ActivationGradients", "ExpertBatch", "ExpertResult", "PartialSums",  "SharedGradient",
-    "SharedTensor",   "Vote",          "Decision",       "EvaluationLoss", "GenerateBatch",
-    "GenerateActivations", "Generated", "SnapshotPart",  "SnapshotBegin", "CheckpointDone",
-    "Report",         "SegmentDone",   "Tick",           "DiskDone"};
+    "Restore", "Restored", "Stop", "PeerLost", "Credit", "StartStep", "StartEvaluation", "StepPlan", "TokenBatch",
+    "Activations", "ActivationGradients", "ExpertBatch", "ExpertResult", "PartialSums", "SharedGradient",
+    "SharedTensor", "Vote", "Decision", "EvaluationLoss", "GenerateBatch", "GenerateActivations", "Generated",
+    "SnapshotPart", "SnapshotBegin", "CheckpointDone", "Report", "SegmentDone", "Tick", "DiskDone"};
+// clang-format on
 
 // A value out of range is printed as "?", never read past the table.
 template <std::size_t count, typename E>
@@ -37,7 +37,8 @@ std::string to_string(const Address& address) {
 
 std::string to_string(const WorkKey& key) {
   return fmt::format("{} {} step {} attempt {} microbatch {} layer {} chunk {}", name_of(kWorkKindNames, key.kind),
-                     name_of(kDirectionNames, key.direction), key.step, key.attempt, key.microbatch, key.layer, key.chunk);
+                     name_of(kDirectionNames, key.direction), key.step, key.attempt, key.microbatch, key.layer,
+                     key.chunk);
 }
 
 const char* kind_of(const Message& message) {

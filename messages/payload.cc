@@ -1,9 +1,10 @@
-// The pool of payload buffers. Law: what it holds, idle buffers included, never exceeds the most that was ever in use at
-// once (or kHeldMin, if that is more), counted in whole size classes.
+// The pool of payload buffers. Law: what it holds, idle buffers included, never exceeds the most that was ever in use
+// at once (or kHeldMin, if that is more), counted in whole size classes.
 #include "messages/payload.h"
 
 #include <algorithm>
 #include <bit>
+#include <cstdint>
 #include <cstdlib>
 #include <map>
 #include <new>
@@ -78,7 +79,8 @@ Payload PayloadPool::take(std::size_t size) {
   const std::size_t rounded = class_of(size);
   std::byte* buffer = shelves_->take(rounded);
   // The deleter shares the shelves: a buffer may outlive the pool.
-  return {.data = {buffer, [shelves = shelves_, rounded](std::byte* b) { shelves->give_back(b, rounded); }}, .size = size};
+  return {.data = {buffer, [shelves = shelves_, rounded](std::byte* b) { shelves->give_back(b, rounded); }},
+          .size = size};
 }
 
 std::size_t PayloadPool::bytes_in_use() const {
@@ -89,6 +91,18 @@ std::size_t PayloadPool::bytes_in_use() const {
 std::size_t PayloadPool::bytes_peak() const {
   const std::lock_guard lock(shelves_->mutex);
   return shelves_->peak;
+}
+
+Payload concatenate(const std::vector<Payload>& pieces, PayloadPool& pool, std::size_t room) {
+  const bool lone = pieces.size() == 1 && room == 0;
+  if (lone && reinterpret_cast<std::uintptr_t>(pieces[0].data.get()) % kPayloadAlignment == 0) return pieces[0];
+  std::size_t size = room;
+  for (const Payload& piece : pieces) size += piece.size;
+  Payload whole = pool.take(size);
+  std::byte* at = whole.data.get() + room;
+  for (const Payload& piece : pieces)
+    if (piece.size > 0) at = std::copy_n(piece.data.get(), piece.size, at);
+  return whole;
 }
 
 }  // namespace troupe

@@ -30,4 +30,10 @@ class PayloadPool {
   std::shared_ptr<Shelves> shelves_;
 };
 
+// Where a payload may begin within a frame: at a multiple of this.
+constexpr std::size_t kPayloadAlignment = 64;
+
+// The pieces one after another, `room` bytes (contents undefined) before them, aligned; a lone aligned piece is not copied.
+Payload concatenate(const std::vector<Payload>& pieces, PayloadPool& pool, std::size_t room = 0);
+
 }  // namespace troupe

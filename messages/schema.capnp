@@ -10,11 +10,11 @@
 # Start, resume, redo after a loss and fall-back to an older checkpoint are all this one message. Stop ends it; PeerLost
 # says that a node is gone.
 #
-# A step. The conductor sends StartStep to the loader; the loader answers StepPlan (the divisors of the losses) and sends
-# a TokenBatch per microbatch to the first stage, and to the last when that is another actor. Stages pass Activations
-# forward and ActivationGradients back. For each layer with experts a stage dispatches ExpertBatch to every shard and
-# combines the ExpertResult that comes back; backward the same. Replicas exchange PartialSums; users of a shared tensor
-# send SharedGradient to its owner, who sends SharedTensor back.
+# A step. The conductor sends StartStep to the loader; the loader answers StepPlan (the divisors of the losses) and
+# sends a TokenBatch per microbatch to the first stage, and to the last when that is another actor. Stages pass
+# Activations forward and ActivationGradients back. For each layer with experts a stage dispatches ExpertBatch to every
+# shard and combines the ExpertResult that comes back; backward the same. Replicas exchange PartialSums; users of a
+# shared tensor send SharedGradient to its owner, who sends SharedTensor back.
 #
 # Work and attempts. Every piece of work carries a WorkKey. A key already done is counted and dropped; a key of another
 # attempt than the receiver's is dropped. So a redo needs nothing but a new attempt.

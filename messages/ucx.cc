@@ -1,9 +1,9 @@
 // The transport between processes, over UCX active messages. Laws: nothing is thrown through UCX's frames; what UCX may
 // still read or write is never freed; frames are handed over after progress, not inside UCX's callbacks.
 //
-// On the wire: active message kFrameId carries the frame's header as its own header and the payloads as its data. A frame
-// whose header is too long for that goes as kLongFrameId: its own header is the length (u64), and the data is the frame's
-// header, zeros up to a multiple of 64, and the payloads.
+// On the wire: active message kFrameId carries the frame's header as its own header and the payloads as its data. A
+// frame whose header is too long for that goes as kLongFrameId: its own header is the length (u64), and the data is the
+// frame's header, zeros up to a multiple of 64, and the payloads.
 #include "messages/ucx.h"
 
 #include <net/if.h>
@@ -25,7 +25,6 @@ namespace troupe {
 namespace {
 
 constexpr unsigned kFrameId = 1, kLongFrameId = 2;
-constexpr std::size_t kPayloadAlignment = 64;
 constexpr int kProgressRoundsMax = 64;                  // per poll: a flood doesn't starve the loop
 constexpr std::chrono::milliseconds kGoodbyeMax{2000};  // for the last frames to leave
 
@@ -33,7 +32,9 @@ using Clock = std::chrono::steady_clock;
 using Context = std::unique_ptr<ucp_context, decltype(&ucp_cleanup)>;
 using Worker = std::unique_ptr<ucp_worker, decltype(&ucp_worker_destroy)>;
 
-std::size_t aligned(std::size_t offset) { return (offset + kPayloadAlignment - 1) / kPayloadAlignment * kPayloadAlignment; }
+std::size_t aligned(std::size_t offset) {
+  return (offset + kPayloadAlignment - 1) / kPayloadAlignment * kPayloadAlignment;
+}
 
 void require(ucs_status_t status, const char* what, const UcxOptions& options) {
   if (status != UCS_OK)
@@ -72,15 +73,19 @@ bool shares_memory(const UcxOptions& options) {
     throw Error("tls is \"{}\", must be \"auto\", \"shm\" or \"tcp\"", options.tls);
   // UCX itself would only warn, and start without it.
   if (options.tls == "tcp" && !options.interface.empty() && ::if_nametoindex(options.interface.c_str()) == 0)
-    throw Error("there is no network interface \"{}\" on this host; `ip link` lists those there are", options.interface);
+    throw Error("there is no network interface \"{}\" on this host; `ip link` lists those there are",
+                options.interface);
   return options.tls != "tcp";
 }
 
 class UcxTransport final : public Transport {
  public:
   UcxTransport(const UcxOptions& options, PayloadPool& pool)
-      : options_(options), shared_memory_(shares_memory(options)), pool_(pool),
-        context_(make_context(options, shared_memory_)), worker_(make_worker(context_.get(), options)) {
+      : options_(options),
+        shared_memory_(shares_memory(options)),
+        pool_(pool),
+        context_(make_context(options, shared_memory_)),
+        worker_(make_worker(context_.get(), options)) {
     ucp_worker_attr_t attributes{};
     attributes.field_mask = UCP_WORKER_ATTR_FIELD_MAX_AM_HEADER;
     require(ucp_worker_query(worker_.get(), &attributes), "ask its worker", options_);
@@ -151,10 +156,11 @@ class UcxTransport final : public Transport {
   std::vector<std::unique_ptr<Peer>> buried_;  // UCX may still name them
   std::vector<ucs_status_ptr_t> requests_;     // flushes and closings under way
   std::vector<Frame> arrived_;
-  std::size_t receiving_ = 0;                  // transfers under way
+  std::size_t receiving_ = 0;  // transfers under way
 };
 
-// ---- Peers -----------------------------------------------------------------------------------------------------------
+// ---- Peers
+// -----------------------------------------------------------------------------------------------------------
 std::string UcxTransport::local_address() const {
   ucp_address_t* address = nullptr;
   std::size_t size = 0;
@@ -168,8 +174,8 @@ void UcxTransport::connect(std::uint32_t node, const std::string& address) {
   forget(node);
   auto peer = std::make_unique<Peer>();
   ucp_ep_params_t params{};
-  params.field_mask = UCP_EP_PARAM_FIELD_REMOTE_ADDRESS | UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE |
-                      UCP_EP_PARAM_FIELD_ERR_HANDLER;
+  params.field_mask =
+      UCP_EP_PARAM_FIELD_REMOTE_ADDRESS | UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE | UCP_EP_PARAM_FIELD_ERR_HANDLER;
   params.address = reinterpret_cast<const ucp_address_t*>(address.data());
   // Shared memory has no news of dead peers: asked for it, UCX would refuse, or quietly take TCP.
   params.err_mode = shared_memory_ ? UCP_ERR_HANDLING_MODE_NONE : UCP_ERR_HANDLING_MODE_PEER;
@@ -205,33 +211,27 @@ void UcxTransport::on_broken(void* peer, ucp_ep_h, ucs_status_t) { static_cast<P
 
 void UcxTransport::bury_broken() {
   for (auto at = peers_.begin(); at != peers_.end();) {
-    if (!at->second->broken) { ++at; continue; }
+    if (!at->second->broken) {
+      ++at;
+      continue;
+    }
     log_info("event=connection_broken peer={}", at->first);
     bury(std::move(at->second));
     at = peers_.erase(at);
   }
 }
 
-// ---- Sending ---------------------------------------------------------------------------------------------------------
-// The data of an active message in one piece; a copy unless it is a single payload already. UCX takes pieces too, but
-// moves them through fragments of 8 KiB that need both sides awake: 1 MiB in two pieces took 8 ms to and fro through
-// shared memory where a copy and one piece take 0.4 ms. One piece is fetched by its receiver, too, never written by its
-// sender into memory that may have a new owner.
+// ---- Sending
+// --------------------------------------------------------------------------------------------------------- The data of
+// an active message in one piece; a copy unless it is a single payload already. UCX takes pieces too, but moves them
+// through fragments of 8 KiB that need both sides awake: 1 MiB in two pieces took 8 ms to and fro through shared memory
+// where a copy and one piece take 0.4 ms (two busy cores, both sides sleeping between).
 Payload UcxTransport::gather(const Frame& frame, bool long_header) {
-  if (!long_header && frame.payloads.size() <= 1) return frame.payloads.empty() ? Payload{} : frame.payloads[0];
-  const std::size_t begin = long_header ? aligned(frame.header.size()) : 0;
-  std::size_t size = begin;
-  for (const Payload& piece : frame.payloads) size += piece.size;
-  Payload data = pool_.take(size);
-  if (long_header) {
-    std::memcpy(data.data.get(), frame.header.data(), frame.header.size());
-    std::memset(data.data.get() + frame.header.size(), 0, begin - frame.header.size());
-  }
-  std::size_t at = begin;
-  for (const Payload& piece : frame.payloads) {
-    if (piece.size > 0) std::memcpy(data.data.get() + at, piece.data.get(), piece.size);
-    at += piece.size;
-  }
+  const std::size_t room = long_header ? aligned(frame.header.size()) : 0;
+  Payload data = concatenate(frame.payloads, pool_, room);
+  if (!long_header) return data;
+  std::memcpy(data.data.get(), frame.header.data(), frame.header.size());
+  std::memset(data.data.get() + frame.header.size(), 0, room - frame.header.size());
   return data;
 }
 
@@ -253,8 +253,8 @@ void UcxTransport::send(std::uint32_t node, Frame frame) {
   const unsigned id = long_header ? kLongFrameId : kFrameId;
   const void* header = long_header ? static_cast<const void*>(&sending->header_size) : sending->header.data();
   const std::size_t header_size = long_header ? sizeof sending->header_size : sending->header.size();
-  ucs_status_ptr_t request = ucp_am_send_nbx(peer.endpoint, id, header, header_size, sending->data.data.get(),
-                                             sending->data.size, &param);
+  ucs_status_ptr_t request =
+      ucp_am_send_nbx(peer.endpoint, id, header, header_size, sending->data.data.get(), sending->data.size, &param);
   if (UCS_PTR_IS_ERR(request)) peer.broken = true;
   if (!UCS_PTR_IS_PTR(request)) return;  // it has left, or never will: no callback comes
   ++peer.sending;
@@ -267,11 +267,12 @@ void UcxTransport::on_sent(void* request, ucs_status_t, void* sending) {
   ucp_request_free(request);
 }
 
-// ---- Receiving -------------------------------------------------------------------------------------------------------
+// ---- Receiving
+// -------------------------------------------------------------------------------------------------------
 void UcxTransport::listen(unsigned id, ucp_am_recv_callback_t callback) {
   ucp_am_handler_param_t handler{};
-  handler.field_mask = UCP_AM_HANDLER_PARAM_FIELD_ID | UCP_AM_HANDLER_PARAM_FIELD_FLAGS | UCP_AM_HANDLER_PARAM_FIELD_CB |
-                       UCP_AM_HANDLER_PARAM_FIELD_ARG;
+  handler.field_mask = UCP_AM_HANDLER_PARAM_FIELD_ID | UCP_AM_HANDLER_PARAM_FIELD_FLAGS |
+                       UCP_AM_HANDLER_PARAM_FIELD_CB | UCP_AM_HANDLER_PARAM_FIELD_ARG;
   handler.id = id;
   handler.flags = UCP_AM_FLAG_WHOLE_MSG;
   handler.cb = callback;
@@ -360,8 +361,9 @@ bool UcxTransport::poll(const std::function<void(Frame)>& deliver) {
   return happened || !due.empty();
 }
 
-// ---- The end ---------------------------------------------------------------------------------------------------------
-// Progresses until every flush and closing is done, and every transfer of a live peer. False: time is up.
+// ---- The end
+// --------------------------------------------------------------------------------------------------------- Progresses
+// until every flush and closing is done, and every transfer of a live peer. False: time is up.
 bool UcxTransport::settle(Clock::time_point deadline) {
   while (Clock::now() < deadline) {
     std::erase_if(requests_, [](ucs_status_ptr_t request) {
@@ -396,7 +398,8 @@ bool UcxTransport::say_goodbye() {
 
 UcxTransport::~UcxTransport() {
   if (say_goodbye()) return;
-  // UCX aborts when a worker is destroyed that has something queued for a dead peer; and a live one may still write here.
+  // UCX aborts when a worker is destroyed that has something queued for a dead peer; and a live one may still write
+  // here.
   std::size_t sending = 0;
   for (const auto& peer : buried_) sending += peer->sending;
   for (const auto& [node, peer] : peers_) sending += peer->sending;

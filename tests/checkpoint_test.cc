@@ -44,6 +44,10 @@ std::string safetensors_bytes(const std::string& header, const std::string& data
   return std::string(reinterpret_cast<const char*>(&length), 8) + header + data;
 }
 
+std::string bytes_of(const std::vector<float>& values) {
+  return {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float)};
+}
+
 std::string problem_of_reading(const std::string& path) {
   try {
     const SafetensorsReader reader(path);
@@ -81,7 +85,7 @@ TEST_CASE("tensors come back from a written file bit for bit", "[safetensors]") 
   REQUIRE(reader.entries().size() == 4);
   std::vector<float> read(6);
   reader.read_f32("layers.0.\"quoted\"", 0, 6, read.data());
-  CHECK(std::memcmp(read.data(), values.data(), 24) == 0);
+  CHECK(bytes_of(read) == bytes_of(values));
   reader.read_f32("layers.0.\"quoted\"", 4, 2, read.data());
   CHECK(read[0] == 3.5F);
   CHECK(reader.read_i64("counts") == counts);
@@ -224,7 +228,7 @@ TEST_CASE("a sharded model reads like the same model in one file", "[safetensors
     std::vector<float> a(count), b(count);
     whole.read_f32(name, 0, entry.elements(), a.data());
     sharded.read_f32(name, 0, entry.elements(), b.data());
-    CHECK(std::memcmp(a.data(), b.data(), count * sizeof(float)) == 0);
+    CHECK(bytes_of(a) == bytes_of(b));
   }
   CHECK(weights_digest(fixture("o2_v3_groups")) == weights_digest(fixture("o2_v3_groups/sharded")));
 }
@@ -259,7 +263,7 @@ TEST_CASE("the digest of weights is the sha256 of their values, tensors in the o
   const Scratch scratch;
   write_checkpoint(scratch.path, 1);
   const std::vector<float> by_name{5, 6, 1, 2, 3, 4};  // "a", then "b"
-  CHECK(weights_digest(scratch.path) == sha256(std::string(reinterpret_cast<const char*>(by_name.data()), 24)));
+  CHECK(weights_digest(scratch.path) == sha256(bytes_of(by_name)));
   const std::string before = weights_digest(scratch.path);
   write_checkpoint(scratch.path, -1);
   CHECK(weights_digest(scratch.path) != before);

@@ -53,10 +53,17 @@ void mutate(Frame& frame, MessageDraw& draw, std::size_t first) {
   for (std::size_t i = 0; i < count && frame.header.size() > first; ++i)
     frame.header[first + draw.below(frame.header.size() - first)] = static_cast<std::byte>(draw.word());
   switch (draw.below(8)) {
-    case 0: frame.header.resize(first + draw.below(frame.header.size() - first + 1)); break;
-    case 1: frame.header.resize(frame.header.size() + draw.below(64)); break;
-    case 2: if (!frame.payloads.empty()) frame.payloads[0].size = draw.below(frame.payloads[0].size + 1); break;
-    default: break;
+    case 0:
+      frame.header.resize(first + draw.below(frame.header.size() - first + 1));
+      break;
+    case 1:
+      frame.header.resize(frame.header.size() + draw.below(64));
+      break;
+    case 2:
+      if (!frame.payloads.empty()) frame.payloads[0].size = draw.below(frame.payloads[0].size + 1);
+      break;
+    default:
+      break;
   }
 }
 
@@ -93,7 +100,8 @@ TEST_CASE("every kind of message comes back from its bytes bit for bit", "[codec
       const auto decoded = decode(as_received(encode(sent, kLink, seed % 2 == 0), pool), problem);
       REQUIRE(problem == "");
       REQUIRE(same_envelope(sent, *decoded->envelope));
-      REQUIRE((decoded->link.from_node == 3 && decoded->link.from_incarnation == 2 && decoded->link.to_incarnation == 7));
+      REQUIRE(
+          (decoded->link.from_node == 3 && decoded->link.from_incarnation == 2 && decoded->link.to_incarnation == 7));
       REQUIRE((decoded->link.sequence == 11 && decoded->link.acknowledge == 10));
     }
   }
@@ -133,7 +141,8 @@ TEST_CASE("a received payload keeps the frame's bytes alive", "[codec]") {
 }
 
 TEST_CASE("a bare acknowledgement carries only its link fields", "[codec]") {
-  const Frame frame = encode_acknowledgement({.from_node = 1, .from_incarnation = 4, .to_incarnation = 5, .acknowledge = 9});
+  const Frame frame =
+      encode_acknowledgement({.from_node = 1, .from_incarnation = 4, .to_incarnation = 5, .acknowledge = 9});
   std::string problem;
   const auto decoded = decode(frame, problem);
   REQUIRE(problem == "");
@@ -144,13 +153,26 @@ TEST_CASE("a bare acknowledgement carries only its link fields", "[codec]") {
 TEST_CASE("what is wrong with a frame is named", "[codec]") {
   PayloadPool pool;
   MessageDraw draw(3);
-  const Envelope envelope{.from = {}, .to = {}, .message = SharedTensor{.version = 1, .attempt = 0, .values = draw.payload(100)}};
+  const Envelope envelope{
+      .from = {}, .to = {}, .message = SharedTensor{.version = 1, .attempt = 0, .values = draw.payload(100)}};
   Frame frame = as_received(encode(envelope, kLink, true), pool);
   REQUIRE(problem_of(frame) == "");
-  SECTION("magic") { frame.header[0] = std::byte{0}; CHECK_THAT(problem_of(frame), Catch::Contains("magic")); }
-  SECTION("version") { frame.header[4] = std::byte{9}; CHECK_THAT(problem_of(frame), Catch::Contains("version 9")); }
-  SECTION("a byte of the message") { frame.header[70] ^= std::byte{1}; CHECK_THAT(problem_of(frame), Catch::Contains("checksum")); }
-  SECTION("a byte of the prelude") { frame.header[25] ^= std::byte{1}; CHECK_THAT(problem_of(frame), Catch::Contains("checksum")); }
+  SECTION("magic") {
+    frame.header[0] = std::byte{0};
+    CHECK_THAT(problem_of(frame), Catch::Contains("magic"));
+  }
+  SECTION("version") {
+    frame.header[4] = std::byte{9};
+    CHECK_THAT(problem_of(frame), Catch::Contains("version 9"));
+  }
+  SECTION("a byte of the message") {
+    frame.header[70] ^= std::byte{1};
+    CHECK_THAT(problem_of(frame), Catch::Contains("checksum"));
+  }
+  SECTION("a byte of the prelude") {
+    frame.header[25] ^= std::byte{1};
+    CHECK_THAT(problem_of(frame), Catch::Contains("checksum"));
+  }
   SECTION("a byte of the payload") {
     frame.payloads[0].data.get()[99] ^= std::byte{1};
     CHECK_THAT(problem_of(frame), Catch::Contains("payload's checksum"));
@@ -159,9 +181,18 @@ TEST_CASE("what is wrong with a frame is named", "[codec]") {
     frame.payloads[0].size = 99;
     CHECK_THAT(problem_of(frame), Catch::Contains("99 bytes arrived, 100 were sent"));
   }
-  SECTION("no payload") { frame.payloads.clear(); CHECK_THAT(problem_of(frame), Catch::Contains("0 bytes arrived")); }
-  SECTION("a cut header") { frame.header.resize(20); CHECK_THAT(problem_of(frame), Catch::Contains("cut short")); }
-  SECTION("a longer header") { frame.header.resize(200); CHECK_THAT(problem_of(frame), Catch::Contains("200 bytes says")); }
+  SECTION("no payload") {
+    frame.payloads.clear();
+    CHECK_THAT(problem_of(frame), Catch::Contains("0 bytes arrived"));
+  }
+  SECTION("a cut header") {
+    frame.header.resize(20);
+    CHECK_THAT(problem_of(frame), Catch::Contains("cut short"));
+  }
+  SECTION("a longer header") {
+    frame.header.resize(200);
+    CHECK_THAT(problem_of(frame), Catch::Contains("200 bytes says"));
+  }
   SECTION("payloads in pieces") {
     frame.payloads.push_back(frame.payloads[0]);
     CHECK_THAT(problem_of(frame), Catch::Contains("pieces"));
@@ -171,7 +202,8 @@ TEST_CASE("what is wrong with a frame is named", "[codec]") {
 TEST_CASE("a number that is no value of its enum, and a kind that nobody knows, are refused", "[codec]") {
   PayloadPool pool;
   const Credit credit{.channel = Channel::snapshot, .layer = 1, .count = 2, .attempt = 3};
-  const Frame good = as_received(encode({.from = {Role::stage, 1}, .to = {Role::loader, 0}, .message = credit}, kLink, false), pool);
+  const Frame good =
+      as_received(encode({.from = {Role::stage, 1}, .to = {Role::loader, 0}, .message = credit}, kLink, false), pool);
   std::set<std::string> problems;
   for (std::size_t at = kPreludeSize; at + 2 <= good.header.size(); at += 2) {
     Frame frame = good;
@@ -187,7 +219,8 @@ TEST_CASE("a number that is no value of its enum, and a kind that nobody knows, 
 TEST_CASE("payload sizes that don't account for every byte are refused", "[codec]") {
   PayloadPool pool;
   MessageDraw draw(4);
-  const Envelope envelope{.from = {}, .to = {}, .message = SharedTensor{.version = 1, .attempt = 0, .values = draw.payload(1000)}};
+  const Envelope envelope{
+      .from = {}, .to = {}, .message = SharedTensor{.version = 1, .attempt = 0, .values = draw.payload(1000)}};
   Frame frame = as_received(encode(envelope, kLink, false), pool);
   const std::uint64_t size = 1000;
   std::size_t found = 0;
@@ -205,8 +238,12 @@ TEST_CASE("payload sizes that don't account for every byte are refused", "[codec
   CHECK(with_size(1000) == "");
 }
 
-TEST_CASE("bytes from anywhere give a problem or a message, never a crash", "[codec]") { throw_bytes_at_the_codec(2000); }
-TEST_CASE("bytes from anywhere give a problem or a message, at length", "[codec][.large]") { throw_bytes_at_the_codec(100'000); }
+TEST_CASE("bytes from anywhere give a problem or a message, never a crash", "[codec]") {
+  throw_bytes_at_the_codec(2000);
+}
+TEST_CASE("bytes from anywhere give a problem or a message, at length", "[codec][.large]") {
+  throw_bytes_at_the_codec(100'000);
+}
 
 TEST_CASE("the checksum is CRC-32C, with the instruction and without it", "[codec]") {
   const std::string digits = "123456789";

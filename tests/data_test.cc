@@ -57,9 +57,9 @@ bool equal(const Batch& a, const Batch& b) {
 }
 
 std::string text_of(const Batch& batch, int sequence) {
+  const auto length = static_cast<std::size_t>(batch.length), first = static_cast<std::size_t>(sequence) * length;
   std::string text;
-  for (int i = 0; i < batch.length; ++i)
-    text += static_cast<char>(batch.ids[static_cast<std::size_t>(sequence * batch.length + i)]);
+  for (std::size_t row = first; row < first + length; ++row) text += static_cast<char>(batch.ids[row]);
   return text;
 }
 

@@ -14,7 +14,8 @@ constexpr LinkLimits kLossy{.resend_after_us = 5'000, .payload_checksum = true, 
 // Two nodes in virtual time, one millisecond a turn. Each message carries its number and random bytes.
 struct Pair {
   Pair(const InProcessFaults& faults, const LinkLimits& limits)
-      : draw(faults.seed, 2000), transports(make_in_process_transports(2, faults)),
+      : draw(faults.seed, 2000),
+        transports(make_in_process_transports(2, faults)),
         links{Link(0, 1, 1, 1, limits), Link(1, 1, 0, 1, limits)} {}
 
   auto to_peer(std::uint32_t node) {
@@ -31,10 +32,14 @@ struct Pair {
     transports[node]->poll([&](const Frame& frame) {
       std::string problem;
       auto decoded = decode(frame, problem);
-      if (!decoded) { ++torn; return; }
+      if (!decoded) {
+        ++torn;
+        return;
+      }
       links[node].receive(std::move(*decoded), now_us, [&](const Envelope& envelope) {
         const auto& message = std::get<SharedTensor>(envelope.message);
-        right = right && message.version == received[node] && same(message.values, expected[node][std::size_t(received[node])]);
+        right = right && message.version == received[node] &&
+                same(message.values, expected[node][std::size_t(received[node])]);
         ++received[node];
       });
     });
@@ -68,13 +73,15 @@ DecodedFrame received_by_decode(const Frame& frame) {
 
 Frame frame_from(Link& link, std::int64_t step) {
   Frame frame;
-  link.send({.from = {}, .to = {}, .message = StartStep{.step = step, .attempt = 0}}, 0, [&](Frame f) { frame = std::move(f); });
+  link.send({.from = {}, .to = {}, .message = StartStep{.step = step, .attempt = 0}}, 0,
+            [&](Frame f) { frame = std::move(f); });
   return frame;
 }
 
 }  // namespace
 
-TEST_CASE("over a transport that loses, repeats, reorders and corrupts, each message is delivered once, in order", "[link]") {
+TEST_CASE("over a transport that loses, repeats, reorders and corrupts, each message is delivered once, in order",
+          "[link]") {
   for (std::uint64_t seed = 0; seed < 60; ++seed) {
     INFO("seed " << seed);
     const double harm = 0.02 + 0.05 * double(seed % 5);
@@ -137,8 +144,8 @@ TEST_CASE("a frame of another incarnation is refused and counted", "[link]") {
 
 TEST_CASE("an acknowledgement of what was never sent is refused", "[link]") {
   Link link(0, 1, 1, 1, kLossy);
-  link.receive({.link = {.from_node = 1, .from_incarnation = 1, .to_incarnation = 1, .acknowledge = 1}, .envelope = {}}, 0,
-               [](const Envelope&) {});
+  link.receive({.link = {.from_node = 1, .from_incarnation = 1, .to_incarnation = 1, .acknowledge = 1}, .envelope = {}},
+               0, [](const Envelope&) {});
   CHECK(link.counters().refused == 1);
 }
 

@@ -64,17 +64,28 @@ std::vector<Envelope> story_of(std::uint32_t from) {
   std::vector<Envelope> story;
   for (std::size_t round = 0; round < 3; ++round)
     for (std::size_t kind = 0; kind < kWireKinds; ++kind) story.push_back(draw.envelope(kind));
-  for (const std::size_t size : {0, 1, 63, 64, 93, 94, 4096, 8185, 8192, 8256, 8257, 19500, 20000, 65536, 1 << 20, 8 << 20}) {
+  for (const std::size_t size :
+       {0, 1, 63, 64, 93, 94, 4096, 8185, 8192, 8256, 8257, 19500, 20000, 65536, 1 << 20, 8 << 20}) {
     const ActivationGradients one{.key = {}, .rows = 1, .gradient = draw.payload(size)};
-    const ExpertBatch several{.key = {}, .rows = 2, .last_chunk = true, .counts = {1, 1},
-                              .hidden = draw.payload(size), .gates = draw.payload(12), .inputs = draw.payload(size)};
+    const ExpertBatch several{.key = {},
+                              .rows = 2,
+                              .last_chunk = true,
+                              .counts = {1, 1},
+                              .hidden = draw.payload(size),
+                              .gates = draw.payload(12),
+                              .inputs = draw.payload(size)};
     story.push_back({.from = {}, .to = {}, .message = one});
     story.push_back({.from = {}, .to = {}, .message = several});
   }
   for (const std::size_t size : {3000, 8000, 8500, 70'000, 900'000})
     story.push_back({.from = {}, .to = {}, .message = SnapshotBegin{.version = 1, .state = std::string(size, 'x')}});
-  ExpertBatch long_header{.key = {}, .rows = 3, .last_chunk = false, .counts = std::vector<std::int32_t>(30'000, 7),
-                          .hidden = draw.payload(100'000), .gates = {}, .inputs = draw.payload(5)};
+  ExpertBatch long_header{.key = {},
+                          .rows = 3,
+                          .last_chunk = false,
+                          .counts = std::vector<std::int32_t>(30'000, 7),
+                          .hidden = draw.payload(100'000),
+                          .gates = {},
+                          .inputs = draw.payload(5)};
   story.push_back({.from = {}, .to = {}, .message = long_header});
   return story;
 }
@@ -236,7 +247,8 @@ TEST_CASE("a transport that doesn't exist is refused with advice", "[transport][
     };
   };
   CHECK(run_two_processes(refused({.tls = "pigeon", .interface = ""}, "must be \"auto\", \"shm\" or \"tcp\""),
-                          refused({.tls = "tcp", .interface = "nowhere0"}, "no network interface")) == std::array{0, 0});
+                          refused({.tls = "tcp", .interface = "nowhere0"}, "no network interface")) ==
+        std::array{0, 0});
 }
 
 TEST_CASE("two threads tell each other every kind of message in one process", "[transport]") {
@@ -250,7 +262,8 @@ TEST_CASE("two threads tell each other every kind of message in one process", "[
 
 TEST_CASE("faults in one process are the same for the same seed", "[transport]") {
   const auto story = [](std::uint64_t seed) {
-    auto transports = make_in_process_transports(2, {.seed = seed, .drop = 0.2, .duplicate = 0.2, .reorder = 0.5, .corrupt = 0.1});
+    auto transports =
+        make_in_process_transports(2, {.seed = seed, .drop = 0.2, .duplicate = 0.2, .reorder = 0.5, .corrupt = 0.1});
     MessageDraw draw(1);
     std::vector<Frame> arrived;
     for (std::uint64_t i = 1; i <= 100; ++i) {
@@ -334,7 +347,8 @@ TEST_CASE("control lines of any size arrive whole, in order, and the end of the 
   CHECK(got == lines);
   CHECK(parent.send("last words"));
   { const ControlSocket gone = std::move(parent); }
-  while (child.read()) {}
+  while (child.read()) {
+  }
   CHECK(child.next() == "last words");
   CHECK_FALSE(child.send("too late"));  // and no signal
 }

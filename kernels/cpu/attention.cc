@@ -80,17 +80,26 @@ void multiply_keys(const QueryTile& t, Left rows, const Panels& keys, float* to,
     tile(t.rows, 2, keys.depth, rows, {keys.at(p), kPanelCols}, to + p * kPanelCols, step, false);
 }
 
+// row[c] += sum_j weights[j] values[j, c], j from begin to end: one panel's columns.
+inline void add_values(const float* weights, std::int64_t begin, std::int64_t end, const float* panel, float* row) {
+  Vec low = load(row), high = load(row + kLanes);
+  for (std::int64_t j = begin; j < end; ++j) {
+    const Vec weight = broadcast(weights[j]);
+    low = fused(weight, load(panel + j * kPanelCols), low);
+    high = fused(weight, load(panel + j * kPanelCols + kLanes), high);
+  }
+  store(row, low);
+  store(row + kLanes, high);
+}
+
 // to[r, c] = sum_j weights[r, j] values[j, c] over the keys that row r sees: together over those that all rows see,
 // then row by row over the triangle of those that only later rows see.
 void multiply_values(const QueryTile& t, const float* weights, std::int64_t step, const Panels& values, float* to) {
   for (std::int64_t p = 0; p < values.count; ++p) {
     float* sums = to + p * kPanelCols;
     tile(t.rows, 2, t.visible_to_all(), {weights, step, 1}, {values.at(p), kPanelCols}, sums, values.width(), false);
-    for (int r = 1; r < t.rows; ++r) {
-      const std::int64_t begin = t.visible_to_all(), more = t.visible(r) - begin;
-      tile(1, 2, more, {weights + r * step + begin, step, 1}, {values.at(p) + begin * kPanelCols, kPanelCols},
-           sums + r * values.width(), values.width(), true);
-    }
+    for (int r = 1; r < t.rows; ++r)
+      add_values(weights + r * step, t.visible_to_all(), t.visible(r), values.at(p), sums + r * values.width());
   }
 }
 
@@ -163,18 +172,21 @@ class Forward {
     for (int r = 0; r < t.rows; ++r) {
       float* sums = sums_ + r * values.width();
       const float scale = op_.row_scale.row<float>(row + r)[head];
-      for (std::int64_t d = 0; d < op_.v_dim; ++d) sums[d] *= scale;
+      map(op_.v_dim, sums, [=](Vec sum) { return sum * scale; }, sums);
       write_row(out, row + r, sums);
     }
   }
 
   // Scores to exp(score - highest); the highest and 1 / sum are kept for the backward.
+  // Whole vectors: what stands behind the row's own keys is computed and never read.
   void soften(float* scores, std::int64_t count, std::int64_t row, int head) {
+    const std::int64_t whole = round_up(count, kLanes);
     const float scale = op_.scale;
-    for (std::int64_t j = 0; j < count; ++j) scores[j] *= scale;
+    map(whole, scores, [=](Vec score) { return score * scale; }, scores);
     const float highest = maximum(scores, count);
+    map(whole, scores, [=](Vec score) { return exponential(score - highest); }, scores);
     op_.row_max.row<float>(row)[head] = highest;
-    op_.row_scale.row<float>(row)[head] = 1.0F / exponentials(scores, count, highest);
+    op_.row_scale.row<float>(row)[head] = 1.0F / sum(scores, count);
   }
 
   const Attention& op_;
@@ -263,11 +275,11 @@ class Backward {
 
   // Raw scores and dP of one row to P and dS; zero behind the row's own keys, as far as a tile of keys may look.
   void differentiate(const QueryTile& t, int r, int head, float mean, float* weights, float* gradients) const {
-    const std::int64_t count = t.visible(r);
+    const std::int64_t count = t.visible(r), whole = round_up(count, kLanes);
     const float highest = f_.row_max.row<const float>(t.row(r))[head];
     const float share = f_.row_scale.row<const float>(t.row(r))[head], scale = f_.scale;
-    for (std::int64_t j = 0; j < count; ++j) weights[j] = exponential(weights[j] * scale - highest) * share;
-    for (std::int64_t j = 0; j < count; ++j) gradients[j] = weights[j] * (gradients[j] - mean) * scale;
+    map(whole, weights, [=](Vec score) { return exponential(score * scale - highest) * share; }, weights);
+    map(whole, gradients, [=](Vec p, Vec dp) { return p * (dp - mean) * scale; }, weights, gradients);
     std::fill_n(weights + count, kTileRows, 0.0F);
     std::fill_n(gradients + count, kTileRows, 0.0F);
   }

@@ -43,7 +43,7 @@ void run(const CrossEntropy& op, Scratch& scratch) {
     const float share = 1.0F / total, scale = op.scale;
     float* dlogits = open_row(op.dlogits, t, buffer);
     const float at_target = (buffer[target] * share - 1.0F) * scale;
-    for (std::int64_t v = 0; v < size; ++v) dlogits[v] = buffer[v] * share * scale;
+    map(size, dlogits, [=](Vec weight) { return weight * share * scale; }, buffer);
     dlogits[target] = at_target;
     close_row(op.dlogits, t, dlogits);
   }

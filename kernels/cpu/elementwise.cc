@@ -48,7 +48,7 @@ void run(const Add& op, Scratch& scratch) {
   for (std::int64_t t = 0; t < op.out.rows; ++t) {
     const float *a = read_row(op.a, t, buffer[0]), *b = read_row(op.b, t, buffer[1]);
     float* out = open_row(op.out, t, buffer[2]);
-    for (std::int64_t d = 0; d < op.out.cols; ++d) out[d] = a[d] + b[d];
+    map(op.out.cols, out, [](Vec x, Vec y) { return x + y; }, a, b);
     close_row(op.out, t, out);
   }
 }
@@ -70,7 +70,7 @@ void run(const SumRows& op, Scratch& scratch) {
   if (!op.accumulate) std::fill_n(out, op.out.cols, 0.0F);
   for (std::int64_t t = 0; t < op.x.rows; ++t) {
     const float* x = read_row(op.x, t, buffer);
-    for (std::int64_t d = 0; d < op.x.cols; ++d) out[d] += x[d];
+    map(op.x.cols, out, [](Vec sum, Vec row) { return sum + row; }, out, x);
   }
 }
 

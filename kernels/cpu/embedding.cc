@@ -41,7 +41,7 @@ void run(const EmbeddingGradient& op, Scratch& scratch) {
     if (id < 0) continue;
     const float* dx = read_row(op.dx, t, buffer);
     float* row = op.dtable.row<float>(id);
-    for (std::int64_t d = 0; d < op.dx.cols; ++d) row[d] += dx[d];
+    map(op.dx.cols, row, [](Vec sum, Vec x) { return sum + x; }, row, dx);
   }
 }
 

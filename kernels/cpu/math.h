@@ -1,8 +1,8 @@
 // float32 arithmetic on vectors and rows, for the compute kernels only.
 // The law: an element's bits depend on its value and its column, never on where a vector starts or how wide it is.
 // So element loops are plain IEEE arithmetic (the compiler may not contract or reorder it), fused multiply-adds are
-// written out, and every sum over columns runs in kFold lanes: lane l takes columns l, l + kFold, ... in order, and the
-// lanes are folded pairwise (l with l + 8, then + 4, + 2, + 1).
+// written out, ragged ends pass through padded vectors, and every sum over columns runs in kFold lanes: lane l takes
+// columns l, l + kFold, ... in order, and the lanes are folded pairwise (l with l + 8, then + 4, + 2, + 1).
 #pragma once
 
 #include <immintrin.h>
@@ -40,12 +40,48 @@ inline V fused(V a, V b, V c) {
 }
 inline float fused(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 
+// The larger and the smaller of two; b if either is not a number.
+template <typename V>
+inline V larger(V a, V b) {
+  if constexpr (sizeof(V) == 64)
+    return V(_mm512_maskz_max_ps(0xFFFF, __m512(a), __m512(b)));
+  else
+    return V(_mm256_max_ps(__m256(a), __m256(b)));
+}
+template <typename V>
+inline V smaller(V a, V b) {
+  if constexpr (sizeof(V) == 64)
+    return V(_mm512_maskz_min_ps(0xFFFF, __m512(a), __m512(b)));
+  else
+    return V(_mm256_min_ps(__m256(a), __m256(b)));
+}
+
 template <typename V>
 inline V square_root(V a) {
   if constexpr (sizeof(V) == 64)
-    return V(_mm512_sqrt_ps(__m512(a)));
+    return V(_mm512_maskz_sqrt_ps(0xFFFF, __m512(a)));
   else
     return V(_mm256_sqrt_ps(__m256(a)));
+}
+
+inline __m256i mask_of(std::int64_t count) {
+  static constexpr std::int32_t kMask[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kMask + 8 - count));
+}
+// The first `count` <= kLanes of a vector in memory; the others are read as zero and not written.
+template <typename V = Vec>
+inline V load_some(const float* from, std::int64_t count) {
+  if constexpr (sizeof(V) == 64)
+    return V(_mm512_maskz_loadu_ps(static_cast<__mmask16>((1U << count) - 1), from));
+  else
+    return V(_mm256_maskload_ps(from, mask_of(count)));
+}
+template <typename V>
+inline void store_some(float* to, V v, std::int64_t count) {
+  if constexpr (sizeof(V) == 64)
+    _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1U << count) - 1), __m512(v));
+  else
+    _mm256_maskstore_ps(to, mask_of(count), __m256(v));
 }
 
 // bfloat16 <-> float32: nearest, ties to even; a NaN stays one.
@@ -57,28 +93,36 @@ inline std::uint16_t narrow(float value) {
   return static_cast<std::uint16_t>((bits & 0x7FFFFFFFU) > 0x7F800000U ? quiet : rounded);
 }
 
+// out[j] = f(in[j]...), f on vectors. An input may be the output: a vector is read before it is written.
+template <typename F, typename... In>
+inline void map(std::int64_t count, float* out, F f, const In*... in) {
+  std::int64_t j = 0;
+  for (; j + kLanes <= count; j += kLanes) store(out + j, f(load(in + j)...));
+  if (j < count) store_some(out + j, f(load_some(in + j, count - j)...), count - j);
+}
+
 // e^x within 1 ulp, 0 and infinity where float32 has no better answer.
 // x = n ln 2 + r with |r| <= ln(2) / 2 (ln 2 in two parts); e^r by a polynomial; 2^n in two factors, each normal.
-inline float exponential(float x) {
-  x = x < -104.0F ? -104.0F : x;
-  x = x > 89.0F ? 89.0F : x;
-  const float magic = 12582912.0F;  // 1.5 * 2^23: adding it rounds to an integer that stands in the low bits
-  const float shifted = fused(x, 1.44269504F, magic);
-  const float n = shifted - magic;
-  const float r = fused(n, 2.12194440e-4F, fused(n, -0.693359375F, x));
-  float p = fused(1.9875691500e-4F, r, 1.3981999507e-3F);
-  p = fused(p, r, 8.3334519073e-3F);
-  p = fused(p, r, 4.1665795894e-2F);
-  p = fused(p, r, 1.6666665459e-1F);
-  p = fused(p, r, 5.0000001201e-1F);
+inline Vec exponential(Vec x) {
+  using Integers [[gnu::vector_size(4 * kLanes)]] = std::int32_t;
+  const Vec lowest = broadcast(-104.0F), highest = broadcast(89.0F);
+  x = smaller(highest, larger(lowest, x));
+  const Vec magic = broadcast(12582912.0F);  // 1.5 * 2^23: adding it rounds to an integer that stands in the low bits
+  const Vec shifted = fused(x, broadcast(1.44269504F), magic);
+  const Vec n = shifted - magic;
+  const Vec r = fused(n, broadcast(2.12194440e-4F), fused(n, broadcast(-0.693359375F), x));
+  Vec p = fused(broadcast(1.9875691500e-4F), r, broadcast(1.3981999507e-3F));
+  p = fused(p, r, broadcast(8.3334519073e-3F));
+  p = fused(p, r, broadcast(4.1665795894e-2F));
+  p = fused(p, r, broadcast(1.6666665459e-1F));
+  p = fused(p, r, broadcast(5.0000001201e-1F));
   p = fused(p, r * r, r) + 1.0F;
-  const std::int32_t power = std::bit_cast<std::int32_t>(shifted) - std::bit_cast<std::int32_t>(magic);
-  const std::int32_t half = power >> 1;
-  return p * std::bit_cast<float>((half + 127) << 23) * std::bit_cast<float>((power - half + 127) << 23);
+  const Integers power = Integers(shifted) - Integers(magic), half = power >> 1;
+  return p * Vec((half + 127) << 23) * Vec((power - half + 127) << 23);
 }
-inline float sigmoid(float x) { return 1.0F / (1.0F + exponential(-x)); }
+inline Vec sigmoid(Vec x) { return 1.0F / (1.0F + exponential(-x)); }
 
-// The kFold lanes of a sum or a maximum: as vectors over whole blocks of columns, then as an array over the rest.
+// The kFold lanes of a sum or a maximum, in as many vectors as they need.
 struct Lanes {
   static constexpr int kParts = kFold / kLanes;
   Vec part[kParts];
@@ -86,40 +130,38 @@ struct Lanes {
   explicit Lanes(float value) {
     for (Vec& p : part) p = broadcast(value);
   }
-  // Folds pairwise: lane l with l + 8, then + 4, + 2, + 1; `rest(lane)` adds the last, ragged block first.
-  template <typename Rest, typename Join>
-  float fold(Rest rest, Join join) const {
-    float lane[kFold];
-    std::memcpy(lane, part, sizeof lane);
-    rest(lane);
-    for (int width = kFold / 2; width > 0; width /= 2)
-      for (int l = 0; l < width; ++l) lane[l] = join(lane[l], lane[l + width]);
-    return lane[0];
+  // Folds pairwise: lane l with l + 8, then + 4, + 2, + 1.
+  template <typename Join>
+  float fold(Join join) const {
+    Vec8 half[2];
+    std::memcpy(half, part, sizeof half);
+    Vec8 v = join(half[0], half[1]);
+    v = join(v, __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3));
+    v = join(v, __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5));
+    v = join(v, __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6));
+    return v[0];
   }
 };
 
-// sum_j x[j] y[j] in lanes; the products are fused into the sum.
-inline float dot(const float* x, const float* y, std::int64_t count) {
+// sum of f(in[j]...) in lanes, where f(lane, in...) is the lane with one more term; a ragged end is padded with zeros.
+template <typename F, typename... In>
+inline float sum_of(std::int64_t count, F f, const In*... in) {
   Lanes lanes(0);
   std::int64_t j = 0;
   for (; j + kFold <= count; j += kFold)
-    for (int p = 0; p < Lanes::kParts; ++p)
-      lanes.part[p] = fused(load(x + j + p * kLanes), load(y + j + p * kLanes), lanes.part[p]);
-  const auto rest = [&](float* lane) {
-    for (; j < count; ++j, ++lane) *lane = fused(x[j], y[j], *lane);
-  };
-  return lanes.fold(rest, [](float a, float b) { return a + b; });
+    for (int p = 0; p < Lanes::kParts; ++p) lanes.part[p] = f(lanes.part[p], load(in + j + p * kLanes)...);
+  if (j < count)
+    for (int p = 0; p < Lanes::kParts; ++p) {
+      const std::int64_t first = std::min(j + p * kLanes, count), rest = std::min<std::int64_t>(count - first, kLanes);
+      lanes.part[p] = f(lanes.part[p], load_some(in + first, rest)...);
+    }
+  return lanes.fold([](Vec8 a, Vec8 b) { return a + b; });
 }
-
+inline float dot(const float* x, const float* y, std::int64_t count) {
+  return sum_of(count, [](Vec lane, Vec a, Vec b) { return fused(a, b, lane); }, x, y);
+}
 inline float sum(const float* x, std::int64_t count) {
-  Lanes lanes(0);
-  std::int64_t j = 0;
-  for (; j + kFold <= count; j += kFold)
-    for (int p = 0; p < Lanes::kParts; ++p) lanes.part[p] += load(x + j + p * kLanes);
-  const auto rest = [&](float* lane) {
-    for (; j < count; ++j, ++lane) *lane += x[j];
-  };
-  return lanes.fold(rest, [](float a, float b) { return a + b; });
+  return sum_of(count, [](Vec lane, Vec a) { return lane + a; }, x);
 }
 
 // REQUIRES: count > 0. A NaN may or may not win: whoever sums the exponentials meets it there.
@@ -127,19 +169,16 @@ inline float maximum(const float* x, std::int64_t count) {
   Lanes lanes(x[0]);
   std::int64_t j = 0;
   for (; j + kFold <= count; j += kFold)
-    for (int p = 0; p < Lanes::kParts; ++p) {
-      const Vec v = load(x + j + p * kLanes);
-      lanes.part[p] = v > lanes.part[p] ? v : lanes.part[p];
-    }
-  const auto rest = [&](float* lane) {
-    for (; j < count; ++j, ++lane) *lane = x[j] > *lane ? x[j] : *lane;
-  };
-  return lanes.fold(rest, [](float a, float b) { return b > a ? b : a; });
+    for (int p = 0; p < Lanes::kParts; ++p) lanes.part[p] = larger(load(x + j + p * kLanes), lanes.part[p]);
+  for (; j + kLanes <= count; j += kLanes) lanes.part[0] = larger(load(x + j), lanes.part[0]);
+  float best = lanes.fold([](Vec8 a, Vec8 b) { return larger(b, a); });
+  for (; j < count; ++j) best = x[j] > best ? x[j] : best;
+  return best;
 }
 
 // x[j] = exp(x[j] - highest), and their sum.
 inline float exponentials(float* x, std::int64_t count, float highest) {
-  for (std::int64_t j = 0; j < count; ++j) x[j] = exponential(x[j] - highest);
+  map(count, x, [=](Vec v) { return exponential(v - highest); }, x);
   return sum(x, count);
 }
 

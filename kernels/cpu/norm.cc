@@ -29,7 +29,7 @@ void run(const Norm& op, Scratch& scratch) {
     const float r = 1.0F / std::sqrt(dot(x, x, dim) / static_cast<float>(dim) + op.eps);
     *op.inverse_rms.row<float>(t) = r;
     float* y = open_row(op.y, t, y_buffer);
-    for (std::int64_t d = 0; d < dim; ++d) y[d] = weight[d] * (x[d] * r);
+    map(dim, y, [=](Vec w, Vec v) { return w * (v * r); }, weight, x);
     close_row(op.y, t, y);
   }
 }
@@ -51,17 +51,15 @@ void run(const NormBackward& op, Scratch& scratch) {
     const float *x = read_row(op.x, t, buffer[0]), *dy = read_row(op.dy, t, buffer[1]);
     const float r = *op.inverse_rms.row<const float>(t);
     float* g = buffer[2];
-    for (std::int64_t d = 0; d < dim; ++d) {
-      g[d] = weight[d] * dy[d];
-      dweight[d] += dy[d] * (x[d] * r);
-    }
+    map(dim, g, [](Vec w, Vec slope) { return w * slope; }, weight, dy);
+    map(dim, dweight, [=](Vec sum, Vec slope, Vec v) { return sum + slope * (v * r); }, dweight, dy, x);
     const float along = r * r * (dot(g, x, dim) / static_cast<float>(dim));
     float* dx = open_row(op.dx, t, buffer[3]);
     if (op.add) {
       const float* add = read_row(op.add, t, buffer[4]);
-      for (std::int64_t d = 0; d < dim; ++d) dx[d] = add[d] + r * (g[d] - x[d] * along);
+      map(dim, dx, [=](Vec more, Vec slope, Vec v) { return more + r * (slope - v * along); }, add, g, x);
     } else {
-      for (std::int64_t d = 0; d < dim; ++d) dx[d] = r * (g[d] - x[d] * along);
+      map(dim, dx, [=](Vec slope, Vec v) { return r * (slope - v * along); }, g, x);
     }
     close_row(op.dx, t, dx);
   }

@@ -9,17 +9,7 @@ namespace troupe::cpu {
 
 namespace {
 
-// One vector of the update. Ragged ends pass through padded vectors, so every element goes the same way.
-void update(const AdamW& op, const float* gradient, float* parameter, float* m, float* v) {
-  const Vec g = load(gradient) * op.clip_scale;
-  const Vec first = op.beta1 * load(m) + (1.0F - op.beta1) * g;
-  const Vec second = op.beta2 * load(v) + (1.0F - op.beta2) * (g * g);
-  Vec p = load(parameter) * (1.0F - op.lr * op.weight_decay);
-  p -= op.lr * (first / op.bias1) / (square_root(second / op.bias2) + op.eps);
-  store(m, first);
-  store(v, second);
-  store(parameter, p);
-}
+constexpr std::int64_t kPiece = 1024;  // elements at a time: four rows of it stay in the first-level cache
 
 void check(const AdamW& op) {
   for (const Tensor* x : {&op.parameter, &op.gradient, &op.m, &op.v})
@@ -32,17 +22,21 @@ void check(const AdamW& op) {
 
 void run(const AdamW& op, Scratch&) {
   check(op);
+  const float clip = op.clip_scale, beta1 = op.beta1, beta2 = op.beta2, keep = 1.0F - op.lr * op.weight_decay;
+  const float lr = op.lr, bias1 = op.bias1, bias2 = op.bias2, eps = op.eps;
+  const auto next_m = [=](Vec m, Vec g) { return beta1 * m + (1.0F - beta1) * (g * clip); };
+  const auto next_v = [=](Vec v, Vec g) { return beta2 * v + (1.0F - beta2) * ((g * clip) * (g * clip)); };
+  const auto next_p = [=](Vec p, Vec m, Vec v) { return p * keep - lr * (m / bias1) / (square_root(v / bias2) + eps); };
   for (std::int64_t t = 0; t < op.parameter.rows; ++t) {
-    float* row[4] = {op.gradient.row<float>(t), op.parameter.row<float>(t), op.m.row<float>(t), op.v.row<float>(t)};
-    std::int64_t d = 0;
-    for (; d + kLanes <= op.parameter.cols; d += kLanes) update(op, row[0] + d, row[1] + d, row[2] + d, row[3] + d);
-    if (const std::int64_t rest = op.parameter.cols - d; rest > 0) {
-      float padded[4][kLanes] = {};
-      for (int i = 0; i < 4; ++i) std::copy_n(row[i] + d, rest, padded[i]);
-      update(op, padded[0], padded[1], padded[2], padded[3]);
-      for (int i = 1; i < 4; ++i) std::copy_n(padded[i], rest, row[i] + d);
+    const float* gradient = op.gradient.row<const float>(t);
+    float *p = op.parameter.row<float>(t), *m = op.m.row<float>(t), *v = op.v.row<float>(t);
+    for (std::int64_t begin = 0; begin < op.parameter.cols; begin += kPiece) {
+      const std::int64_t count = std::min(kPiece, op.parameter.cols - begin);
+      map(count, m + begin, next_m, m + begin, gradient + begin);
+      map(count, v + begin, next_v, v + begin, gradient + begin);
+      map(count, p + begin, next_p, p + begin, m + begin, v + begin);
     }
-    if (op.copy) write_row(op.copy, t, row[1]);
+    if (op.copy) write_row(op.copy, t, p);
   }
 }
 

@@ -80,15 +80,18 @@ void run(const Combine& op, Scratch& scratch) {
   float *sums = scratch.take<float>(dim), *buffer = scratch.take<float>(dim);
   for (std::int64_t t = 0; t < op.out.rows; ++t) {
     const float* start = op.add0 ? read_row(op.add0, t, buffer) : nullptr;
-    for (std::int64_t d = 0; d < dim; ++d) sums[d] = start ? start[d] : 0.0F;
+    if (start)
+      std::copy_n(start, dim, sums);
+    else
+      std::fill_n(sums, dim, 0.0F);
     if (op.add1) {
       const float* more = read_row(op.add1, t, buffer);
-      for (std::int64_t d = 0; d < dim; ++d) sums[d] += more[d];
+      map(dim, sums, [](Vec sum, Vec x) { return sum + x; }, sums, more);
     }
     for (std::int64_t k = 0; k < slots; ++k) {
       const float* row = pieces.row(op.position.row<const std::int32_t>(t)[k], buffer);
-      const float weight = op.weight ? op.weight.row<const float>(t)[k] : 1.0F;
-      for (std::int64_t d = 0; d < dim; ++d) sums[d] = fused(weight, row[d], sums[d]);
+      const Vec weight = broadcast(op.weight ? op.weight.row<const float>(t)[k] : 1.0F);
+      map(dim, sums, [=](Vec sum, Vec x) { return fused(weight, x, sum); }, sums, row);
     }
     write_row(op.out, t, sums);
   }
@@ -102,7 +105,7 @@ void run(const ScaleRows& op, Scratch& scratch) {
   for (std::int64_t t = 0; t < op.x.rows; ++t) {
     const float *x = read_row(op.x, t, in), scale = *op.scale.row<const float>(t);
     float* out = open_row(op.out, t, buffer);
-    for (std::int64_t d = 0; d < op.x.cols; ++d) out[d] = x[d] * scale;
+    map(op.x.cols, out, [=](Vec v) { return v * scale; }, x);
     close_row(op.out, t, out);
   }
 }

@@ -72,7 +72,7 @@ void choose(const Router& op, Scratch& scratch) {
   const float* bias = op.bias.row<const float>(0);
   for (std::int64_t t = 0; t < op.x.rows; ++t) {
     const float* scores = op.scores.row<const float>(t);
-    for (std::int64_t e = 0; e < experts; ++e) choice[e] = scores[e] + bias[e];
+    map(experts, choice, [](Vec score, Vec b) { return score + b; }, scores, bias);
     if (op.groups > 1) mask_groups(op, choice, worth, kept);
     pick_best(choice, experts, op.indices.cols, op.indices.row<std::int32_t>(t));
   }
@@ -125,7 +125,7 @@ void balance(const Router& op, Scratch& scratch) {
       pick_best(scores, experts, slots, best);
       for (std::int64_t k = 0; k < slots; ++k) fraction[best[k]] += 1.0F;
       const float total = sum(scores, experts);
-      for (std::int64_t e = 0; e < experts; ++e) share[e] += scores[e] / total;
+      map(experts, share, [=](Vec part, Vec score) { return part + score / total; }, share, scores);
     }
     float loss = 0;
     for (std::int64_t e = 0; e < experts; ++e) {
@@ -143,7 +143,7 @@ void run(const Router& op, Scratch& scratch) {
   run(Product{.a = op.x, .b = op.weight, .c = op.scores, .transpose_b = true}, scratch);
   for (std::int64_t t = 0; t < op.x.rows; ++t) {
     float* scores = op.scores.row<float>(t);
-    for (std::int64_t e = 0; e < op.scores.cols; ++e) scores[e] = sigmoid(scores[e]);
+    map(op.scores.cols, scores, [](Vec logit) { return sigmoid(logit); }, scores);
   }
   if (!op.reuse_indices) choose(op, scratch);
   weigh(op);
@@ -180,9 +180,10 @@ void run(const RouterBackward& op, Scratch& scratch) {
     if (op.sequence_fraction && op.balance_scale != 0) {
       const float* fraction = op.sequence_fraction.row<const float>(t / op.rows_per_sequence);
       const float all = sum(scores, experts), expected = dot(fraction, scores, experts) / all;
-      for (std::int64_t e = 0; e < experts; ++e) dscores[e] += op.balance_scale * (fraction[e] - expected) / all;
+      const float scale = op.balance_scale;
+      map(experts, dscores, [=](Vec d, Vec f) { return d + scale * (f - expected) / all; }, dscores, fraction);
     }
-    for (std::int64_t e = 0; e < experts; ++e) dscores[e] *= scores[e] * (1.0F - scores[e]);
+    map(experts, dscores, [](Vec d, Vec s) { return d * (s * (1.0F - s)); }, dscores, scores);
     write_row(op.dlogits, t, dscores);
   }
 }

@@ -69,7 +69,7 @@ void run(const Sample& op, Scratch& scratch) {
   std::int32_t* order = scratch.take<std::int32_t>(size);
   for (std::int64_t t = 0; t < op.logits.rows; ++t) {
     const float *logits = op.logits.row<const float>(t), heat = op.temperature > 0 ? op.temperature : 1.0F;
-    for (std::int64_t v = 0; v < size; ++v) scaled[v] = logits[v] / heat;
+    map(size, scaled, [=](Vec logit) { return logit / heat; }, logits);
     std::copy_n(scaled, size, weights);
     const float highest = maximum(scaled, size), total = exponentials(weights, size, highest);
     std::int32_t token = best_of(logits, size);

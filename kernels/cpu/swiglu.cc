@@ -16,7 +16,7 @@ void run(const SwiGlu& op, Scratch& scratch) {
   for (std::int64_t t = 0; t < op.h.rows; ++t) {
     const float *gate = read_row(op.gate_up, t, in), *up = gate + width;
     float* h = open_row(op.h, t, out);
-    for (std::int64_t i = 0; i < width; ++i) h[i] = gate[i] * sigmoid(gate[i]) * up[i];
+    map(width, h, [](Vec g, Vec u) { return g * sigmoid(g) * u; }, gate, up);
     close_row(op.h, t, h);
   }
 }
@@ -29,19 +29,22 @@ void run(const SwiGluBackward& op, Scratch& scratch) {
   for (const Tensor* column : {&op.row_scale, &op.dots})
     CHECK(!*column || (column->dtype == Dtype::f32 && column->rows == rows && column->cols == 1),
           "swiglu backward: row_scale and dots must be f32, {} x 1", rows);
-  float* buffer[4];
+  float* buffer[6];
   for (float*& b : buffer) b = scratch.take<float>(2 * width);
   for (std::int64_t t = 0; t < rows; ++t) {
     const float *gate = read_row(op.gate_up, t, buffer[0]), *up = gate + width, *dh = read_row(op.dh, t, buffer[1]);
     const float scale = op.row_scale ? *op.row_scale.row<const float>(t) : 1.0F;
-    float *d_gate = open_row(op.d_gate_up, t, buffer[2]), *d_up = d_gate + width, *h = buffer[3];
-    for (std::int64_t i = 0; i < width; ++i) {
-      const float s = sigmoid(gate[i]), silu = gate[i] * s, d = dh[i] * scale, u = up[i];
-      h[i] = silu * u;
-      d_gate[i] = d * u * (s * (1.0F + gate[i] * (1.0F - s)));
-      d_up[i] = d * silu;
+    float *d_gate = open_row(op.d_gate_up, t, buffer[2]), *d_up = d_gate + width;
+    float *s = buffer[3], *silu = buffer[4], *h = buffer[5];
+    map(width, s, [](Vec g) { return sigmoid(g); }, gate);
+    map(width, silu, [](Vec g, Vec rate) { return g * rate; }, gate, s);
+    if (op.dots) {
+      map(width, h, [](Vec a, Vec u) { return a * u; }, silu, up);
+      *op.dots.row<float>(t) = dot(dh, h, width);
     }
-    if (op.dots) *op.dots.row<float>(t) = dot(dh, h, width);
+    const auto slope = [=](Vec d, Vec u, Vec g, Vec rate) { return d * scale * u * (rate * (1.0F + g * (1.0F - rate))); };
+    map(width, d_gate, slope, dh, up, gate, s);
+    map(width, d_up, [=](Vec d, Vec a) { return d * scale * a; }, dh, silu);
     close_row(op.d_gate_up, t, d_gate);
   }
 }

@@ -17,7 +17,8 @@ namespace troupe {
 // The kinds that travel come first in `Message`; SegmentDone, Tick and DiskDone stay on their node.
 constexpr std::size_t kWireKinds = std::variant_size_v<Message> - 3;
 
-// ---- The members of an aggregate -------------------------------------------------------------------------------------
+// ---- The members of an aggregate
+// -------------------------------------------------------------------------------------
 struct Anything {
   template <typename T>
   operator T() const;
@@ -28,44 +29,74 @@ constexpr bool takes_members(std::index_sequence<i...>) {
 }
 template <typename T, std::size_t count = 16>
 constexpr std::size_t members_count() {
-  if constexpr (takes_members<T>(std::make_index_sequence<count>{})) return count;
-  else return members_count<T, count - 1>();
+  if constexpr (takes_members<T>(std::make_index_sequence<count>{}))
+    return count;
+  else
+    return members_count<T, count - 1>();
 }
 
 // References to the members, as a tuple.
+// clang-format off: one line for each number of members.
 template <typename T>
 auto members_of(T& m) {
   constexpr std::size_t count = members_count<std::remove_const_t<T>>();
   static_assert(count >= 1 && count <= 15, "a message of more members: add a line below");
-  if constexpr (count == 1) { auto& [a] = m; return std::tie(a); }
-  else if constexpr (count == 2) { auto& [a, b] = m; return std::tie(a, b); }
-  else if constexpr (count == 3) { auto& [a, b, c] = m; return std::tie(a, b, c); }
-  else if constexpr (count == 4) { auto& [a, b, c, d] = m; return std::tie(a, b, c, d); }
-  else if constexpr (count == 5) { auto& [a, b, c, d, e] = m; return std::tie(a, b, c, d, e); }
-  else if constexpr (count == 6) { auto& [a, b, c, d, e, f] = m; return std::tie(a, b, c, d, e, f); }
-  else if constexpr (count == 7) { auto& [a, b, c, d, e, f, g] = m; return std::tie(a, b, c, d, e, f, g); }
-  else if constexpr (count == 8) { auto& [a, b, c, d, e, f, g, h] = m; return std::tie(a, b, c, d, e, f, g, h); }
-  else if constexpr (count == 9) { auto& [a, b, c, d, e, f, g, h, i] = m; return std::tie(a, b, c, d, e, f, g, h, i); }
-  else if constexpr (count == 10)
-  { auto& [a, b, c, d, e, f, g, h, i, j] = m; return std::tie(a, b, c, d, e, f, g, h, i, j); }
-  else if constexpr (count == 11)
-  { auto& [a, b, c, d, e, f, g, h, i, j, k] = m; return std::tie(a, b, c, d, e, f, g, h, i, j, k); }
-  else if constexpr (count == 12)
-  { auto& [a, b, c, d, e, f, g, h, i, j, k, l] = m; return std::tie(a, b, c, d, e, f, g, h, i, j, k, l); }
-  else if constexpr (count == 13)
-  { auto& [a, b, c, d, e, f, g, h, i, j, k, l, n] = m; return std::tie(a, b, c, d, e, f, g, h, i, j, k, l, n); }
-  else if constexpr (count == 14)
-  { auto& [a, b, c, d, e, f, g, h, i, j, k, l, n, o] = m; return std::tie(a, b, c, d, e, f, g, h, i, j, k, l, n, o); }
-  else if constexpr (count == 15)
-  { auto& [a, b, c, d, e, f, g, h, i, j, k, l, n, o, p] = m; return std::tie(a, b, c, d, e, f, g, h, i, j, k, l, n, o, p); }
+  if constexpr (count == 1) {
+    auto& [a] = m;
+    return std::tie(a);
+  } else if constexpr (count == 2) {
+    auto& [a, b] = m;
+    return std::tie(a, b);
+  } else if constexpr (count == 3) {
+    auto& [a, b, c] = m;
+    return std::tie(a, b, c);
+  } else if constexpr (count == 4) {
+    auto& [a, b, c, d] = m;
+    return std::tie(a, b, c, d);
+  } else if constexpr (count == 5) {
+    auto& [a, b, c, d, e] = m;
+    return std::tie(a, b, c, d, e);
+  } else if constexpr (count == 6) {
+    auto& [a, b, c, d, e, f] = m;
+    return std::tie(a, b, c, d, e, f);
+  } else if constexpr (count == 7) {
+    auto& [a, b, c, d, e, f, g] = m;
+    return std::tie(a, b, c, d, e, f, g);
+  } else if constexpr (count == 8) {
+    auto& [a, b, c, d, e, f, g, h] = m;
+    return std::tie(a, b, c, d, e, f, g, h);
+  } else if constexpr (count == 9) {
+    auto& [a, b, c, d, e, f, g, h, i] = m;
+    return std::tie(a, b, c, d, e, f, g, h, i);
+  } else if constexpr (count == 10) {
+    auto& [a, b, c, d, e, f, g, h, i, j] = m;
+    return std::tie(a, b, c, d, e, f, g, h, i, j);
+  } else if constexpr (count == 11) {
+    auto& [a, b, c, d, e, f, g, h, i, j, k] = m;
+    return std::tie(a, b, c, d, e, f, g, h, i, j, k);
+  } else if constexpr (count == 12) {
+    auto& [a, b, c, d, e, f, g, h, i, j, k, l] = m;
+    return std::tie(a, b, c, d, e, f, g, h, i, j, k, l);
+  } else if constexpr (count == 13) {
+    auto& [a, b, c, d, e, f, g, h, i, j, k, l, n] = m;
+    return std::tie(a, b, c, d, e, f, g, h, i, j, k, l, n);
+  } else if constexpr (count == 14) {
+    auto& [a, b, c, d, e, f, g, h, i, j, k, l, n, o] = m;
+    return std::tie(a, b, c, d, e, f, g, h, i, j, k, l, n, o);
+  } else if constexpr (count == 15) {
+    auto& [a, b, c, d, e, f, g, h, i, j, k, l, n, o, p] = m;
+    return std::tie(a, b, c, d, e, f, g, h, i, j, k, l, n, o, p);
+  }
 }
+// clang-format on
 
 template <typename T>
 constexpr bool kIsList = false;
 template <typename T>
 constexpr bool kIsList<std::vector<T>> = true;
 
-// ---- Drawing ---------------------------------------------------------------------------------------------------------
+// ---- Drawing
+// ---------------------------------------------------------------------------------------------------------
 class MessageDraw {
  public:
   explicit MessageDraw(std::uint64_t seed, std::size_t payload_max = 3000)
@@ -132,7 +163,8 @@ class MessageDraw {
   PayloadPool pool_;
 };
 
-// ---- Comparing -------------------------------------------------------------------------------------------------------
+// ---- Comparing
+// -------------------------------------------------------------------------------------------------------
 template <typename T>
 bool same(const T& a, const T& b) {
   if constexpr (std::is_same_v<T, Payload>) {
@@ -149,7 +181,8 @@ bool same(const T& a, const T& b) {
   } else {
     return [&]<std::size_t... i>(auto left, auto right, std::index_sequence<i...>) {
       return (same(std::get<i>(left), std::get<i>(right)) && ...);
-    }(members_of(a), members_of(b), std::make_index_sequence<members_count<T>()>{});
+    }
+    (members_of(a), members_of(b), std::make_index_sequence<members_count<T>()>{});
   }
 }
 
@@ -158,18 +191,13 @@ inline bool same_envelope(const Envelope& a, const Envelope& b) {
   return std::visit([&]<typename M>(const M& m) { return same(m, std::get<M>(b.message)); }, a.message);
 }
 
-// The frame as a transport hands it over: its payloads concatenated.
+// The frame as it arrives in another process: its payloads concatenated in memory of their own.
 inline Frame as_received(const Frame& sent, PayloadPool& pool) {
   Frame frame{.header = sent.header, .payloads = {}};
-  std::size_t size = 0;
-  for (const Payload& piece : sent.payloads) size += piece.size;
-  if (size == 0) return frame;
-  frame.payloads.push_back(pool.take(size));
-  std::size_t at = 0;
-  for (const Payload& piece : sent.payloads) {
-    std::memcpy(frame.payloads[0].data.get() + at, piece.data.get(), piece.size);
-    at += piece.size;
-  }
+  const Payload whole = concatenate(sent.payloads, pool);
+  if (whole.size == 0) return frame;
+  frame.payloads.push_back(pool.take(whole.size));
+  std::memcpy(frame.payloads[0].data.get(), whole.data.get(), whole.size);
   return frame;
 }
 
