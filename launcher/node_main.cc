@@ -60,7 +60,8 @@ void NodeProcess::introduce() {
   if (id == 0) options.corpus = open_corpus(config);
   world.emplace(config, options);
   socket.send(json{{"kind", "hello"}, {"address", to_hex(world->transport_address())}, {"build", build_version()}, {"machine", machine_kind()}, {"digest", numbers_digest(config)}}.dump());
-  for (const json& peer : wait_for(socket, "peers").at("peers"))
+  const json introduced = wait_for(socket, "peers");
+  for (const json& peer : introduced.at("peers"))
     if (peer.at("node") != id) world->connect(peer.at("node"), peer.at("incarnation"), from_hex(peer.at("address")));
   world->node().set_uplink([this](const Envelope& envelope) {
     if (const auto* report = std::get_if<Report>(&envelope.message)) socket.send(json{{"kind", "report"}, {"report", report->kind}, {"json", report->json}}.dump());
