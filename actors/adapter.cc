@@ -58,7 +58,8 @@ std::uint32_t Company::hire(Handler handler) {
 void Company::deliver(std::uint32_t actor, Envelope envelope) {
   CHECK(actor < impl_->actors.size(), "no actor {} on this node", actor);
   auto* target = caf::actor_cast<caf::abstract_actor*>(impl_->actors[actor]);
-  target->enqueue(nullptr, caf::make_message_id(), caf::make_message(Mail(std::make_shared<Envelope>(std::move(envelope)))), &impl_->unit);
+  target->enqueue(nullptr, caf::make_message_id(),
+                  caf::make_message(Mail(std::make_shared<Envelope>(std::move(envelope)))), &impl_->unit);
 }
 
 bool Company::run(std::size_t messages_max) {
@@ -67,9 +68,13 @@ bool Company::run(std::size_t messages_max) {
     caf::resumable* job = jobs.front();
     jobs.pop_front();
     switch (job->resume(&impl_->unit, 1)) {
-      case caf::resumable::resume_later: jobs.push_back(job); break;
-      case caf::resumable::shutdown_execution_unit: break;
-      default: caf::intrusive_ptr_release(job);
+      case caf::resumable::resume_later:
+        jobs.push_back(job);
+        break;
+      case caf::resumable::shutdown_execution_unit:
+        break;
+      default:
+        caf::intrusive_ptr_release(job);
     }
   }
   return !jobs.empty();

@@ -17,13 +17,15 @@ constexpr int kPartsInFlight = 4;       // per owner
 
 nlohmann::json describe(const std::vector<Provenance>& provenance) {
   auto list = nlohmann::json::array();
-  for (const Provenance& p : provenance) list.push_back({{"source", p.source}, {"licence", p.licence}, {"sha256", p.sha256}, {"bytes", p.bytes}});
+  for (const Provenance& p : provenance)
+    list.push_back({{"source", p.source}, {"licence", p.licence}, {"sha256", p.sha256}, {"bytes", p.bytes}});
   return list;
 }
 
 }  // namespace
 
-Checkpointer::Checkpointer(const Context& context, const Config& config, std::string run_folder, std::vector<Provenance> provenance)
+Checkpointer::Checkpointer(const Context& context, const Config& config, std::string run_folder,
+                           std::vector<Provenance> provenance)
     : context_(context), config_(config), run_folder_(std::move(run_folder)), provenance_(std::move(provenance)) {
   plan_files();
 }
@@ -31,7 +33,8 @@ Checkpointer::Checkpointer(const Context& context, const Config& config, std::st
 void Checkpointer::plan_files() {
   std::vector<SafetensorsTensor> model, optimizer;
   for (const Parameter& p : model_parameters(config_.model)) {
-    const std::vector<std::int64_t> shape = p.dimensions == 1 ? std::vector<std::int64_t>{p.cols} : std::vector<std::int64_t>{p.rows, p.cols};
+    const std::vector<std::int64_t> shape =
+        p.dimensions == 1 ? std::vector<std::int64_t>{p.cols} : std::vector<std::int64_t>{p.rows, p.cols};
     model.push_back({p.name, "F32", shape});
     expected_ += p.elements();
     if (p.kind == ParameterKind::router_bias) continue;
@@ -43,7 +46,9 @@ void Checkpointer::plan_files() {
   optimizer_ = plan_safetensors(optimizer, {});
 }
 
-std::string Checkpointer::folder(std::int64_t version) const { return run_folder_ + "/checkpoints/" + checkpoint_name(version); }
+std::string Checkpointer::folder(std::int64_t version) const {
+  return run_folder_ + "/checkpoints/" + checkpoint_name(version);
+}
 
 void Checkpointer::on(const Restore& restore, const Address&) {
   attempt_ = restore.attempt;
@@ -61,15 +66,18 @@ void Checkpointer::on(const SnapshotBegin& begin, const Address&) {
   disk.make_folder(partial);
   disk.write_text(partial + "/model.safetensors", model_.header);
   disk.write_text(partial + "/optimizer.safetensors", optimizer_.header);
-  for (const Address& owner : snapshot_owners(config_)) context_.post(owner, Credit{Channel::snapshot, 0, kPartsInFlight, attempt_});
+  for (const Address& owner : snapshot_owners(config_))
+    context_.post(owner, Credit{Channel::snapshot, 0, kPartsInFlight, attempt_});
 }
 
 void Checkpointer::on(const SnapshotPart& part, const Address& from) {
   if (part.version != version_ || part.attempt != attempt_) return;
   const char* suffix = part.kind == 0 ? "" : part.kind == 1 ? ".m" : ".v";
   const SafetensorsPlan& plan = part.kind == 0 ? model_ : optimizer_;
-  const std::string file = folder(version_) + (part.kind == 0 ? ".partial/model.safetensors" : ".partial/optimizer.safetensors");
-  context_.disk().write(file, plan.offset.at(part.name + suffix) + static_cast<std::uint64_t>(part.offset) * 4, part.values);
+  const std::string file =
+      folder(version_) + (part.kind == 0 ? ".partial/model.safetensors" : ".partial/optimizer.safetensors");
+  context_.disk().write(file, plan.offset.at(part.name + suffix) + static_cast<std::uint64_t>(part.offset) * 4,
+                        part.values);
   owed_[next_token_] = from;
   context_.disk().report(context_.handle(), next_token_++);
   received_ += static_cast<std::int64_t>(part.values.size / 4);
@@ -81,7 +89,8 @@ void Checkpointer::finish() {
   Disk& disk = context_.disk();
   disk.write_text(partial + "/config.json", model_config_to_json(config_.model).dump(1) + "\n");
   disk.write_text(partial + "/state.json", state_ + "\n");
-  const nlohmann::json extra = {{"version", version_}, {"data", describe(provenance_)}, {"build", build_version()}, {"machine", machine_kind()}};
+  const nlohmann::json extra = {
+      {"version", version_}, {"data", describe(provenance_)}, {"build", build_version()}, {"machine", machine_kind()}};
   disk.run([partial, extra] { write_manifest(partial, extra); });
   disk.commit_folder(partial, folder(version_));
   disk.report(context_.handle(), kFinished);
@@ -102,7 +111,9 @@ void Checkpointer::on(const DiskDone& done, const Address&) {
   version_ = -1;
 }
 
-void Checkpointer::on(const Report& best, const Address&) { best_ = nlohmann::json::parse(best.json).at("version").get<std::int64_t>(); }
+void Checkpointer::on(const Report& best, const Address&) {
+  best_ = nlohmann::json::parse(best.json).at("version").get<std::int64_t>();
+}
 
 // The last `keep_last` stay, and the best.
 void Checkpointer::prune() {

@@ -16,7 +16,8 @@ namespace troupe {
 
 class Checkpointer {
  public:
-  Checkpointer(const Context& context, const Config& config, std::string run_folder, std::vector<Provenance> provenance);
+  Checkpointer(const Context& context, const Config& config, std::string run_folder,
+               std::vector<Provenance> provenance);
 
   void on(const Restore& restore, const Address& from);
   void on(const SnapshotBegin& begin, const Address& from);
@@ -36,11 +37,11 @@ class Checkpointer {
   std::string run_folder_;
   std::vector<Provenance> provenance_;
   SafetensorsPlan model_, optimizer_;
-  std::int64_t expected_ = 0, received_ = 0;   // elements
+  std::int64_t expected_ = 0, received_ = 0;  // elements
   std::uint32_t attempt_ = 0;
-  std::int64_t version_ = -1, best_ = -1;      // version_ -1: idle
+  std::int64_t version_ = -1, best_ = -1;  // version_ -1: idle
   std::string state_, problem_;
-  std::map<std::uint64_t, Address> owed_;      // credits to return when the disk has the part
+  std::map<std::uint64_t, Address> owed_;  // credits to return when the disk has the part
   std::uint64_t next_token_ = 1;
 };
 

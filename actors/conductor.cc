@@ -29,9 +29,13 @@ std::string read_text(const std::string& path) {
 Conductor::Conductor(const Context& context, const Config& config, RunMode mode)
     : context_(context), config_(config), mode_(mode), owners_(owners(config)) {}
 
-void Conductor::report(const std::string& kind, const std::string& json) { context_.post(kSupervisor, Report{kind, json}); }
+void Conductor::report(const std::string& kind, const std::string& json) {
+  context_.post(kSupervisor, Report{kind, json});
+}
 
-void Conductor::problem(const std::string& sentence) { report("problem", nlohmann::json{{"kind", "problem"}, {"sentence", sentence}}.dump()); }
+void Conductor::problem(const std::string& sentence) {
+  report("problem", nlohmann::json{{"kind", "problem"}, {"sentence", sentence}}.dump());
+}
 
 void Conductor::on(const Restore& restore, const Address&) {
   attempt_ = restore.attempt;
@@ -101,7 +105,11 @@ void Conductor::try_decide() {
   StepOutcome outcome = decide(config_, state_, *plan_, votes_);
   if (!outcome.problem.empty()) return problem(outcome.problem);
   Decision& d = outcome.decision;
-  if (d.verdict == Verdict::stop) return problem(fmt::format("step {}: the loss is not finite or spiked too often (loss {}, gradient norm {}); the policy is to stop; resume from the last checkpoint with a lower learning rate", d.step, outcome.losses.loss, d.gradient_norm));
+  if (d.verdict == Verdict::stop)
+    return problem(
+        fmt::format("step {}: the loss is not finite or spiked too often (loss {}, gradient norm {}); the policy is to "
+                    "stop; resume from the last checkpoint with a lower learning rate",
+                    d.step, outcome.losses.loss, d.gradient_norm));
   d.last = d.last || stopping_;
   d.checkpoint = d.checkpoint || checkpoint_postponed_ || d.last;
   if (d.checkpoint && checkpoint_version_ >= 0) {
@@ -122,7 +130,8 @@ void Conductor::try_decide() {
   last_decided_ = d.last;
   votes_.clear();
   plan_.reset();
-  report("step", step_json(config_, state_, plan, outcome, {seconds, static_cast<double>(context_.now_us() - run_began_us_) * 1e-6}));
+  report("step", step_json(config_, state_, plan, outcome,
+                           {seconds, static_cast<double>(context_.now_us() - run_began_us_) * 1e-6}));
   next();
 }
 
@@ -134,7 +143,8 @@ bool Conductor::evaluation_due() const {
 void Conductor::next() {
   if (evaluation_due() && !stopped_early_) return start_evaluation();
   if (!last_decided_) return start_step();
-  const bool answers = config_.data.kind == "arithmetic" && config_.evaluate.exact_match_problems > 0 && state_.version >= config_.train.steps;
+  const bool answers = config_.data.kind == "arithmetic" && config_.evaluate.exact_match_problems > 0 &&
+                       state_.version >= config_.train.steps;
   if (answers && !answered_) {
     answered_ = true;
     return context_.post(kRollout, StartEvaluation{0, state_.version, attempt_});
@@ -157,14 +167,17 @@ void Conductor::on(const EvaluationLoss& loss, const Address&) {
 }
 
 void Conductor::finish_evaluation() {
-  if (!evaluation_plan_ || evaluation_answers_ < static_cast<std::int64_t>(evaluation_plan_->microbatches) * config_.layout.stages) return;
+  if (!evaluation_plan_ ||
+      evaluation_answers_ < static_cast<std::int64_t>(evaluation_plan_->microbatches) * config_.layout.stages)
+    return;
   evaluation_plan_.reset();
   EvaluationTotals totals;
   for (const auto& [m, sum] : evaluation_losses_) totals.loss_sum += sum;
   totals.targets = evaluation_targets_;
   for (const auto& [layer, counts] : evaluation_counts_) totals.counts.push_back({layer, counts});
   const double loss = totals.targets > 0 ? totals.loss_sum / static_cast<double>(totals.targets) : 0;
-  report("evaluation", evaluation_json(config_, state_.version, totals, static_cast<double>(context_.now_us() - evaluation_began_us_) * 1e-6));
+  report("evaluation", evaluation_json(config_, state_.version, totals,
+                                       static_cast<double>(context_.now_us() - evaluation_began_us_) * 1e-6));
   if (mode_ == RunMode::evaluate) {
     answered_ = true;
     last_decided_ = true;
@@ -182,7 +195,10 @@ void Conductor::on(const CheckpointDone& done, const Address&) {
   if (done.version != checkpoint_version_) return;
   checkpoint_version_ = -1;
   if (done.problem.empty()) checkpointed_.insert(done.version);
-  report("checkpoint", nlohmann::json{{"kind", "checkpoint"}, {"version", done.version}, {"path", done.path}, {"problem", done.problem}}.dump());
+  report(
+      "checkpoint",
+      nlohmann::json{{"kind", "checkpoint"}, {"version", done.version}, {"path", done.path}, {"problem", done.problem}}
+          .dump());
   try_decide();
   finish_if_done();
 }
@@ -206,7 +222,10 @@ void Conductor::on(const Stop&, const Address&) {
 void Conductor::finish_if_done() {
   if (finished_ || !last_decided_ || !answered_ || checkpoint_version_ >= 0) return;
   finished_ = true;
-  report("finished", nlohmann::json{{"kind", "finished"}, {"version", state_.version}, {"tokens", state_.tokens}, {"seconds", state_.seconds}}.dump());
+  report("finished",
+         nlohmann::json{
+             {"kind", "finished"}, {"version", state_.version}, {"tokens", state_.tokens}, {"seconds", state_.seconds}}
+             .dump());
 }
 
 }  // namespace troupe

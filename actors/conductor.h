@@ -57,7 +57,7 @@ class Conductor {
   std::int64_t step_began_us_ = 0, run_began_us_ = 0, evaluation_began_us_ = 0;
   // Evaluation under way.
   std::optional<StepPlan> evaluation_plan_;
-  std::map<std::int32_t, double> evaluation_losses_;       // by microbatch: summed in order
+  std::map<std::int32_t, double> evaluation_losses_;  // by microbatch: summed in order
   std::map<std::int32_t, std::vector<std::int64_t>> evaluation_counts_;
   std::int64_t evaluation_targets_ = 0, evaluation_answers_ = 0;
   std::int64_t evaluated_version_ = -1;

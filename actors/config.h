@@ -11,92 +11,92 @@
 
 namespace troupe {
 
-struct TrainConfig {                       // [train]
-  std::int64_t steps = 1000;               // 1..
+struct TrainConfig {          // [train]
+  std::int64_t steps = 1000;  // 1..
   std::uint64_t seed = 1;
-  int batch_sequences = 16;                // sequences in the global batch
-  int sequence_length = 128;               // tokens
-  int microbatches = 4;                    // must divide batch_sequences
-  int gradient_lanes = 1;                  // power of two dividing microbatches; part of the numbers
-  std::string dtype = "float32";           // float32, bfloat16
-  bool recompute = false;                  // recompute a layer's activations in its backward
+  int batch_sequences = 16;       // sequences in the global batch
+  int sequence_length = 128;      // tokens
+  int microbatches = 4;           // must divide batch_sequences
+  int gradient_lanes = 1;         // power of two dividing microbatches; part of the numbers
+  std::string dtype = "float32";  // float32, bfloat16
+  bool recompute = false;         // recompute a layer's activations in its backward
   std::string optimizer = "adamw";
   double learning_rate = 3e-3;
-  std::string schedule = "cosine";         // cosine, wsd, constant
+  std::string schedule = "cosine";  // cosine, wsd, constant
   int warmup_steps = 0;
-  double minimum_ratio = 0.1;              // final learning rate / peak
-  double decay_fraction = 0.2;             // wsd: last part of the steps that decays
+  double minimum_ratio = 0.1;   // final learning rate / peak
+  double decay_fraction = 0.2;  // wsd: last part of the steps that decays
   double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8, weight_decay = 0.1;
-  double clip_norm = 1.0;                  // 0: no clipping
-  double bias_update_rate = 1e-3;          // gamma of the router bias; 0: frozen
+  double clip_norm = 1.0;          // 0: no clipping
+  double bias_update_rate = 1e-3;  // gamma of the router bias; 0: frozen
   double mtp_loss_weight = 0.3;
-  std::string non_finite = "skip";         // skip, stop
-  double spike_factor = 0;                 // loss above this many times its running mean is a spike; 0: off
-  std::string spike = "skip";              // skip, stop
-  int skips_max = 10;                      // in a row; then stop
-  std::string initialization = "scaled";   // scaled, normal
+  std::string non_finite = "skip";        // skip, stop
+  double spike_factor = 0;                // loss above this many times its running mean is a spike; 0: off
+  std::string spike = "skip";             // skip, stop
+  int skips_max = 10;                     // in a row; then stop
+  std::string initialization = "scaled";  // scaled, normal
   double initializer_range = 0.006;
-  std::string start_from;                  // Hugging Face directory or a run's checkpoint; empty: from the seed
+  std::string start_from;  // Hugging Face directory or a run's checkpoint; empty: from the seed
 };
 
-struct DataConfig {                        // [data]
-  std::string kind = "text";               // text, jsonl, arithmetic
-  std::vector<std::string> files;          // text or jsonl, by suffix when mixed
-  std::vector<double> weights;             // mixing weights, one a file; empty: by size
-  double held_out = 0.1;                   // last part of every file
-  std::string text_key = "text";           // of JSONL objects
-  bool mask_documents = false;             // attention and targets stay within a document; positions restart
-  std::string licence;                     // told to the manifest
-  int arithmetic_digits = 3;               // operands have 1..this many digits
-  std::string arithmetic_operations = "+"; // any of + - *
+struct DataConfig {                         // [data]
+  std::string kind = "text";                // text, jsonl, arithmetic
+  std::vector<std::string> files;           // text or jsonl, by suffix when mixed
+  std::vector<double> weights;              // mixing weights, one a file; empty: by size
+  double held_out = 0.1;                    // last part of every file
+  std::string text_key = "text";            // of JSONL objects
+  bool mask_documents = false;              // attention and targets stay within a document; positions restart
+  std::string licence;                      // told to the manifest
+  int arithmetic_digits = 3;                // operands have 1..this many digits
+  std::string arithmetic_operations = "+";  // any of + - *
 };
 
-struct EvaluateConfig {                    // [evaluate]
-  int every_steps = 0;                     // 0: only at the end
-  std::int64_t tokens_max = 0;             // held-out tokens a time during training; 0: all
-  int exact_match_problems = 512;          // arithmetic: greedy answers at the end; 0: none
+struct EvaluateConfig {            // [evaluate]
+  int every_steps = 0;             // 0: only at the end
+  std::int64_t tokens_max = 0;     // held-out tokens a time during training; 0: all
+  int exact_match_problems = 512;  // arithmetic: greedy answers at the end; 0: none
 };
 
-struct CheckpointConfig {                  // [checkpoint]
-  int every_steps = 0;                     // 0: only at the end
+struct CheckpointConfig {  // [checkpoint]
+  int every_steps = 0;     // 0: only at the end
   int keep_last = 2;
   bool keep_best = true;
 };
 
-struct LayoutConfig {                      // [layout]
+struct LayoutConfig {  // [layout]
   int nodes = 1, replicas = 1, stages = 1, expert_shards = 1;
-  int slots = 0;                           // microbatches in flight per stage; 0: stages + 3, at most microbatches
-  int chunk_rows_max = 1024;               // rows in one expert chunk
-  int chunk_credits = 2;                   // chunks in flight per (stage, shard, layer, direction)
-  double stash_factor = 1.5;               // expert stash: times the mean rows of the slots in flight; 0: none
-  std::string transport = "auto";          // auto, shm, tcp
+  int slots = 0;                   // microbatches in flight per stage; 0: stages + 3, at most microbatches
+  int chunk_rows_max = 1024;       // rows in one expert chunk
+  int chunk_credits = 2;           // chunks in flight per (stage, shard, layer, direction)
+  double stash_factor = 1.5;       // expert stash: times the mean rows of the slots in flight; 0: none
+  std::string transport = "auto";  // auto, shm, tcp
   std::string interface;
 };
 
-struct DeviceConfig {                      // [device]
-  int threads = 0;                         // compute threads of a node; 0: cores / nodes, at least 1
-  std::string hardware = "cpu";            // file in configs/hardware (or a path): peak rates, price
+struct DeviceConfig {            // [device]
+  int threads = 0;               // compute threads of a node; 0: cores / nodes, at least 1
+  std::string hardware = "cpu";  // file in configs/hardware (or a path): peak rates, price
 };
 
-struct HardwareConfig {                    // configs/hardware/NAME.toml
+struct HardwareConfig {  // configs/hardware/NAME.toml
   std::string name = "cpu", source;
   double float32_gflops = 112, bfloat16_gflops = 112;  // per compute thread
   double memory_gbytes_per_second = 20;
-  double dollars_per_hour = 0.1;           // of one node with all its threads
+  double dollars_per_hour = 0.1;  // of one node with all its threads
 };
 
-struct LimitsConfig {                      // [limits]
+struct LimitsConfig {  // [limits]
   int heartbeat_ms = 500, silence_ms = 20000, start_seconds = 60;
 };
 
-struct GenerateConfig {                    // [generate]
-  int sequences_max = 64;                  // decoded together
-  int length_max = 0;                      // prompt + answer; 0: train.sequence_length
+struct GenerateConfig {    // [generate]
+  int sequences_max = 64;  // decoded together
+  int length_max = 0;      // prompt + answer; 0: train.sequence_length
 };
 
 struct Config {
-  std::string name = "run";                // the run's folder is runs/NAME unless told
-  ModelConfig model;                       // [model]
+  std::string name = "run";  // the run's folder is runs/NAME unless told
+  ModelConfig model;         // [model]
   TrainConfig train;
   DataConfig data;
   EvaluateConfig evaluate;
@@ -105,7 +105,7 @@ struct Config {
   DeviceConfig device;
   LimitsConfig limits;
   GenerateConfig generate;
-  HardwareConfig hardware;                 // read from device.hardware
+  HardwareConfig hardware;  // read from device.hardware
 
   int microbatch_sequences() const { return train.batch_sequences / train.microbatches; }
   int microbatch_rows() const { return microbatch_sequences() * train.sequence_length; }

@@ -12,7 +12,11 @@
 
 namespace troupe {
 
-struct DiskOutcome { std::uint32_t actor = 0; std::uint64_t token = 0; std::string problem; };  // problem empty: done
+struct DiskOutcome {
+  std::uint32_t actor = 0;
+  std::uint64_t token = 0;
+  std::string problem;
+};  // problem empty: done
 
 class Disk {
  public:

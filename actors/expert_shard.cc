@@ -13,7 +13,8 @@ constexpr Address kConductor{Role::conductor, 0};
 constexpr Address kCheckpointer{Role::checkpointer, 0};
 
 std::uint64_t pack(int phase, std::uint32_t attempt, std::int64_t number) {
-  return static_cast<std::uint64_t>(phase) | (static_cast<std::uint64_t>(attempt) & 0xFF) << 8 | static_cast<std::uint64_t>(number) << 16;
+  return static_cast<std::uint64_t>(phase) | (static_cast<std::uint64_t>(attempt) & 0xFF) << 8 |
+         static_cast<std::uint64_t>(number) << 16;
 }
 
 }  // namespace
@@ -22,13 +23,15 @@ std::uint64_t pack(int phase, std::uint32_t attempt, std::int64_t number) {
 ShardPool shard_pool(const Config& config, const StageShape& shape) {
   ShardPool pool;
   const auto layers = static_cast<std::int64_t>(moe_layers_of(config, shape).size());
-  const std::int64_t microbatch = static_cast<std::int64_t>(config.microbatch_rows()) * config.model.num_experts_per_tok;
+  const std::int64_t microbatch =
+      static_cast<std::int64_t>(config.microbatch_rows()) * config.model.num_experts_per_tok;
   pool.rows = std::min<std::int64_t>(config.layout.chunk_rows_max, microbatch);
   const std::int64_t chunks = (microbatch + pool.rows - 1) / pool.rows;
   const std::int64_t in_flight = static_cast<std::int64_t>(config.layout.replicas) * config.slots();
   const std::int64_t channels = layers * config.layout.replicas * 2 * config.layout.chunk_credits;
   pool.in_flight = static_cast<int>(std::min(channels, in_flight * chunks * (1 + layers)));
-  const double mean_chunks = std::max(1.0, static_cast<double>(microbatch) / config.layout.expert_shards / static_cast<double>(pool.rows));
+  const double mean_chunks =
+      std::max(1.0, static_cast<double>(microbatch) / config.layout.expert_shards / static_cast<double>(pool.rows));
   pool.stash = static_cast<int>(static_cast<double>(in_flight * layers) * mean_chunks * config.layout.stash_factor);
   Carver measure;
   carve_chunk(measure, config.model, pool.rows, activation_type(config));
@@ -37,8 +40,13 @@ ShardPool shard_pool(const Config& config, const StageShape& shape) {
 }
 
 ExpertShard::ExpertShard(const Context& context, const Config& config, int stage, int shard, Capture* capture)
-    : context_(context), config_(config), shape_(stage_shapes(config)[static_cast<std::size_t>(stage)]), shard_(shard), capture_(capture),
-      layers_(moe_layers_of(config, shape_)), owner_(context, config, shard_parameters(config, shape_, shard), 1, 1, 0),
+    : context_(context),
+      config_(config),
+      shape_(stage_shapes(config)[static_cast<std::size_t>(stage)]),
+      shard_(shard),
+      capture_(capture),
+      layers_(moe_layers_of(config, shape_)),
+      owner_(context, config, shard_parameters(config, shape_, shard), 1, 1, 0),
       pool_(shard_pool(config, shape_)) {
   const int count = pool_.in_flight + pool_.stash;
   memory_ = context_.device().allocate(pool_.chunk_bytes * static_cast<std::size_t>(count));
@@ -77,7 +85,8 @@ void ExpertShard::on(const Restore& restore, const Address&) {
   for (int r = 0; r < config_.layout.replicas; ++r)
     for (const int layer : layers_)
       for (const Channel channel : {Channel::dispatch_forward, Channel::dispatch_backward})
-        context_.post(stage_address(config_, r, shape_.stage), Credit{channel, layer, config_.layout.chunk_credits, attempt_});
+        context_.post(stage_address(config_, r, shape_.stage),
+                      Credit{channel, layer, config_.layout.chunk_credits, attempt_});
 }
 
 void ExpertShard::on(const Credit& credit, const Address&) {
@@ -98,13 +107,15 @@ void ExpertShard::free_slot(int slot) {
 }
 
 void ExpertShard::grant(const Address& to, Direction direction, int layer) {
-  context_.post(to, Credit{direction == Direction::forward ? Channel::dispatch_forward : Channel::dispatch_backward, layer, 1, attempt_});
+  context_.post(to, Credit{direction == Direction::forward ? Channel::dispatch_forward : Channel::dispatch_backward,
+                           layer, 1, attempt_});
 }
 
 void ExpertShard::submit(SegmentClass segment_class, const Chunk& chunk, Phase phase, Ops ops) {
   const WorkKey& key = chunk.batch.key;
   const SegmentClass actual = key.kind == WorkKind::train ? segment_class : SegmentClass::evaluate;
-  context_.submit({actual, key.step, key.microbatch, key.layer}, std::move(ops), pack(static_cast<int>(phase), attempt_, chunk.number));
+  context_.submit({actual, key.step, key.microbatch, key.layer}, std::move(ops),
+                  pack(static_cast<int>(phase), attempt_, chunk.number));
 }
 
 void ExpertShard::on(const ExpertBatch& batch, const Address& from) {
@@ -131,7 +142,8 @@ void ExpertShard::begin_forward(Chunk& chunk) {
   chunk.hidden = context_.pool().take(static_cast<std::size_t>(rows * d) * bytes_of(wire));
   const ChunkSlot slot = first_rows(slots_[static_cast<std::size_t>(chunk.slot)], rows);
   Ops ops{Copy{Tensor{batch.hidden.data.get(), rows, d, d, wire}, slot.x}};
-  expert_forward(ops, weights_of(batch.key.layer), batch.counts, slot, Tensor{chunk.hidden.data.get(), rows, d, d, wire});
+  expert_forward(ops, weights_of(batch.key.layer), batch.counts, slot,
+                 Tensor{chunk.hidden.data.get(), rows, d, d, wire});
   submit(SegmentClass::forward, chunk, Phase::forward, std::move(ops));
 }
 
@@ -164,9 +176,10 @@ void ExpertShard::begin_backward(Chunk& chunk) {
   const ChunkSlot slot = first_rows(slots_[static_cast<std::size_t>(chunk.slot)], rows);
   Ops ops;
   if (!chunk.stashed) ops.push_back(Copy{Tensor{batch.inputs.data.get(), rows, d, d, wire}, slot.x});
-  expert_backward(ops, weights_of(batch.key.layer), batch.counts, slot, !chunk.stashed, Tensor{batch.hidden.data.get(), rows, d, d, wire},
-                  Tensor{batch.gates.data.get(), rows, 1, 1, Dtype::f32}, Tensor{chunk.hidden.data.get(), rows, d, d, wire},
-                  Tensor{chunk.dots.data.get(), rows, 1, 1, Dtype::f32});
+  expert_backward(
+      ops, weights_of(batch.key.layer), batch.counts, slot, !chunk.stashed,
+      Tensor{batch.hidden.data.get(), rows, d, d, wire}, Tensor{batch.gates.data.get(), rows, 1, 1, Dtype::f32},
+      Tensor{chunk.hidden.data.get(), rows, d, d, wire}, Tensor{chunk.dots.data.get(), rows, 1, 1, Dtype::f32});
   submit(SegmentClass::backward, chunk, Phase::backward, std::move(ops));
 }
 
@@ -190,7 +203,9 @@ void ExpertShard::run_weights(int layer) {
   turn.running = true;
   Ops ops;
   if (chunk.batch.rows > 0)
-    expert_weight_gradients(ops, chunk.batch.counts, first_rows(slots_[static_cast<std::size_t>(chunk.slot)], chunk.batch.rows), accumulators_.at(layer));
+    expert_weight_gradients(ops, chunk.batch.counts,
+                            first_rows(slots_[static_cast<std::size_t>(chunk.slot)], chunk.batch.rows),
+                            accumulators_.at(layer));
   submit(SegmentClass::weight_gradient, chunk, Phase::weights, std::move(ops));
 }
 
@@ -208,7 +223,8 @@ void ExpertShard::weights_done(Chunk& chunk) {
   free_slot(chunk.slot);
   grant(chunk.from, Direction::backward, layer);
   chunks_.erase(chunk.number);
-  if (turn.microbatch == config_.train.microbatches && ++layers_done_ == static_cast<int>(layers_.size())) return step_done();
+  if (turn.microbatch == config_.train.microbatches && ++layers_done_ == static_cast<int>(layers_.size()))
+    return step_done();
   run_weights(layer);
 }
 
@@ -217,9 +233,12 @@ void ExpertShard::on(const SegmentDone& done, const Address&) {
   if (((done.token >> 8) & 0xFF) != (attempt_ & 0xFF)) return;
   const auto number = static_cast<std::int64_t>(done.token >> 16);
   switch (phase) {
-    case Phase::forward: return forward_done(chunks_.at(number));
-    case Phase::backward: return backward_done(chunks_.at(number));
-    case Phase::weights: return weights_done(chunks_.at(number));
+    case Phase::forward:
+      return forward_done(chunks_.at(number));
+    case Phase::backward:
+      return backward_done(chunks_.at(number));
+    case Phase::weights:
+      return weights_done(chunks_.at(number));
     case Phase::measure:
       if (--group_left_ == 0) vote();
       return;
@@ -238,7 +257,9 @@ void ExpertShard::on(const SegmentDone& done, const Address&) {
 void ExpertShard::run_all(Phase phase, std::vector<Ops> work) {
   CHECK(group_left_ == 0 && !work.empty(), "a group of segments is still running");
   group_left_ = static_cast<int>(work.size());
-  for (Ops& ops : work) context_.submit({SegmentClass::apply, owner_.version(), 0, shape_.stage}, std::move(ops), pack(static_cast<int>(phase), attempt_, 0));
+  for (Ops& ops : work)
+    context_.submit({SegmentClass::apply, owner_.version(), 0, shape_.stage}, std::move(ops),
+                    pack(static_cast<int>(phase), attempt_, 0));
 }
 
 void ExpertShard::step_done() { run_all(Phase::measure, owner_.measure()); }
@@ -249,7 +270,8 @@ void ExpertShard::vote() {
     for (std::size_t i = 0; i < parameters.size(); ++i) {
       const Tensor g = owner_.gradient(i);
       const auto* values = g.row<float>(0);
-      capture_->values["grad." + parameters[i].name] = {{g.rows, g.cols}, std::vector<float>(values, values + g.elements()), {}};
+      capture_->values["grad." + parameters[i].name] = {
+          {g.rows, g.cols}, std::vector<float>(values, values + g.elements()), {}};
     }
   }
   Vote vote;
@@ -276,7 +298,9 @@ void ExpertShard::applied() {
   if (decision.checkpoint) {
     std::vector<Ops> work = owner_.begin_snapshot(attempt_);
     snapshots_left_ = static_cast<int>(work.size());
-    for (Ops& ops : work) context_.submit({SegmentClass::apply, owner_.version(), 0, 0}, std::move(ops), pack(static_cast<int>(Phase::snapshot), attempt_, 0));
+    for (Ops& ops : work)
+      context_.submit({SegmentClass::apply, owner_.version(), 0, 0}, std::move(ops),
+                      pack(static_cast<int>(Phase::snapshot), attempt_, 0));
   }
   std::vector<std::pair<ExpertBatch, Address>> early;
   early.swap(early_);

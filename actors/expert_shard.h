@@ -43,10 +43,10 @@ class ExpertShard {
   struct Chunk {
     ExpertBatch batch;
     Address from;
-    int slot = -1;               // -1: no rows
+    int slot = -1;  // -1: no rows
     bool stashed = false;
-    Payload hidden, dots;        // the answer
-    std::int64_t number = 0;     // for completions
+    Payload hidden, dots;     // the answer
+    std::int64_t number = 0;  // for completions
   };
   using ChunkKey = std::tuple<std::int32_t, std::int32_t, std::int32_t>;  // layer, microbatch, chunk
   struct LayerTurn {
@@ -90,8 +90,8 @@ class ExpertShard {
 
   std::uint32_t attempt_ = kNoAttempt;
   std::int64_t next_number_ = 0;
-  std::map<std::int64_t, Chunk> chunks_;            // under way, by number
-  std::map<ChunkKey, int> stash_;                   // slots kept for the backward
+  std::map<std::int64_t, Chunk> chunks_;  // under way, by number
+  std::map<ChunkKey, int> stash_;         // slots kept for the backward
   std::map<int, LayerTurn> turns_;
   std::vector<std::pair<ExpertBatch, Address>> early_;  // of the next version
   int layers_done_ = 0;

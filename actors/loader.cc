@@ -51,10 +51,12 @@ void Loader::on(const StartEvaluation& start, const Address&) {
 }
 
 void Loader::queue(WorkKind kind, std::int64_t step, int microbatches, const StepCounts& counts) {
-  context_.post(kConductor, StepPlan{kind, step, attempt_, microbatches, counts.target_tokens, counts.mtp_target_tokens, counts.tokens});
+  context_.post(kConductor, StepPlan{kind, step, attempt_, microbatches, counts.target_tokens, counts.mtp_target_tokens,
+                                     counts.tokens});
   for (std::int32_t m = 0; m < microbatches; ++m) {
     WorkKey key{kind, Direction::forward, step, attempt_, m, 0, 0};
-    orders_[static_cast<std::size_t>(m % config_.layout.replicas)].push_back({key, counts.target_tokens, counts.mtp_target_tokens});
+    orders_[static_cast<std::size_t>(m % config_.layout.replicas)].push_back(
+        {key, counts.target_tokens, counts.mtp_target_tokens});
   }
   for (std::size_t r = 0; r < orders_.size(); ++r) drain(r);
 }
@@ -69,11 +71,20 @@ void Loader::drain(std::size_t replica) {
 }
 
 void Loader::send(std::size_t replica, const Order& order) {
-  const Batch batch = order.key.kind == WorkKind::train ? corpus_->train(order.key.step, order.key.microbatch) : corpus_->held_out(order.key.microbatch);
+  const Batch batch = order.key.kind == WorkKind::train ? corpus_->train(order.key.step, order.key.microbatch)
+                                                        : corpus_->held_out(order.key.microbatch);
   PayloadPool& pool = context_.pool();
-  TokenBatch message{order.key, batch.sequences, batch.length, static_cast<std::int32_t>(batch.spans.size() / 4), order.target_tokens, order.mtp_target_tokens,
-                     to_payload(pool, batch.ids), to_payload(pool, batch.targets), to_payload(pool, batch.mtp_targets),
-                     to_payload(pool, batch.positions), to_payload(pool, batch.spans)};
+  TokenBatch message{order.key,
+                     batch.sequences,
+                     batch.length,
+                     static_cast<std::int32_t>(batch.spans.size() / 4),
+                     order.target_tokens,
+                     order.mtp_target_tokens,
+                     to_payload(pool, batch.ids),
+                     to_payload(pool, batch.targets),
+                     to_payload(pool, batch.mtp_targets),
+                     to_payload(pool, batch.positions),
+                     to_payload(pool, batch.spans)};
   const int stages = config_.layout.stages;
   if (stages > 1) context_.post(stage_address(config_, static_cast<int>(replica), stages - 1), message);
   context_.post(stage_address(config_, static_cast<int>(replica), 0), std::move(message));

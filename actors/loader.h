@@ -23,7 +23,10 @@ class Loader {
   void on(const Stop&, const Address&) {}
 
  private:
-  struct Order { WorkKey key; std::int64_t target_tokens, mtp_target_tokens; };
+  struct Order {
+    WorkKey key;
+    std::int64_t target_tokens, mtp_target_tokens;
+  };
   void queue(WorkKind kind, std::int64_t step, int microbatches, const StepCounts& counts);
   void drain(std::size_t replica);
   void send(std::size_t replica, const Order& order);
@@ -33,8 +36,8 @@ class Loader {
   std::shared_ptr<const Corpus> corpus_;
   std::uint32_t attempt_ = kNoAttempt;
   std::vector<std::pair<Credit, Address>> early_credits_;
-  std::vector<int> credits_;                 // per replica
-  std::vector<std::deque<Order>> orders_;    // per replica, in increasing microbatch
+  std::vector<int> credits_;               // per replica
+  std::vector<std::deque<Order>> orders_;  // per replica, in increasing microbatch
 };
 
 }  // namespace troupe

@@ -30,7 +30,9 @@ double choice_entropy(const ExpertCounts& c) {
   return sum;
 }
 
-double threads_of(const Config& config) { return static_cast<double>(std::max(1, config.device.threads)) * config.layout.nodes; }
+double threads_of(const Config& config) {
+  return static_cast<double>(std::max(1, config.device.threads)) * config.layout.nodes;
+}
 
 }  // namespace
 
@@ -43,10 +45,13 @@ double load_ratio(const ExpertCounts& c) {
   return total > 0 ? static_cast<double>(most) * static_cast<double>(c.counts.size()) / static_cast<double>(total) : 0;
 }
 
-std::string step_json(const Config& config, const TrainingState& state, const StepPlan& plan, const StepOutcome& outcome, const StepTiming& timing) {
+std::string step_json(const Config& config, const TrainingState& state, const StepPlan& plan,
+                      const StepOutcome& outcome, const StepTiming& timing) {
   const double tokens_per_second = timing.seconds > 0 ? static_cast<double>(plan.tokens) / timing.seconds : 0;
   const double flops = training_flops_per_token(config.model, config.train.sequence_length);
-  const double peak = (config.train.dtype == "bfloat16" ? config.hardware.bfloat16_gflops : config.hardware.float32_gflops) * 1e9 * threads_of(config);
+  const double peak =
+      (config.train.dtype == "bfloat16" ? config.hardware.bfloat16_gflops : config.hardware.float32_gflops) * 1e9 *
+      threads_of(config);
   json load = json::array(), entropy = json::array();
   double worst = 0;
   for (const ExpertCounts& c : outcome.counts) {
@@ -54,18 +59,36 @@ std::string step_json(const Config& config, const TrainingState& state, const St
     entropy.push_back(choice_entropy(c));
     worst = std::max(worst, load_ratio(c));
   }
-  const char* verdict = outcome.decision.verdict == Verdict::commit ? "commit" : outcome.decision.verdict == Verdict::skip ? "skip" : "stop";
-  return json{{"kind", "step"}, {"step", plan.step}, {"steps", config.train.steps}, {"loss", outcome.losses.loss}, {"total_loss", outcome.losses.total_loss},
-              {"mtp_loss", outcome.losses.mtp_loss}, {"balance_loss", outcome.losses.balance_loss}, {"gradient_norm", outcome.decision.gradient_norm},
-              {"clip_scale", outcome.decision.clip_scale}, {"learning_rate", outcome.decision.learning_rate}, {"verdict", verdict},
-              {"tokens", state.tokens}, {"step_seconds", timing.seconds}, {"seconds", timing.run_seconds}, {"tokens_per_second", tokens_per_second},
-              {"mfu", tokens_per_second * flops / peak}, {"load_max_over_mean", load}, {"worst_load", worst}, {"router_entropy", entropy},
-              {"memory_mib", peak_memory_mib()}, {"cost_dollars", timing.run_seconds / 3600 * config.hardware.dollars_per_hour * config.layout.nodes},
+  const char* verdict = outcome.decision.verdict == Verdict::commit ? "commit"
+                        : outcome.decision.verdict == Verdict::skip ? "skip"
+                                                                    : "stop";
+  return json{{"kind", "step"},
+              {"step", plan.step},
+              {"steps", config.train.steps},
+              {"loss", outcome.losses.loss},
+              {"total_loss", outcome.losses.total_loss},
+              {"mtp_loss", outcome.losses.mtp_loss},
+              {"balance_loss", outcome.losses.balance_loss},
+              {"gradient_norm", outcome.decision.gradient_norm},
+              {"clip_scale", outcome.decision.clip_scale},
+              {"learning_rate", outcome.decision.learning_rate},
+              {"verdict", verdict},
+              {"tokens", state.tokens},
+              {"step_seconds", timing.seconds},
+              {"seconds", timing.run_seconds},
+              {"tokens_per_second", tokens_per_second},
+              {"mfu", tokens_per_second * flops / peak},
+              {"load_max_over_mean", load},
+              {"worst_load", worst},
+              {"router_entropy", entropy},
+              {"memory_mib", peak_memory_mib()},
+              {"cost_dollars", timing.run_seconds / 3600 * config.hardware.dollars_per_hour * config.layout.nodes},
               {"attempt", outcome.decision.attempt}}
       .dump();
 }
 
-std::string evaluation_json(const Config& config, std::int64_t version, const EvaluationTotals& totals, double seconds) {
+std::string evaluation_json(const Config& config, std::int64_t version, const EvaluationTotals& totals,
+                            double seconds) {
   json load = json::array();
   double worst = 0;
   for (const ExpertCounts& c : totals.counts) {
@@ -74,15 +97,23 @@ std::string evaluation_json(const Config& config, std::int64_t version, const Ev
   }
   (void)config;
   const double loss = totals.targets > 0 ? totals.loss_sum / static_cast<double>(totals.targets) : 0;
-  return json{{"kind", "evaluation"}, {"version", version}, {"loss", loss}, {"bits_per_token", loss / std::log(2.0)}, {"tokens", totals.targets},
-              {"load_max_over_mean", load}, {"worst_load", worst}, {"seconds", seconds}}
+  return json{{"kind", "evaluation"},
+              {"version", version},
+              {"loss", loss},
+              {"bits_per_token", loss / std::log(2.0)},
+              {"tokens", totals.targets},
+              {"load_max_over_mean", load},
+              {"worst_load", worst},
+              {"seconds", seconds}}
       .dump();
 }
 
 std::string exact_match_json(const std::vector<WrittenAnswer>& answers) {
   std::size_t right = 0;
   json shown = json::array();
-  const auto show = [&](const WrittenAnswer& a) { shown.push_back({{"prompt", a.prompt}, {"written", a.text}, {"answer", a.answer}, {"right", a.right}}); };
+  const auto show = [&](const WrittenAnswer& a) {
+    shown.push_back({{"prompt", a.prompt}, {"written", a.text}, {"answer", a.answer}, {"right", a.right}});
+  };
   for (const WrittenAnswer& a : answers) right += a.right ? 1 : 0;
   int wrong = 0;
   for (const WrittenAnswer& a : answers)
@@ -91,12 +122,16 @@ std::string exact_match_json(const std::vector<WrittenAnswer>& answers) {
     if (answers[i].right) show(answers[i]);
   const double share = answers.empty() ? 0 : static_cast<double>(right) / static_cast<double>(answers.size());
   // A model in training may write any byte: what isn't UTF-8 is shown as a replacement character.
-  return json{{"kind", "exact_match"}, {"problems", answers.size()}, {"right", right}, {"share", share}, {"answers", shown}}.dump(-1, ' ', false, json::error_handler_t::replace);
+  return json{
+      {"kind", "exact_match"}, {"problems", answers.size()}, {"right", right}, {"share", share}, {"answers", shown}}
+      .dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
 std::string state_json(const TrainingState& s) {
-  return json{{"version", s.version}, {"updates", s.updates}, {"tokens", s.tokens}, {"skips_in_row", s.skips_in_row}, {"loss_mean", s.loss_mean},
-              {"best_evaluation", s.best_evaluation}, {"seconds", s.seconds}}
+  return json{{"version", s.version},     {"updates", s.updates},
+              {"tokens", s.tokens},       {"skips_in_row", s.skips_in_row},
+              {"loss_mean", s.loss_mean}, {"best_evaluation", s.best_evaluation},
+              {"seconds", s.seconds}}
       .dump(1);
 }
 

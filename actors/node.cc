@@ -26,7 +26,8 @@ Disk& Context::disk() const { return *node_->parts().disk; }
 PayloadPool& Context::pool() const { return *node_->parts().pool; }
 std::int64_t Context::now_us() const { return node_->now_us(); }
 
-Node::Node(std::uint32_t id, std::uint32_t incarnation, NodeParts parts) : id_(id), incarnation_(incarnation), parts_(parts) {
+Node::Node(std::uint32_t id, std::uint32_t incarnation, NodeParts parts)
+    : id_(id), incarnation_(incarnation), parts_(parts) {
   epoll_fd_ = epoll_create1(EPOLL_CLOEXEC);
   CHECK(epoll_fd_ >= 0, "epoll_create1 failed");
   const auto nothing = [] {};
@@ -105,14 +106,17 @@ bool Node::turn() {
   if (parts_.transport != nullptr) busy |= parts_.transport->poll([&](Frame frame) { receive(std::move(frame)); });
   completions_.clear();
   parts_.device->take_completions(completions_);
-  for (const Completion& c : completions_) company_.deliver(c.actor, Envelope{kNobody, addresses_[c.actor], SegmentDone{c.token}});
+  for (const Completion& c : completions_)
+    company_.deliver(c.actor, Envelope{kNobody, addresses_[c.actor], SegmentDone{c.token}});
   outcomes_.clear();
   if (parts_.disk != nullptr) parts_.disk->take_outcomes(outcomes_);
-  for (DiskOutcome& o : outcomes_) company_.deliver(o.actor, Envelope{kNobody, addresses_[o.actor], DiskDone{o.token, o.problem}});
+  for (DiskOutcome& o : outcomes_)
+    company_.deliver(o.actor, Envelope{kNobody, addresses_[o.actor], DiskDone{o.token, o.problem}});
   busy |= !completions_.empty() || !outcomes_.empty();
   if (now_us_ - last_tick_us_ > kTickUs) {
     last_tick_us_ = now_us_;
-    for (auto& [peer, link] : links_) link.tick(now_us_, [&, to = peer](Frame frame) { parts_.transport->send(to, std::move(frame)); });
+    for (auto& [peer, link] : links_)
+      link.tick(now_us_, [&, to = peer](Frame frame) { parts_.transport->send(to, std::move(frame)); });
   }
   busy |= company_.run(kMessagesATurn);
   return busy;

@@ -1,5 +1,6 @@
-// Node: one process's loop thread. It carries messages between actors, here and elsewhere, and wakes for whatever comes:
-// transport, finished segments, disk, control socket, ticks. Everything that an actor may do, it does through Context.
+// Node: one process's loop thread. It carries messages between actors, here and elsewhere, and wakes for whatever
+// comes: transport, finished segments, disk, control socket, ticks. Everything that an actor may do, it does through
+// Context.
 #pragma once
 
 #include <chrono>

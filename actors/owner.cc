@@ -12,8 +12,8 @@ namespace troupe {
 
 namespace {
 
-constexpr std::int64_t kPieceElements = 64 * 1024;        // grain of elementwise segments
-constexpr std::int64_t kSnapshotElements = 1024 * 1024;   // of one SnapshotPart
+constexpr std::int64_t kPieceElements = 64 * 1024;       // grain of elementwise segments
+constexpr std::int64_t kSnapshotElements = 1024 * 1024;  // of one SnapshotPart
 
 Dtype copy_type(const Config& config) { return config.train.dtype == "bfloat16" ? Dtype::bf16 : Dtype::f32; }
 
@@ -26,8 +26,13 @@ Tensor flat(float* data, std::int64_t begin, std::int64_t count) { return {data 
 
 }  // namespace
 
-Owner::Owner(const Context& context, const Config& config, std::vector<Parameter> parameters, int lanes, int replicas, std::int64_t extra_elements)
-    : context_(context), config_(config), block_(std::move(parameters)), lanes_(lanes), accumulated_(block_.elements() + extra_elements) {
+Owner::Owner(const Context& context, const Config& config, std::vector<Parameter> parameters, int lanes, int replicas,
+             std::int64_t extra_elements)
+    : context_(context),
+      config_(config),
+      block_(std::move(parameters)),
+      lanes_(lanes),
+      accumulated_(block_.elements() + extra_elements) {
   const OwnerMemory bytes = memory(config, block_, lanes, replicas, extra_elements);
   Device& device = context_.device();
   masters_ = device.allocate(bytes.weights);
@@ -38,13 +43,15 @@ Owner::Owner(const Context& context, const Config& config, std::vector<Parameter
   squares_ = device.allocate(block_.parameters().size() * sizeof(double));
 }
 
-OwnerMemory Owner::memory(const Config& config, const ParameterBlock& block, int lanes, int replicas, std::int64_t extra_elements) {
+OwnerMemory Owner::memory(const Config& config, const ParameterBlock& block, int lanes, int replicas,
+                          std::int64_t extra_elements) {
   const auto n = static_cast<std::size_t>(block.elements());
   OwnerMemory bytes;
   bytes.weights = n * 4;
   bytes.moments = n * 8;
   bytes.copies = copy_type(config) == Dtype::bf16 ? n * 2 : 0;
-  bytes.gradients = (n + static_cast<std::size_t>(extra_elements)) * 4 * static_cast<std::size_t>(lanes + sum_arenas(replicas));
+  bytes.gradients =
+      (n + static_cast<std::size_t>(extra_elements)) * 4 * static_cast<std::size_t>(lanes + sum_arenas(replicas));
   return bytes;
 }
 
@@ -65,9 +72,7 @@ Tensor Owner::extra(int lane, std::int64_t begin, std::int64_t rows, std::int64_
 Tensor Owner::lane(int lane) const { return flat(floats(gradients_) + lane * accumulated_, 0, accumulated_); }
 Tensor Owner::gradient(std::size_t index) const { return block_.at(gradients_.data, Dtype::f32, index); }
 
-void Owner::clear_accumulators() {
-  std::fill_n(floats(gradients_), accumulated_ * lanes_, 0.0F);
-}
+void Owner::clear_accumulators() { std::fill_n(floats(gradients_), accumulated_ * lanes_, 0.0F); }
 
 void Owner::restore(const Restore& restore) {
   clear_accumulators();
@@ -89,13 +94,15 @@ void load_parameter(const Config& config, const Parameter& p, const Restore& res
   }
   const SafetensorsReader weights(restore.path);
   if (!weights.has(p.name)) {
-    if (p.kind != ParameterKind::router_bias) throw Error("{}: tensor {} is missing; is it a checkpoint of this model?", restore.path, p.name);
+    if (p.kind != ParameterKind::router_bias)
+      throw Error("{}: tensor {} is missing; is it a checkpoint of this model?", restore.path, p.name);
     std::fill_n(out, p.elements(), 0.0F);
     return;
   }
   const std::int64_t found = weights.entries().at(p.name).elements();
   if (found != p.elements())
-    throw Error("{}: tensor {} has {} elements, the configuration says {} ({} x {})", restore.path, p.name, found, p.elements(), p.rows, p.cols);
+    throw Error("{}: tensor {} has {} elements, the configuration says {} ({} x {})", restore.path, p.name, found,
+                p.elements(), p.rows, p.cols);
   weights.read_f32(p.name, 0, p.elements(), out);
 }
 
@@ -220,7 +227,8 @@ std::vector<Ops> Owner::apply(const Decision& decision) const {
       step.m = flat(floats(m_), at, count);
       step.v = flat(floats(v_), at, count);
       step.copy = {};
-      if (copies_.data != nullptr) step.copy = {static_cast<std::uint16_t*>(copies_.data) + at, 1, count, count, Dtype::bf16};
+      if (copies_.data != nullptr)
+        step.copy = {static_cast<std::uint16_t*>(copies_.data) + at, 1, count, count, Dtype::bf16};
       if (decision.verdict == Verdict::commit) work.back().push_back(step);
       clear(work.back(), at, count);
     }
@@ -264,8 +272,10 @@ std::vector<Ops> Owner::begin_snapshot(std::uint32_t attempt) {
     for (int kind = 0; kind < (p.kind == ParameterKind::router_bias ? 1 : 3); ++kind) {
       for (std::int64_t begin = 0; begin < p.elements(); begin += kSnapshotElements) {
         const std::int64_t count = std::min(kSnapshotElements, p.elements() - begin);
-        SnapshotPart part{version_, attempt, p.name, kind, begin, context_.pool().take(static_cast<std::size_t>(count) * 4)};
-        work.push_back({Copy{flat(arenas[static_cast<std::size_t>(kind)] + block_.offset(i), begin, count), flat(part.values.as<float>(), 0, count)}});
+        SnapshotPart part{version_, attempt, p.name,
+                          kind,     begin,   context_.pool().take(static_cast<std::size_t>(count) * 4)};
+        work.push_back({Copy{flat(arenas[static_cast<std::size_t>(kind)] + block_.offset(i), begin, count),
+                             flat(part.values.as<float>(), 0, count)}});
         parts_.push_back(std::move(part));
       }
     }

@@ -29,7 +29,8 @@ class Owner {
   // tensors), reduced with it.
   Owner(const Context& context, const Config& config, std::vector<Parameter> parameters, int lanes, int replicas,
         std::int64_t extra_elements);
-  static OwnerMemory memory(const Config& config, const ParameterBlock& block, int lanes, int replicas, std::int64_t extra_elements);
+  static OwnerMemory memory(const Config& config, const ParameterBlock& block, int lanes, int replicas,
+                            std::int64_t extra_elements);
 
   const ParameterBlock& block() const { return block_; }
   // Views of consecutive tensors: what products read; masters; one lane's accumulators.

@@ -47,12 +47,14 @@ void Rollout::on(const StartEvaluation& start, const Address&) {
   version_ = start.version;
   if (request_.prompts.empty()) {
     for (int i = 0; i < config_.evaluate.exact_match_problems; ++i)
-      request_.prompts.push_back(bytes_as_tokens(make_problem(config_.data, config_.train.seed, static_cast<std::uint64_t>(i), true).prompt));
+      request_.prompts.push_back(
+          bytes_as_tokens(make_problem(config_.data, config_.train.seed, static_cast<std::uint64_t>(i), true).prompt));
     request_.stop_token = '\n';
     request_.tokens_max = config_.generate_length();
   }
   const std::size_t n = request_.prompts.size();
-  *sink_ = GenerationResult{std::vector<std::vector<std::int32_t>>(n), std::vector<std::vector<float>>(n), std::vector<std::vector<float>>(n), false};
+  *sink_ = GenerationResult{std::vector<std::vector<std::int32_t>>(n), std::vector<std::vector<float>>(n),
+                            std::vector<std::vector<float>>(n), false};
   next_prompt_ = 0;
   begin_group();
 }
@@ -62,7 +64,8 @@ void Rollout::begin_group() {
   group_.clear();
   while (next_prompt_ < request_.prompts.size() && static_cast<int>(group_.size()) < config_.generate.sequences_max) {
     Sequence s{next_prompt_, static_cast<int>(group_.size()), 0, request_.prompts[next_prompt_], false};
-    CHECK(!s.next.empty() && static_cast<int>(s.next.size()) < config_.generate_length(), "prompt {} has {} tokens of {}", next_prompt_, s.next.size(), config_.generate_length());
+    CHECK(!s.next.empty() && static_cast<int>(s.next.size()) < config_.generate_length(),
+          "prompt {} has {} tokens of {}", next_prompt_, s.next.size(), config_.generate_length());
     group_.push_back(std::move(s));
     ++next_prompt_;
   }
@@ -133,7 +136,8 @@ bool Rollout::append(Sequence& s, std::int32_t token) {
   auto& written = sink_->tokens[s.prompt];
   written.push_back(token);
   s.next = {token};
-  return token != request_.stop_token && static_cast<int>(written.size()) < request_.tokens_max && s.cached + 1 < config_.generate_length();
+  return token != request_.stop_token && static_cast<int>(written.size()) < request_.tokens_max &&
+         s.cached + 1 < config_.generate_length();
 }
 
 void Rollout::finish() {

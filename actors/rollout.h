@@ -1,5 +1,5 @@
-// Rollout: writes tokens. Forward batches with a key-value cache through the same stages, shards and kernels that train,
-// so the log-probability that sampled a token is the one that training would compute.
+// Rollout: writes tokens. Forward batches with a key-value cache through the same stages, shards and kernels that
+// train, so the log-probability that sampled a token is the one that training would compute.
 #pragma once
 
 #include <cstdint>
@@ -21,9 +21,9 @@ struct GenerationRequest {
 };
 
 struct GenerationResult {
-  std::vector<std::vector<std::int32_t>> tokens;     // per prompt
+  std::vector<std::vector<std::int32_t>> tokens;  // per prompt
   std::vector<std::vector<float>> logprobs;
-  std::vector<std::vector<float>> logits;            // per prompt, tokens x vocabulary; when wanted
+  std::vector<std::vector<float>> logits;  // per prompt, tokens x vocabulary; when wanted
   bool done = false;
 };
 
@@ -40,7 +40,13 @@ class Rollout {
   void on(const Stop&, const Address&) {}
 
  private:
-  struct Sequence { std::size_t prompt; int cache_slot; std::int32_t cached = 0; std::vector<std::int32_t> next; bool done = false; };
+  struct Sequence {
+    std::size_t prompt;
+    int cache_slot;
+    std::int32_t cached = 0;
+    std::vector<std::int32_t> next;
+    bool done = false;
+  };
   void begin_group();
   void send();
   void finish();

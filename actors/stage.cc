@@ -22,8 +22,12 @@ void copy_i32(const Payload& from, const Map& to, std::int64_t count) {
 }  // namespace
 
 Stage::Stage(const Context& context, const Config& config, int replica, int stage, Capture* capture)
-    : context_(context), config_(config), replica_(replica), shape_(stage_shapes(config)[static_cast<std::size_t>(stage)]),
-      capture_(capture), uses_(shared_uses(config, shape_)),
+    : context_(context),
+      config_(config),
+      replica_(replica),
+      shape_(stage_shapes(config)[static_cast<std::size_t>(stage)]),
+      capture_(capture),
+      uses_(shared_uses(config, shape_)),
       owner_(context, config, stage_parameters(config, shape_), config.train.gradient_lanes / config.layout.replicas,
              config.layout.replicas, shared_elements(uses_)) {
   Device& device = context_.device();
@@ -34,7 +38,8 @@ Stage::Stage(const Context& context, const Config& config, int replica, int stag
     slots_.push_back(carve_slot(carver, config, shape_));
   }
   works_.resize(slots_.size());
-  const RopeTable table = make_rope_table(config.model, std::max(config.train.sequence_length, config.generate_length()));
+  const RopeTable table =
+      make_rope_table(config.model, std::max(config.train.sequence_length, config.generate_length()));
   rope_memory_ = device.allocate(table.cosine.size() * 8);
   auto* cosine = static_cast<float*>(rope_memory_.data);
   std::copy(table.cosine.begin(), table.cosine.end(), cosine);
@@ -42,7 +47,8 @@ Stage::Stage(const Context& context, const Config& config, int replica, int stag
   cosine_ = {cosine, table.positions, table.half, table.half, Dtype::f32};
   sine_ = {cosine + table.cosine.size(), table.positions, table.half, table.half, Dtype::f32};
   if (reads_embedding_copy(config, shape_)) {
-    const std::size_t elements = static_cast<std::size_t>(config.model.vocab_size) * static_cast<std::size_t>(config.model.hidden_size);
+    const std::size_t elements =
+        static_cast<std::size_t>(config.model.vocab_size) * static_cast<std::size_t>(config.model.hidden_size);
     copy_memory_ = device.allocate(elements * 4);
     if (activation_type(config) == Dtype::bf16) copy16_memory_ = device.allocate(elements * 2);
   }
@@ -58,7 +64,9 @@ void Stage::bind_tensors() {
   for (int u = 0; u < units; ++u) {
     weights_.push_back(bind_layer(m, layer_of(u), matrices, masters));
     for (std::size_t lane = 0; lane < accumulators_.size(); ++lane) {
-      const auto sums = [&](const std::string& a, const std::string& b) { return owner_.accumulators(static_cast<int>(lane), a, b); };
+      const auto sums = [&](const std::string& a, const std::string& b) {
+        return owner_.accumulators(static_cast<int>(lane), a, b);
+      };
       accumulators_[lane].push_back(bind_layer(m, layer_of(u), sums, sums));
     }
   }
@@ -70,17 +78,19 @@ void Stage::bind_tensors() {
     table = table_product = {copy_memory_.data, v, d, d, Dtype::f32};
     if (copy16_memory_.data != nullptr) table_product = {copy16_memory_.data, v, d, d, Dtype::bf16};
   }
-  head_ = {masters("model.norm.weight", "model.norm.weight"), m.tie_word_embeddings ? table_product : matrices(head, head)};
+  head_ = {masters("model.norm.weight", "model.norm.weight"),
+           m.tie_word_embeddings ? table_product : matrices(head, head)};
   if (!m.has_mtp()) return;
   const std::string p = fmt::format("model.layers.{}.", m.num_hidden_layers);
   mtp_ = {masters(p + "enorm.weight", p + "enorm.weight"), masters(p + "hnorm.weight", p + "hnorm.weight"),
-          matrices(p + "eh_proj.weight", p + "eh_proj.weight"), masters(p + "shared_head.norm.weight", p + "shared_head.norm.weight"), table};
+          matrices(p + "eh_proj.weight", p + "eh_proj.weight"),
+          masters(p + "shared_head.norm.weight", p + "shared_head.norm.weight"), table};
   mtp_head_ = {mtp_.head_norm, head_.head};
 }
 
 std::uint64_t Stage::pack(const Token& t) {
-  return static_cast<std::uint64_t>(t.phase) | static_cast<std::uint64_t>(t.attempt) << 8 | static_cast<std::uint64_t>(t.slot) << 16 |
-         static_cast<std::uint64_t>(t.unit) << 32;
+  return static_cast<std::uint64_t>(t.phase) | static_cast<std::uint64_t>(t.attempt) << 8 |
+         static_cast<std::uint64_t>(t.slot) << 16 | static_cast<std::uint64_t>(t.unit) << 32;
 }
 Stage::Token Stage::unpack(std::uint64_t word) {
   return {static_cast<Phase>(word & 0xFF), static_cast<std::uint8_t>(word >> 8), static_cast<std::uint16_t>(word >> 16),
@@ -104,7 +114,8 @@ void Stage::on(const Restore& restore, const Address&) {
 }
 
 void Stage::load_embedding_copy(const Restore& restore) {
-  for (const Parameter& p : model_parameters(config_.model, {config_.train.initialization, config_.train.initializer_range})) {
+  for (const Parameter& p :
+       model_parameters(config_.model, {config_.train.initialization, config_.train.initializer_range})) {
     if (p.name != "model.embed_tokens.weight") continue;
     auto* values = static_cast<float*>(copy_memory_.data);
     load_parameter(config_, p, restore, values);
@@ -150,7 +161,8 @@ void Stage::on(const Credit& credit, const Address& from) {
   }
   if (credit.channel == Channel::microbatch) {
     downstream_.grant(credit.count);
-    return downstream_.drain([&](Message m) { context_.post(stage_address(config_, replica_, shape_.stage + 1), std::move(m)); });
+    return downstream_.drain(
+        [&](Message m) { context_.post(stage_address(config_, replica_, shape_.stage + 1), std::move(m)); });
   }
   const Direction direction = credit.channel == Channel::dispatch_forward ? Direction::forward : Direction::backward;
   const int unit = credit.layer == config_.model.num_hidden_layers ? shape_.layers : credit.layer - shape_.first_layer;
@@ -182,12 +194,14 @@ int Stage::take_slot(const WorkKey& key, std::int64_t rows, std::int64_t sequenc
 int Stage::find_work(const WorkKey& key) const {
   for (std::size_t i = 0; i < works_.size(); ++i) {
     const Work& w = works_[i];
-    if (w.busy && w.key.kind == key.kind && w.key.step == key.step && w.key.microbatch == key.microbatch) return static_cast<int>(i);
+    if (w.busy && w.key.kind == key.kind && w.key.step == key.step && w.key.microbatch == key.microbatch)
+      return static_cast<int>(i);
   }
   return -1;
 }
 
-void Stage::receive_geometry(Work& work, StageSlot& memory, const Payload& positions, const Payload& spans, std::int32_t spans_count) {
+void Stage::receive_geometry(Work& work, StageSlot& memory, const Payload& positions, const Payload& spans,
+                             std::int32_t spans_count) {
   copy_i32(positions, memory.positions, work.rows);
   copy_i32(spans, memory.spans, static_cast<std::int64_t>(spans_count) * 4);
   work.batch.positions = memory.positions.row_range(0, work.rows);
@@ -281,7 +295,8 @@ void Stage::try_start(int slot) {
   if (shape_.last && !work.has_tokens && !work.generate) return;
   if (copy_memory_.data != nullptr && copy_version_ != work.key.step) return;
   work.started = true;
-  work.units_left = shape_.layers + (shape_.first ? 1 : 0) + (shape_.last ? 1 : 0) + (shape_.last && config_.model.has_mtp() ? 1 : 0);
+  work.units_left =
+      shape_.layers + (shape_.first ? 1 : 0) + (shape_.last ? 1 : 0) + (shape_.last && config_.model.has_mtp() ? 1 : 0);
   begin_forward(slot);
 }
 
@@ -307,7 +322,8 @@ void Stage::submit(SegmentClass segment_class, int slot, int unit, Phase phase, 
   const Work& work = works_[static_cast<std::size_t>(slot)];
   const SegmentClass actual = work.train() ? segment_class : SegmentClass::evaluate;
   context_.submit({actual, work.key.step, work.key.microbatch, layer_of(unit)}, std::move(ops),
-                  pack({phase, static_cast<std::uint8_t>(attempt_), static_cast<std::uint16_t>(slot), static_cast<std::uint16_t>(unit)}));
+                  pack({phase, static_cast<std::uint8_t>(attempt_), static_cast<std::uint16_t>(slot),
+                        static_cast<std::uint16_t>(unit)}));
 }
 
 void Stage::on(const SegmentDone& done, const Address&) {
@@ -315,17 +331,22 @@ void Stage::on(const SegmentDone& done, const Address&) {
   if (token.attempt != static_cast<std::uint8_t>(attempt_)) return;
   const int slot = token.slot, unit = token.unit;
   switch (token.phase) {
-    case Phase::attention: return attention_done(slot);
+    case Phase::attention:
+      return attention_done(slot);
     case Phase::mlp:
       works_[static_cast<std::size_t>(slot)].mlp_done = true;
       return forward_results(slot);
-    case Phase::head: return head_done(slot, unit);
-    case Phase::gather: return gather_done(slot);
+    case Phase::head:
+      return head_done(slot, unit);
+    case Phase::gather:
+      return gather_done(slot);
     case Phase::mlp_backward:
       works_[static_cast<std::size_t>(slot)].mlp_done = true;
       return backward_results(slot);
-    case Phase::layer_backward: return layer_backward_done(slot, unit);
-    case Phase::weights: return weights_done(slot, unit);
+    case Phase::layer_backward:
+      return layer_backward_done(slot, unit);
+    case Phase::weights:
+      return weights_done(slot, unit);
     case Phase::copy:
       copy_version_ = owner_.version();
       for (std::size_t i = 0; i < works_.size(); ++i) try_start(static_cast<int>(i));
@@ -336,7 +357,8 @@ void Stage::on(const SegmentDone& done, const Address&) {
         if (decision_) apply_decision(*decision_);
       }
       return;
-    default: return group_done();
+    default:
+      return group_done();
   }
 }
 
@@ -344,12 +366,14 @@ LayerSlot Stage::layer_view(int slot, int unit) const {
   const Work& work = works_[static_cast<std::size_t>(slot)];
   const StageSlot& memory = slots_[static_cast<std::size_t>(slot)];
   if (is_mtp(unit)) return first_rows(memory.mtp_layer, work.rows - work.sequences, work.sequences);
-  return first_rows(memory.layers[static_cast<std::size_t>(unit)], work.rows, std::max<std::int64_t>(work.sequences, 1));
+  return first_rows(memory.layers[static_cast<std::size_t>(unit)], work.rows,
+                    std::max<std::int64_t>(work.sequences, 1));
 }
 
 SlotScratch Stage::scratch_view(int slot, int unit) const {
   const Work& work = works_[static_cast<std::size_t>(slot)];
-  return first_rows(slots_[static_cast<std::size_t>(slot)].scratch, is_mtp(unit) ? work.rows - work.sequences : work.rows);
+  return first_rows(slots_[static_cast<std::size_t>(slot)].scratch,
+                    is_mtp(unit) ? work.rows - work.sequences : work.rows);
 }
 
 const BatchTensors& Stage::batch_of(int slot, int unit) const {

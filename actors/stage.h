@@ -3,9 +3,10 @@
 // the messages, the credits and the ready heap make of it.
 //
 // A microbatch's way (all phases are segments; arrows are messages):
-//   TokenBatch/Activations -> attention(l) -> [dispatch -> results, mlp(l)] -> combine, attention(l+1) ... -> Activations
-//   last stage: head, loss, MTP; then backward: gather(l) -> [dispatch -> results, mlp(l)] -> attention(l) ...
-//   weight gradients of (unit, lane) strictly in increasing microbatch; then the slot is free and a credit goes upstream.
+//   TokenBatch/Activations -> attention(l) -> [dispatch -> results, mlp(l)] -> combine, attention(l+1) ... ->
+//   Activations last stage: head, loss, MTP; then backward: gather(l) -> [dispatch -> results, mlp(l)] -> attention(l)
+//   ... weight gradients of (unit, lane) strictly in increasing microbatch; then the slot is free and a credit goes
+//   upstream.
 // A step's end: fold lanes -> PartialSums to twins -> shared tensors' uses -> squares -> Vote; Decision -> apply.
 #pragma once
 
@@ -43,12 +44,37 @@ class Stage {
   void on(const Stop&, const Address&) {}
 
  private:
-  enum class Phase : std::uint8_t { attention, mlp, head, gather, mlp_backward, layer_backward, weights, fold, share, reduce, shared_sum, measure, apply, copy, snapshot };
-  struct Token { Phase phase; std::uint8_t attempt; std::uint16_t slot; std::uint16_t unit; };
+  enum class Phase : std::uint8_t {
+    attention,
+    mlp,
+    head,
+    gather,
+    mlp_backward,
+    layer_backward,
+    weights,
+    fold,
+    share,
+    reduce,
+    shared_sum,
+    measure,
+    apply,
+    copy,
+    snapshot
+  };
+  struct Token {
+    Phase phase;
+    std::uint8_t attempt;
+    std::uint16_t slot;
+    std::uint16_t unit;
+  };
   static std::uint64_t pack(const Token& token);
   static Token unpack(std::uint64_t word);
 
-  struct Piece { DispatchChunk chunk; Payload rows, dots; bool arrived = false, stashed = false; };
+  struct Piece {
+    DispatchChunk chunk;
+    Payload rows, dots;
+    bool arrived = false, stashed = false;
+  };
   // The microbatch in a slot.
   struct Work {
     bool busy = false, started = false, mlp_done = false, backward = false;
@@ -65,18 +91,23 @@ class Stage {
     Payload hidden_in, hidden_out;
     std::int64_t target_tokens = 0, mtp_target_tokens = 0;
     MicrobatchLoss loss;
-    int units_left = 0;                      // weight gradients not yet done
+    int units_left = 0;  // weight gradients not yet done
     std::optional<GenerateBatch> generate;
     Payload logits;
-    std::vector<ExpertCounts> evaluated;     // routing of this microbatch, when evaluating
+    std::vector<ExpertCounts> evaluated;  // routing of this microbatch, when evaluating
     bool train() const { return key.kind == WorkKind::train; }
   };
-  struct UnitLane { std::int32_t next = 0; bool running = false; std::map<std::int32_t, int> ready; };
+  struct UnitLane {
+    std::int32_t next = 0;
+    bool running = false;
+    std::map<std::int32_t, int> ready;
+  };
 
   // stage.cc: arrivals, slots and release.
   int take_slot(const WorkKey& key, std::int64_t rows, std::int64_t sequences, std::int64_t length);
   int find_work(const WorkKey& key) const;
-  void receive_geometry(Work& work, StageSlot& memory, const Payload& positions, const Payload& spans, std::int32_t spans_count);
+  void receive_geometry(Work& work, StageSlot& memory, const Payload& positions, const Payload& spans,
+                        std::int32_t spans_count);
   void receive_ids(Work& work, StageSlot& memory, const TokenBatch& batch);
   void prepare_mtp(Work& work, StageSlot& memory, const TokenBatch& batch);
   void try_start(int slot);
@@ -136,10 +167,14 @@ class Stage {
   LayerSlot layer_view(int slot, int unit) const;
   SlotScratch scratch_view(int slot, int unit) const;
   const BatchTensors& batch_of(int slot, int unit) const;
-  int layer_of(int unit) const { return unit == shape_.layers ? config_.model.num_hidden_layers : shape_.first_layer + unit; }
+  int layer_of(int unit) const {
+    return unit == shape_.layers ? config_.model.num_hidden_layers : shape_.first_layer + unit;
+  }
   bool is_mtp(int unit) const { return unit == shape_.layers; }
   bool routed(int unit) const { return config_.model.is_moe_layer(layer_of(unit)); }
-  int lane_of(std::int32_t microbatch) const { return microbatch % config_.train.gradient_lanes / config_.layout.replicas; }
+  int lane_of(std::int32_t microbatch) const {
+    return microbatch % config_.train.gradient_lanes / config_.layout.replicas;
+  }
   int last_unit() const { return shape_.layers - 1; }
   int head_unit() const { return shape_.layers + 1; }
   int embedding_unit() const { return shape_.layers + 2; }
@@ -168,27 +203,27 @@ class Stage {
   std::vector<Work> works_;
   std::vector<LayerCache> caches_;
   Tensor cosine_, sine_;
-  std::vector<LayerTensors> weights_;                       // per unit (layers, then MTP)
-  std::vector<std::vector<LayerTensors>> accumulators_;     // [lane][unit]
+  std::vector<LayerTensors> weights_;                    // per unit (layers, then MTP)
+  std::vector<std::vector<LayerTensors>> accumulators_;  // [lane][unit]
   HeadTensors head_, mtp_head_;
   MtpTensors mtp_;
-  std::int64_t copy_version_ = 0;                           // of the embedding's read copy
+  std::int64_t copy_version_ = 0;  // of the embedding's read copy
 
   std::int64_t next_sequence_ = 0, next_train_sequence_ = 0;
-  std::map<std::pair<std::int64_t, std::int32_t>, TokenBatch> early_batches_;   // last stage: tokens before activations
+  std::map<std::pair<std::int64_t, std::int32_t>, TokenBatch> early_batches_;  // last stage: tokens before activations
   OrderedSender<Message> downstream_;
   std::map<std::pair<int, int>, OrderedSender<ExpertBatch>> forward_, backward_;  // (unit, shard)
-  std::vector<std::vector<UnitLane>> unit_lanes_;           // [unit][lane]
-  int released_ = 0;                                        // microbatches of the step that are done
+  std::vector<std::vector<UnitLane>> unit_lanes_;                                 // [unit][lane]
+  int released_ = 0;  // microbatches of the step that are done
 
   // The step's end.
   int group_left_ = 0;
   void (Stage::*group_next_)() = nullptr;
-  std::map<std::pair<std::int64_t, int>, Payload> partial_;    // by step and replica: a twin may be a commit ahead
+  std::map<std::pair<std::int64_t, int>, Payload> partial_;  // by step and replica: a twin may be a commit ahead
   Payload own_sums_;
   bool folded_ = false, reduced_ = false;
   std::map<std::pair<std::int64_t, int>, Payload> shared_in_;  // by step and use
-  std::map<int, std::vector<std::int64_t>> counts_;         // by layer
+  std::map<int, std::vector<std::int64_t>> counts_;            // by layer
   std::vector<MicrobatchLoss> losses_;
   std::optional<Vote> vote_;
   std::optional<Decision> decision_;

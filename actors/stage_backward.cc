@@ -35,7 +35,8 @@ void Stage::backward_unit(int slot, int unit, Ops ops) {
   if (!routed(unit)) {
     const LayerTensors& w = weights_[static_cast<std::size_t>(unit)];
     mlp_backward(ops, w, view, scratch_view(slot, unit));
-    attention_backward(ops, config_.model, w, view, scratch_view(slot, unit), batch_of(slot, unit), previous_gradient(slot, unit));
+    attention_backward(ops, config_.model, w, view, scratch_view(slot, unit), batch_of(slot, unit),
+                       previous_gradient(slot, unit));
     return submit(SegmentClass::backward, slot, unit, Phase::layer_backward, std::move(ops));
   }
   const Dtype wire = activation_type(config_);
@@ -83,13 +84,15 @@ void Stage::backward_results(int slot) {
     routed_gradients.dots.push_back({piece.dots.data.get(), piece.chunk.rows, 1, 1, Dtype::f32});
   }
   const std::int64_t length = view.x.rows / work.sequences;
-  routed_gradients.balance_scale = static_cast<float>(config_.model.aux_loss_alpha / (static_cast<double>(length) * config_.train.batch_sequences));
+  routed_gradients.balance_scale =
+      static_cast<float>(config_.model.aux_loss_alpha / (static_cast<double>(length) * config_.train.batch_sequences));
   Ops ops;
   routed_backward(ops, config_.model, w, view, scratch, routed_gradients);
   attention_backward(ops, config_.model, w, view, scratch, batch_of(slot, unit), previous_gradient(slot, unit));
   if (is_mtp(unit)) {
     const HeadSlot head = first_rows(memory.head, work.rows);
-    mtp_backward(ops, config_.model, mtp_, first_sequences(memory.mtp, work.sequences, work.length), head.final, work.sequences, head.d_final);
+    mtp_backward(ops, config_.model, mtp_, first_sequences(memory.mtp, work.sequences, work.length), head.final,
+                 work.sequences, head.d_final);
     head_backward(ops, config_.model, head_, head, layer_view(slot, last_unit()).g);
   }
   submit(SegmentClass::backward, slot, unit, Phase::layer_backward, std::move(ops));
@@ -108,7 +111,8 @@ void Stage::layer_backward_done(int slot, int unit) {
 void Stage::finish_backward(int slot) {
   if (shape_.first) return weights_ready(slot, embedding_unit());
   Work& work = works_[static_cast<std::size_t>(slot)];
-  context_.post(stage_address(config_, replica_, shape_.stage - 1), ActivationGradients{work.key, static_cast<std::int32_t>(work.rows), work.hidden_out});
+  context_.post(stage_address(config_, replica_, shape_.stage - 1),
+                ActivationGradients{work.key, static_cast<std::int32_t>(work.rows), work.hidden_out});
   work.hidden_out = {};
 }
 
@@ -143,14 +147,17 @@ Ops Stage::weight_ops(int slot, int unit, int lane) {
     const Tensor head = config_.model.tie_word_embeddings ? use(1) : acc("lm_head.weight");
     head_weight_gradients(ops, first_rows(memory.head, work.rows), acc("model.norm.weight"), head);
   } else if (unit == embedding_unit()) {
-    ops.push_back(EmbeddingGradient{work.batch.ids, memory.input_gradient.row_range(0, work.rows), acc("model.embed_tokens.weight")});
+    ops.push_back(EmbeddingGradient{work.batch.ids, memory.input_gradient.row_range(0, work.rows),
+                                    acc("model.embed_tokens.weight")});
   } else {
-    weight_gradients(ops, layer_view(slot, unit), accumulators_[static_cast<std::size_t>(lane)][static_cast<std::size_t>(unit)]);
+    weight_gradients(ops, layer_view(slot, unit),
+                     accumulators_[static_cast<std::size_t>(lane)][static_cast<std::size_t>(unit)]);
     if (is_mtp(unit)) {
       const std::string p = fmt::format("model.layers.{}.", config_.model.num_hidden_layers);
       const MtpTensors sums{acc(p + "enorm.weight"), acc(p + "hnorm.weight"), acc(p + "eh_proj.weight"), {}, use(2)};
       mtp_weight_gradients(ops, first_sequences(memory.mtp, work.sequences, work.length), work.sequences, sums);
-      head_weight_gradients(ops, first_rows(memory.mtp_head, work.rows - work.sequences), acc(p + "shared_head.norm.weight"), use(3));
+      head_weight_gradients(ops, first_rows(memory.mtp_head, work.rows - work.sequences),
+                            acc(p + "shared_head.norm.weight"), use(3));
     }
   }
   return ops;

@@ -11,10 +11,18 @@ void Stage::capture_tensor(const std::string& name, const Tensor& t, std::vector
   for (std::int64_t r = 0; r < t.rows; ++r) {
     for (std::int64_t c = 0; c < t.cols; ++c) {
       switch (t.dtype) {
-        case Dtype::f32: out.f32.push_back(t.row<float>(r)[c]); break;
-        case Dtype::bf16: out.f32.push_back(from_bf16(t.row<std::uint16_t>(r)[c])); break;
-        case Dtype::i32: out.i64.push_back(t.row<std::int32_t>(r)[c]); break;
-        case Dtype::f64: out.f32.push_back(static_cast<float>(t.row<double>(r)[c])); break;
+        case Dtype::f32:
+          out.f32.push_back(t.row<float>(r)[c]);
+          break;
+        case Dtype::bf16:
+          out.f32.push_back(from_bf16(t.row<std::uint16_t>(r)[c]));
+          break;
+        case Dtype::i32:
+          out.i64.push_back(t.row<std::int32_t>(r)[c]);
+          break;
+        case Dtype::f64:
+          out.f32.push_back(static_cast<float>(t.row<double>(r)[c]));
+          break;
       }
     }
   }
@@ -28,7 +36,8 @@ void Stage::capture_unit(int slot, int unit) {
   const LayerSlot view = layer_view(slot, unit);
   const std::int64_t d = config_.model.hidden_size, n = view.x.rows;
   const std::int64_t length = n / work.sequences;
-  capture_tensor(is_mtp(unit) ? "mtp.0.proj" : fmt::format("hidden.{}", layer_of(unit)), view.x, {work.sequences, length, d});
+  capture_tensor(is_mtp(unit) ? "mtp.0.proj" : fmt::format("hidden.{}", layer_of(unit)), view.x,
+                 {work.sequences, length, d});
   if (!routed(unit)) return;
   const std::string p = fmt::format("router.{}.", layer_of(unit));
   capture_tensor(p + "scores", view.scores, {n, view.scores.cols});
@@ -54,7 +63,8 @@ void Stage::capture_head(int slot) {
     for (std::int64_t t = 0; t < head.final.rows && head.final.dtype == Dtype::f32; ++t) {
       for (std::int64_t v = 0; v < head.logits.cols; ++v) {
         float sum = 0;
-        for (std::int64_t k = 0; k < d; ++k) sum = std::fma(head.final.row<float>(t)[k], mtp_head_.head.row<float>(v)[k], sum);
+        for (std::int64_t k = 0; k < d; ++k)
+          sum = std::fma(head.final.row<float>(t)[k], mtp_head_.head.row<float>(v)[k], sum);
         logits.f32.push_back(sum);
       }
     }
@@ -71,7 +81,8 @@ void Stage::capture_gradients() {
   for (std::size_t i = 0; i < parameters.size(); ++i) {
     const Parameter& p = parameters[i];
     if (p.kind == ParameterKind::router_bias) continue;
-    const std::vector<std::int64_t> shape = p.dimensions == 1 ? std::vector<std::int64_t>{p.cols} : std::vector<std::int64_t>{p.rows, p.cols};
+    const std::vector<std::int64_t> shape =
+        p.dimensions == 1 ? std::vector<std::int64_t>{p.cols} : std::vector<std::int64_t>{p.rows, p.cols};
     capture_tensor("grad." + p.name, owner_.gradient(i), shape);
   }
 }

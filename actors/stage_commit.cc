@@ -22,11 +22,14 @@ OrderedSender<ExpertBatch>& Stage::sender(Direction direction, int unit, int sha
 }
 
 void Stage::drain(Direction direction, int unit, int shard) {
-  sender(direction, unit, shard).drain([&](ExpertBatch batch) { context_.post(shard_address(config_, shape_.stage, shard), std::move(batch)); });
+  sender(direction, unit, shard).drain([&](ExpertBatch batch) {
+    context_.post(shard_address(config_, shape_.stage, shard), std::move(batch));
+  });
 }
 
 ExpertBatch Stage::expert_batch(const Work& work, const Piece& piece, Direction direction, bool send_inputs) const {
-  const std::size_t row_bytes = static_cast<std::size_t>(config_.model.hidden_size) * bytes_of(activation_type(config_));
+  const std::size_t row_bytes =
+      static_cast<std::size_t>(config_.model.hidden_size) * bytes_of(activation_type(config_));
   const auto begin = static_cast<std::size_t>(piece.chunk.row_begin), rows = static_cast<std::size_t>(piece.chunk.rows);
   ExpertBatch batch;
   batch.key = work.key;
@@ -58,7 +61,9 @@ void Stage::dispatch(int slot, Direction direction) {
   work.awaited = 0;
   for (std::size_t i = 0; i < chunks.size(); ++i) {
     Piece piece{chunks[i], {}, {}, chunks[i].rows == 0, false};
-    if (chunks[i].rows > 0 || backward) items[static_cast<std::size_t>(chunks[i].shard)].push_back(expert_batch(work, piece, direction, backward && stashed[i] == 0));
+    if (chunks[i].rows > 0 || backward)
+      items[static_cast<std::size_t>(chunks[i].shard)].push_back(
+          expert_batch(work, piece, direction, backward && stashed[i] == 0));
     if (!piece.arrived) ++work.awaited;
     work.pieces.push_back(std::move(piece));
   }
@@ -93,7 +98,8 @@ void Stage::share_partial_sums() {
   if (config_.layout.replicas == 1) return sum_shared_uses();
   const Tensor sums = owner_.lane(0);
   own_sums_ = context_.pool().take(static_cast<std::size_t>(sums.cols) * 4);
-  run_all(Phase::share, {{Copy{sums, Tensor{own_sums_.data.get(), 1, sums.cols, sums.cols, Dtype::f32}}}}, &Stage::reduce_replicas);
+  run_all(Phase::share, {{Copy{sums, Tensor{own_sums_.data.get(), 1, sums.cols, sums.cols, Dtype::f32}}}},
+          &Stage::reduce_replicas);
 }
 
 // Posts the own sums once; sums everything when all twins' have come.
@@ -101,21 +107,26 @@ void Stage::reduce_replicas() {
   if (!folded_) {
     folded_ = true;
     for (int r = 0; r < config_.layout.replicas; ++r)
-      if (r != replica_) context_.post(stage_address(config_, r, shape_.stage), PartialSums{owner_.version(), attempt_, replica_, 0, own_sums_});
+      if (r != replica_)
+        context_.post(stage_address(config_, r, shape_.stage),
+                      PartialSums{owner_.version(), attempt_, replica_, 0, own_sums_});
     own_sums_ = {};
   }
   std::vector<const float*> partial(static_cast<std::size_t>(config_.layout.replicas), nullptr);
   for (int r = 0; r < config_.layout.replicas; ++r) {
     const auto sums = partial_.find({owner_.version(), r});
-    if (sums != partial_.end()) partial[static_cast<std::size_t>(r)] = sums->second.as<float>();
-    else if (r != replica_) return;
+    if (sums != partial_.end())
+      partial[static_cast<std::size_t>(r)] = sums->second.as<float>();
+    else if (r != replica_)
+      return;
   }
   run_all(Phase::reduce, owner_.fold_replicas(replica_, partial), &Stage::sum_shared_uses);
 }
 
 void Stage::on(const PartialSums& sums, const Address&) {
   if (stale(sums.attempt) || sums.step < owner_.version()) return;
-  CHECK(sums.sums.size == static_cast<std::size_t>(owner_.lane(0).cols) * 4, "twin {} sends {} bytes of sums", sums.replica, sums.sums.size);
+  CHECK(sums.sums.size == static_cast<std::size_t>(owner_.lane(0).cols) * 4, "twin {} sends {} bytes of sums",
+        sums.replica, sums.sums.size);
   partial_[{sums.step, sums.replica}] = sums.sums;
   if (folded_ && group_left_ == 0) reduce_replicas();
 }
@@ -129,7 +140,8 @@ void Stage::sum_shared_uses() {
     const Tensor sums = owner_.extra(0, use.begin, use.rows, use.cols);
     Payload payload = context_.pool().take(static_cast<std::size_t>(sums.elements()) * 4);
     std::memcpy(payload.data.get(), sums.data, payload.size);
-    context_.post(stage_address(config_, replica_, 0), SharedGradient{owner_.version(), attempt_, use.use, std::move(payload)});
+    context_.post(stage_address(config_, replica_, 0),
+                  SharedGradient{owner_.version(), attempt_, use.use, std::move(payload)});
   }
   add_shared();
 }
@@ -145,7 +157,8 @@ void Stage::add_shared() {
   if (shape_.first && !shape_.last) {
     StageShape last = shape_;
     last.last = true;
-    for (const SharedUse& use : shared_uses(config_, last)) expected += use.parameter == "model.embed_tokens.weight" ? 1 : 0;
+    for (const SharedUse& use : shared_uses(config_, last))
+      expected += use.parameter == "model.embed_tokens.weight" ? 1 : 0;
   }
   std::size_t arrived = 0;
   for (const auto& [key, payload] : shared_in_) arrived += key.first == owner_.version() ? 1 : 0;
@@ -208,12 +221,15 @@ void Stage::applied() {
     const Tensor table = owner_.masters("model.embed_tokens.weight", "model.embed_tokens.weight");
     Payload values = context_.pool().take(static_cast<std::size_t>(table.elements()) * 4);
     std::memcpy(values.data.get(), table.data, values.size);
-    context_.post(stage_address(config_, replica_, config_.layout.stages - 1), SharedTensor{owner_.version(), attempt_, std::move(values)});
+    context_.post(stage_address(config_, replica_, config_.layout.stages - 1),
+                  SharedTensor{owner_.version(), attempt_, std::move(values)});
   }
   if (decision.checkpoint && replica_ == 0) {
     std::vector<Ops> work = owner_.begin_snapshot(attempt_);
     snapshots_left_ = static_cast<int>(work.size());
-    for (Ops& ops : work) context_.submit({SegmentClass::apply, owner_.version(), 0, 0}, std::move(ops), pack({Phase::snapshot, static_cast<std::uint8_t>(attempt_), 0, 0}));
+    for (Ops& ops : work)
+      context_.submit({SegmentClass::apply, owner_.version(), 0, 0}, std::move(ops),
+                      pack({Phase::snapshot, static_cast<std::uint8_t>(attempt_), 0, 0}));
   }
   if (copied_early_) on(*std::exchange(copied_early_, std::nullopt), {});
   for (std::size_t i = 0; i < works_.size(); ++i) try_start(static_cast<int>(i));
@@ -231,7 +247,8 @@ void Stage::on(const SharedTensor& tensor, const Address&) {
   const Tensor values{copy_source_.data.get(), v, d, d, Dtype::f32};
   Ops ops{Copy{values, Tensor{copy_memory_.data, v, d, d, Dtype::f32}}};
   if (copy16_memory_.data != nullptr) ops.push_back(Copy{values, Tensor{copy16_memory_.data, v, d, d, Dtype::bf16}});
-  context_.submit({SegmentClass::apply, owner_.version(), 0, 0}, std::move(ops), pack({Phase::copy, static_cast<std::uint8_t>(attempt_), 0, 0}));
+  context_.submit({SegmentClass::apply, owner_.version(), 0, 0}, std::move(ops),
+                  pack({Phase::copy, static_cast<std::uint8_t>(attempt_), 0, 0}));
 }
 
 void Stage::send_snapshot() {

@@ -17,7 +17,8 @@ void Stage::begin_forward(int slot) {
   const Tensor x = layer_view(slot, 0).x;
   Ops ops;
   if (shape_.first) {
-    ops.push_back(Embedding{work.batch.ids, owner_.masters("model.embed_tokens.weight", "model.embed_tokens.weight"), x});
+    ops.push_back(
+        Embedding{work.batch.ids, owner_.masters("model.embed_tokens.weight", "model.embed_tokens.weight"), x});
   } else {
     ops.push_back(Copy{Tensor{work.hidden_in.data.get(), x.rows, x.cols, x.cols, Dtype::f32}, x});
   }
@@ -41,10 +42,12 @@ LayerCache Stage::cache_of(int slot, int unit) {
   if (caches_.empty()) {
     cache_memory_ = context_.device().allocate(cache_bytes(config_, shape_));
     Carver carver(cache_memory_.data);
-    caches_ = carve_caches(carver, config_, shape_, static_cast<std::int64_t>(config_.generate.sequences_max) * config_.generate_length());
+    caches_ = carve_caches(carver, config_, shape_,
+                           static_cast<std::int64_t>(config_.generate.sequences_max) * config_.generate_length());
   }
   LayerCache cache = caches_[static_cast<std::size_t>(unit)];
-  cache.rows = slots_[static_cast<std::size_t>(slot)].cache_rows.row_range(0, works_[static_cast<std::size_t>(slot)].rows);
+  cache.rows =
+      slots_[static_cast<std::size_t>(slot)].cache_rows.row_range(0, works_[static_cast<std::size_t>(slot)].rows);
   return cache;
 }
 
@@ -90,7 +93,8 @@ void Stage::count_experts(Work& work, const LayerSlot& view, int layer) {
     auto& sum = counts_[layer];
     sum.resize(static_cast<std::size_t>(view.counts.cols));
     for (std::size_t e = 0; e < sum.size(); ++e) sum[e] += counts[e];
-    for (std::int64_t b = 0; b < view.balance.cols && view.balance; ++b) work.loss.balance_sum += static_cast<double>(view.balance.row<float>(0)[b]);
+    for (std::int64_t b = 0; b < view.balance.cols && view.balance; ++b)
+      work.loss.balance_sum += static_cast<double>(view.balance.row<float>(0)[b]);
   } else if (work.key.kind == WorkKind::evaluate) {
     work.evaluated.push_back({layer, std::vector<std::int64_t>(counts, counts + view.counts.cols)});
   }
@@ -124,7 +128,8 @@ void Stage::forward_results(int slot) {
   std::vector<Tensor> pieces;
   const std::int64_t d = config_.model.hidden_size;
   for (const Piece& piece : work.pieces)
-    if (piece.chunk.rows > 0) pieces.push_back({piece.rows.data.get(), piece.chunk.rows, d, d, activation_type(config_)});
+    if (piece.chunk.rows > 0)
+      pieces.push_back({piece.rows.data.get(), piece.chunk.rows, d, d, activation_type(config_)});
   Ops ops;
   combine_forward(ops, layer_view(slot, unit), pieces, next_input(slot, unit));
   if (!is_mtp(unit) && unit < last_unit()) return forward_unit(slot, unit + 1, std::move(ops));
@@ -138,7 +143,8 @@ void Stage::leave_forward(int slot, Ops ops) {
     const HeadSlot head = first_rows(memory.mtp_head, work.rows - work.sequences);
     const double divisor = static_cast<double>(work.mtp_target_tokens);
     head_forward(ops, config_.model, mtp_head_, head);
-    head_loss(ops, mtp_head_, head, work.mtp_batch.targets, static_cast<float>(divisor > 0 ? config_.train.mtp_loss_weight / divisor : 0), true);
+    head_loss(ops, mtp_head_, head, work.mtp_batch.targets,
+              static_cast<float>(divisor > 0 ? config_.train.mtp_loss_weight / divisor : 0), true);
     head_backward(ops, config_.model, mtp_head_, head, layer_view(slot, work.unit).g);
     return submit(SegmentClass::backward, slot, work.unit, Phase::head, std::move(ops));
   }
@@ -159,8 +165,14 @@ void Stage::send_downstream(int slot) {
     message = GenerateActivations{*work.generate, work.hidden_out};
   } else {
     const auto spans = static_cast<std::int32_t>(work.batch.spans.rows);
-    Activations a{work.key, static_cast<std::int32_t>(work.rows), static_cast<std::int32_t>(work.sequences), static_cast<std::int32_t>(work.length), spans,
-                  work.hidden_out, context_.pool().take(static_cast<std::size_t>(work.rows) * 4), context_.pool().take(static_cast<std::size_t>(spans) * 16)};
+    Activations a{work.key,
+                  static_cast<std::int32_t>(work.rows),
+                  static_cast<std::int32_t>(work.sequences),
+                  static_cast<std::int32_t>(work.length),
+                  spans,
+                  work.hidden_out,
+                  context_.pool().take(static_cast<std::size_t>(work.rows) * 4),
+                  context_.pool().take(static_cast<std::size_t>(spans) * 16)};
     std::memcpy(a.positions.data.get(), memory.positions.data, static_cast<std::size_t>(work.rows) * 4);
     std::memcpy(a.spans.data.get(), memory.spans.data, static_cast<std::size_t>(spans) * 16);
     message = std::move(a);
@@ -169,7 +181,8 @@ void Stage::send_downstream(int slot) {
   std::vector<Message> items;
   items.push_back(std::move(message));
   downstream_.enter(work.sequence, std::move(items));
-  downstream_.drain([&](Message m) { context_.post(stage_address(config_, replica_, shape_.stage + 1), std::move(m)); });
+  downstream_.drain(
+      [&](Message m) { context_.post(stage_address(config_, replica_, shape_.stage + 1), std::move(m)); });
   if (work.train()) return;
   if (!work.generate) finish_evaluation(slot);
   release(slot);
@@ -183,7 +196,8 @@ void Stage::head_forward_and_loss(int slot, Ops ops) {
   head_forward(ops, config_.model, head_, head);
   head_loss(ops, head_, head, work.batch.targets, scale, true);
   if (config_.model.has_mtp()) {
-    mtp_forward(ops, config_.model, mtp_, first_sequences(memory.mtp, work.sequences, work.length), head.final, work.sequences, layer_view(slot, shape_.layers).x);
+    mtp_forward(ops, config_.model, mtp_, first_sequences(memory.mtp, work.sequences, work.length), head.final,
+                work.sequences, layer_view(slot, shape_.layers).x);
   } else {
     head_backward(ops, config_.model, head_, head, layer_view(slot, last_unit()).g);
   }
@@ -213,11 +227,13 @@ void Stage::head_done(int slot, int unit) {
   if (work.generate) return finish_generation(slot);
   if (capture_ != nullptr) capture_head(slot);
   if (is_mtp(unit)) {
-    std::tie(work.loss.mtp_loss_sum, work.loss.mtp_targets) = sum_losses(first_rows(memory.mtp_head, work.rows - work.sequences).loss, work.mtp_batch.targets);
+    std::tie(work.loss.mtp_loss_sum, work.loss.mtp_targets) =
+        sum_losses(first_rows(memory.mtp_head, work.rows - work.sequences).loss, work.mtp_batch.targets);
     work.backward = true;
     return backward_unit(slot, unit, {});
   }
-  std::tie(work.loss.loss_sum, work.loss.targets) = sum_losses(memory.head.loss.row_range(0, work.rows), work.batch.targets);
+  std::tie(work.loss.loss_sum, work.loss.targets) =
+      sum_losses(memory.head.loss.row_range(0, work.rows), work.batch.targets);
   if (!work.train()) {
     finish_evaluation(slot);
     return release(slot);
@@ -283,7 +299,8 @@ void Stage::generate_head(int slot, Ops ops) {
   ops.push_back(sample);
   if (batch.want_logits) {
     work.logits = context_.pool().take(static_cast<std::size_t>(head.logits.elements()) * 4);
-    ops.push_back(Copy{head.logits, Tensor{work.logits.data.get(), head.logits.rows, head.logits.cols, head.logits.cols, Dtype::f32}});
+    ops.push_back(Copy{
+        head.logits, Tensor{work.logits.data.get(), head.logits.rows, head.logits.cols, head.logits.cols, Dtype::f32}});
   }
   submit(SegmentClass::evaluate, slot, head_unit(), Phase::head, std::move(ops));
 }

@@ -22,7 +22,8 @@ StageSlot carve_slot(Carver& c, const Config& config, const StageShape& shape) {
   slot.logprobs = c.tensor(n, 1, Dtype::f32);
   if (shape.first) slot.input_gradient = c.tensor(n, m.hidden_size, Dtype::f32);
   slot.scratch = carve_scratch(c, m, main);
-  for (int l = 0; l < shape.layers; ++l) slot.layers.push_back(carve_layer(c, m, shape.first_layer + l, main, slot.scratch));
+  for (int l = 0; l < shape.layers; ++l)
+    slot.layers.push_back(carve_layer(c, m, shape.first_layer + l, main, slot.scratch));
   if (!shape.last) return slot;
   slot.head = carve_head(c, m, main);
   if (!m.has_mtp()) return slot;
@@ -55,7 +56,8 @@ std::vector<LayerCache> carve_caches(Carver& c, const Config& config, const Stag
 
 std::size_t cache_bytes(const Config& config, const StageShape& shape) {
   Carver measure;
-  carve_caches(measure, config, shape, static_cast<std::int64_t>(config.generate.sequences_max) * config.generate_length());
+  carve_caches(measure, config, shape,
+               static_cast<std::int64_t>(config.generate.sequences_max) * config.generate_length());
   return measure.used();
 }
 

@@ -13,13 +13,13 @@ namespace troupe {
 
 // What one microbatch lives in, from its arrival until its weight gradients are done.
 struct StageSlot {
-  Tensor ids, targets, positions, spans;  // (N,1), (N,1), (N,1), (N,4) i32
+  Tensor ids, targets, positions, spans;                       // (N,1), (N,1), (N,1), (N,4) i32
   Tensor cache_rows, sample_rows, counters, tokens, logprobs;  // generation
-  Tensor input_gradient;                  // (N, D) f32, first stage: dL/d(embedded tokens)
-  std::vector<LayerSlot> layers;          // of the stage's run
+  Tensor input_gradient;                                       // (N, D) f32, first stage: dL/d(embedded tokens)
+  std::vector<LayerSlot> layers;                               // of the stage's run
   SlotScratch scratch;
-  HeadSlot head;                          // last stage
-  MtpSlot mtp;                            // last stage with multi-token prediction
+  HeadSlot head;  // last stage
+  MtpSlot mtp;    // last stage with multi-token prediction
   LayerSlot mtp_layer;
   HeadSlot mtp_head;
   Tensor mtp_spans;
@@ -37,8 +37,8 @@ Dtype activation_type(const Config& config);
 // Gradient accumulators of shared tensors' other uses, behind the stage's own: head 1, MTP embedding 2, MTP head 3.
 struct SharedUse {
   int use = 0;
-  std::string parameter;        // whose gradient it is
-  std::int64_t begin = 0;       // in the extra accumulators
+  std::string parameter;   // whose gradient it is
+  std::int64_t begin = 0;  // in the extra accumulators
   std::int64_t rows = 0, cols = 0;
 };
 std::vector<SharedUse> shared_uses(const Config& config, const StageShape& shape);

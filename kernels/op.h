@@ -51,9 +51,8 @@ struct Rope {
 // Causal attention over spans. spans: (S,4) i32 rows {q_begin, q_count, k_begin, k_count}; query row q_begin + i sees
 // key rows k_begin .. k_begin + (k_count - q_count) + i. Head h reads key head h / (heads / kv_heads).
 //   q:  (Nq, heads * (own_dim + shared_dim)), per head [own | shared]
-//   k:  row j, kv head g at k.data + j * k.stride + g * k_head_stride, own_dim wide; k_shared: (Nk, shared_dim) appended
-//   v:  row j, kv head g at v.data + j * v.stride + g * v_head_stride, v_dim wide
-//   out: (Nq, heads * v_dim)
+//   k:  row j, kv head g at k.data + j * k.stride + g * k_head_stride, own_dim wide; k_shared: (Nk, shared_dim)
+//   appended v:  row j, kv head g at v.data + j * v.stride + g * v_head_stride, v_dim wide out: (Nq, heads * v_dim)
 //   row_max, row_scale: (Nq, heads) f32, written: P[i,j] = exp(s[i,j] - row_max) * row_scale, s = scale * q k.
 // Keys are summed left to right from the span's first key: a row's bits are the same alone or among others.
 struct Attention {
@@ -71,10 +70,14 @@ struct AttentionBackward {
 };
 
 // h[t,i] = silu(gate_up[t,i]) * gate_up[t,I+i].  gate_up: (N, 2I), h: (N, I).
-struct SwiGlu { Tensor gate_up, h; };
+struct SwiGlu {
+  Tensor gate_up, h;
+};
 // d_gate_up from dh; may be in place of gate_up when dtypes agree. If row_scale (N,1) f32 is present dh is multiplied
 // by it first. If dots (N,1) f32 is present: dots[t] = sum_i dh[t,i] h[t,i] with h recomputed and dh before the scale.
-struct SwiGluBackward { Tensor gate_up, dh, d_gate_up, row_scale, dots; };
+struct SwiGluBackward {
+  Tensor gate_up, dh, d_gate_up, row_scale, dots;
+};
 
 // Router of DeepSeek-V3. scores = sigmoid(x weight^T) in f32; choice = scores + bias (selection only);
 // a group's score is the sum of its two best choices, the best topk_group groups stay, the rest are -inf; top K of the
@@ -85,16 +88,16 @@ struct SwiGluBackward { Tensor gate_up, dh, d_gate_up, row_scale, dots; };
 // balance[0,b] = sum_e sequence_fraction[b,e] * mean_t(scores[t,e] / sum_j scores[t,j]). Both only if present.
 // reuse_indices: take `indices` as given (recomputation never re-routes).
 struct Router {
-  Tensor x;          // (N, D) f32 or bf16
-  Tensor weight;     // (E, D) f32
-  Tensor bias;       // (1, E) f32
-  Tensor scores;     // (N, E) f32
-  Tensor indices;    // (N, K) i32
-  Tensor weights;    // (N, K) f32
-  Tensor position;   // (N, K) i32
-  Tensor sorted_token;   // (N*K, 1) i32
-  Tensor sorted_weight;  // (N*K, 1) f32
-  Tensor counts;     // (1, E) i32
+  Tensor x;                  // (N, D) f32 or bf16
+  Tensor weight;             // (E, D) f32
+  Tensor bias;               // (1, E) f32
+  Tensor scores;             // (N, E) f32
+  Tensor indices;            // (N, K) i32
+  Tensor weights;            // (N, K) f32
+  Tensor position;           // (N, K) i32
+  Tensor sorted_token;       // (N*K, 1) i32
+  Tensor sorted_weight;      // (N*K, 1) f32
+  Tensor counts;             // (1, E) i32
   Tensor sequence_fraction;  // (B, E) f32, optional
   Tensor balance;            // (1, B) f32, optional
   int groups = 1, groups_kept = 1, rows_per_sequence = 1;
@@ -115,9 +118,13 @@ struct RouterBackward {
 };
 
 // out[j] = source[index[j]], converted to out's dtype. index: (rows of out, 1) i32.
-struct Gather { Tensor source, index, out; };
+struct Gather {
+  Tensor source, index, out;
+};
 // out[index[j]] = source[j], converted. (Key-value cache writes.)
-struct Scatter { Tensor source, index, out; };
+struct Scatter {
+  Tensor source, index, out;
+};
 
 // out[t] = add0[t] + add1[t] + sum_k weight[t,k] * row(position[t,k]),  k in increasing order, f32.
 // The sorted rows stand in `pieces`, one after the other: piece p holds the rows from the sum of the earlier pieces'
@@ -128,11 +135,17 @@ struct Combine {
 };
 
 // out[t,:] = x[t,:] * scale[t].  scale: (N,1) f32.
-struct ScaleRows { Tensor x, scale, out; };
+struct ScaleRows {
+  Tensor x, scale, out;
+};
 
 // out[t] = table[ids[t]].  ids: (N,1) i32.   dtable[ids[t]] += dx[t], t in increasing order; ids < 0 are skipped.
-struct Embedding { Tensor ids, table, out; };
-struct EmbeddingGradient { Tensor ids, dx, dtable; };
+struct Embedding {
+  Tensor ids, table, out;
+};
+struct EmbeddingGradient {
+  Tensor ids, dx, dtable;
+};
 
 // Per row with target >= 0: loss[t] = log sum_v exp(logits) - logits[target]; dlogits = (softmax - onehot) * scale.
 // Rows with target < 0: loss 0, dlogits 0. dlogits may be logits itself, or absent (evaluation).
@@ -144,13 +157,25 @@ struct CrossEntropy {
   float scale = 1;
 };
 
-struct Copy { Tensor source, out; };            // out = convert(source)
-struct Add { Tensor a, b, out; };               // out = a + b, f32; out may be a or b
-struct Fill { Tensor out; float value = 0; };   // every element (i32 tensors: the integer)
+struct Copy {
+  Tensor source, out;
+};  // out = convert(source)
+struct Add {
+  Tensor a, b, out;
+};  // out = a + b, f32; out may be a or b
+struct Fill {
+  Tensor out;
+  float value = 0;
+};  // every element (i32 tensors: the integer)
 // out[0,d] (+)= sum_t x[t,d], rows in order.
-struct SumRows { Tensor x, out; bool accumulate = false; };
+struct SumRows {
+  Tensor x, out;
+  bool accumulate = false;
+};
 // out[0,0] (f64) = sum of squares: per 4,096-element block (row-major, left to right in f64), blocks in order.
-struct SumSquares { Tensor x, out; };
+struct SumSquares {
+  Tensor x, out;
+};
 
 // g = gradient * clip_scale; m = beta1 m + (1-beta1) g; v = beta2 v + (1-beta2) g^2; p *= 1 - lr * weight_decay;
 // p -= lr * (m / bias1) / (sqrt(v / bias2) + eps), bias_i = 1 - beta_i^step; copy (bf16, optional) = round(p).
@@ -160,16 +185,20 @@ struct AdamW {
 };
 
 // out[i] = mean + std * normal(key, i), i the row-major index; std 0 fills with the mean.
-struct Initialize { Tensor out; std::uint64_t key = 0; float mean = 0, std = 0; };
+struct Initialize {
+  Tensor out;
+  std::uint64_t key = 0;
+  float mean = 0, std = 0;
+};
 
 // token[t] ~ softmax(logits[t] / temperature) within the smallest set of probability >= top_p, drawn by the counter
 // (key, counter[t]); temperature 0: argmax, ties to the lower index. logprob[t]: of the token at temperature 1
 // (or at `temperature` when it is > 0).
 struct Sample {
-  Tensor logits;    // (N, V) f32
-  Tensor counter;   // (N, 2) i32: prompt-and-sample number, position
-  Tensor token;     // (N, 1) i32
-  Tensor logprob;   // (N, 1) f32
+  Tensor logits;   // (N, V) f32
+  Tensor counter;  // (N, 2) i32: prompt-and-sample number, position
+  Tensor token;    // (N, 1) i32
+  Tensor logprob;  // (N, 1) f32
   std::uint64_t key = 0;
   float temperature = 0, top_p = 1;
 };

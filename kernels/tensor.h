@@ -14,10 +14,14 @@ enum class Dtype : std::uint8_t { f32, bf16, i32, f64 };
 
 constexpr std::size_t bytes_of(Dtype dtype) {
   switch (dtype) {
-    case Dtype::f32: return 4;
-    case Dtype::bf16: return 2;
-    case Dtype::i32: return 4;
-    case Dtype::f64: return 8;
+    case Dtype::f32:
+      return 4;
+    case Dtype::bf16:
+      return 2;
+    case Dtype::i32:
+      return 4;
+    case Dtype::f64:
+      return 8;
   }
   return 0;
 }
@@ -31,10 +35,10 @@ inline std::uint16_t round_to_bf16(float value) {
 inline float from_bf16(std::uint16_t bits) { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
 
 struct Tensor {
-  void* data = nullptr;      // device address of element (0, 0)
+  void* data = nullptr;  // device address of element (0, 0)
   std::int64_t rows = 0;
   std::int64_t cols = 0;
-  std::int64_t stride = 0;   // elements from one row to the next, >= cols
+  std::int64_t stride = 0;  // elements from one row to the next, >= cols
   Dtype dtype = Dtype::f32;
 
   explicit operator bool() const { return rows > 0; }  // false: an absent optional operand
@@ -42,7 +46,9 @@ struct Tensor {
   bool contiguous() const { return stride == cols || rows <= 1; }
 
   template <typename T>
-  T* row(std::int64_t index) const { return static_cast<T*>(data) + index * stride; }
+  T* row(std::int64_t index) const {
+    return static_cast<T*>(data) + index * stride;
+  }
   void* address(std::int64_t row_index, std::int64_t col) const {
     return static_cast<char*>(data) + static_cast<std::size_t>(row_index * stride + col) * bytes_of(dtype);
   }

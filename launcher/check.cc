@@ -1,5 +1,6 @@
-// `troupe check FIXTURE --out FILE`: runs a fixture folder (its README names the tensors) through the production actors:
-// the forward pass of batch 0, its gradients, three optimizer steps, and greedy decoding with a key-value cache.
+// `troupe check FIXTURE --out FILE`: runs a fixture folder (its README names the tensors) through the production
+// actors: the forward pass of batch 0, its gradients, three optimizer steps, and greedy decoding with a key-value
+// cache.
 #include <unistd.h>
 
 #include <cstdio>
@@ -35,10 +36,14 @@ class FixtureCorpus final : public Corpus {
       : config_(config), ids_(std::move(ids)), labels_(std::move(labels)) {}
   Batch train(std::int64_t step, std::int32_t microbatch) const override {
     const int sequences = config_.microbatch_sequences(), length = config_.train.sequence_length;
-    const std::int64_t begin = (step * config_.train.batch_sequences + static_cast<std::int64_t>(microbatch) * sequences) * length;
+    const std::int64_t begin =
+        (step * config_.train.batch_sequences + static_cast<std::int64_t>(microbatch) * sequences) * length;
     const std::int64_t count = static_cast<std::int64_t>(sequences) * length;
-    const auto cut = [&](const std::vector<std::int64_t>& all) { return std::vector<std::int32_t>(all.begin() + begin, all.begin() + begin + count); };
-    return make_batch(sequences, length, cut(ids_), cut(labels_), std::vector<std::vector<std::int32_t>>(static_cast<std::size_t>(sequences), {0}), false);
+    const auto cut = [&](const std::vector<std::int64_t>& all) {
+      return std::vector<std::int32_t>(all.begin() + begin, all.begin() + begin + count);
+    };
+    return make_batch(sequences, length, cut(ids_), cut(labels_),
+                      std::vector<std::vector<std::int32_t>>(static_cast<std::size_t>(sequences), {0}), false);
   }
   StepCounts counts(std::int64_t step) const override {
     StepCounts sum;
@@ -63,12 +68,13 @@ class FixtureCorpus final : public Corpus {
 struct Check {
   CheckOptions options;
   Config config;
-  std::string scratch;     // a run folder of its own
+  std::string scratch;  // a run folder of its own
   SafetensorsWriter out;
   std::shared_ptr<const Corpus> corpus;
 
   void load();
-  void run(WorldOptions world_options, int steps, const std::function<void(const json&)>& hear, const std::function<bool()>& done);
+  void run(WorldOptions world_options, int steps, const std::function<void(const json&)>& hear,
+           const std::function<bool()>& done);
   void logits();
   void steps();
   void greedy();
@@ -105,7 +111,8 @@ void Check::load() {
   fs::create_directories(scratch + "/checkpoints");
 }
 
-void Check::run(WorldOptions world_options, int steps, const std::function<void(const json&)>& hear, const std::function<bool()>& done) {
+void Check::run(WorldOptions world_options, int steps, const std::function<void(const json&)>& hear,
+                const std::function<bool()>& done) {
   Config own = config;
   own.train.steps = steps;
   world_options.corpus = corpus;
@@ -137,7 +144,8 @@ void Check::logits() {
   WorldOptions world_options;
   world_options.mode = RunMode::evaluate;
   world_options.capture = &capture;
-  run(world_options, 0, [](const json&) {}, [] { return false; });
+  run(
+      world_options, 0, [](const json&) {}, [] { return false; });
   add("logits", capture.values.at("logits"));
 }
 
@@ -146,22 +154,25 @@ void Check::steps() {
   WorldOptions world_options;
   world_options.capture = &capture;
   std::vector<float> loss, total, norm;
-  run(world_options, static_cast<int>(config.train.steps), [&](const json& r) {
-    if (r.at("kind") != "step") return;
-    loss.push_back(r.at("loss"));
-    total.push_back(r.at("total_loss"));
-    norm.push_back(r.at("gradient_norm"));
-    if (loss.size() > 1) return;
-    capture.forward = capture.gradients = false;
-    const auto scalar = [&](const char* name, const char* key) {
-      const float value = r.at(key);
-      out.add_f32(name, {}, &value);
-    };
-    scalar("loss", "loss");
-    scalar("total_loss", "total_loss");
-    if (config.model.has_mtp()) scalar("mtp_loss", "mtp_loss");
-    if (config.model.aux_loss_alpha > 0) scalar("balance_loss", "balance_loss");
-  }, [] { return false; });
+  run(
+      world_options, static_cast<int>(config.train.steps),
+      [&](const json& r) {
+        if (r.at("kind") != "step") return;
+        loss.push_back(r.at("loss"));
+        total.push_back(r.at("total_loss"));
+        norm.push_back(r.at("gradient_norm"));
+        if (loss.size() > 1) return;
+        capture.forward = capture.gradients = false;
+        const auto scalar = [&](const char* name, const char* key) {
+          const float value = r.at(key);
+          out.add_f32(name, {}, &value);
+        };
+        scalar("loss", "loss");
+        scalar("total_loss", "total_loss");
+        if (config.model.has_mtp()) scalar("mtp_loss", "mtp_loss");
+        if (config.model.aux_loss_alpha > 0) scalar("balance_loss", "balance_loss");
+      },
+      [] { return false; });
   for (const auto& [name, values] : capture.values)
     if (name != "logits") add(name, values);
   const auto count = static_cast<std::int64_t>(loss.size());
@@ -192,7 +203,8 @@ void Check::greedy() {
   world_options.request.want_logits = true;
   config.generate.length_max = static_cast<int>(shape[1] + answer_shape[1]) + 1;
   config.generate.sequences_max = static_cast<int>(shape[0]);
-  run(world_options, 0, [](const json&) {}, [&] { return result.done; });
+  run(
+      world_options, 0, [](const json&) {}, [&] { return result.done; });
   std::vector<std::int64_t> generated;
   std::vector<float> step_logits;
   for (std::size_t b = 0; b < result.tokens.size(); ++b) {

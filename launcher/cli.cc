@@ -26,7 +26,11 @@ struct Arguments {
 };
 
 void add_set(CLI::App* command, std::vector<std::string>& sets) {
-  command->add_option("--set", sets, "change a configuration key: --set train.steps=300 (a TOML value); may be repeated")->type_name("KEY=VALUE")->take_all()->allow_extra_args(false);
+  command
+      ->add_option("--set", sets, "change a configuration key: --set train.steps=300 (a TOML value); may be repeated")
+      ->type_name("KEY=VALUE")
+      ->take_all()
+      ->allow_extra_args(false);
 }
 
 CLI::App* add_train(CLI::App& app, Arguments& a) {
@@ -43,12 +47,18 @@ CLI::App* add_train(CLI::App& app, Arguments& a) {
 
 CLI::App* add_generate(CLI::App& app, Arguments& a) {
   CLI::App* c = app.add_subcommand("generate", "let a trained model write");
-  c->add_option("RUN", a.generate.run, "a run's folder, one of its checkpoints, or a Hugging Face directory")->required();
-  c->add_option("--prompt", a.generate.prompts, "what it continues; may be repeated")->type_name("TEXT")->take_all()->allow_extra_args(false);
+  c->add_option("RUN", a.generate.run, "a run's folder, one of its checkpoints, or a Hugging Face directory")
+      ->required();
+  c->add_option("--prompt", a.generate.prompts, "what it continues; may be repeated")
+      ->type_name("TEXT")
+      ->take_all()
+      ->allow_extra_args(false);
   c->add_option("--temperature", a.generate.temperature, "0 (default): always the likeliest token")->type_name("T");
   c->add_option("--top-p", a.generate.top_p, "sample within this much probability (default 1)")->type_name("P");
   c->add_option("--seed", a.generate.seed, "of the sampling (default 1)")->type_name("N");
-  c->add_option("--tokens", a.generate.tokens_max, "tokens to write at most (default 128)")->type_name("N")->check(CLI::Range(1, 1 << 20));
+  c->add_option("--tokens", a.generate.tokens_max, "tokens to write at most (default 128)")
+      ->type_name("N")
+      ->check(CLI::Range(1, 1 << 20));
   c->add_option("--stop", a.generate.stop, "end after this character (e.g. a newline: --stop $'\\n')")->type_name("C");
   add_set(c, a.generate.sets);
   return c;
@@ -56,17 +66,24 @@ CLI::App* add_generate(CLI::App& app, Arguments& a) {
 
 CLI::App* add_evaluate(CLI::App& app, Arguments& a) {
   CLI::App* c = app.add_subcommand("eval", "held-out loss of a trained model, as one JSON line (loss in nats a token)");
-  c->add_option("RUN", a.evaluate.run, "a run's folder, one of its checkpoints, or a Hugging Face directory")->required();
-  c->add_option("--files", a.evaluate.files, "evaluate on all of these files instead of the run's own held-out part")->type_name("FILE");
+  c->add_option("RUN", a.evaluate.run, "a run's folder, one of its checkpoints, or a Hugging Face directory")
+      ->required();
+  c->add_option("--files", a.evaluate.files, "evaluate on all of these files instead of the run's own held-out part")
+      ->type_name("FILE");
   add_set(c, a.evaluate.sets);
   return c;
 }
 
 CLI::App* add_check(CLI::App& app, Arguments& a) {
-  CLI::App* c = app.add_subcommand("check", "run a fixture folder through the production actors and write every tensor it names");
-  c->add_option("FIXTURE", a.check.fixture, "folder with config.json, train.json, model.safetensors, inputs.safetensors")->required();
+  CLI::App* c =
+      app.add_subcommand("check", "run a fixture folder through the production actors and write every tensor it names");
+  c->add_option("FIXTURE", a.check.fixture,
+                "folder with config.json, train.json, model.safetensors, inputs.safetensors")
+      ->required();
   c->add_option("--out", a.check.out, "file to write")->required()->type_name("FILE");
-  c->add_option("--weights", a.check.weights, "other weights than the folder's model.safetensors (forward and decoding only)")->type_name("FILE");
+  c->add_option("--weights", a.check.weights,
+                "other weights than the folder's model.safetensors (forward and decoding only)")
+      ->type_name("FILE");
   add_set(c, a.check.sets);
   return c;
 }
@@ -94,7 +111,8 @@ int run_command_line(int argc, char** argv) {
   app.require_subcommand(1);
   app.set_version_flag("--version", build_version());
   add_train(app, a);
-  CLI::App* plan_command = app.add_subcommand("plan", "where each actor lives and its peak memory, before anything runs");
+  CLI::App* plan_command =
+      app.add_subcommand("plan", "where each actor lives and its peak memory, before anything runs");
   plan_command->add_option("CONFIG", a.config_path, "configuration file")->required();
   add_set(plan_command, a.sets);
   add_generate(app, a);

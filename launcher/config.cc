@@ -348,7 +348,8 @@ Config load_config(const std::string& path, const std::vector<std::string>& sets
   return config_from_text(read_file(path, path), path, sets);
 }
 
-Config config_from_text(const std::string& text, const std::string& file_name, const std::vector<std::string>& sets, bool checked) {
+Config config_from_text(const std::string& text, const std::string& file_name, const std::vector<std::string>& sets,
+                        bool checked) {
   Reader reader(file_name);
   reader.read(text, file_name, "");
   for (const std::string& set : sets) reader.set(set);

@@ -13,7 +13,8 @@ namespace troupe {
 // "configs/tiny.toml:12: model.num_experts_per_tok is 9, must be 1..8 (model.n_routed_experts); ...".
 Config load_config(const std::string& path, const std::vector<std::string>& sets);
 // checked false: keys and ranges only; a finished run's data may have moved.
-Config config_from_text(const std::string& text, const std::string& file_name, const std::vector<std::string>& sets, bool checked = true);
+Config config_from_text(const std::string& text, const std::string& file_name, const std::vector<std::string>& sets,
+                        bool checked = true);
 // Throws Error with the first thing that can't be, with its key.
 void check_config(const Config& config);
 // The whole resolved configuration as TOML; config_from_text reads it back to an equal Config.

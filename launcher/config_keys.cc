@@ -142,7 +142,8 @@ void add_train_keys(std::vector<Key>& keys) {
 void add_data_keys(std::vector<Key>& keys) {
   using D = DataConfig;
   Table<D> t(keys, "data", &Config::data);
-  t.add("kind", &D::kind, one_of({"text", "jsonl", "arithmetic", "none"}), "bytes of text, JSONL objects, built-in sums, or no data (tools)");
+  t.add("kind", &D::kind, one_of({"text", "jsonl", "arithmetic", "none"}),
+        "bytes of text, JSONL objects, built-in sums, or no data (tools)");
   t.add("files", &D::files, anything(), "text or jsonl: paths");
   t.add("weights", &D::weights, above(0), "mixing weights, one a file; empty: by size");
   t.add("held_out", &D::held_out, below(0, 1), "last part of every file, never trained on");

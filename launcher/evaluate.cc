@@ -15,7 +15,8 @@ int evaluate(const EvaluateOptions& options) {
   start_log("troupe", "", LogLevel::warning);
   WorldOptions world_options;
   world_options.mode = RunMode::evaluate;
-  world_options.corpus = options.files.empty() ? open_corpus(loaded.config) : open_evaluation_files(loaded.config, options.files);
+  world_options.corpus =
+      options.files.empty() ? open_corpus(loaded.config) : open_evaluation_files(loaded.config, options.files);
   Config config = loaded.config;
   config.train.steps = 0;  // all of the held-out part, whatever version it is
   World world(config, world_options);
@@ -24,7 +25,8 @@ int evaluate(const EvaluateOptions& options) {
   world.node().set_uplink([&](const Envelope& envelope) {
     const auto* report = std::get_if<Report>(&envelope.message);
     if (report == nullptr) return;
-    if (report->kind == "problem") throw Error("{}", nlohmann::json::parse(report->json).at("sentence").get<std::string>());
+    if (report->kind == "problem")
+      throw Error("{}", nlohmann::json::parse(report->json).at("sentence").get<std::string>());
     if (report->kind == "evaluation") line = report->json;
     if (report->kind == "finished") done = true;
   });

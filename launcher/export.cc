@@ -20,7 +20,8 @@ namespace {
 void write_model(const SafetensorsReader& reader, const std::string& path, bool bfloat16) {
   std::vector<SafetensorsTensor> tensors;
   const auto narrow = [&](const std::string& name) { return bfloat16 && !name.ends_with("e_score_correction_bias"); };
-  for (const auto& [name, entry] : reader.entries()) tensors.push_back({name, narrow(name) ? "BF16" : "F32", entry.shape});
+  for (const auto& [name, entry] : reader.entries())
+    tensors.push_back({name, narrow(name) ? "BF16" : "F32", entry.shape});
   const SafetensorsPlan plan = plan_safetensors(tensors, {{"format", "pt"}});
   std::ofstream file(path, std::ios::binary);
   file.write(plan.header.data(), static_cast<std::streamsize>(plan.header.size()));
@@ -43,9 +44,11 @@ void write_model(const SafetensorsReader& reader, const std::string& path, bool 
 }  // namespace
 
 int export_model(const ExportOptions& options) {
-  if (options.dtype != "float32" && options.dtype != "bfloat16") throw Error("export: --dtype is {}, must be float32 or bfloat16", options.dtype);
+  if (options.dtype != "float32" && options.dtype != "bfloat16")
+    throw Error("export: --dtype is {}, must be float32 or bfloat16", options.dtype);
   const std::string from = resolve_checkpoint(options.run);
-  if (fs::exists(options.out + "/model.safetensors")) throw Error("{}: a model is here already; choose another folder", options.out);
+  if (fs::exists(options.out + "/model.safetensors"))
+    throw Error("{}: a model is here already; choose another folder", options.out);
   std::error_code failed;
   fs::create_directories(options.out, failed);
   if (failed) throw Error("{}: can't make the folder: {}", options.out, failed.message());
@@ -56,7 +59,8 @@ int export_model(const ExportOptions& options) {
   config["torch_dtype"] = options.dtype;
   std::ofstream(options.out + "/config.json") << config.dump(1) << "\n";
   fs::rename(options.out + "/model.safetensors.partial", options.out + "/model.safetensors");
-  std::printf("wrote %s (config.json, model.safetensors, %s) from %s\n", options.out.c_str(), options.dtype.c_str(), from.c_str());
+  std::printf("wrote %s (config.json, model.safetensors, %s) from %s\n", options.out.c_str(), options.dtype.c_str(),
+              from.c_str());
   return 0;
 }
 

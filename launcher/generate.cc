@@ -13,9 +13,12 @@ namespace troupe {
 int generate(const GenerateOptions& options) {
   Loaded loaded = load_model(options.run, options.sets);
   Config& config = loaded.config;
-  if (options.prompts.empty()) throw Error("generate: no prompt; give one with --prompt \"...\" (several may be given)");
-  if (options.temperature < 0) throw Error("generate: --temperature is {}, must be 0 or more (0: greedy)", options.temperature);
-  if (options.top_p <= 0 || options.top_p > 1) throw Error("generate: --top-p is {}, must be above 0 and at most 1", options.top_p);
+  if (options.prompts.empty())
+    throw Error("generate: no prompt; give one with --prompt \"...\" (several may be given)");
+  if (options.temperature < 0)
+    throw Error("generate: --temperature is {}, must be 0 or more (0: greedy)", options.temperature);
+  if (options.top_p <= 0 || options.top_p > 1)
+    throw Error("generate: --top-p is {}, must be above 0 and at most 1", options.top_p);
   start_log("troupe", "", LogLevel::warning);
   GenerationRequest request;
   std::size_t longest = 0;
@@ -24,18 +27,24 @@ int generate(const GenerateOptions& options) {
     std::vector<std::int32_t> tokens;
     for (const char c : prompt) {
       tokens.push_back(static_cast<unsigned char>(c));
-      if (tokens.back() >= config.model.vocab_size) throw Error("generate: the prompt has byte {}, this model's vocabulary ends at {}", tokens.back(), config.model.vocab_size - 1);
+      if (tokens.back() >= config.model.vocab_size)
+        throw Error("generate: the prompt has byte {}, this model's vocabulary ends at {}", tokens.back(),
+                    config.model.vocab_size - 1);
     }
     longest = std::max(longest, tokens.size());
     request.prompts.push_back(std::move(tokens));
   }
   const int wanted = static_cast<int>(longest) + options.tokens_max;
-  if (wanted > config.generate_length()) config.generate.length_max = std::min(wanted, config.model.max_position_embeddings);
-  if (static_cast<int>(longest) >= config.generate_length()) throw Error("generate: the prompt has {} tokens, this model reads at most {} (model.max_position_embeddings)", longest, config.model.max_position_embeddings - 1);
+  if (wanted > config.generate_length())
+    config.generate.length_max = std::min(wanted, config.model.max_position_embeddings);
+  if (static_cast<int>(longest) >= config.generate_length())
+    throw Error("generate: the prompt has {} tokens, this model reads at most {} (model.max_position_embeddings)",
+                longest, config.model.max_position_embeddings - 1);
   // A slot must hold the longest prompt.
   config.train.batch_sequences = config.train.microbatches = config.train.gradient_lanes = 1;
   config.train.sequence_length = std::max({config.train.sequence_length, static_cast<int>(longest), 64});
-  config.generate.sequences_max = std::min<int>(config.generate.sequences_max, static_cast<int>(request.prompts.size()));
+  config.generate.sequences_max =
+      std::min<int>(config.generate.sequences_max, static_cast<int>(request.prompts.size()));
   request.temperature = static_cast<float>(options.temperature);
   request.top_p = static_cast<float>(options.top_p);
   request.seed = options.seed;
@@ -49,7 +58,8 @@ int generate(const GenerateOptions& options) {
   World world(config, world_options);
   world.node().set_uplink([](const Envelope& envelope) {
     const auto* report = std::get_if<Report>(&envelope.message);
-    if (report != nullptr && report->kind == "problem") throw Error("{}", nlohmann::json::parse(report->json).at("sentence").get<std::string>());
+    if (report != nullptr && report->kind == "problem")
+      throw Error("{}", nlohmann::json::parse(report->json).at("sentence").get<std::string>());
   });
   Restore begin;
   begin.path = loaded.checkpoint;

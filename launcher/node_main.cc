@@ -59,12 +59,18 @@ void NodeProcess::introduce() {
   options.run_folder = start.at("run_folder");
   if (id == 0) options.corpus = open_corpus(config);
   world.emplace(config, options);
-  socket.send(json{{"kind", "hello"}, {"address", to_hex(world->transport_address())}, {"build", build_version()}, {"machine", machine_kind()}, {"digest", numbers_digest(config)}}.dump());
+  socket.send(json{{"kind", "hello"},
+                   {"address", to_hex(world->transport_address())},
+                   {"build", build_version()},
+                   {"machine", machine_kind()},
+                   {"digest", numbers_digest(config)}}
+                  .dump());
   const json introduced = wait_for(socket, "peers");
   for (const json& peer : introduced.at("peers"))
     if (peer.at("node") != id) world->connect(peer.at("node"), peer.at("incarnation"), from_hex(peer.at("address")));
   world->node().set_uplink([this](const Envelope& envelope) {
-    if (const auto* report = std::get_if<Report>(&envelope.message)) socket.send(json{{"kind", "report"}, {"report", report->kind}, {"json", report->json}}.dump());
+    if (const auto* report = std::get_if<Report>(&envelope.message))
+      socket.send(json{{"kind", "report"}, {"report", report->kind}, {"json", report->json}}.dump());
   });
   socket.send(json{{"kind", "up"}}.dump());
   log_info("event=up node={}", id);
@@ -76,7 +82,8 @@ void NodeProcess::follow() {
   while (auto line = socket.next()) {
     const json message = json::parse(*line);
     const std::string kind = message.at("kind");
-    if (kind == "restore") world->restore({message.at("version"), message.at("attempt"), message.at("path"), message.at("weights_only")});
+    if (kind == "restore")
+      world->restore({message.at("version"), message.at("attempt"), message.at("path"), message.at("weights_only")});
     if (kind == "stop") world->stop(message.at("reason"));
     if (kind == "end") done = true;
   }

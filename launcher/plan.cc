@@ -19,21 +19,26 @@ namespace {
 // Measured on Debian 12 (see docs/performance.md): an idle node's resident memory, without and with UCX, and the
 // kernels' scratch of a compute thread.
 constexpr std::size_t kMiB = std::size_t{1} << 20;
-constexpr std::size_t kProcessBytes = 14 * kMiB;
-constexpr std::size_t kUcxBytes = 14 * kMiB;
-constexpr std::size_t kThreadBytes = 2 * kMiB;
+constexpr std::size_t kProcessBytes = 19 * kMiB;
+constexpr std::size_t kUcxBytes = 3 * kMiB;
+constexpr std::size_t kThreadBytes = 4 * kMiB;
 
-bool generates(const Config& config) { return config.data.kind == "arithmetic" && config.evaluate.exact_match_problems > 0; }
+bool generates(const Config& config) {
+  return config.data.kind == "arithmetic" && config.evaluate.exact_match_problems > 0;
+}
 
 std::string stage_holds(const Config& config, const StageShape& shape) {
-  std::string text = shape.layers == 1 ? fmt::format("layer {}", shape.first_layer) : fmt::format("layers {}-{}", shape.first_layer, shape.first_layer + shape.layers - 1);
+  std::string text = shape.layers == 1
+                         ? fmt::format("layer {}", shape.first_layer)
+                         : fmt::format("layers {}-{}", shape.first_layer, shape.first_layer + shape.layers - 1);
   if (shape.first) text += ", embedding";
   if (shape.last) text += ", head";
   if (shape.last && config.model.has_mtp()) text += ", MTP";
   return text;
 }
 
-void add_owner(ActorPlan& actor, const Config& config, const ParameterBlock& block, int lanes, int replicas, std::int64_t extra, bool snapshots) {
+void add_owner(ActorPlan& actor, const Config& config, const ParameterBlock& block, int lanes, int replicas,
+               std::int64_t extra, bool snapshots) {
   const OwnerMemory owner = Owner::memory(config, block, lanes, replicas, extra);
   actor.weights = owner.weights + owner.copies;
   actor.moments = owner.moments;
@@ -47,15 +52,19 @@ ActorPlan plan_stage(const Config& config, int replica, const StageShape& shape)
   actor.holds = stage_holds(config, shape);
   const std::int64_t extra = shared_elements(shared_uses(config, shape));
   const ParameterBlock block(stage_parameters(config, shape));
-  add_owner(actor, config, block, config.train.gradient_lanes / config.layout.replicas, config.layout.replicas, extra, replica == 0);
+  add_owner(actor, config, block, config.train.gradient_lanes / config.layout.replicas, config.layout.replicas, extra,
+            replica == 0);
   actor.activations = slot_bytes(config, shape) * static_cast<std::size_t>(config.slots());
   if (reads_embedding_copy(config, shape)) {
-    const auto table = static_cast<std::size_t>(config.model.vocab_size) * static_cast<std::size_t>(config.model.hidden_size);
+    const auto table =
+        static_cast<std::size_t>(config.model.vocab_size) * static_cast<std::size_t>(config.model.hidden_size);
     actor.weights += table * (activation_type(config) == Dtype::bf16 ? 6 : 4);
   }
   if (generates(config) && replica == 0) actor.buffers += cache_bytes(config, shape);
   // The twins' partial sums, one payload each, and the own.
-  if (config.layout.replicas > 1) actor.buffers += static_cast<std::size_t>(block.elements() + extra) * 4 * static_cast<std::size_t>(config.layout.replicas);
+  if (config.layout.replicas > 1)
+    actor.buffers +=
+        static_cast<std::size_t>(block.elements() + extra) * 4 * static_cast<std::size_t>(config.layout.replicas);
   return actor;
 }
 
@@ -63,7 +72,8 @@ ActorPlan plan_shard(const Config& config, const StageShape& shape, int shard) {
   ActorPlan actor;
   actor.address = shard_address(config, shape.stage, shard);
   const ExpertRange range = experts_of(config, shard);
-  actor.holds = fmt::format("experts {}-{} of {} layers", range.begin, range.end - 1, moe_layers_of(config, shape).size());
+  actor.holds =
+      fmt::format("experts {}-{} of {} layers", range.begin, range.end - 1, moe_layers_of(config, shape).size());
   add_owner(actor, config, ParameterBlock(shard_parameters(config, shape, shard)), 1, 1, 0, true);
   const ShardPool pool = shard_pool(config, shape);
   actor.activations = pool.chunk_bytes * static_cast<std::size_t>(pool.in_flight);
@@ -80,10 +90,13 @@ std::size_t message_bytes(const Config& config, std::uint32_t node, const std::m
     shards += address.role == Role::expert_shard ? 1 : 0;
   }
   const std::size_t row = static_cast<std::size_t>(config.model.hidden_size) * bytes_of(activation_type(config));
-  const std::size_t rows = static_cast<std::size_t>(config.microbatch_rows()) * static_cast<std::size_t>(config.model.num_experts_per_tok);
+  const std::size_t rows =
+      static_cast<std::size_t>(config.microbatch_rows()) * static_cast<std::size_t>(config.model.num_experts_per_tok);
   const std::size_t exchange = config.model.is_mla() ? 2 * rows * row : 0;
   const std::size_t here = std::max(stages, shards > 0 ? std::size_t{1} : std::size_t{0});
-  return here * static_cast<std::size_t>(config.slots()) * exchange;
+  // One more of each waits its turn; between processes a copy leaves while another arrives.
+  const std::size_t copies = config.layout.nodes > 1 ? 4 : 2;
+  return copies * here * static_cast<std::size_t>(config.slots()) * exchange;
 }
 
 }  // namespace
@@ -94,18 +107,21 @@ Plan make_plan(const Config& config, std::size_t corpus_bytes) {
   const auto places = place_actors(config);
   for (const StageShape& shape : shapes) {
     for (int r = 0; r < config.layout.replicas; ++r) plan.actors.push_back(plan_stage(config, r, shape));
-    for (int e = 0; has_expert_shards(config, shape) && e < config.layout.expert_shards; ++e) plan.actors.push_back(plan_shard(config, shape, e));
+    for (int e = 0; has_expert_shards(config, shape) && e < config.layout.expert_shards; ++e)
+      plan.actors.push_back(plan_shard(config, shape, e));
   }
   for (int n = 0; n < config.layout.nodes; ++n) {
     NodePlan node;
     node.node = static_cast<std::uint32_t>(n);
-    node.process = kProcessBytes + (config.layout.nodes > 1 ? kUcxBytes : 0) + kThreadBytes * static_cast<std::size_t>(std::max(1, config.device.threads));
+    node.process = kProcessBytes + (config.layout.nodes > 1 ? kUcxBytes : 0) +
+                   kThreadBytes * static_cast<std::size_t>(std::max(1, config.device.threads));
     node.data = n == 0 ? corpus_bytes : 0;
     node.messages = message_bytes(config, node.node, places);
     for (ActorPlan& a : plan.actors) {
       a.node = places.at(a.address);
       if (a.node == node.node) node.actors += a.total();
     }
+    node.process += node.actors / 100;  // large blocks stand on pages of 2 MiB
     plan.nodes.push_back(node);
   }
   return plan;
@@ -113,20 +129,26 @@ Plan make_plan(const Config& config, std::size_t corpus_bytes) {
 
 std::string describe(const Config& config, const Plan& plan) {
   const auto mib = [](std::size_t bytes) { return static_cast<double>(bytes) / static_cast<double>(kMiB); };
-  std::string text = fmt::format("{}: {:.2f} M parameters, {:.2f} M active a token, {:.1f} MFLOP a trained token\n", config.name,
-                                 static_cast<double>(parameter_count(config.model)) * 1e-6, static_cast<double>(active_parameter_count(config.model)) * 1e-6,
+  std::string text = fmt::format("{}: {:.2f} M parameters, {:.2f} M active a token, {:.1f} MFLOP a trained token\n",
+                                 config.name, static_cast<double>(parameter_count(config.model)) * 1e-6,
+                                 static_cast<double>(active_parameter_count(config.model)) * 1e-6,
                                  training_flops_per_token(config.model, config.train.sequence_length) * 1e-6);
-  text += fmt::format("step: {} sequences x {} tokens in {} microbatches, {} gradient lanes, {}\n\n", config.train.batch_sequences, config.train.sequence_length,
-                      config.train.microbatches, config.train.gradient_lanes, config.train.dtype);
-  text += fmt::format("{:<5}{:<16}{:<34}{:>9}{:>9}{:>10}{:>12}{:>8}{:>9}{:>9}\n", "node", "actor", "holds", "weights", "moments", "gradients", "activations", "stash", "buffers", "MiB");
+  text += fmt::format("step: {} sequences x {} tokens in {} microbatches, {} gradient lanes, {}\n\n",
+                      config.train.batch_sequences, config.train.sequence_length, config.train.microbatches,
+                      config.train.gradient_lanes, config.train.dtype);
+  text += fmt::format("{:<5}{:<16}{:<34}{:>9}{:>9}{:>10}{:>12}{:>8}{:>9}{:>9}\n", "node", "actor", "holds", "weights",
+                      "moments", "gradients", "activations", "stash", "buffers", "MiB");
   for (const ActorPlan& a : plan.actors) {
-    text += fmt::format("{:<5}{:<16}{:<34}{:>9.1f}{:>9.1f}{:>10.1f}{:>12.1f}{:>8.1f}{:>9.1f}{:>9.1f}\n", a.node, to_string(a.address), a.holds, mib(a.weights), mib(a.moments),
-                        mib(a.gradients), mib(a.activations), mib(a.stash), mib(a.buffers), mib(a.total()));
+    text += fmt::format("{:<5}{:<16}{:<34}{:>9.1f}{:>9.1f}{:>10.1f}{:>12.1f}{:>8.1f}{:>9.1f}{:>9.1f}\n", a.node,
+                        to_string(a.address), a.holds, mib(a.weights), mib(a.moments), mib(a.gradients),
+                        mib(a.activations), mib(a.stash), mib(a.buffers), mib(a.total()));
   }
   text += "0    loader, conductor, checkpointer, rollout\n\n";
   for (const NodePlan& n : plan.nodes) {
-    text += fmt::format("node {}: peak {:.0f} MiB = actors {:.1f} + messages {:.1f} + data {:.1f} + program {:.1f}; {} compute threads\n", n.node, mib(n.total()), mib(n.actors),
-                        mib(n.messages), mib(n.data), mib(n.process), config.device.threads);
+    text += fmt::format(
+        "node {}: peak {:.0f} MiB = actors {:.1f} + messages {:.1f} + data {:.1f} + program {:.1f}; {} compute "
+        "threads\n",
+        n.node, mib(n.total()), mib(n.actors), mib(n.messages), mib(n.data), mib(n.process), config.device.threads);
   }
   return text;
 }

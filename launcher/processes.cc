@@ -31,7 +31,7 @@ struct Child {
   std::uint32_t node = 0;
   pid_t pid = -1;
   ControlSocket socket{-1};
-  int log_fd = -1;              // the reading end of its standard error
+  int log_fd = -1;  // the reading end of its standard error
   std::string log_rest, last_line, failure;
   json hello;
   bool up = false, gone = false;
@@ -40,7 +40,8 @@ struct Child {
 
 class Supervisor {
  public:
-  Supervisor(const Config& config, RunFolder& folder, const Restore& begin) : config_(config), folder_(folder), begin_(begin), progress_(config) {}
+  Supervisor(const Config& config, RunFolder& folder, const Restore& begin)
+      : config_(config), folder_(folder), begin_(begin), progress_(config) {}
   ~Supervisor() { end_all(); }
   int run();
 
@@ -55,7 +56,9 @@ class Supervisor {
   void report(const std::string& kind, const std::string& text);
   void end_all();
   [[noreturn]] void fail(const Child& child);
-  std::string resume_command() const { return fmt::format("troupe train {}/config.toml --out {} --resume", folder_.path(), folder_.path()); }
+  std::string resume_command() const {
+    return fmt::format("troupe train {}/config.toml --out {} --resume", folder_.path(), folder_.path());
+  }
 
   const Config& config_;
   RunFolder& folder_;
@@ -88,7 +91,14 @@ void Supervisor::start(std::uint32_t node) {
   child.socket = std::move(socket);
   child.log_fd = log[0];
   children_.push_back(std::move(child));
-  children_.back().socket.send(json{{"kind", "start"}, {"config", config_to_toml(config_)}, {"node", node}, {"incarnation", 1}, {"mode", 0}, {"run_folder", folder_.path()}}.dump());
+  children_.back().socket.send(json{
+      {"kind", "start"},
+      {"config", config_to_toml(config_)},
+      {"node", node},
+      {"incarnation", 1},
+      {"mode", 0},
+      {"run_folder",
+       folder_.path()}}.dump());
 }
 
 // The node's log goes to its file; what is worth a person's eye comes through with the node's name.
@@ -139,7 +149,8 @@ void Supervisor::hear(Child& child) {
 void Supervisor::look(int milliseconds) {
   std::vector<pollfd> fds;
   for (const Child& c : children_) {
-    fds.push_back({c.gone ? -1 : c.socket.fd(), static_cast<short>(POLLIN | (c.socket.wants_write() ? POLLOUT : 0)), 0});
+    fds.push_back(
+        {c.gone ? -1 : c.socket.fd(), static_cast<short>(POLLIN | (c.socket.wants_write() ? POLLOUT : 0)), 0});
     fds.push_back({c.log_fd, POLLIN, 0});
   }
   if (poll(fds.data(), fds.size(), milliseconds) <= 0) return;
@@ -162,17 +173,20 @@ void Supervisor::fail(const Child& lost) {
   kill(child.pid, SIGKILL);  // it said goodbye on its socket: nothing of it may stay
   reap(child);
   std::string how = child.failure;
-  if (how.empty() && WIFSIGNALED(child.status)) how = fmt::format("killed by signal {} ({})", WTERMSIG(child.status), strsignal(WTERMSIG(child.status)));
+  if (how.empty() && WIFSIGNALED(child.status))
+    how = fmt::format("killed by signal {} ({})", WTERMSIG(child.status), strsignal(WTERMSIG(child.status)));
   if (how.empty()) how = fmt::format("ended with code {}", WIFEXITED(child.status) ? WEXITSTATUS(child.status) : -1);
-  throw Error("node {} (process of {}) is gone while {}: {}; its log is {}/logs/node-{}.log; continue with: {}", child.node, folder_.path(), doing_, how,
-              folder_.path(), child.node, resume_command());
+  throw Error("node {} (process of {}) is gone while {}: {}; its log is {}/logs/node-{}.log; continue with: {}",
+              child.node, folder_.path(), doing_, how, folder_.path(), child.node, resume_command());
 }
 
 void Supervisor::wait_until(const char* what, bool (*ready)(const Child&)) {
   const auto deadline = Clock::now() + std::chrono::seconds(config_.limits.start_seconds);
   for (const Child& c : children_) {
     while (!ready(c)) {
-      if (Clock::now() > deadline) throw Error("node {} did not {} within {} s (limits.start_seconds); its log is {}/logs/node-{}.log", c.node, what, config_.limits.start_seconds, folder_.path(), c.node);
+      if (Clock::now() > deadline)
+        throw Error("node {} did not {} within {} s (limits.start_seconds); its log is {}/logs/node-{}.log", c.node,
+                    what, config_.limits.start_seconds, folder_.path(), c.node);
       if (interrupts > 0) throw Error("interrupted while the nodes were starting");
       look(50);
     }
@@ -186,14 +200,22 @@ void Supervisor::introduce() {
   for (const Child& c : children_) {
     for (const char* key : {"build", "machine", "digest"}) {
       if (c.hello.at(key) != children_[0].hello.at(key))
-        throw Error("node {} and node 0 differ in {}: {} and {}; all nodes must run the same build on the same kind of machine", c.node, key, c.hello.at(key).dump(), children_[0].hello.at(key).dump());
+        throw Error(
+            "node {} and node 0 differ in {}: {} and {}; all nodes must run the same build on the same kind of machine",
+            c.node, key, c.hello.at(key).dump(), children_[0].hello.at(key).dump());
     }
     peers.push_back({{"node", c.node}, {"incarnation", 1}, {"address", c.hello.at("address")}});
   }
   for (Child& c : children_) c.socket.send(json{{"kind", "peers"}, {"peers", peers}}.dump());
   wait_until("connect", [](const Child& c) { return c.up; });
   doing_ = "loading";
-  for (Child& c : children_) c.socket.send(json{{"kind", "restore"}, {"version", begin_.version}, {"attempt", 0}, {"path", begin_.path}, {"weights_only", begin_.weights_only}}.dump());
+  for (Child& c : children_)
+    c.socket.send(json{{"kind", "restore"},
+                       {"version", begin_.version},
+                       {"attempt", 0},
+                       {"path", begin_.path},
+                       {"weights_only", begin_.weights_only}}
+                      .dump());
 }
 
 int Supervisor::run() {
@@ -215,8 +237,10 @@ int Supervisor::run() {
     children_[0].socket.send(json{{"kind", "stop"}, {"reason", "interrupted"}}.dump());
   }
   end_all();
-  if (seen == 0) progress_.summary(folder_.path());
-  else std::fprintf(stderr, "saved; continue with: %s\n", resume_command().c_str());
+  if (seen == 0)
+    progress_.summary(folder_.path());
+  else
+    std::fprintf(stderr, "saved; continue with: %s\n", resume_command().c_str());
   return seen == 0 ? 0 : 130;
 }
 
@@ -227,8 +251,10 @@ void Supervisor::end_all() {
   const auto deadline = Clock::now() + std::chrono::seconds(finished_ ? 5 : 1);
   for (Child& c : children_) {
     while (c.pid > 0 && Clock::now() < deadline) {
-      if (waitpid(c.pid, &c.status, WNOHANG) == c.pid) c.pid = -1;
-      else usleep(2000);
+      if (waitpid(c.pid, &c.status, WNOHANG) == c.pid)
+        c.pid = -1;
+      else
+        usleep(2000);
     }
     if (c.pid > 0) {
       kill(c.pid, SIGKILL);
@@ -244,7 +270,9 @@ void Supervisor::end_all() {
 
 }  // namespace
 
-int train_in_processes(const Config& config, RunFolder& folder, const Restore& begin) { return Supervisor(config, folder, begin).run(); }
+int train_in_processes(const Config& config, RunFolder& folder, const Restore& begin) {
+  return Supervisor(config, folder, begin).run();
+}
 
 std::string to_hex(const std::string& bytes) {
   std::string hex;
@@ -254,7 +282,8 @@ std::string to_hex(const std::string& bytes) {
 
 std::string from_hex(const std::string& hex) {
   std::string bytes;
-  for (std::size_t i = 0; i + 1 < hex.size(); i += 2) bytes.push_back(static_cast<char>(std::stoi(hex.substr(i, 2), nullptr, 16)));
+  for (std::size_t i = 0; i + 1 < hex.size(); i += 2)
+    bytes.push_back(static_cast<char>(std::stoi(hex.substr(i, 2), nullptr, 16)));
   return bytes;
 }
 

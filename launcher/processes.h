@@ -3,7 +3,8 @@
 // socket; then the run ends, resumable, and no process is left behind.
 //
 // On the control socket, one JSON object a line:
-//   launcher -> node  start {config, node, incarnation, mode, run_folder}   peers {peers: [{node, incarnation, address}]}
+//   launcher -> node  start {config, node, incarnation, mode, run_folder}   peers {peers: [{node, incarnation,
+//   address}]}
 //                     restore {version, attempt, path, weights_only}        stop {reason}      end {}
 //   node -> launcher  hello {address, build, machine, digest}   up {}   report {kind, json}   failed {sentence}
 #pragma once

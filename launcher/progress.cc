@@ -11,25 +11,29 @@ namespace troupe {
 
 namespace {
 
-constexpr std::int64_t kLineEveryMs = 5000;    // when nobody watches live
-constexpr std::int64_t kRedrawEveryMs = 100;   // when somebody does
+constexpr std::int64_t kLineEveryMs = 5000;   // when nobody watches live
+constexpr std::int64_t kRedrawEveryMs = 100;  // when somebody does
 
 std::int64_t now_ms() {
-  return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
+  return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
 }
 
 std::string escape(const std::string& text) {
   std::string out;
   for (const char c : text) {
-    if (c == '\n') out += "\\n";
-    else out += c;
+    if (c == '\n')
+      out += "\\n";
+    else
+      out += c;
   }
   return out;
 }
 
 std::string grouped(double value) {
   std::string digits = fmt::format("{:.0f}", value);
-  for (auto at = static_cast<std::ptrdiff_t>(digits.size()) - 3; at > 0; at -= 3) digits.insert(static_cast<std::size_t>(at), 1, ',');
+  for (auto at = static_cast<std::ptrdiff_t>(digits.size()) - 3; at > 0; at -= 3)
+    digits.insert(static_cast<std::size_t>(at), 1, ',');
   return digits;
 }
 
@@ -42,7 +46,8 @@ std::string human_time(double seconds) {
   return fmt::format("{}:{:02}", s / 60, s % 60);
 }
 
-Progress::Progress(const Config& config, bool quiet) : config_(config), quiet_(quiet), terminal_(isatty(STDOUT_FILENO) == 1) {}
+Progress::Progress(const Config& config, bool quiet)
+    : config_(config), quiet_(quiet), terminal_(isatty(STDOUT_FILENO) == 1) {}
 Progress::~Progress() { end_line(); }
 
 void Progress::end_line() {
@@ -78,9 +83,11 @@ void Progress::step(const nlohmann::json& r) {
   const bool due = now - last_shown_ms_ >= (terminal_ ? kRedrawEveryMs : kLineEveryMs);
   if (!due && done != steps && done != 1 && r.at("verdict") == "commit") return;
   last_shown_ms_ = now;
-  std::string text = fmt::format("step {:>{}}/{}  loss {:.4f}  {} tok/s  MFU {:.0f}%", done, std::to_string(steps).size(), steps, r.at("loss").get<double>(),
-                                 grouped(r.at("tokens_per_second")), 100 * r.at("mfu").get<double>());
-  if (!r.at("load_max_over_mean").empty()) text += fmt::format("  busiest expert {:.2f}x", r.at("worst_load").get<double>());
+  std::string text =
+      fmt::format("step {:>{}}/{}  loss {:.4f}  {} tok/s  MFU {:.0f}%", done, std::to_string(steps).size(), steps,
+                  r.at("loss").get<double>(), grouped(r.at("tokens_per_second")), 100 * r.at("mfu").get<double>());
+  if (!r.at("load_max_over_mean").empty())
+    text += fmt::format("  busiest expert {:.2f}x", r.at("worst_load").get<double>());
   text += fmt::format("  ${:.4f}  {} left", cost_, human_time(static_cast<double>(steps - done) * seconds_per_step_));
   if (r.at("verdict") != "commit") text += "  (step skipped: loss not finite or a spike)";
   line(text, r.at("verdict") == "commit" && done != steps);
@@ -92,20 +99,28 @@ void Progress::show(const nlohmann::json& r) {
   if (kind == "evaluation") {
     held_out_loss_ = r.at("loss");
     evaluate_seconds_ += r.at("seconds").get<double>();
-    std::string text = fmt::format("held-out loss {:.4f} ({:.4f} bits a token) over {} tokens", held_out_loss_, r.at("bits_per_token").get<double>(), r.at("tokens").get<std::int64_t>());
-    if (!r.at("load_max_over_mean").empty()) text += fmt::format(", busiest expert {:.2f}x the mean", r.at("worst_load").get<double>());
+    std::string text = fmt::format("held-out loss {:.4f} ({:.4f} bits a token) over {} tokens", held_out_loss_,
+                                   r.at("bits_per_token").get<double>(), r.at("tokens").get<std::int64_t>());
+    if (!r.at("load_max_over_mean").empty())
+      text += fmt::format(", busiest expert {:.2f}x the mean", r.at("worst_load").get<double>());
     line(fmt::format("after step {}: {}", r.at("version").get<std::int64_t>(), text), false);
   } else if (kind == "checkpoint") {
     const std::string trouble = r.at("problem");
-    if (trouble.empty()) checkpoint_ = r.at("path");
-    else line(fmt::format("warning: checkpoint {} was not written: {}; training goes on", r.at("version").get<std::int64_t>(), trouble), false);
+    if (trouble.empty())
+      checkpoint_ = r.at("path");
+    else
+      line(fmt::format("warning: checkpoint {} was not written: {}; training goes on",
+                       r.at("version").get<std::int64_t>(), trouble),
+           false);
   } else if (kind == "exact_match") {
     problems_ = r.at("problems");
     right_ = r.at("right");
     share_ = r.at("share");
     for (const auto& a : r.at("answers")) {
       const std::string prompt = a.at("prompt"), written = a.at("written");
-      answers_ += fmt::format("  {}{}   {}\n", prompt, escape(written), a.at("right").get<bool>() ? "right" : fmt::format("wrong, it is {}", a.at("answer").get<std::string>()));
+      answers_ += fmt::format(
+          "  {}{}   {}\n", prompt, escape(written),
+          a.at("right").get<bool>() ? "right" : fmt::format("wrong, it is {}", a.at("answer").get<std::string>()));
     }
   }
 }
@@ -115,14 +130,16 @@ void Progress::summary(const std::string& run_folder) {
   if (quiet_) return;
   std::printf("\nheld-out loss   %.4f nats a token\n", held_out_loss_);
   if (share_ >= 0) {
-    std::printf("exact match     %.1f %% (%lld of %lld held-out problems, greedy)\n", 100 * share_, static_cast<long long>(right_), static_cast<long long>(problems_));
+    std::printf("exact match     %.1f %% (%lld of %lld held-out problems, greedy)\n", 100 * share_,
+                static_cast<long long>(right_), static_cast<long long>(problems_));
     std::printf("answers\n%s", answers_.c_str());
   }
   if (!checkpoint_.empty()) std::printf("model           %s (config.json, model.safetensors)\n", checkpoint_.c_str());
   std::printf("talk to it      troupe generate %s --prompt \"...\"\n", run_folder.c_str());
   const double rate = config_.hardware.dollars_per_hour * config_.layout.nodes;
-  std::printf("bill            %s tokens in %s of training (%s evaluating) at $%.3g an hour: $%.4f\n", grouped(static_cast<double>(tokens_)).c_str(),
-              human_time(train_seconds_).c_str(), human_time(evaluate_seconds_).c_str(), rate, (train_seconds_ + evaluate_seconds_) / 3600 * rate);
+  std::printf("bill            %s tokens in %s of training (%s evaluating) at $%.3g an hour: $%.4f\n",
+              grouped(static_cast<double>(tokens_)).c_str(), human_time(train_seconds_).c_str(),
+              human_time(evaluate_seconds_).c_str(), rate, (train_seconds_ + evaluate_seconds_) / 3600 * rate);
   std::fflush(stdout);
 }
 

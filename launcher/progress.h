@@ -13,7 +13,8 @@ class Progress {
  public:
   explicit Progress(const Config& config, bool quiet = false);
   ~Progress();
-  // One report of the conductor (kind: ready, step, evaluation, checkpoint, exact_match, generation, problem, finished).
+  // One report of the conductor (kind: ready, step, evaluation, checkpoint, exact_match, generation, problem,
+  // finished).
   void show(const nlohmann::json& report);
   // The end: losses, answers, where the model lies, the bill.
   void summary(const std::string& run_folder);

@@ -17,15 +17,18 @@ namespace fs = std::filesystem;
 
 RunFolder::RunFolder(std::string path, bool resume) : path_(std::move(path)) {
   const bool exists = fs::exists(path_ + "/config.toml");
-  if (exists && !resume) throw Error("{}: a run is here already; continue it with --resume, or choose another folder with --out", path_);
-  if (!exists && resume) throw Error("{}: there is no run to resume (no config.toml); start it without --resume", path_);
+  if (exists && !resume)
+    throw Error("{}: a run is here already; continue it with --resume, or choose another folder with --out", path_);
+  if (!exists && resume)
+    throw Error("{}: there is no run to resume (no config.toml); start it without --resume", path_);
   std::error_code failed;
   fs::create_directories(path_ + "/checkpoints", failed);
   if (!failed) fs::create_directories(path_ + "/logs", failed);
   if (failed) throw Error("{}: can't make the run's folder: {}", path_, failed.message());
   lock_fd_ = open((path_ + "/lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
   if (lock_fd_ < 0) throw Error("{}/lock: can't be opened; is the folder writable?", path_);
-  if (flock(lock_fd_, LOCK_EX | LOCK_NB) != 0) throw Error("{}: another process is running in this folder; wait for it, or choose another with --out", path_);
+  if (flock(lock_fd_, LOCK_EX | LOCK_NB) != 0)
+    throw Error("{}: another process is running in this folder; wait for it, or choose another with --out", path_);
   metrics_.open(path_ + "/metrics.jsonl", std::ios::app);
   if (!metrics_) throw Error("{}/metrics.jsonl: can't be written", path_);
 }

@@ -1,4 +1,5 @@
-// A run's folder: lock, config.toml, metrics.jsonl, logs/, checkpoints/. One run per folder, never overwritten silently.
+// A run's folder: lock, config.toml, metrics.jsonl, logs/, checkpoints/. One run per folder, never overwritten
+// silently.
 #pragma once
 
 #include <fstream>

@@ -8,19 +8,19 @@
 namespace troupe {
 
 struct GenerateOptions {
-  std::string run;                    // a run, a checkpoint or a Hugging Face directory
+  std::string run;  // a run, a checkpoint or a Hugging Face directory
   std::vector<std::string> prompts;
   double temperature = 0, top_p = 1;
   std::uint64_t seed = 1;
   int tokens_max = 128;
-  std::string stop;                   // one byte; empty: none
+  std::string stop;  // one byte; empty: none
   std::vector<std::string> sets;
 };
 int generate(const GenerateOptions& options);
 
 struct EvaluateOptions {
   std::string run;
-  std::vector<std::string> files;     // empty: the run's own held-out part
+  std::vector<std::string> files;  // empty: the run's own held-out part
   std::vector<std::string> sets;
 };
 int evaluate(const EvaluateOptions& options);

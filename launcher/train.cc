@@ -53,15 +53,20 @@ int train_here(const Config& config, RunFolder& folder, const Restore& begin) {
   world.node().run([&] {
     if (interrupts > seen) {
       seen = interrupts;
-      if (seen > 1) throw Error("interrupted twice: stopped at once; continue with: troupe train {}/config.toml --out {} --resume", folder.path(), folder.path());
+      if (seen > 1)
+        throw Error("interrupted twice: stopped at once; continue with: troupe train {}/config.toml --out {} --resume",
+                    folder.path(), folder.path());
       std::fprintf(stderr, "\ninterrupted: finishing this step and saving (once more to stop at once)\n");
       world.stop("interrupted");
       exit_code = 130;
     }
     return done;
   });
-  if (exit_code == 0) progress.summary(folder.path());
-  else std::fprintf(stderr, "saved; continue with: troupe train %s/config.toml --out %s --resume\n", folder.path().c_str(), folder.path().c_str());
+  if (exit_code == 0)
+    progress.summary(folder.path());
+  else
+    std::fprintf(stderr, "saved; continue with: troupe train %s/config.toml --out %s --resume\n", folder.path().c_str(),
+                 folder.path().c_str());
   return exit_code;
 }
 
@@ -71,7 +76,9 @@ void check_resumable(const Config& before, const Config& now, const std::string&
   if (changed.empty()) return;
   std::string list;
   for (const std::string& c : changed) list += (list.empty() ? "" : "; ") + c;
-  throw Error("{}: can't resume as the same run: {}; undo the change, or start a new run with train.start_from = \"{}\"", folder, list, folder);
+  throw Error(
+      "{}: can't resume as the same run: {}; undo the change, or start a new run with train.start_from = \"{}\"",
+      folder, list, folder);
 }
 
 }  // namespace
@@ -108,7 +115,8 @@ int train(const TrainOptions& options) {
   if (options.resume && !fresh) check_resumable(load_run_config(out), config, out);
   const Restore begin = starting_point(config, out, options.resume);
   folder.save_config(config);
-  if (!begin.path.empty()) std::printf("starting at step %lld from %s\n", static_cast<long long>(begin.version), begin.path.c_str());
+  if (!begin.path.empty())
+    std::printf("starting at step %lld from %s\n", static_cast<long long>(begin.version), begin.path.c_str());
   return config.layout.nodes == 1 ? train_here(config, folder, begin) : train_in_processes(config, folder, begin);
 }
 

@@ -29,20 +29,32 @@ void add_actor(Node& node, const Config& config, const WorldOptions& options, co
   switch (address.role) {
     case Role::stage: {
       const auto stages = static_cast<std::uint32_t>(config.layout.stages);
-      node.add<Stage>(address, config, static_cast<int>(address.index / stages), static_cast<int>(address.index % stages), options.capture);
+      node.add<Stage>(address, config, static_cast<int>(address.index / stages),
+                      static_cast<int>(address.index % stages), options.capture);
       return;
     }
     case Role::expert_shard: {
       const auto shards = static_cast<std::uint32_t>(config.layout.expert_shards);
-      node.add<ExpertShard>(address, config, static_cast<int>(address.index / shards), static_cast<int>(address.index % shards), options.capture);
+      node.add<ExpertShard>(address, config, static_cast<int>(address.index / shards),
+                            static_cast<int>(address.index % shards), options.capture);
       return;
     }
-    case Role::loader: node.add<Loader>(address, config, options.corpus); return;
-    case Role::conductor: node.add<Conductor>(address, config, options.mode); return;
-    case Role::checkpointer: node.add<Checkpointer>(address, config, options.run_folder, options.corpus ? options.corpus->provenance() : std::vector<Provenance>{}); return;
-    case Role::rollout: node.add<Rollout>(address, config, options.request, options.sink); return;
+    case Role::loader:
+      node.add<Loader>(address, config, options.corpus);
+      return;
+    case Role::conductor:
+      node.add<Conductor>(address, config, options.mode);
+      return;
+    case Role::checkpointer:
+      node.add<Checkpointer>(address, config, options.run_folder,
+                             options.corpus ? options.corpus->provenance() : std::vector<Provenance>{});
+      return;
+    case Role::rollout:
+      node.add<Rollout>(address, config, options.request, options.sink);
+      return;
     case Role::supervisor:
-    case Role::tool: return;
+    case Role::tool:
+      return;
   }
 }
 
@@ -51,9 +63,11 @@ void add_actor(Node& node, const Config& config, const WorldOptions& options, co
 World::World(const Config& config, WorldOptions options) : config_(config), parts_(std::make_unique<Parts>()) {
   parts_->device = std::make_unique<CpuDevice>(config.device.threads);
   parts_->disk = make_posix_disk();
-  if (config.layout.nodes > 1) parts_->transport = make_ucx_transport({config.layout.transport, config.layout.interface}, parts_->pool);
-  parts_->node = std::make_unique<Node>(options.node, options.incarnation,
-                                        NodeParts{parts_->device.get(), parts_->disk.get(), &parts_->pool, parts_->transport.get()});
+  if (config.layout.nodes > 1)
+    parts_->transport = make_ucx_transport({config.layout.transport, config.layout.interface}, parts_->pool);
+  parts_->node = std::make_unique<Node>(
+      options.node, options.incarnation,
+      NodeParts{parts_->device.get(), parts_->disk.get(), &parts_->pool, parts_->transport.get()});
   for (const auto& [address, place] : place_actors(config)) {
     parts_->node->place(address, place);
     if (place != options.node) continue;
@@ -68,14 +82,17 @@ Node& World::node() { return *parts_->node; }
 
 std::string World::transport_address() const { return parts_->transport ? parts_->transport->local_address() : ""; }
 
-void World::connect(std::uint32_t peer, std::uint32_t incarnation, const std::string& address) { parts_->node->connect(peer, incarnation, address); }
+void World::connect(std::uint32_t peer, std::uint32_t incarnation, const std::string& address) {
+  parts_->node->connect(peer, incarnation, address);
+}
 
 // Leaders first: an owner's answer must find a conductor that has entered the attempt, or be kept by it.
 void World::restore(const Restore& restore) {
   const Address supervisor{Role::supervisor, 0};
   for (const bool leaders : {true, false})
     for (const Address& address : parts_->here)
-      if ((address.role != Role::stage && address.role != Role::expert_shard) == leaders) parts_->node->post(supervisor, address, restore);
+      if ((address.role != Role::stage && address.role != Role::expert_shard) == leaders)
+        parts_->node->post(supervisor, address, restore);
 }
 
 void World::stop(const std::string& reason) {

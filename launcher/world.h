@@ -15,8 +15,8 @@ namespace troupe {
 struct WorldOptions {
   std::uint32_t node = 0, incarnation = 1;
   RunMode mode = RunMode::train;
-  std::string run_folder;                       // checkpoints go here; empty: nothing is saved
-  std::shared_ptr<const Corpus> corpus;         // node 0 only
+  std::string run_folder;                // checkpoints go here; empty: nothing is saved
+  std::shared_ptr<const Corpus> corpus;  // node 0 only
   Capture* capture = nullptr;
   GenerationRequest request;
   GenerationResult* sink = nullptr;
@@ -29,11 +29,11 @@ class World {
   ~World();
 
   Node& node();
-  std::string transport_address() const;        // for the other nodes
+  std::string transport_address() const;  // for the other nodes
   void connect(std::uint32_t peer, std::uint32_t incarnation, const std::string& address);
   // Sends Restore to all actors of this node.
   void restore(const Restore& restore);
-  void stop(const std::string& reason);         // to the conductor, if it lives here
+  void stop(const std::string& reason);  // to the conductor, if it lives here
 
  private:
   struct Parts;

@@ -14,6 +14,7 @@ struct InProcessFaults {
 };
 
 // `nodes` transports that reach each other by node number, already connected.
-std::vector<std::unique_ptr<Transport>> make_in_process_transports(std::uint32_t nodes, const InProcessFaults& faults = {});
+std::vector<std::unique_ptr<Transport>> make_in_process_transports(std::uint32_t nodes,
+                                                                   const InProcessFaults& faults = {});
 
 }  // namespace troupe

@@ -18,15 +18,17 @@ struct LinkLimits {
   std::size_t unacknowledged_max = 4096;  // frames kept for resend; more is a CHECK: credits bound it below this
   std::size_t reorder_max = 4096;
   bool payload_checksum = false;
-  bool reliable_transport = true;         // UCX, sockets: keep nothing for resend, only order and check
+  bool reliable_transport = true;  // UCX, sockets: keep nothing for resend, only order and check
 };
 
-struct LinkCounters { std::uint64_t sent = 0, delivered = 0, resent = 0, duplicates = 0, refused = 0, reordered = 0; };
+struct LinkCounters {
+  std::uint64_t sent = 0, delivered = 0, resent = 0, duplicates = 0, refused = 0, reordered = 0;
+};
 
 class Link {
  public:
-  Link(std::uint32_t local_node, std::uint32_t local_incarnation, std::uint32_t peer_node, std::uint32_t peer_incarnation,
-       LinkLimits limits);
+  Link(std::uint32_t local_node, std::uint32_t local_incarnation, std::uint32_t peer_node,
+       std::uint32_t peer_incarnation, LinkLimits limits);
   void send(const Envelope& envelope, std::int64_t now_us, const std::function<void(Frame)>& out);
   // A decoded frame from this peer; delivers zero or more envelopes in order.
   void receive(DecodedFrame frame, std::int64_t now_us, const std::function<void(Envelope)>& deliver);
@@ -35,7 +37,11 @@ class Link {
   const LinkCounters& counters() const { return counters_; }
 
  private:
-  struct Unacknowledged { std::uint64_t sequence; Frame frame; std::int64_t sent_us; };
+  struct Unacknowledged {
+    std::uint64_t sequence;
+    Frame frame;
+    std::int64_t sent_us;
+  };
   LinkHeader stamp(std::uint64_t sequence);
   void deliver_ready(const std::function<void(Envelope)>& deliver);
   std::uint32_t local_node_, local_incarnation_, peer_node_, peer_incarnation_;
@@ -45,7 +51,7 @@ class Link {
   bool acknowledgement_owed_ = false;  // something arrived since the last frame left
   std::deque<Unacknowledged> unacknowledged_;
   std::map<std::uint64_t, Envelope> waiting_;  // arrived early
-  bool window_exceeded_ = false;       // it was said once
+  bool window_exceeded_ = false;               // it was said once
   LinkCounters counters_;
 };
 

@@ -1,5 +1,5 @@
-// What actors say. A closed variant of plain structs; facts or requests. schema.capnp tells the same story in prose, and
-// codec.h turns one into bytes and back. Payloads ride beside the struct and are frozen once sent.
+// What actors say. A closed variant of plain structs; facts or requests. schema.capnp tells the same story in prose,
+// and codec.h turns one into bytes and back. Payloads ride beside the struct and are frozen once sent.
 #pragma once
 
 #include <cstdint>
@@ -29,29 +29,68 @@ struct WorkKey {
 };
 std::string to_string(const WorkKey& key);  // "train forward step 3 attempt 0 microbatch 2 layer 1 chunk 0"
 
-// ---- Starting, restoring, ending -------------------------------------------------------------------------------------
-// To every owner: clear accumulators, ledgers, credits; load `version` unless you hold it; enter the attempt; then grant
-// credits. path empty: initialize from the seed (version 0), else a checkpoint or Hugging Face folder.
-struct Restore { std::int64_t version = 0; std::uint32_t attempt = 0; std::string path; bool weights_only = false; };
-struct Restored { std::int64_t version = 0; std::uint32_t attempt = 0; std::string problem; };  // problem empty: done
-struct Stop { std::string reason; };
+// ---- Starting, restoring, ending
+// ------------------------------------------------------------------------------------- To every owner: clear
+// accumulators, ledgers, credits; load `version` unless you hold it; enter the attempt; then grant credits. path empty:
+// initialize from the seed (version 0), else a checkpoint or Hugging Face folder.
+struct Restore {
+  std::int64_t version = 0;
+  std::uint32_t attempt = 0;
+  std::string path;
+  bool weights_only = false;
+};
+struct Restored {
+  std::int64_t version = 0;
+  std::uint32_t attempt = 0;
+  std::string problem;
+};  // problem empty: done
+struct Stop {
+  std::string reason;
+};
 // A peer's process is gone (from the supervisor).
-struct PeerLost { std::uint32_t node = 0; std::string reason; };
+struct PeerLost {
+  std::uint32_t node = 0;
+  std::string reason;
+};
 
-// ---- Credits ---------------------------------------------------------------------------------------------------------
-enum class Channel : std::uint8_t { microbatch, dispatch_forward, dispatch_backward, partial_sums, snapshot, evaluate, generate };
+// ---- Credits
+// ---------------------------------------------------------------------------------------------------------
+enum class Channel : std::uint8_t {
+  microbatch,
+  dispatch_forward,
+  dispatch_backward,
+  partial_sums,
+  snapshot,
+  evaluate,
+  generate
+};
 constexpr std::uint8_t kChannels = 7;
 // The receiver lets the sender send `count` more requests on (channel, layer) in this attempt.
-struct Credit { Channel channel = Channel::microbatch; std::int32_t layer = 0; std::int32_t count = 0; std::uint32_t attempt = 0; };
+struct Credit {
+  Channel channel = Channel::microbatch;
+  std::int32_t layer = 0;
+  std::int32_t count = 0;
+  std::uint32_t attempt = 0;
+};
 
-// ---- Data ------------------------------------------------------------------------------------------------------------
+// ---- Data
+// ------------------------------------------------------------------------------------------------------------
 // Conductor to loader: make the batches of this step (train) or of this evaluation (evaluate).
-struct StartStep { std::int64_t step = 0; std::uint32_t attempt = 0; };
-struct StartEvaluation { std::int64_t evaluation = 0; std::int64_t version = 0; std::uint32_t attempt = 0; };
+struct StartStep {
+  std::int64_t step = 0;
+  std::uint32_t attempt = 0;
+};
+struct StartEvaluation {
+  std::int64_t evaluation = 0;
+  std::int64_t version = 0;
+  std::uint32_t attempt = 0;
+};
 // Loader to conductor before the first batch: what the step holds. Divisors of the losses.
 struct StepPlan {
   WorkKind kind = WorkKind::train;
-  std::int64_t step = 0; std::uint32_t attempt = 0; std::int32_t microbatches = 0;
+  std::int64_t step = 0;
+  std::uint32_t attempt = 0;
+  std::int32_t microbatches = 0;
   std::int64_t target_tokens = 0, mtp_target_tokens = 0, tokens = 0;
 };
 // Loader to the first stage (and to the last, when it is another actor). All i32 payloads, `sequences` rows of `length`
@@ -64,14 +103,19 @@ struct TokenBatch {
   Payload ids, targets, mtp_targets, positions, spans;
 };
 
-// ---- Forward and backward --------------------------------------------------------------------------------------------
-// Residual stream after a stage's last layer, (rows, hidden) f32, with what later stages need of the batch.
+// ---- Forward and backward
+// -------------------------------------------------------------------------------------------- Residual stream after a
+// stage's last layer, (rows, hidden) f32, with what later stages need of the batch.
 struct Activations {
   WorkKey key;
   std::int32_t rows = 0, sequences = 0, length = 0, spans_count = 0;
   Payload hidden, positions, spans;
 };
-struct ActivationGradients { WorkKey key; std::int32_t rows = 0; Payload gradient; };  // (rows, hidden) f32
+struct ActivationGradients {
+  WorkKey key;
+  std::int32_t rows = 0;
+  Payload gradient;
+};  // (rows, hidden) f32
 // Rows sorted by (expert, token); counts: rows of each expert of the shard that this chunk holds, in expert order.
 // backward: rows are dL/d(combined) of each token, gates the routing weights (f32); inputs are the forward rows again
 // when the shard has not stashed them.
@@ -83,42 +127,83 @@ struct ExpertBatch {
   Payload hidden, gates, inputs;
 };
 // forward: outputs (rows, hidden) in wire type; backward: input gradients, and dots (rows) f32.
-struct ExpertResult { WorkKey key; std::int32_t rows = 0; bool stashed = false; Payload hidden, dots; };
+struct ExpertResult {
+  WorkKey key;
+  std::int32_t rows = 0;
+  bool stashed = false;
+  Payload hidden, dots;
+};
 
-// ---- Gradients across replicas and shared tensors --------------------------------------------------------------------
-// A dense owner's folded lanes to its twins in other replicas: one payload, float32, in the owner's parameter order.
-struct PartialSums { std::int64_t step = 0; std::uint32_t attempt = 0; std::int32_t replica = 0; std::int32_t part = 0; Payload sums; };
+// ---- Gradients across replicas and shared tensors
+// -------------------------------------------------------------------- A dense owner's folded lanes to its twins in
+// other replicas: one payload, float32, in the owner's parameter order.
+struct PartialSums {
+  std::int64_t step = 0;
+  std::uint32_t attempt = 0;
+  std::int32_t replica = 0;
+  std::int32_t part = 0;
+  Payload sums;
+};
 // Gradient of a shared tensor's use (0 embedding, 1 head, 2 MTP embedding, 3 MTP head) to the tensor's owner; the
 // owner's new version of the tensor back to the holders of read copies.
-struct SharedGradient { std::int64_t step = 0; std::uint32_t attempt = 0; std::int32_t use = 0; Payload sums; };
-struct SharedTensor { std::int64_t version = 0; std::uint32_t attempt = 0; Payload values; };
+struct SharedGradient {
+  std::int64_t step = 0;
+  std::uint32_t attempt = 0;
+  std::int32_t use = 0;
+  Payload sums;
+};
+struct SharedTensor {
+  std::int64_t version = 0;
+  std::uint32_t attempt = 0;
+  Payload values;
+};
 
-// ---- Commit ----------------------------------------------------------------------------------------------------------
-struct TensorSquares { std::string name; double sum = 0; };
-struct ExpertCounts { std::int32_t layer = 0; std::vector<std::int64_t> counts; };
-struct MicrobatchLoss { std::int32_t microbatch = 0; double loss_sum = 0, mtp_loss_sum = 0, balance_sum = 0; std::int64_t targets = 0, mtp_targets = 0; };
+// ---- Commit
+// ----------------------------------------------------------------------------------------------------------
+struct TensorSquares {
+  std::string name;
+  double sum = 0;
+};
+struct ExpertCounts {
+  std::int32_t layer = 0;
+  std::vector<std::int64_t> counts;
+};
+struct MicrobatchLoss {
+  std::int32_t microbatch = 0;
+  double loss_sum = 0, mtp_loss_sum = 0, balance_sum = 0;
+  std::int64_t targets = 0, mtp_targets = 0;
+};
 // An owner's gradients are folded and reduced.
 struct Vote {
-  std::int64_t step = 0; std::uint32_t attempt = 0;
+  std::int64_t step = 0;
+  std::uint32_t attempt = 0;
   std::vector<TensorSquares> squares;
-  std::vector<ExpertCounts> counts;      // from the router's side
+  std::vector<ExpertCounts> counts;  // from the router's side
   std::vector<MicrobatchLoss> losses;
-  double router_entropy_sum = 0; std::int64_t router_rows = 0;
+  double router_entropy_sum = 0;
+  std::int64_t router_rows = 0;
 };
 enum class Verdict : std::uint8_t { commit, skip, stop };
 // A pure function of the votes.
 struct Decision {
-  std::int64_t step = 0; std::uint32_t attempt = 0;
+  std::int64_t step = 0;
+  std::uint32_t attempt = 0;
   Verdict verdict = Verdict::commit;
-  std::int64_t updates = 0;              // committed updates, this one included: AdamW's bias correction
+  std::int64_t updates = 0;  // committed updates, this one included: AdamW's bias correction
   double clip_scale = 1, learning_rate = 0, gradient_norm = 0;
-  std::vector<ExpertCounts> counts;      // of the whole step, for the router bias
-  bool checkpoint = false;               // snapshot the version this decision makes
+  std::vector<ExpertCounts> counts;  // of the whole step, for the router bias
+  bool checkpoint = false;           // snapshot the version this decision makes
   bool last = false;
 };
 
-// ---- Evaluation and generation ---------------------------------------------------------------------------------------
-struct EvaluationLoss { WorkKey key; double loss_sum = 0; std::int64_t targets = 0; std::vector<ExpertCounts> counts; };
+// ---- Evaluation and generation
+// ---------------------------------------------------------------------------------------
+struct EvaluationLoss {
+  WorkKey key;
+  double loss_sum = 0;
+  std::int64_t targets = 0;
+  std::vector<ExpertCounts> counts;
+};
 // Rollout to the first stage: the next tokens of some sequences. spans as in Attention with key rows in the cache;
 // cache_rows: where each row's key and value go; sample_rows: the rows whose next token is wanted.
 struct GenerateBatch {
@@ -130,32 +215,61 @@ struct GenerateBatch {
   Payload ids, positions, spans, cache_rows, sample_rows, counters;
 };
 // Between stages: GenerateBatch with the residual stream.
-struct GenerateActivations { GenerateBatch batch; Payload hidden; };
-struct Generated { WorkKey key; std::int32_t samples = 0; Payload tokens, logprobs, logits; };
-
-// ---- Checkpoints -----------------------------------------------------------------------------------------------------
-// An owner's part of a snapshot: consecutive bytes of one tensor. kind 0 weights, 1 first moment, 2 second moment.
-struct SnapshotPart {
-  std::int64_t version = 0; std::uint32_t attempt = 0;
-  std::string name; std::int32_t kind = 0; std::int64_t offset = 0;  // in elements
-  Payload values;                                                     // f32
+struct GenerateActivations {
+  GenerateBatch batch;
+  Payload hidden;
 };
-struct SnapshotBegin { std::int64_t version = 0; std::string state; };  // conductor to checkpointer; state: JSON
-struct CheckpointDone { std::int64_t version = 0; std::string path, problem; };
+struct Generated {
+  WorkKey key;
+  std::int32_t samples = 0;
+  Payload tokens, logprobs, logits;
+};
 
-// ---- To the person ---------------------------------------------------------------------------------------------------
-// Conductor to supervisor: one JSON line of metrics (kind: step, evaluation, checkpoint, generation, finished, problem).
-struct Report { std::string kind, json; };
+// ---- Checkpoints
+// ----------------------------------------------------------------------------------------------------- An owner's part
+// of a snapshot: consecutive bytes of one tensor. kind 0 weights, 1 first moment, 2 second moment.
+struct SnapshotPart {
+  std::int64_t version = 0;
+  std::uint32_t attempt = 0;
+  std::string name;
+  std::int32_t kind = 0;
+  std::int64_t offset = 0;  // in elements
+  Payload values;           // f32
+};
+struct SnapshotBegin {
+  std::int64_t version = 0;
+  std::string state;
+};  // conductor to checkpointer; state: JSON
+struct CheckpointDone {
+  std::int64_t version = 0;
+  std::string path, problem;
+};
 
-// ---- On the node itself ----------------------------------------------------------------------------------------------
-struct SegmentDone { std::uint64_t token = 0; };  // never on the wire
-struct Tick { std::int64_t now_us = 0; };         // from the adapter, never on the wire
-struct DiskDone { std::uint64_t token = 0; std::string problem; };  // never on the wire
+// ---- To the person
+// --------------------------------------------------------------------------------------------------- Conductor to
+// supervisor: one JSON line of metrics (kind: step, evaluation, checkpoint, generation, finished, problem).
+struct Report {
+  std::string kind, json;
+};
 
-using Message = std::variant<Restore, Restored, Stop, PeerLost, Credit, StartStep, StartEvaluation, StepPlan, TokenBatch,
-                             Activations, ActivationGradients, ExpertBatch, ExpertResult, PartialSums, SharedGradient,
-                             SharedTensor, Vote, Decision, EvaluationLoss, GenerateBatch, GenerateActivations, Generated,
-                             SnapshotPart, SnapshotBegin, CheckpointDone, Report, SegmentDone, Tick, DiskDone>;
+// ---- On the node itself
+// ----------------------------------------------------------------------------------------------
+struct SegmentDone {
+  std::uint64_t token = 0;
+};  // never on the wire
+struct Tick {
+  std::int64_t now_us = 0;
+};  // from the adapter, never on the wire
+struct DiskDone {
+  std::uint64_t token = 0;
+  std::string problem;
+};  // never on the wire
+
+using Message =
+    std::variant<Restore, Restored, Stop, PeerLost, Credit, StartStep, StartEvaluation, StepPlan, TokenBatch,
+                 Activations, ActivationGradients, ExpertBatch, ExpertResult, PartialSums, SharedGradient, SharedTensor,
+                 Vote, Decision, EvaluationLoss, GenerateBatch, GenerateActivations, Generated, SnapshotPart,
+                 SnapshotBegin, CheckpointDone, Report, SegmentDone, Tick, DiskDone>;
 
 const char* kind_of(const Message& message);  // "TokenBatch"
 

@@ -13,7 +13,9 @@ struct Payload {
   std::shared_ptr<std::byte> data;
   std::size_t size = 0;
   template <typename T>
-  T* as() const { return reinterpret_cast<T*>(data.get()); }
+  T* as() const {
+    return reinterpret_cast<T*>(data.get());
+  }
   explicit operator bool() const { return size > 0; }
 };
 
@@ -33,7 +35,8 @@ class PayloadPool {
 // Where a payload may begin within a frame: at a multiple of this.
 constexpr std::size_t kPayloadAlignment = 64;
 
-// The pieces one after another, `room` bytes (contents undefined) before them, aligned; a lone aligned piece is not copied.
+// The pieces one after another, `room` bytes (contents undefined) before them, aligned; a lone aligned piece is not
+// copied.
 Payload concatenate(const std::vector<Payload>& pieces, PayloadPool& pool, std::size_t room = 0);
 
 }  // namespace troupe

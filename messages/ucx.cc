@@ -397,7 +397,10 @@ bool UcxTransport::say_goodbye() {
 }
 
 UcxTransport::~UcxTransport() {
-  if (say_goodbye()) return;
+  if (say_goodbye()) {
+    worker_.reset();  // while all that its callbacks touch is there
+    return;
+  }
   // UCX aborts when a worker is destroyed that has something queued for a dead peer; and a live one may still write
   // here.
   std::size_t sending = 0;

@@ -87,7 +87,8 @@ TEST_CASE("a query's attention has the same bits decoded alone, in part, or in t
       const Owned spans = integers(1, 4, {0, count, 7, begin + count});
       const Owned k = normal(60, all.op.k.cols, 9, type), v = normal(60, all.op.v.cols, 9, type);
       const Owned shared = normal(60, 8, 9, type), index = integers(45, 1, counting(45));
-      for (const auto& [from, to] : {std::pair{all.op.k, k.tensor()}, {all.op.v, v.tensor()}, {all.op.k_shared, shared.tensor()}})
+      for (const auto& [from, to] :
+           {std::pair{all.op.k, k.tensor()}, {all.op.v, v.tensor()}, {all.op.k_shared, shared.tensor()}})
         run(Scatter{from, index, to.row_range(7, 45)});
       Attention some = all.op;
       const Owned out(count, all.out.tensor().cols, type), row_max(count, 6), row_scale(count, 6);
@@ -107,7 +108,8 @@ TEST_CASE("attention backward is the slope of attention", "[attention]") {
     const Owned dout = normal(23, heads * 6, 8), dq(23, x.op.q.cols), dkv(23, x.kv.tensor().cols);
     const Owned dk_shared(23, std::max(shared, 1));
     const auto place = [&](const Tensor& part, std::int64_t first) { return dkv.tensor().columns(first, part.cols); };
-    run(AttentionBackward{x.op, dout, dq, place(x.op.k, 0), shared > 0 ? dk_shared.tensor() : Tensor{}, place(x.op.v, 5)});
+    run(AttentionBackward{x.op, dout, dq, place(x.op.k, 0), shared > 0 ? dk_shared.tensor() : Tensor{},
+                          place(x.op.v, 5)});
     const Grid q{x.op.q}, k{x.op.k}, s{x.op.k_shared}, v{x.op.v}, g{dout};
     const double tolerance = sum_tolerance(23 * heads, 16);
     CHECK(distance(dq, gradient([&](const Grid& at) { return dot(attention(x.op, at, k, s, v), g); }, q)) < tolerance);
@@ -119,19 +121,24 @@ TEST_CASE("attention backward is the slope of attention", "[attention]") {
         for (int d = 0; d < 6; ++d) CHECK(close(dkv.at(j, head * 11 + 5 + d), dv(j, head * 11 + d), tolerance));
       }
     if (shared > 0)
-      CHECK(distance(dk_shared, gradient([&](const Grid& at) { return dot(attention(x.op, q, k, at, v), g); }, s)) < tolerance);
+      CHECK(distance(dk_shared, gradient([&](const Grid& at) { return dot(attention(x.op, q, k, at, v), g); }, s)) <
+            tolerance);
   }
 }
 
 TEST_CASE("attention backward of long spans and bfloat16 follows the naive float32 one", "[attention]") {
-  AttentionCase exact(4, 2, 24, 8, 20, {0, 130, 0, 130}, Dtype::f32), half(4, 2, 24, 8, 20, {0, 130, 0, 130}, Dtype::bf16);
+  AttentionCase exact(4, 2, 24, 8, 20, {0, 130, 0, 130}, Dtype::f32),
+      half(4, 2, 24, 8, 20, {0, 130, 0, 130}, Dtype::bf16);
   Grid slopes[2];
   for (AttentionCase* x : {&exact, &half}) {
     const Dtype type = x->op.q.dtype;
-    for (const auto& [from, to] : {std::pair{half.q.tensor(), x->q.tensor()}, {half.kv.tensor(), x->kv.tensor()}, {half.k_shared.tensor(), x->k_shared.tensor()}})
+    for (const auto& [from, to] : {std::pair{half.q.tensor(), x->q.tensor()},
+                                   {half.kv.tensor(), x->kv.tensor()},
+                                   {half.k_shared.tensor(), x->k_shared.tensor()}})
       if (type == Dtype::f32) run(Copy{from, to});
     run(x->op);
-    const Owned dout = copy_of(normal(130, 80, 8, type)), dq(130, 128, type), dk(130, 48, type), ds(130, 8, type), dv(130, 40, type);
+    const Owned dout = copy_of(normal(130, 80, 8, type)), dq(130, 128, type), dk(130, 48, type), ds(130, 8, type),
+                dv(130, 40, type);
     if (type == Dtype::f32) run(Copy{normal(130, 80, 8, Dtype::bf16), dout});
     run(AttentionBackward{x->op, dout, dq, dk, ds, dv});
     slopes[type == Dtype::bf16] = Grid{dk};

@@ -57,12 +57,11 @@ TEST_CASE("a permutation visits every index once", "[random]") {
 
 TEST_CASE("the heap gives backward before forward, older before younger, weight gradients late", "[ready_heap]") {
   using enum SegmentClass;
-  const std::vector<SegmentKey> best_first{{apply, 7, 0, 0},    {backward, 7, 1, 2}, {backward, 7, 3, 0}, {forward, 7, 0, 5},
-                                           {forward, 7, 0, 1},  {forward, 7, 4, 9},  {forward, 8, 0, 9},
-                                           {weight_gradient, 7, 0, 0}, {evaluate, 1, 0, 0}};
+  const std::vector<SegmentKey> best_first{{apply, 7, 0, 0},   {backward, 7, 1, 2},        {backward, 7, 3, 0},
+                                           {forward, 7, 0, 5}, {forward, 7, 0, 1},         {forward, 7, 4, 9},
+                                           {forward, 8, 0, 9}, {weight_gradient, 7, 0, 0}, {evaluate, 1, 0, 0}};
   ReadyHeap heap;
-  for (const std::size_t i : {4, 8, 2, 0, 7, 6, 1, 5, 3})
-    heap.push({.key = best_first[i], .ops = {}, .done = {}});
+  for (const std::size_t i : {4, 8, 2, 0, 7, 6, 1, 5, 3}) heap.push({.key = best_first[i], .ops = {}, .done = {}});
   for (const SegmentKey& key : best_first) CHECK(heap.pop().key == key);
   CHECK(heap.empty());
 }

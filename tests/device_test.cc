@@ -42,7 +42,8 @@ TEST_CASE("every segment completes exactly once", "[device]") {
     cpu::run(Op{Fill{counts, 0}}, scratch);
     for (int i = 0; i < kSegments; ++i) {
       const Tensor own = counts.tensor().row_range(i, 1);
-      device.submit(segment(SegmentClass::forward, i, static_cast<std::uint64_t>(i), {Fill{own, 1}, Add{own, own, own}}));
+      device.submit(
+          segment(SegmentClass::forward, i, static_cast<std::uint64_t>(i), {Fill{own, 1}, Add{own, own, own}}));
     }
     std::vector<int> seen(kSegments);
     for (const Completion& done : wait_for(device, kSegments)) {
@@ -72,7 +73,8 @@ TEST_CASE("one thread runs what is ready in the order of the heap", "[device]") 
   CpuDevice device(1);
   const Owned work(1000, 1000);
   device.submit(segment(SegmentClass::apply, 0, 0, {long_op(work)}));  // holds the thread while the others gather
-  for (const int microbatch : {4, 2, 5}) device.submit(segment(SegmentClass::forward, microbatch, static_cast<std::uint64_t>(microbatch)));
+  for (const int microbatch : {4, 2, 5})
+    device.submit(segment(SegmentClass::forward, microbatch, static_cast<std::uint64_t>(microbatch)));
   device.submit(segment(SegmentClass::weight_gradient, 0, 9));
   device.submit(segment(SegmentClass::backward, 7, 7));
   std::vector<std::uint64_t> order;

@@ -67,8 +67,15 @@ TEST_CASE("rope turns pairs by their position's angle and inverse turns them bac
   for (const Dtype type : {Dtype::f32, Dtype::bf16})
     for (const bool interleaved : {true, false}) {
       const Owned before = normal(4, 20, 1, type), x = copy_of(before);
-      Rope op{.x = x, .positions = positions, .cosine = cosine, .sine = sine, .heads = 2, .head_stride = 9, .offset = 4,
-              .dim = 6, .interleaved = interleaved};
+      Rope op{.x = x,
+              .positions = positions,
+              .cosine = cosine,
+              .sine = sine,
+              .heads = 2,
+              .head_stride = 9,
+              .offset = 4,
+              .dim = 6,
+              .interleaved = interleaved};
       run(op);
       Grid expected{before};
       for (std::int64_t t = 0; t < 4; ++t)
@@ -129,7 +136,8 @@ TEST_CASE("the exponential is right to one unit over its whole range", "[swiglu]
 
 TEST_CASE("cross entropy is the log of the target's share, and its slope softmax minus one-hot", "[loss]") {
   const std::vector<std::int32_t> targets{3, -1, 0, 40};
-  const Owned logits = normal(4, 41, 1), ids = integers(4, 1, targets), loss(4, 1), slope(4, 41), half(4, 41, Dtype::bf16);
+  const Owned logits = normal(4, 41, 1), ids = integers(4, 1, targets), loss(4, 1), slope(4, 41),
+              half(4, 41, Dtype::bf16);
   run(CrossEntropy{logits, ids, loss, slope, 0.5F});
   const auto naive = [&](const Grid& at) { return cross_entropy(at, targets); };
   double total = 0;
@@ -157,12 +165,14 @@ TEST_CASE("moved rows arrive where the index says, converted", "[permute]") {
   run(Fill{back, 7});
   run(Scatter{out, index, back});
   CHECK(same_bits(back.tensor().row_range(4, 1), back.tensor().row_range(1, 1)));
-  for (std::int64_t d = 0; d < 9; ++d) CHECK((back.at(3, d) == out.at(3, d) && back.at(0, d) == out.at(2, d) && back.at(1, d) == 7));
+  for (std::int64_t d = 0; d < 9; ++d)
+    CHECK((back.at(3, d) == out.at(3, d) && back.at(0, d) == out.at(2, d) && back.at(1, d) == 7));
 }
 
 TEST_CASE("combine adds the residuals and then the expert rows in slot order", "[permute]") {
   const Owned first = normal(3, 20, 1), second = normal(5, 20, 2, Dtype::bf16), weight = normal(4, 2, 3);
-  const Owned position = integers(4, 2, {0, 7, 2, 3, 6, 1, 4, 5}), add0 = normal(4, 20, 4), add1 = normal(4, 20, 5), out(4, 20);
+  const Owned position = integers(4, 2, {0, 7, 2, 3, 6, 1, 4, 5}), add0 = normal(4, 20, 4), add1 = normal(4, 20, 5),
+              out(4, 20);
   for (const bool weighted : {true, false}) {
     run(Combine{{first, second}, position, weighted ? weight.tensor() : Tensor{}, add0, add1, out});
     Grid expected(4, 20);
@@ -179,24 +189,38 @@ TEST_CASE("combine adds the residuals and then the expert rows in slot order", "
 }
 
 TEST_CASE("an embedding's gradient adds the rows of each token in order and skips padding", "[embedding]") {
-  const Owned table = normal(7, 5, 1), ids = integers(5, 1, {6, 2, -1, 2, 0}), out(5, 5), dx = normal(5, 5, 2), dtable(7, 5);
+  const Owned table = normal(7, 5, 1), ids = integers(5, 1, {6, 2, -1, 2, 0}), out(5, 5), dx = normal(5, 5, 2),
+              dtable(7, 5);
   run(Embedding{ids, table, out});
   CHECK(same_bits(out.tensor().row_range(1, 1), table.tensor().row_range(2, 1)));
   run(Fill{dtable, 0});
   run(EmbeddingGradient{ids, dx, dtable});
   for (std::int64_t d = 0; d < 5; ++d) {
     CHECK(dtable.at(2, d) == static_cast<double>(static_cast<float>(dx.at(1, d)) + static_cast<float>(dx.at(3, d))));
-    CHECK((dtable.at(6, d) == dx.at(0, d) && dtable.at(0, d) == dx.at(4, d) && dtable.at(1, d) == 0 && out.at(2, d) == 0));
+    CHECK((dtable.at(6, d) == dx.at(0, d) && dtable.at(0, d) == dx.at(4, d) && dtable.at(1, d) == 0 &&
+           out.at(2, d) == 0));
   }
 }
 
 TEST_CASE("adamw follows its formula and leaves a rounded copy", "[optimizer]") {
-  const Owned p = normal(3, 21, 1), g = normal(3, 21, 2), m = normal(3, 21, 3), v = normal(3, 21, 4), copy(3, 21, Dtype::bf16);
+  const Owned p = normal(3, 21, 1), g = normal(3, 21, 2), m = normal(3, 21, 3), v = normal(3, 21, 4),
+              copy(3, 21, Dtype::bf16);
   for (std::int64_t i = 0; i < 3; ++i)
     for (std::int64_t j = 0; j < 21; ++j) v.tensor().row<float>(i)[j] = std::abs(v.tensor().row<float>(i)[j]);
   const Grid p0{p}, m0{m}, v0{v};
-  const AdamW op{.parameter = p, .gradient = g, .m = m, .v = v, .copy = copy, .lr = 0.1F, .beta1 = 0.9F, .beta2 = 0.95F,
-                 .eps = 1e-8F, .weight_decay = 0.1F, .bias1 = 0.1F, .bias2 = 0.05F, .clip_scale = 0.5F};
+  const AdamW op{.parameter = p,
+                 .gradient = g,
+                 .m = m,
+                 .v = v,
+                 .copy = copy,
+                 .lr = 0.1F,
+                 .beta1 = 0.9F,
+                 .beta2 = 0.95F,
+                 .eps = 1e-8F,
+                 .weight_decay = 0.1F,
+                 .bias1 = 0.1F,
+                 .bias2 = 0.05F,
+                 .clip_scale = 0.5F};
   run(op);
   Grid p1 = p0, m1 = m0, v1 = v0;
   for (std::int64_t i = 0; i < 3; ++i)
@@ -213,7 +237,8 @@ TEST_CASE("adamw follows its formula and leaves a rounded copy", "[optimizer]") 
 }
 
 TEST_CASE("a sum of squares is one sum per block of 4096, then over blocks, in float64", "[optimizer]") {
-  for (const auto& [rows, cols, slack] : {std::array<std::int64_t, 3>{1, 5, 0}, {70, 1000, 0}, {70, 1000, 3}, {9, 4096, 0}}) {
+  for (const auto& [rows, cols, slack] :
+       {std::array<std::int64_t, 3>{1, 5, 0}, {70, 1000, 0}, {70, 1000, 3}, {9, 4096, 0}}) {
     const Owned x = normal(rows, cols, 1, Dtype::f32, slack), out(1, 1, Dtype::f64);
     run(SumSquares{x, out});
     double total = 0, block = 0;
@@ -260,7 +285,8 @@ TEST_CASE("initial values are a pure function of key and index", "[elementwise]"
 }
 
 TEST_CASE("without temperature the best logit is taken, the lower index first", "[sample]") {
-  const Owned logits = normal(2, 50, 1), counter = integers(2, 2, {0, 0, 0, 1}), token(2, 1, Dtype::i32), logprob(2, 1), loss(2, 1);
+  const Owned logits = normal(2, 50, 1), counter = integers(2, 2, {0, 0, 0, 1}), token(2, 1, Dtype::i32), logprob(2, 1),
+              loss(2, 1);
   logits.tensor().row<float>(0)[31] = logits.tensor().row<float>(0)[7] = 9;
   run(Sample{.logits = logits, .counter = counter, .token = token, .logprob = logprob, .key = 5});
   CHECK(token.at(0, 0) == 7);
@@ -278,7 +304,8 @@ TEST_CASE("samples follow the tempered softmax, inside the nucleus, by their cou
       logits.tensor().row<float>(t)[v] = static_cast<float>(2 * std::log(shares[v]));
       counter.tensor().row<std::int32_t>(t)[v / 2] = static_cast<std::int32_t>(v / 2 == 0 ? t : 3);
     }
-  Sample op{.logits = logits, .counter = counter, .token = token, .logprob = logprob, .key = 5, .temperature = 2, .top_p = 1};
+  Sample op{
+      .logits = logits, .counter = counter, .token = token, .logprob = logprob, .key = 5, .temperature = 2, .top_p = 1};
   for (const float top_p : {1.0F, 0.65F}) {
     op.top_p = top_p;
     run(op);
@@ -290,13 +317,15 @@ TEST_CASE("samples follow the tempered softmax, inside the nucleus, by their cou
     CHECK(close(logprob.at(0, 0), std::log(shares[static_cast<int>(token.at(0, 0))]), 1e-6));
   }
   const Owned one(1, 1, Dtype::i32), its(1, 1);
-  op.logits = op.logits.row_range(1234, 1), op.counter = op.counter.row_range(1234, 1), op.token = one, op.logprob = its;
+  op.logits = op.logits.row_range(1234, 1), op.counter = op.counter.row_range(1234, 1), op.token = one,
+  op.logprob = its;
   run(op);
   CHECK(same_bits(one, token.tensor().row_range(1234, 1)));
 }
 
 TEST_CASE("the cost of a segment is the sum of its ops' products and bytes", "[cost]") {
   const Owned a(3, 5), b(7, 5), c(3, 7, Dtype::bf16), r(3, 1);
-  const Segment segment{.key = {}, .ops = {Product{.a = a, .b = b, .c = c, .transpose_b = true}, Fill{r, 0}}, .done = {}};
+  const Segment segment{
+      .key = {}, .ops = {Product{.a = a, .b = b, .c = c, .transpose_b = true}, Fill{r, 0}}, .done = {}};
   CHECK(cost(segment) == Cost{2.0 * 3 * 7 * 5, 3 * 5 * 4 + 7 * 5 * 4 + 3 * 7 * 2 + 3 * 4});
 }

@@ -22,8 +22,14 @@ struct Operands {
   explicit Operands(const Case& x)
       : a(x.transpose_a ? normal(x.k, x.m, 1, x.a, x.slack) : normal(x.m, x.k, 1, x.a, x.slack)),
         b(x.transpose_b ? normal(x.n, x.k, 2, x.b, x.slack) : normal(x.k, x.n, 2, x.b, x.slack)),
-        c(normal(x.m, x.n, 3, x.c, x.slack)), bias(normal(1, x.n, 4, x.b)), add(normal(x.m, x.n, 5, x.a, x.slack)),
-        op{.a = a, .b = b, .c = c, .transpose_a = x.transpose_a, .transpose_b = x.transpose_b,
+        c(normal(x.m, x.n, 3, x.c, x.slack)),
+        bias(normal(1, x.n, 4, x.b)),
+        add(normal(x.m, x.n, 5, x.a, x.slack)),
+        op{.a = a,
+           .b = b,
+           .c = c,
+           .transpose_a = x.transpose_a,
+           .transpose_b = x.transpose_b,
            .accumulate = x.accumulate} {
     if (x.bias) op.bias = bias;
     if (x.add) op.add = add;
@@ -50,14 +56,19 @@ int wrong_elements(const Case& x) {
 }  // namespace
 
 TEST_CASE("a product of any shape and form is the naive chain, bit for bit", "[product]") {
-  const std::int64_t shapes[][3] = {{1, 1, 1},    {1, 64, 33},   {2, 40, 17},  {3, 16, 8},     {5, 31, 9},
-                                    {6, 16, 16},  {7, 17, 257},  {8, 100, 64}, {13, 48, 300},  {64, 33, 5},
+  const std::int64_t shapes[][3] = {{1, 1, 1},     {1, 64, 33},    {2, 40, 17},   {3, 16, 8},    {5, 31, 9},
+                                    {6, 16, 16},   {7, 17, 257},   {8, 100, 64},  {13, 48, 300}, {64, 33, 5},
                                     {255, 37, 20}, {260, 16, 513}, {11, 530, 12}, {1, 600, 270}, {2, 513, 260}};
   for (const auto& shape : shapes)
     for (int form = 0; form < 4; ++form)
       for (const bool accumulate : {false, true}) {
-        const Case x{.m = shape[0], .n = shape[1], .k = shape[2], .transpose_a = form / 2 == 1,
-                     .transpose_b = form % 2 == 1, .accumulate = accumulate, .slack = form};
+        const Case x{.m = shape[0],
+                     .n = shape[1],
+                     .k = shape[2],
+                     .transpose_a = form / 2 == 1,
+                     .transpose_b = form % 2 == 1,
+                     .accumulate = accumulate,
+                     .slack = form};
         INFO(x.m << " x " << x.n << " x " << x.k << " form " << form << " accumulate " << accumulate);
         CHECK(wrong_elements(x) == 0);
       }
@@ -69,8 +80,15 @@ TEST_CASE("bfloat16 operands are read exactly and a bfloat16 result is rounded o
       const auto type = [&](int bit) { return (types >> bit & 1) != 0 ? Dtype::bf16 : Dtype::f32; };
       for (const std::int64_t m : {1, 6, 19}) {
         INFO("form " << form << " types " << types << " rows " << m);
-        CHECK(wrong_elements({.m = m, .n = 37, .k = 301, .transpose_a = form / 2 == 1, .transpose_b = form % 2 == 1,
-                              .a = type(0), .b = type(1), .c = type(2), .slack = 3}) == 0);
+        CHECK(wrong_elements({.m = m,
+                              .n = 37,
+                              .k = 301,
+                              .transpose_a = form / 2 == 1,
+                              .transpose_b = form % 2 == 1,
+                              .a = type(0),
+                              .b = type(1),
+                              .c = type(2),
+                              .slack = 3}) == 0);
       }
     }
 }
@@ -79,8 +97,16 @@ TEST_CASE("bias and then add come after the last term", "[product]") {
   for (int extras = 1; extras < 8; ++extras)
     for (const Dtype type : {Dtype::f32, Dtype::bf16})
       for (const std::int64_t n : {16, 48, 61})
-        CHECK(wrong_elements({.m = 9, .n = n, .k = 270, .transpose_b = true, .accumulate = (extras & 4) != 0,
-                              .bias = (extras & 1) != 0, .add = (extras & 2) != 0, .a = type, .b = type, .slack = 1}) == 0);
+        CHECK(wrong_elements({.m = 9,
+                              .n = n,
+                              .k = 270,
+                              .transpose_b = true,
+                              .accumulate = (extras & 4) != 0,
+                              .bias = (extras & 1) != 0,
+                              .add = (extras & 2) != 0,
+                              .a = type,
+                              .b = type,
+                              .slack = 1}) == 0);
 }
 
 TEST_CASE("a product may add its own old value", "[product]") {
@@ -98,8 +124,8 @@ TEST_CASE("a product may add its own old value", "[product]") {
 
 TEST_CASE("an accumulating product may be cut anywhere along its inner dimension", "[product]") {
   for (int form = 0; form < 4; ++form) {
-    Operands whole({.m = 14, .n = 35, .k = 300, .transpose_a = form / 2 == 1, .transpose_b = form % 2 == 1,
-                    .accumulate = true});
+    Operands whole(
+        {.m = 14, .n = 35, .k = 300, .transpose_a = form / 2 == 1, .transpose_b = form % 2 == 1, .accumulate = true});
     cpu::Scratch scratch;
     cpu::run(Op{whole.op}, scratch);
     for (const std::int64_t cut : {1, 7, 128, 255, 256, 299}) {

@@ -20,10 +20,18 @@ void run(const Op& op) {
 
 struct Gate {
   Gate(std::int64_t rows, std::int64_t dim, std::int64_t experts, std::int64_t slots, std::int64_t sequences = 1)
-      : x(normal(rows, dim, 1)), weight(normal(experts, dim, 2)), bias(normal(1, experts, 3)), scores(rows, experts),
-        indices(rows, slots, Dtype::i32), weights(rows, slots), position(rows, slots, Dtype::i32),
-        sorted_token(rows * slots, 1, Dtype::i32), sorted_weight(rows * slots, 1), counts(1, experts, Dtype::i32),
-        fraction(sequences, experts), balance(1, sequences) {
+      : x(normal(rows, dim, 1)),
+        weight(normal(experts, dim, 2)),
+        bias(normal(1, experts, 3)),
+        scores(rows, experts),
+        indices(rows, slots, Dtype::i32),
+        weights(rows, slots),
+        position(rows, slots, Dtype::i32),
+        sorted_token(rows * slots, 1, Dtype::i32),
+        sorted_weight(rows * slots, 1),
+        counts(1, experts, Dtype::i32),
+        fraction(sequences, experts),
+        balance(1, sequences) {
     op.x = x, op.weight = weight, op.bias = bias, op.scores = scores, op.indices = indices, op.weights = weights;
     op.position = position, op.sorted_token = sorted_token, op.sorted_weight = sorted_weight, op.counts = counts;
     op.sequence_fraction = fraction, op.balance = balance, op.scaling = 2.5F;
@@ -48,7 +56,8 @@ std::vector<double> choices(const Gate& gate, std::int64_t t) {
   const std::int64_t experts = gate.scores.tensor().cols, size = experts / gate.op.groups;
   std::vector<double> choice, worth;
   for (std::int64_t e = 0; e < experts; ++e)
-    choice.push_back(static_cast<double>(static_cast<float>(gate.scores.at(t, e)) + static_cast<float>(gate.bias.at(0, e))));
+    choice.push_back(
+        static_cast<double>(static_cast<float>(gate.scores.at(t, e)) + static_cast<float>(gate.bias.at(0, e))));
   for (std::int64_t g = 0; g < gate.op.groups; ++g) {
     std::vector<double> group(choice.begin() + g * size, choice.begin() + (g + 1) * size);
     std::sort(group.rbegin(), group.rend());
@@ -78,7 +87,8 @@ TEST_CASE("the router takes the best experts of the best groups and weighs them 
         for (std::int64_t k = 0; k < 3; ++k)
           CHECK(gate.indices.at(t, k) == static_cast<double>(best[static_cast<std::size_t>(k)]));
       }
-      CHECK(distance(gate.weights, gate_weights(Grid{gate.scores}, gate.indices, normalize, 2.5)) < sum_tolerance(6, 2.5));
+      CHECK(distance(gate.weights, gate_weights(Grid{gate.scores}, gate.indices, normalize, 2.5)) <
+            sum_tolerance(6, 2.5));
     }
 }
 
@@ -106,7 +116,8 @@ TEST_CASE("the plan sorts rows by expert and token and loses none", "[router]") 
       CHECK(gate.sorted_weight.at(p, 0) == gate.weights.at(t, k));
     }
   for (std::int64_t e = 0; e < 7; ++e)
-    CHECK(gate.counts.at(0, e) == static_cast<double>(std::count_if(sorted.begin(), sorted.end(), [&](const auto& row) { return row.first == e; })));
+    CHECK(gate.counts.at(0, e) == static_cast<double>(std::count_if(sorted.begin(), sorted.end(),
+                                                                    [&](const auto& row) { return row.first == e; })));
 }
 
 TEST_CASE("recomputation keeps the choices that were made", "[router]") {
@@ -126,9 +137,17 @@ TEST_CASE("the router's backward is the slope of the weights and of the balance 
     run(gate.op);
     const Owned dots = normal(24, 1, 9), slope(12, 7);
     const float balance_scale = 0.3F / 4;  // alpha / T for a batch of one sequence
-    run(RouterBackward{.scores = gate.scores, .indices = gate.indices, .weights = gate.weights, .position = gate.position,
-                       .dots = dots, .dlogits = slope, .sequence_fraction = gate.fraction, .rows_per_sequence = 4,
-                       .normalize = normalize, .scaling = 2.5F, .balance_scale = balance_scale});
+    run(RouterBackward{.scores = gate.scores,
+                       .indices = gate.indices,
+                       .weights = gate.weights,
+                       .position = gate.position,
+                       .dots = dots,
+                       .dlogits = slope,
+                       .sequence_fraction = gate.fraction,
+                       .rows_per_sequence = 4,
+                       .normalize = normalize,
+                       .scaling = 2.5F,
+                       .balance_scale = balance_scale});
     Grid logits{gate.scores}, fraction{gate.fraction};
     for (double& s : logits.values) s = std::log(s / (1 - s));
     const auto balance = [&](const Grid& scores, std::int64_t b) {
@@ -144,7 +163,8 @@ TEST_CASE("the router's backward is the slope of the weights and of the balance 
       const Grid scores = gate_scores(at), weights = gate_weights(scores, gate.indices, normalize, 2.5);
       double sum = 0;
       for (std::int64_t t = 0; t < 12; ++t)
-        for (std::int64_t k = 0; k < 2; ++k) sum += weights(t, k) * dots.at(static_cast<std::int64_t>(gate.position.at(t, k)), 0);
+        for (std::int64_t k = 0; k < 2; ++k)
+          sum += weights(t, k) * dots.at(static_cast<std::int64_t>(gate.position.at(t, k)), 0);
       for (std::int64_t b = 0; b < 3; ++b) sum += 0.3 * balance(scores, b);
       return sum;
     };

@@ -20,7 +20,10 @@ std::string checkpoint_name(std::int64_t version);
 std::optional<std::int64_t> checkpoint_version(const std::string& name);
 
 // Complete checkpoints in RUN/checkpoints, oldest first, by version. Partial ones are not listed.
-struct CheckpointEntry { std::int64_t version; std::string path; };
+struct CheckpointEntry {
+  std::int64_t version;
+  std::string path;
+};
 std::vector<CheckpointEntry> list_checkpoints(const std::string& run);
 // The folder to load for what a person named: a run (its newest), a checkpoint folder, a Hugging Face directory.
 // Throws Error when there is none.

@@ -11,7 +11,7 @@
 namespace troupe {
 
 struct SafetensorsEntry {
-  std::string dtype;                 // "F32", "BF16", "I64", ...
+  std::string dtype;  // "F32", "BF16", "I64", ...
   std::vector<std::int64_t> shape;
   std::uint64_t begin = 0, end = 0;  // bytes within the data part
   std::int64_t elements() const;
@@ -36,7 +36,10 @@ class SafetensorsReader {
   std::unique_ptr<Impl> impl_;
 };
 
-struct SafetensorsTensor { std::string name, dtype; std::vector<std::int64_t> shape; };
+struct SafetensorsTensor {
+  std::string name, dtype;
+  std::vector<std::int64_t> shape;
+};
 
 // The header's bytes (with the length word, padded to 8) and where each tensor's data begins in the file.
 struct SafetensorsPlan {
@@ -44,7 +47,8 @@ struct SafetensorsPlan {
   std::map<std::string, std::uint64_t> offset;  // from the start of the file
   std::uint64_t file_bytes = 0;
 };
-SafetensorsPlan plan_safetensors(const std::vector<SafetensorsTensor>& tensors, const std::map<std::string, std::string>& metadata);
+SafetensorsPlan plan_safetensors(const std::vector<SafetensorsTensor>& tensors,
+                                 const std::map<std::string, std::string>& metadata);
 
 // Whole small file at once (fixture candidates, exports of small models): float32 and int64 tensors.
 class SafetensorsWriter {
@@ -54,7 +58,11 @@ class SafetensorsWriter {
   void write(const std::string& path) const;  // aside, synced, renamed
 
  private:
-  struct Item { std::string dtype; std::vector<std::int64_t> shape; std::string bytes; };
+  struct Item {
+    std::string dtype;
+    std::vector<std::int64_t> shape;
+    std::string bytes;
+  };
   std::map<std::string, Item> items_;
 };
 

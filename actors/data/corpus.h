@@ -31,10 +31,15 @@ Batch make_batch(std::int32_t sequences, std::int32_t length, std::vector<std::i
                  const std::vector<std::int32_t>& labels, const std::vector<std::vector<std::int32_t>>& document_starts,
                  bool isolate);
 
-struct StepCounts { std::int64_t target_tokens = 0, mtp_target_tokens = 0, tokens = 0; };
+struct StepCounts {
+  std::int64_t target_tokens = 0, mtp_target_tokens = 0, tokens = 0;
+};
 
 // Where data came from, for the checkpoint's manifest.
-struct Provenance { std::string source, licence, sha256; std::int64_t bytes = 0; };
+struct Provenance {
+  std::string source, licence, sha256;
+  std::int64_t bytes = 0;
+};
 
 class Corpus {
  public:

@@ -21,8 +21,11 @@ std::string compare_twins(const Config& config, const Votes& votes) {
       const Vote& twin = votes.at(stage_address(config, r, s));
       for (std::size_t i = 0; i < first.squares.size(); ++i) {
         if (std::bit_cast<std::uint64_t>(first.squares[i].sum) != std::bit_cast<std::uint64_t>(twin.squares[i].sum))
-          return fmt::format("the gradients of {} differ between {} and {} in step {}: silent data corruption on one of their nodes; resume from the last checkpoint on other hardware",
-                             first.squares[i].name, to_string(stage_address(config, 0, s)), to_string(stage_address(config, r, s)), first.step);
+          return fmt::format(
+              "the gradients of {} differ between {} and {} in step {}: silent data corruption on one of their nodes; "
+              "resume from the last checkpoint on other hardware",
+              first.squares[i].name, to_string(stage_address(config, 0, s)), to_string(stage_address(config, r, s)),
+              first.step);
       }
     }
   }
@@ -44,7 +47,8 @@ double gradient_norm(const Config& config, const Votes& votes) {
 StepLosses losses_of(const Config& config, const StepPlan& plan, const Votes& votes) {
   std::vector<MicrobatchLoss> parts;
   for (const auto& [owner, vote] : votes) parts.insert(parts.end(), vote.losses.begin(), vote.losses.end());
-  std::stable_sort(parts.begin(), parts.end(), [](const auto& a, const auto& b) { return a.microbatch < b.microbatch; });
+  std::stable_sort(parts.begin(), parts.end(),
+                   [](const auto& a, const auto& b) { return a.microbatch < b.microbatch; });
   double loss = 0, mtp = 0, balance = 0;
   for (const MicrobatchLoss& p : parts) {
     loss += p.loss_sum;
@@ -56,7 +60,8 @@ StepLosses losses_of(const Config& config, const StepPlan& plan, const Votes& vo
   out.loss = plan.target_tokens > 0 ? loss / static_cast<double>(plan.target_tokens) : 0;
   out.mtp_loss = plan.mtp_target_tokens > 0 ? mtp / static_cast<double>(plan.mtp_target_tokens) : 0;
   out.balance_loss = balance / config.train.batch_sequences;
-  out.total_loss = out.loss + (config.model.has_mtp() ? config.train.mtp_loss_weight * out.mtp_loss : 0) + config.model.aux_loss_alpha * out.balance_loss;
+  out.total_loss = out.loss + (config.model.has_mtp() ? config.train.mtp_loss_weight * out.mtp_loss : 0) +
+                   config.model.aux_loss_alpha * out.balance_loss;
   return out;
 }
 
@@ -77,8 +82,10 @@ std::vector<ExpertCounts> counts_of(const Votes& votes) {
 Verdict verdict_of(const Config& config, const TrainingState& state, const StepLosses& losses, double norm) {
   const TrainConfig& t = config.train;
   std::string policy;
-  if (!std::isfinite(norm) || !std::isfinite(losses.total_loss)) policy = t.non_finite;
-  else if (t.spike_factor > 0 && state.loss_mean > 0 && losses.loss > t.spike_factor * state.loss_mean) policy = t.spike;
+  if (!std::isfinite(norm) || !std::isfinite(losses.total_loss))
+    policy = t.non_finite;
+  else if (t.spike_factor > 0 && state.loss_mean > 0 && losses.loss > t.spike_factor * state.loss_mean)
+    policy = t.spike;
   if (policy.empty()) return Verdict::commit;
   return policy == "stop" || state.skips_in_row + 1 > t.skips_max ? Verdict::stop : Verdict::skip;
 }
@@ -105,14 +112,16 @@ StepOutcome decide(const Config& config, const TrainingState& state, const StepP
   return out;
 }
 
-TrainingState advance(const Config& config, const TrainingState& state, const StepPlan& plan, const StepOutcome& outcome) {
+TrainingState advance(const Config& config, const TrainingState& state, const StepPlan& plan,
+                      const StepOutcome& outcome) {
   TrainingState next = state;
   next.version = plan.step + 1;
   next.updates = outcome.decision.updates;
   next.tokens += plan.tokens;
   const bool committed = outcome.decision.verdict == Verdict::commit;
   next.skips_in_row = committed ? 0 : state.skips_in_row + 1;
-  if (committed) next.loss_mean = state.loss_mean > 0 ? 0.9 * state.loss_mean + 0.1 * outcome.losses.loss : outcome.losses.loss;
+  if (committed)
+    next.loss_mean = state.loss_mean > 0 ? 0.9 * state.loss_mean + 0.1 * outcome.losses.loss : outcome.losses.loss;
   (void)config;
   return next;
 }

@@ -12,13 +12,13 @@ namespace troupe {
 
 // What the conductor carries from step to step; part of a checkpoint's state.json.
 struct TrainingState {
-  std::int64_t version = 0;        // steps decided
-  std::int64_t updates = 0;        // steps committed
-  std::int64_t tokens = 0;         // trained
+  std::int64_t version = 0;  // steps decided
+  std::int64_t updates = 0;  // steps committed
+  std::int64_t tokens = 0;   // trained
   int skips_in_row = 0;
-  double loss_mean = 0;            // running mean for the spike policy; 0: none yet
-  double best_evaluation = 0;      // 0: none yet
-  double seconds = 0;              // of training, all runs together
+  double loss_mean = 0;        // running mean for the spike policy; 0: none yet
+  double best_evaluation = 0;  // 0: none yet
+  double seconds = 0;          // of training, all runs together
 };
 
 struct StepLosses {
@@ -30,7 +30,7 @@ struct StepOutcome {
   Decision decision;
   StepLosses losses;
   std::vector<ExpertCounts> counts;
-  std::string problem;             // votes that can't be: twins differ; names tensor and owners
+  std::string problem;  // votes that can't be: twins differ; names tensor and owners
 };
 
 using Votes = std::map<Address, Vote>;
@@ -38,6 +38,7 @@ using Votes = std::map<Address, Vote>;
 // REQUIRES: a vote of every owner, all of this step and attempt.
 StepOutcome decide(const Config& config, const TrainingState& state, const StepPlan& plan, const Votes& votes);
 // The state after the decision.
-TrainingState advance(const Config& config, const TrainingState& state, const StepPlan& plan, const StepOutcome& outcome);
+TrainingState advance(const Config& config, const TrainingState& state, const StepPlan& plan,
+                      const StepOutcome& outcome);
 
 }  // namespace troupe

@@ -10,9 +10,9 @@ namespace troupe {
 
 struct DispatchChunk {
   int shard = 0, chunk = 0;
-  bool last = false;                  // the shard's last chunk of this microbatch and layer
+  bool last = false;                     // the shard's last chunk of this microbatch and layer
   std::int64_t row_begin = 0, rows = 0;  // within the rows sorted by (expert, token)
-  std::vector<std::int32_t> counts;   // of the shard's experts, in order
+  std::vector<std::int32_t> counts;      // of the shard's experts, in order
 };
 
 // counts: rows of each of the model's experts. Every shard gets at least one chunk, maybe an empty one; chunks stand in

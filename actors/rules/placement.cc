@@ -6,16 +6,22 @@ namespace troupe {
 
 namespace {
 
-Initialization initialization_of(const Config& config) { return {config.train.initialization, config.train.initializer_range}; }
+Initialization initialization_of(const Config& config) {
+  return {config.train.initialization, config.train.initializer_range};
+}
 
 // Relative work of a layer's dense part and of the head, in products per token.
 double layer_cost(const Config& config, int layer) {
   const ModelConfig& m = config.model;
   const double attention = 2.0 * m.hidden_size * m.num_attention_heads * (m.qk_head_dim() + m.value_head_dim());
-  const int width = m.is_moe_layer(layer) ? m.shared_intermediate_size() + m.num_experts_per_tok * m.moe_intermediate_size : m.intermediate_size;
+  const int width = m.is_moe_layer(layer)
+                        ? m.shared_intermediate_size() + m.num_experts_per_tok * m.moe_intermediate_size
+                        : m.intermediate_size;
   return attention + 3.0 * m.hidden_size * width;
 }
-double head_cost(const Config& config) { return static_cast<double>(config.model.hidden_size) * config.model.vocab_size; }
+double head_cost(const Config& config) {
+  return static_cast<double>(config.model.hidden_size) * config.model.vocab_size;
+}
 
 }  // namespace
 
@@ -31,7 +37,8 @@ std::vector<StageShape> stage_shapes(const Config& config) {
     const double target = rest / (stages - s);
     const int must_leave = stages - s - 1;
     double cost = 0;
-    while (next < layers - must_leave && (shape.last || shape.layers == 0 || cost + layer_cost(config, next) / 2 <= target)) {
+    while (next < layers - must_leave &&
+           (shape.last || shape.layers == 0 || cost + layer_cost(config, next) / 2 <= target)) {
       cost += layer_cost(config, next++);
       ++shape.layers;
     }
@@ -73,7 +80,8 @@ std::vector<Parameter> shard_parameters(const Config& config, const StageShape& 
   std::vector<Parameter> own;
   for (Parameter& p : model_parameters(config.model, initialization_of(config))) {
     const bool here = std::find(layers.begin(), layers.end(), p.layer) != layers.end();
-    if (p.kind == ParameterKind::expert && here && p.expert >= range.begin && p.expert < range.end) own.push_back(std::move(p));
+    if (p.kind == ParameterKind::expert && here && p.expert >= range.begin && p.expert < range.end)
+      own.push_back(std::move(p));
   }
   return own;
 }
@@ -96,7 +104,8 @@ std::map<Address, std::uint32_t> place_actors(const Config& config) {
   const int stage_actors = l.stages * l.replicas;
   for (int s = 0; s < l.stages; ++s)
     for (int r = 0; r < l.replicas; ++r)
-      places[stage_address(config, r, s)] = static_cast<std::uint32_t>((s * l.replicas + r) * l.nodes / std::max(stage_actors, l.nodes));
+      places[stage_address(config, r, s)] =
+          static_cast<std::uint32_t>((s * l.replicas + r) * l.nodes / std::max(stage_actors, l.nodes));
   const auto shapes = stage_shapes(config);
   std::vector<Address> shards;
   for (int s = 0; s < l.stages; ++s)

@@ -22,7 +22,9 @@ std::vector<StageShape> stage_shapes(const Config& config);
 // Layers with experts that a stage routes, in order; the MTP layer has the number num_hidden_layers.
 std::vector<int> moe_layers_of(const Config& config, const StageShape& shape);
 // Experts [begin, end) of a shard.
-struct ExpertRange { int begin = 0, end = 0; };
+struct ExpertRange {
+  int begin = 0, end = 0;
+};
 ExpertRange experts_of(const Config& config, int shard);
 
 std::vector<Parameter> stage_parameters(const Config& config, const StageShape& shape);

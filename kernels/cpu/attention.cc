@@ -1,6 +1,6 @@
 // Causal attention over spans, forward and backward (formulas and shapes: kernels/op.h).
-//   s[i,j] = scale * sum_d q[i,d] k[j,d];  P[i,j] = exp(s[i,j] - row_max[i]) * row_scale[i];  out[i] = sum_j P[i,j] v[j]
-//   dP = dout v^T;  dS = P (dP - <dout, out>) scale;  dq = dS k;  dk = dS^T q;  dv = P^T dout
+//   s[i,j] = scale * sum_d q[i,d] k[j,d];  P[i,j] = exp(s[i,j] - row_max[i]) * row_scale[i];  out[i] = sum_j P[i,j]
+//   v[j] dP = dout v^T;  dS = P (dP - <dout, out>) scale;  dq = dS k;  dk = dS^T q;  dv = P^T dout
 // The law: every sum over d or over keys is one chain in increasing order (keys from the span's first), and sums for
 // the softmax stand in lanes by the key's index in its span. A query row sees exactly its own keys: no masked zero ever
 // enters a sum, so its bits are the same alone (decoding) or among others.
@@ -61,8 +61,7 @@ Panels pack_transposed_rows(const Tensor& own, const Tensor& shared, float* to) 
   for (std::int64_t p = 0; p < panels.count; ++p) {
     const std::int64_t first = p * kPanelCols, rows = std::min<std::int64_t>(kPanelCols, own.rows - first);
     pack_panel_transposed(own.row_range(first, rows), kPanelCols, panels.at(p));
-    if (shared)
-      pack_panel_transposed(shared.row_range(first, rows), kPanelCols, panels.at(p) + own.cols * kPanelCols);
+    if (shared) pack_panel_transposed(shared.row_range(first, rows), kPanelCols, panels.at(p) + own.cols * kPanelCols);
   }
   return panels;
 }
@@ -124,8 +123,8 @@ std::vector<Span> check(const Attention& op) {
   for (std::int64_t s = 0; s < op.spans.rows; ++s) {
     const std::int32_t* row = op.spans.row<const std::int32_t>(s);
     const Span span{row[0], row[1], row[2], row[3]};
-    CHECK(span.q_begin >= 0 && span.q_count >= 0 && span.q_begin + span.q_count <= op.q.rows &&
-              span.k_begin >= 0 && span.k_count >= span.q_count && span.k_begin + span.k_count <= op.k.rows,
+    CHECK(span.q_begin >= 0 && span.q_count >= 0 && span.q_begin + span.q_count <= op.q.rows && span.k_begin >= 0 &&
+              span.k_count >= span.q_count && span.k_begin + span.k_count <= op.k.rows,
           "attention: span {} is ({}, {}, {}, {})", s, row[0], row[1], row[2], row[3]);
     if (span.q_count > 0) spans.push_back(span);
   }
@@ -157,7 +156,8 @@ class Forward {
       const int group = op_.heads / op_.kv_heads;
       for (int h = g * group; h < (g + 1) * group; ++h)
         for (std::int64_t i = 0; i < span.q_count; i += kTileRows)
-          attend_tile({span, i, static_cast<int>(std::min<std::int64_t>(kTileRows, span.q_count - i))}, h, keys, values);
+          attend_tile({span, i, static_cast<int>(std::min<std::int64_t>(kTileRows, span.q_count - i))}, h, keys,
+                      values);
     }
   }
 
@@ -172,7 +172,8 @@ class Forward {
     for (int r = 0; r < t.rows; ++r) {
       float* sums = sums_ + r * values.width();
       const float scale = op_.row_scale.row<float>(row + r)[head];
-      map(op_.v_dim, sums, [=](Vec sum) { return sum * scale; }, sums);
+      map(
+          op_.v_dim, sums, [=](Vec sum) { return sum * scale; }, sums);
       write_row(out, row + r, sums);
     }
   }
@@ -182,9 +183,11 @@ class Forward {
   void soften(float* scores, std::int64_t count, std::int64_t row, int head) {
     const std::int64_t whole = round_up(count, kLanes);
     const float scale = op_.scale;
-    map(whole, scores, [=](Vec score) { return score * scale; }, scores);
+    map(
+        whole, scores, [=](Vec score) { return score * scale; }, scores);
     const float highest = maximum(scores, count);
-    map(whole, scores, [=](Vec score) { return exponential(score - highest); }, scores);
+    map(
+        whole, scores, [=](Vec score) { return exponential(score - highest); }, scores);
     op_.row_max.row<float>(row)[head] = highest;
     op_.row_scale.row<float>(row)[head] = 1.0F / sum(scores, count);
   }
@@ -194,8 +197,8 @@ class Forward {
   float *keys_, *values_, *queries_, *scores_, *sums_;
 };
 
-// dK, dV and the shared part of dK are summed in float32 over a span and written at its end. Queries go in blocks: P and
-// dS of a block are kept, so that the sums over queries run through the register tiles too.
+// dK, dV and the shared part of dK are summed in float32 over a span and written at its end. Queries go in blocks: P
+// and dS of a block are kept, so that the sums over queries run through the register tiles too.
 class Backward {
  public:
   Backward(const AttentionBackward& op, std::int64_t keys_max, Scratch& scratch)
@@ -252,8 +255,8 @@ class Backward {
     sum_over_queries(span, first, count, weights_, pack_rows(dout, douts_), dv_);
     sum_over_queries(span, first, count, gradients_, pack_rows(q.columns(0, f_.own_dim), queries_), dk_);
     if (f_.shared_dim > 0)
-      sum_over_queries(span, first, count, gradients_,
-                       pack_rows(q.columns(f_.own_dim, f_.shared_dim), queries_shared_), dk_shared_);
+      sum_over_queries(span, first, count, gradients_, pack_rows(q.columns(f_.own_dim, f_.shared_dim), queries_shared_),
+                       dk_shared_);
   }
 
   void attend_tile(const QueryTile& t, int head, std::int64_t place) {
@@ -278,8 +281,10 @@ class Backward {
     const std::int64_t count = t.visible(r), whole = round_up(count, kLanes);
     const float highest = f_.row_max.row<const float>(t.row(r))[head];
     const float share = f_.row_scale.row<const float>(t.row(r))[head], scale = f_.scale;
-    map(whole, weights, [=](Vec score) { return exponential(score * scale - highest) * share; }, weights);
-    map(whole, gradients, [=](Vec p, Vec dp) { return p * (dp - mean) * scale; }, weights, gradients);
+    map(
+        whole, weights, [=](Vec score) { return exponential(score * scale - highest) * share; }, weights);
+    map(
+        whole, gradients, [=](Vec p, Vec dp) { return p * (dp - mean) * scale; }, weights, gradients);
     std::fill_n(weights + count, kTileRows, 0.0F);
     std::fill_n(gradients + count, kTileRows, 0.0F);
   }
@@ -298,7 +303,8 @@ class Backward {
         const int keys = static_cast<int>(std::min<std::int64_t>(kTileRows, before + first + count - j));
         const std::int64_t skip = std::max<std::int64_t>(0, j - before - first);
         tile(keys, 2, count - skip, {weights + skip * step_ + j, 1, step_},
-             {rows.at(p) + skip * kPanelCols, kPanelCols}, sums + j * rows.width() + p * kPanelCols, rows.width(), true);
+             {rows.at(p) + skip * kPanelCols, kPanelCols}, sums + j * rows.width() + p * kPanelCols, rows.width(),
+             true);
       }
   }
 

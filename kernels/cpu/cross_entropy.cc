@@ -43,7 +43,8 @@ void run(const CrossEntropy& op, Scratch& scratch) {
     const float share = 1.0F / total, scale = op.scale;
     float* dlogits = open_row(op.dlogits, t, buffer);
     const float at_target = (buffer[target] * share - 1.0F) * scale;
-    map(size, dlogits, [=](Vec weight) { return weight * share * scale; }, buffer);
+    map(
+        size, dlogits, [=](Vec weight) { return weight * share * scale; }, buffer);
     dlogits[target] = at_target;
     close_row(op.dlogits, t, dlogits);
   }

@@ -24,7 +24,8 @@ using Clock = std::chrono::steady_clock;
 
 CpuDevice::CpuDevice(int threads) : event_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)), inline_(threads == 0) {
   CHECK(threads >= 0, "a device of {} threads", threads);
-  if (event_ < 0) throw Error("can't create an event descriptor: {}; raise the limit of open files", std::strerror(errno));
+  if (event_ < 0)
+    throw Error("can't create an event descriptor: {}; raise the limit of open files", std::strerror(errno));
   for (int i = 0; i < std::max(threads, 1); ++i) workers_.push_back(std::make_unique<Worker>());
   if (inline_) return;
   for (auto& worker : workers_) worker->thread = std::thread([this, &worker] { work(*worker); });
@@ -46,7 +47,8 @@ Memory CpuDevice::allocate(std::size_t size) {
   const std::size_t unit = size >= 2 * kHugePage ? kHugePage : kLine;
   const std::size_t padded = std::max(unit, (size + unit - 1) / unit * unit);
   void* data = std::aligned_alloc(unit, padded);
-  if (data == nullptr) throw Error("can't allocate {} bytes of device memory; lower the memory that the plan shows", size);
+  if (data == nullptr)
+    throw Error("can't allocate {} bytes of device memory; lower the memory that the plan shows", size);
   if (unit == kHugePage) madvise(data, padded, MADV_HUGEPAGE);
   std::memset(data, 0, padded);
   return {std::shared_ptr<void>(data, [](void* memory) { std::free(memory); }), data, size};
@@ -95,7 +97,8 @@ void CpuDevice::complete(Completion done) {
   pending_.fetch_sub(1, std::memory_order_acq_rel);
   if (!first) return;
   const std::uint64_t one = 1;
-  CHECK(write(event_, &one, sizeof one) == sizeof one, "the completion event can't be written: {}", std::strerror(errno));
+  CHECK(write(event_, &one, sizeof one) == sizeof one, "the completion event can't be written: {}",
+        std::strerror(errno));
 }
 
 void CpuDevice::take_completions(std::vector<Completion>& out) {
@@ -104,7 +107,8 @@ void CpuDevice::take_completions(std::vector<Completion>& out) {
   out.insert(out.end(), done_.begin(), done_.end());
   done_.clear();
   std::uint64_t count = 0;
-  CHECK(read(event_, &count, sizeof count) == sizeof count, "the completion event can't be read: {}", std::strerror(errno));
+  CHECK(read(event_, &count, sizeof count) == sizeof count, "the completion event can't be read: {}",
+        std::strerror(errno));
 }
 
 std::vector<std::uint64_t> CpuDevice::busy_ns() const {

@@ -26,18 +26,11 @@ const float* flat(const Tensor& x, std::int64_t begin, std::int64_t count, float
 
 }  // namespace
 
-void run(const Copy& op, Scratch& scratch) {
+void run(const Copy& op, Scratch&) {
   CHECK(same_shape(op.source, op.out), "copy: {} x {} into {} x {}", op.source.rows, op.source.cols, op.out.rows,
         op.out.cols);
   CHECK(op.source.dtype == op.out.dtype || (is_float(op.source) && is_float(op.out)), "copy: dtypes don't convert");
-  float* buffer = scratch.take<float>(op.out.cols);
-  for (std::int64_t t = 0; t < op.out.rows; ++t) {
-    if (op.source.dtype == op.out.dtype)
-      std::memmove(op.out.address(t, 0), op.source.address(t, 0),
-                   static_cast<std::size_t>(op.out.cols) * bytes_of(op.out.dtype));
-    else
-      write_row(op.out, t, read_row(op.source, t, buffer));
-  }
+  for (std::int64_t t = 0; t < op.out.rows; ++t) convert_row(op.source, t, op.out, t);
 }
 
 void run(const Add& op, Scratch& scratch) {
@@ -48,7 +41,8 @@ void run(const Add& op, Scratch& scratch) {
   for (std::int64_t t = 0; t < op.out.rows; ++t) {
     const float *a = read_row(op.a, t, buffer[0]), *b = read_row(op.b, t, buffer[1]);
     float* out = open_row(op.out, t, buffer[2]);
-    map(op.out.cols, out, [](Vec x, Vec y) { return x + y; }, a, b);
+    map(
+        op.out.cols, out, [](Vec x, Vec y) { return x + y; }, a, b);
     close_row(op.out, t, out);
   }
 }
@@ -56,10 +50,18 @@ void run(const Add& op, Scratch& scratch) {
 void run(const Fill& op, Scratch&) {
   const Tensor& out = op.out;
   for (std::int64_t t = 0; t < out.rows; ++t) switch (out.dtype) {
-      case Dtype::f32: std::fill_n(out.row<float>(t), out.cols, op.value); break;
-      case Dtype::bf16: std::fill_n(out.row<std::uint16_t>(t), out.cols, narrow(op.value)); break;
-      case Dtype::i32: std::fill_n(out.row<std::int32_t>(t), out.cols, static_cast<std::int32_t>(op.value)); break;
-      case Dtype::f64: std::fill_n(out.row<double>(t), out.cols, static_cast<double>(op.value)); break;
+      case Dtype::f32:
+        std::fill_n(out.row<float>(t), out.cols, op.value);
+        break;
+      case Dtype::bf16:
+        std::fill_n(out.row<std::uint16_t>(t), out.cols, narrow(op.value));
+        break;
+      case Dtype::i32:
+        std::fill_n(out.row<std::int32_t>(t), out.cols, static_cast<std::int32_t>(op.value));
+        break;
+      case Dtype::f64:
+        std::fill_n(out.row<double>(t), out.cols, static_cast<double>(op.value));
+        break;
     }
 }
 
@@ -70,7 +72,8 @@ void run(const SumRows& op, Scratch& scratch) {
   if (!op.accumulate) std::fill_n(out, op.out.cols, 0.0F);
   for (std::int64_t t = 0; t < op.x.rows; ++t) {
     const float* x = read_row(op.x, t, buffer);
-    map(op.x.cols, out, [](Vec sum, Vec row) { return sum + row; }, out, x);
+    map(
+        op.x.cols, out, [](Vec sum, Vec row) { return sum + row; }, out, x);
   }
 }
 

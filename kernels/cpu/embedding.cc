@@ -23,11 +23,14 @@ void run(const Embedding& op, Scratch& scratch) {
   check_ids(op.ids, op.out.rows);
   CHECK(is_float(op.table) && is_float(op.out) && op.table.cols == op.out.cols,
         "embedding: table has {} columns and out {}", op.table.cols, op.out.cols);
-  float *buffer = scratch.take<float>(op.out.cols), *zero = scratch.take<float>(op.out.cols);
+  float* zero = scratch.take<float>(op.out.cols);
   std::fill_n(zero, op.out.cols, 0.0F);
   for (std::int64_t t = 0; t < op.out.rows; ++t) {
     const std::int64_t id = id_at(op.ids, t, op.table.rows);
-    write_row(op.out, t, id < 0 ? zero : read_row(op.table, id, buffer));
+    if (id < 0)
+      write_row(op.out, t, zero);
+    else
+      convert_row(op.table, id, op.out, t);
   }
 }
 
@@ -41,7 +44,8 @@ void run(const EmbeddingGradient& op, Scratch& scratch) {
     if (id < 0) continue;
     const float* dx = read_row(op.dx, t, buffer);
     float* row = op.dtable.row<float>(id);
-    map(op.dx.cols, row, [](Vec sum, Vec x) { return sum + x; }, row, dx);
+    map(
+        op.dx.cols, row, [](Vec sum, Vec x) { return sum + x; }, row, dx);
   }
 }
 

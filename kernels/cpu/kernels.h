@@ -23,7 +23,9 @@ class Scratch {
   std::size_t size() const;
 
  private:
-  struct Free { void operator()(void* data) const; };
+  struct Free {
+    void operator()(void* data) const;
+  };
   struct Block {
     std::unique_ptr<void, Free> data;
     std::size_t size = 0, used = 0;

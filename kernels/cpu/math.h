@@ -158,10 +158,12 @@ inline float sum_of(std::int64_t count, F f, const In*... in) {
   return lanes.fold([](Vec8 a, Vec8 b) { return a + b; });
 }
 inline float dot(const float* x, const float* y, std::int64_t count) {
-  return sum_of(count, [](Vec lane, Vec a, Vec b) { return fused(a, b, lane); }, x, y);
+  return sum_of(
+      count, [](Vec lane, Vec a, Vec b) { return fused(a, b, lane); }, x, y);
 }
 inline float sum(const float* x, std::int64_t count) {
-  return sum_of(count, [](Vec lane, Vec a) { return lane + a; }, x);
+  return sum_of(
+      count, [](Vec lane, Vec a) { return lane + a; }, x);
 }
 
 // REQUIRES: count > 0. A NaN may or may not win: whoever sums the exponentials meets it there.
@@ -178,7 +180,8 @@ inline float maximum(const float* x, std::int64_t count) {
 
 // x[j] = exp(x[j] - highest), and their sum.
 inline float exponentials(float* x, std::int64_t count, float highest) {
-  map(count, x, [=](Vec v) { return exponential(v - highest); }, x);
+  map(
+      count, x, [=](Vec v) { return exponential(v - highest); }, x);
   return sum(x, count);
 }
 
@@ -215,6 +218,17 @@ inline void write_row(const Tensor& x, std::int64_t row, const float* values) {
     narrow_row(values, x.row<std::uint16_t>(row), x.cols);
   else
     std::memcpy(x.row<float>(row), values, static_cast<std::size_t>(x.cols) * sizeof(float));
+}
+
+// One row into another of the same width, converted between f32 and bf16 where the dtypes differ.
+inline void convert_row(const Tensor& from, std::int64_t from_row, const Tensor& to, std::int64_t to_row) {
+  if (from.dtype == to.dtype)
+    std::memmove(to.address(to_row, 0), from.address(from_row, 0),
+                 static_cast<std::size_t>(to.cols) * bytes_of(to.dtype));
+  else if (to.dtype == Dtype::bf16)
+    narrow_row(from.row<const float>(from_row), to.row<std::uint16_t>(to_row), to.cols);
+  else
+    widen_row(from.row<const std::uint16_t>(from_row), to.row<float>(to_row), to.cols);
 }
 
 }  // namespace troupe::cpu

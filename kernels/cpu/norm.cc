@@ -29,7 +29,8 @@ void run(const Norm& op, Scratch& scratch) {
     const float r = 1.0F / std::sqrt(dot(x, x, dim) / static_cast<float>(dim) + op.eps);
     *op.inverse_rms.row<float>(t) = r;
     float* y = open_row(op.y, t, y_buffer);
-    map(dim, y, [=](Vec w, Vec v) { return w * (v * r); }, weight, x);
+    map(
+        dim, y, [=](Vec w, Vec v) { return w * (v * r); }, weight, x);
     close_row(op.y, t, y);
   }
 }
@@ -51,15 +52,19 @@ void run(const NormBackward& op, Scratch& scratch) {
     const float *x = read_row(op.x, t, buffer[0]), *dy = read_row(op.dy, t, buffer[1]);
     const float r = *op.inverse_rms.row<const float>(t);
     float* g = buffer[2];
-    map(dim, g, [](Vec w, Vec slope) { return w * slope; }, weight, dy);
-    map(dim, dweight, [=](Vec sum, Vec slope, Vec v) { return sum + slope * (v * r); }, dweight, dy, x);
+    map(
+        dim, g, [](Vec w, Vec slope) { return w * slope; }, weight, dy);
+    map(
+        dim, dweight, [=](Vec sum, Vec slope, Vec v) { return sum + slope * (v * r); }, dweight, dy, x);
     const float along = r * r * (dot(g, x, dim) / static_cast<float>(dim));
     float* dx = open_row(op.dx, t, buffer[3]);
     if (op.add) {
       const float* add = read_row(op.add, t, buffer[4]);
-      map(dim, dx, [=](Vec more, Vec slope, Vec v) { return more + r * (slope - v * along); }, add, g, x);
+      map(
+          dim, dx, [=](Vec more, Vec slope, Vec v) { return more + r * (slope - v * along); }, add, g, x);
     } else {
-      map(dim, dx, [=](Vec slope, Vec v) { return r * (slope - v * along); }, g, x);
+      map(
+          dim, dx, [=](Vec slope, Vec v) { return r * (slope - v * along); }, g, x);
     }
     close_row(op.dx, t, dx);
   }

@@ -8,15 +8,6 @@ namespace troupe::cpu {
 
 namespace {
 
-void move_row(const Tensor& from, std::int64_t from_row, const Tensor& to, std::int64_t to_row, float* buffer) {
-  if (from.dtype == to.dtype) {
-    const std::size_t size = static_cast<std::size_t>(from.cols) * bytes_of(from.dtype);
-    std::memmove(to.address(to_row, 0), from.address(from_row, 0), size);
-    return;
-  }
-  write_row(to, to_row, read_row(from, from_row, buffer));
-}
-
 void check_moves(const Tensor& source, const Tensor& index, const Tensor& out, std::int64_t rows) {
   CHECK(source.cols == out.cols, "gather or scatter: {} columns into {}", source.cols, out.cols);
   CHECK(source.dtype == out.dtype || (is_float(source) && is_float(out)), "gather or scatter: dtypes don't convert");
@@ -45,23 +36,21 @@ class Pieces {
 
 }  // namespace
 
-void run(const Gather& op, Scratch& scratch) {
+void run(const Gather& op, Scratch&) {
   check_moves(op.source, op.index, op.out, op.out.rows);
-  float* buffer = scratch.take<float>(op.out.cols);
   for (std::int64_t j = 0; j < op.out.rows; ++j) {
     const std::int32_t from = *op.index.row<const std::int32_t>(j);
     CHECK(from >= 0 && from < op.source.rows, "gather: row {} of {}", from, op.source.rows);
-    move_row(op.source, from, op.out, j, buffer);
+    convert_row(op.source, from, op.out, j);
   }
 }
 
-void run(const Scatter& op, Scratch& scratch) {
+void run(const Scatter& op, Scratch&) {
   check_moves(op.source, op.index, op.out, op.source.rows);
-  float* buffer = scratch.take<float>(op.out.cols);
   for (std::int64_t j = 0; j < op.source.rows; ++j) {
     const std::int32_t to = *op.index.row<const std::int32_t>(j);
     CHECK(to >= 0 && to < op.out.rows, "scatter: row {} of {}", to, op.out.rows);
-    move_row(op.source, j, op.out, to, buffer);
+    convert_row(op.source, j, op.out, to);
   }
 }
 
@@ -86,12 +75,14 @@ void run(const Combine& op, Scratch& scratch) {
       std::fill_n(sums, dim, 0.0F);
     if (op.add1) {
       const float* more = read_row(op.add1, t, buffer);
-      map(dim, sums, [](Vec sum, Vec x) { return sum + x; }, sums, more);
+      map(
+          dim, sums, [](Vec sum, Vec x) { return sum + x; }, sums, more);
     }
     for (std::int64_t k = 0; k < slots; ++k) {
       const float* row = pieces.row(op.position.row<const std::int32_t>(t)[k], buffer);
       const Vec weight = broadcast(op.weight ? op.weight.row<const float>(t)[k] : 1.0F);
-      map(dim, sums, [=](Vec sum, Vec x) { return fused(weight, x, sum); }, sums, row);
+      map(
+          dim, sums, [=](Vec sum, Vec x) { return fused(weight, x, sum); }, sums, row);
     }
     write_row(op.out, t, sums);
   }
@@ -105,7 +96,8 @@ void run(const ScaleRows& op, Scratch& scratch) {
   for (std::int64_t t = 0; t < op.x.rows; ++t) {
     const float *x = read_row(op.x, t, in), scale = *op.scale.row<const float>(t);
     float* out = open_row(op.out, t, buffer);
-    map(op.x.cols, out, [=](Vec v) { return v * scale; }, x);
+    map(
+        op.x.cols, out, [=](Vec v) { return v * scale; }, x);
     close_row(op.out, t, out);
   }
 }

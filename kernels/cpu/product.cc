@@ -11,7 +11,7 @@ namespace troupe::cpu {
 
 namespace {
 
-constexpr std::int64_t kRowsChunk = 252;   // a multiple of every kTileRows
+constexpr std::int64_t kRowsChunk = 264;  // a multiple of every kTileRows
 constexpr std::int64_t kColsBlock = 512;
 constexpr std::int64_t kDirectRows = 6 * kTileRows;  // fewer don't pay for packing a B that needs no transposing
 constexpr std::int64_t kDepthBlock = 256;  // a panel of it is half of the first-level cache; less of a wider one
@@ -151,7 +151,8 @@ class LeftBlock {
   void pack_tile(std::int64_t first, int rows) {
     if (!transposed_) return;
     if (a_.dtype == Dtype::f32) {
-      rows == kTileRows ? pack_transposed_tile<float, kTileRows>(first, rows) : pack_transposed_tile<float, 0>(first, rows);
+      rows == kTileRows ? pack_transposed_tile<float, kTileRows>(first, rows)
+                        : pack_transposed_tile<float, 0>(first, rows);
     } else {
       pack_transposed_tile<std::uint16_t, 0>(first, rows);
     }
@@ -205,8 +206,10 @@ class Multiplier {
   }
 
   void multiply() {
-    for (row_ = 0; row_ < op_.c.rows; row_ += kRowsChunk) {
-      rows_ = std::min(kRowsChunk, op_.c.rows - row_);
+    const std::int64_t chunks = (op_.c.rows + kRowsChunk - 1) / kRowsChunk;
+    for (std::int64_t left = chunks; left > 0; --left, row_ += rows_) {
+      const std::int64_t rows = op_.c.rows - row_;
+      rows_ = std::min(rows, round_up((rows + left - 1) / left, kTileRows));
       for (std::int64_t col = 0; col < op_.c.cols; col += kColsBlock) multiply_block(col);
     }
   }
@@ -240,7 +243,8 @@ class Multiplier {
     return {panel_, width_};
   }
 
-  void multiply_panel(Right right, std::int64_t col, std::int64_t k, std::int64_t depth, float* stage, bool first_panel) {
+  void multiply_panel(Right right, std::int64_t col, std::int64_t k, std::int64_t depth, float* stage,
+                      bool first_panel) {
     const bool begins = k == 0, ends = k + depth == depth_;
     const RowTiles tiles{rows_};
     for (std::int64_t first = 0; first < rows_;) {
@@ -267,14 +271,11 @@ class Multiplier {
   void finish(std::int64_t first, int rows, std::int64_t col, float* sums, std::int64_t step, bool staged) const {
     const Tensor c = op_.c.columns(col, std::min(width_, op_.c.cols - col));
     const Tensor add = op_.add ? op_.add.columns(col, c.cols) : Tensor{};
+    const auto plus = [](Vec sum, Vec more) { return sum + more; };
     float buffer[8 * kLanes];
     for (int r = 0; r < rows; ++r, sums += step) {
-      if (bias_)
-        for (std::int64_t j = 0; j < c.cols; ++j) sums[j] += bias_[col + j];
-      if (add) {
-        const float* more = read_row(add, row_ + first + r, buffer);
-        for (std::int64_t j = 0; j < c.cols; ++j) sums[j] += more[j];
-      }
+      if (bias_) map(c.cols, sums, plus, sums, bias_ + col);
+      if (add) map(c.cols, sums, plus, sums, read_row(add, row_ + first + r, buffer));
       if (staged) write_row(c, row_ + first + r, sums);
     }
   }

@@ -47,7 +47,8 @@ void check(const Router& op) {
   CHECK(op.scores.dtype == Dtype::f32 && op.scores.rows == rows && op.scores.cols == experts,
         "router: scores must be f32, {} x {}", rows, experts);
   for (const Tensor* x : {&op.indices, &op.position})
-    CHECK(x->dtype == Dtype::i32 && x->rows == rows && x->cols == slots, "router: plan must be i32, {} x {}", rows, slots);
+    CHECK(x->dtype == Dtype::i32 && x->rows == rows && x->cols == slots, "router: plan must be i32, {} x {}", rows,
+          slots);
   CHECK(op.weights.dtype == Dtype::f32 && same_shape(op.weights, op.indices), "router: weights must be f32");
   CHECK(op.sorted_token.dtype == Dtype::i32 && op.sorted_token.rows == rows * slots && op.sorted_token.cols == 1 &&
             op.sorted_weight.dtype == Dtype::f32 && same_shape(op.sorted_weight, op.sorted_token),
@@ -72,7 +73,8 @@ void choose(const Router& op, Scratch& scratch) {
   const float* bias = op.bias.row<const float>(0);
   for (std::int64_t t = 0; t < op.x.rows; ++t) {
     const float* scores = op.scores.row<const float>(t);
-    map(experts, choice, [](Vec score, Vec b) { return score + b; }, scores, bias);
+    map(
+        experts, choice, [](Vec score, Vec b) { return score + b; }, scores, bias);
     if (op.groups > 1) mask_groups(op, choice, worth, kept);
     pick_best(choice, experts, op.indices.cols, op.indices.row<std::int32_t>(t));
   }
@@ -125,7 +127,8 @@ void balance(const Router& op, Scratch& scratch) {
       pick_best(scores, experts, slots, best);
       for (std::int64_t k = 0; k < slots; ++k) fraction[best[k]] += 1.0F;
       const float total = sum(scores, experts);
-      map(experts, share, [=](Vec part, Vec score) { return part + score / total; }, share, scores);
+      map(
+          experts, share, [=](Vec part, Vec score) { return part + score / total; }, share, scores);
     }
     float loss = 0;
     for (std::int64_t e = 0; e < experts; ++e) {
@@ -143,7 +146,8 @@ void run(const Router& op, Scratch& scratch) {
   run(Product{.a = op.x, .b = op.weight, .c = op.scores, .transpose_b = true}, scratch);
   for (std::int64_t t = 0; t < op.x.rows; ++t) {
     float* scores = op.scores.row<float>(t);
-    map(op.scores.cols, scores, [](Vec logit) { return sigmoid(logit); }, scores);
+    map(
+        op.scores.cols, scores, [](Vec logit) { return sigmoid(logit); }, scores);
   }
   if (!op.reuse_indices) choose(op, scratch);
   weigh(op);
@@ -181,9 +185,11 @@ void run(const RouterBackward& op, Scratch& scratch) {
       const float* fraction = op.sequence_fraction.row<const float>(t / op.rows_per_sequence);
       const float all = sum(scores, experts), expected = dot(fraction, scores, experts) / all;
       const float scale = op.balance_scale;
-      map(experts, dscores, [=](Vec d, Vec f) { return d + scale * (f - expected) / all; }, dscores, fraction);
+      map(
+          experts, dscores, [=](Vec d, Vec f) { return d + scale * (f - expected) / all; }, dscores, fraction);
     }
-    map(experts, dscores, [](Vec d, Vec s) { return d * (s * (1.0F - s)); }, dscores, scores);
+    map(
+        experts, dscores, [](Vec d, Vec s) { return d * (s * (1.0F - s)); }, dscores, scores);
     write_row(op.dlogits, t, dscores);
   }
 }

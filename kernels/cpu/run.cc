@@ -14,10 +14,12 @@ constexpr std::size_t kFirstBlock = std::size_t{1} << 21;
 }  // namespace
 
 void run(const Op& op, Scratch& scratch) {
-  std::visit([&](const auto& one) {
-    scratch.reset();
-    run(one, scratch);
-  }, op);
+  std::visit(
+      [&](const auto& one) {
+        scratch.reset();
+        run(one, scratch);
+      },
+      op);
 }
 
 void Scratch::Free::operator()(void* data) const { std::free(data); }

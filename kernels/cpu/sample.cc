@@ -69,16 +69,18 @@ void run(const Sample& op, Scratch& scratch) {
   std::int32_t* order = scratch.take<std::int32_t>(size);
   for (std::int64_t t = 0; t < op.logits.rows; ++t) {
     const float *logits = op.logits.row<const float>(t), heat = op.temperature > 0 ? op.temperature : 1.0F;
-    map(size, scaled, [=](Vec logit) { return logit / heat; }, logits);
+    map(
+        size, scaled, [=](Vec logit) { return logit / heat; }, logits);
     std::copy_n(scaled, size, weights);
     const float highest = maximum(scaled, size), total = exponentials(weights, size, highest);
     std::int32_t token = best_of(logits, size);
     if (op.temperature > 0) {
       const auto* counter = op.counter.row<const std::int32_t>(t);
-      const double uniform = random_uniform(op.key, static_cast<std::uint32_t>(counter[0]),
-                                            static_cast<std::uint32_t>(counter[1]));
+      const double uniform =
+          random_uniform(op.key, static_cast<std::uint32_t>(counter[0]), static_cast<std::uint32_t>(counter[1]));
       if (op.top_p < 1) {
-        token = draw(weights, order, nucleus(scaled, weights, static_cast<double>(op.top_p) * total, order, size), uniform);
+        token =
+            draw(weights, order, nucleus(scaled, weights, static_cast<double>(op.top_p) * total, order, size), uniform);
       } else {
         std::iota(order, order + size, 0);
         token = draw(weights, order, size, uniform);

@@ -16,7 +16,8 @@ void run(const SwiGlu& op, Scratch& scratch) {
   for (std::int64_t t = 0; t < op.h.rows; ++t) {
     const float *gate = read_row(op.gate_up, t, in), *up = gate + width;
     float* h = open_row(op.h, t, out);
-    map(width, h, [](Vec g, Vec u) { return g * sigmoid(g) * u; }, gate, up);
+    map(
+        width, h, [](Vec g, Vec u) { return g * sigmoid(g) * u; }, gate, up);
     close_row(op.h, t, h);
   }
 }
@@ -36,15 +37,21 @@ void run(const SwiGluBackward& op, Scratch& scratch) {
     const float scale = op.row_scale ? *op.row_scale.row<const float>(t) : 1.0F;
     float *d_gate = open_row(op.d_gate_up, t, buffer[2]), *d_up = d_gate + width;
     float *s = buffer[3], *silu = buffer[4], *h = buffer[5];
-    map(width, s, [](Vec g) { return sigmoid(g); }, gate);
-    map(width, silu, [](Vec g, Vec rate) { return g * rate; }, gate, s);
+    map(
+        width, s, [](Vec g) { return sigmoid(g); }, gate);
+    map(
+        width, silu, [](Vec g, Vec rate) { return g * rate; }, gate, s);
     if (op.dots) {
-      map(width, h, [](Vec a, Vec u) { return a * u; }, silu, up);
+      map(
+          width, h, [](Vec a, Vec u) { return a * u; }, silu, up);
       *op.dots.row<float>(t) = dot(dh, h, width);
     }
-    const auto slope = [=](Vec d, Vec u, Vec g, Vec rate) { return d * scale * u * (rate * (1.0F + g * (1.0F - rate))); };
+    const auto slope = [=](Vec d, Vec u, Vec g, Vec rate) {
+      return d * scale * u * (rate * (1.0F + g * (1.0F - rate)));
+    };
     map(width, d_gate, slope, dh, up, gate, s);
-    map(width, d_up, [=](Vec d, Vec a) { return d * scale * a; }, dh, silu);
+    map(
+        width, d_up, [=](Vec d, Vec a) { return d * scale * a; }, dh, silu);
     close_row(op.d_gate_up, t, d_gate);
   }
 }

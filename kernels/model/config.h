@@ -22,13 +22,13 @@ struct ModelConfig {
   int intermediate_size = 384;
   int num_hidden_layers = 4;
   int num_attention_heads = 4;
-  int num_key_value_heads = 4;      // qwen2, llama
-  int head_dim = 0;                 // qwen2, llama; 0: hidden_size / num_attention_heads
-  bool attention_bias = false;      // q, k, v biases (qwen2: always true)
+  int num_key_value_heads = 4;  // qwen2, llama
+  int head_dim = 0;             // qwen2, llama; 0: hidden_size / num_attention_heads
+  bool attention_bias = false;  // q, k, v biases (qwen2: always true)
   bool tie_word_embeddings = false;
   double rms_norm_eps = 1e-6;
   double rope_theta = 10000;
-  bool rope_interleave = true;      // deepseek_v3: pairs (2i, 2i+1); qwen2, llama always (i, i + d/2)
+  bool rope_interleave = true;  // deepseek_v3: pairs (2i, 2i+1); qwen2, llama always (i, i + d/2)
   std::optional<RopeScaling> rope_scaling;
   int max_position_embeddings = 4096;
   int bos_token_id = 0, eos_token_id = 1;
@@ -39,11 +39,11 @@ struct ModelConfig {
   int moe_intermediate_size = 96;
   int n_routed_experts = 8, n_shared_experts = 1, num_experts_per_tok = 2;
   int n_group = 1, topk_group = 1;
-  int first_k_dense_replace = 1;    // this many dense layers come first; num_hidden_layers: no experts at all
+  int first_k_dense_replace = 1;  // this many dense layers come first; num_hidden_layers: no experts at all
   bool norm_topk_prob = true;
   double routed_scaling_factor = 1;
-  double aux_loss_alpha = 0;        // sequence-wise balance loss
-  int num_nextn_predict_layers = 0; // multi-token prediction modules: 0 or 1
+  double aux_loss_alpha = 0;         // sequence-wise balance loss
+  int num_nextn_predict_layers = 0;  // multi-token prediction modules: 0 or 1
 
   bool is_mla() const { return model_type == "deepseek_v3"; }
   bool is_moe_layer(int layer) const { return is_mla() && n_routed_experts > 0 && layer >= first_k_dense_replace; }

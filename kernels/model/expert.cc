@@ -31,17 +31,22 @@ void each_expert(const Counts& counts, Visit visit) {
 
 void gate_up_forward(Ops& ops, const std::vector<ExpertTensors>& w, const Counts& counts, const ChunkSlot& chunk) {
   each_expert(counts, [&](std::size_t e, std::int64_t row, std::int64_t rows) {
-    ops.push_back(Product{.a = chunk.x.row_range(row, rows), .b = w[e].gate_up, .c = chunk.gate_up.row_range(row, rows), .transpose_b = true});
+    ops.push_back(Product{.a = chunk.x.row_range(row, rows),
+                          .b = w[e].gate_up,
+                          .c = chunk.gate_up.row_range(row, rows),
+                          .transpose_b = true});
   });
 }
 
 }  // namespace
 
-void expert_forward(Ops& ops, const std::vector<ExpertTensors>& w, const Counts& counts, const ChunkSlot& chunk, const Tensor& y) {
+void expert_forward(Ops& ops, const std::vector<ExpertTensors>& w, const Counts& counts, const ChunkSlot& chunk,
+                    const Tensor& y) {
   gate_up_forward(ops, w, counts, chunk);
   ops.push_back(SwiGlu{chunk.gate_up, chunk.h});
   each_expert(counts, [&](std::size_t e, std::int64_t row, std::int64_t rows) {
-    ops.push_back(Product{.a = chunk.h.row_range(row, rows), .b = w[e].down, .c = y.row_range(row, rows), .transpose_b = true});
+    ops.push_back(
+        Product{.a = chunk.h.row_range(row, rows), .b = w[e].down, .c = y.row_range(row, rows), .transpose_b = true});
   });
 }
 
@@ -61,10 +66,19 @@ void expert_backward(Ops& ops, const std::vector<ExpertTensors>& w, const Counts
   ops.push_back(ScaleRows{dy, gates, chunk.scaled});
 }
 
-void expert_weight_gradients(Ops& ops, const Counts& counts, const ChunkSlot& chunk, const std::vector<ExpertTensors>& acc) {
+void expert_weight_gradients(Ops& ops, const Counts& counts, const ChunkSlot& chunk,
+                             const std::vector<ExpertTensors>& acc) {
   each_expert(counts, [&](std::size_t e, std::int64_t row, std::int64_t rows) {
-    ops.push_back(Product{.a = chunk.scaled.row_range(row, rows), .b = chunk.h.row_range(row, rows), .c = acc[e].down, .transpose_a = true, .accumulate = true});
-    ops.push_back(Product{.a = chunk.gate_up.row_range(row, rows), .b = chunk.x.row_range(row, rows), .c = acc[e].gate_up, .transpose_a = true, .accumulate = true});
+    ops.push_back(Product{.a = chunk.scaled.row_range(row, rows),
+                          .b = chunk.h.row_range(row, rows),
+                          .c = acc[e].down,
+                          .transpose_a = true,
+                          .accumulate = true});
+    ops.push_back(Product{.a = chunk.gate_up.row_range(row, rows),
+                          .b = chunk.x.row_range(row, rows),
+                          .c = acc[e].gate_up,
+                          .transpose_a = true,
+                          .accumulate = true});
   });
 }
 

@@ -29,10 +29,12 @@ ChunkSlot first_rows(const ChunkSlot& chunk, std::int64_t rows);
 using Counts = std::vector<std::int32_t>;
 
 // x (already in the chunk) -> y: (rows, D) in wire type.
-void expert_forward(Ops& ops, const std::vector<ExpertTensors>& w, const Counts& counts, const ChunkSlot& chunk, const Tensor& y);
+void expert_forward(Ops& ops, const std::vector<ExpertTensors>& w, const Counts& counts, const ChunkSlot& chunk,
+                    const Tensor& y);
 // recompute: gate_up was not kept. dy: (rows, D), gates: (rows, 1) f32 -> dx: (rows, D), dots: (rows, 1) f32.
 void expert_backward(Ops& ops, const std::vector<ExpertTensors>& w, const Counts& counts, const ChunkSlot& chunk,
                      bool recompute, const Tensor& dy, const Tensor& gates, const Tensor& dx, const Tensor& dots);
-void expert_weight_gradients(Ops& ops, const Counts& counts, const ChunkSlot& chunk, const std::vector<ExpertTensors>& accumulators);
+void expert_weight_gradients(Ops& ops, const Counts& counts, const ChunkSlot& chunk,
+                             const std::vector<ExpertTensors>& accumulators);
 
 }  // namespace troupe

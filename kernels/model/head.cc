@@ -31,18 +31,22 @@ void head_logits(Ops& ops, const HeadTensors& w, const HeadSlot& slot) {
   ops.push_back(Product{.a = slot.final, .b = w.head, .c = slot.logits, .transpose_b = true});
 }
 
-void head_loss(Ops& ops, const HeadTensors& w, const HeadSlot& slot, const Tensor& targets, float scale, bool gradient) {
+void head_loss(Ops& ops, const HeadTensors& w, const HeadSlot& slot, const Tensor& targets, float scale,
+               bool gradient) {
   head_logits(ops, w, slot);
   ops.push_back(CrossEntropy{slot.logits, targets, slot.loss, gradient ? slot.d_logits : Tensor{}, scale});
   if (gradient) ops.push_back(Product{.a = slot.d_logits, .b = w.head, .c = slot.d_final});
 }
 
 void head_backward(Ops& ops, const ModelConfig& config, const HeadTensors& w, const HeadSlot& slot, const Tensor& dx) {
-  ops.push_back(NormBackward{slot.x, w.norm, slot.norm_scale, slot.d_final, {}, dx, slot.d_norm, static_cast<float>(config.rms_norm_eps)});
+  ops.push_back(NormBackward{
+      slot.x, w.norm, slot.norm_scale, slot.d_final, {}, dx, slot.d_norm, static_cast<float>(config.rms_norm_eps)});
 }
 
-void head_weight_gradients(Ops& ops, const HeadSlot& slot, const Tensor& norm_accumulator, const Tensor& head_accumulator) {
-  ops.push_back(Product{.a = slot.d_logits, .b = slot.final, .c = head_accumulator, .transpose_a = true, .accumulate = true});
+void head_weight_gradients(Ops& ops, const HeadSlot& slot, const Tensor& norm_accumulator,
+                           const Tensor& head_accumulator) {
+  ops.push_back(
+      Product{.a = slot.d_logits, .b = slot.final, .c = head_accumulator, .transpose_a = true, .accumulate = true});
   ops.push_back(Add{norm_accumulator, slot.d_norm, norm_accumulator});
 }
 
@@ -90,7 +94,8 @@ Tensor mtp_rows(const Tensor& t, std::int64_t b, std::int64_t sequences) {
 
 }  // namespace
 
-void mtp_forward(Ops& ops, const ModelConfig& config, const MtpTensors& w, const MtpSlot& slot, const Tensor& final, std::int64_t sequences, const Tensor& x) {
+void mtp_forward(Ops& ops, const ModelConfig& config, const MtpTensors& w, const MtpSlot& slot, const Tensor& final,
+                 std::int64_t sequences, const Tensor& x) {
   const float eps = static_cast<float>(config.rms_norm_eps);
   const std::int64_t d = config.hidden_size;
   ops.push_back(Embedding{slot.ids, w.embedding, slot.embedded});
@@ -102,15 +107,21 @@ void mtp_forward(Ops& ops, const ModelConfig& config, const MtpTensors& w, const
   ops.push_back(Product{.a = slot.joined, .b = w.eh_proj, .c = x, .transpose_b = true});
 }
 
-void mtp_backward(Ops& ops, const ModelConfig& config, const MtpTensors& w, const MtpSlot& slot, const Tensor& final, std::int64_t sequences, const Tensor& d_final) {
+void mtp_backward(Ops& ops, const ModelConfig& config, const MtpTensors& w, const MtpSlot& slot, const Tensor& final,
+                  std::int64_t sequences, const Tensor& d_final) {
   const float eps = static_cast<float>(config.rms_norm_eps);
   const std::int64_t d = config.hidden_size;
   if (slot.d_x.data != slot.d_x_act.data) ops.push_back(Copy{slot.d_x, slot.d_x_act});
   ops.push_back(Product{.a = slot.d_x_act, .b = w.eh_proj, .c = slot.d_joined});
   for (std::int64_t b = 0; b < sequences; ++b) {
-    ops.push_back(NormBackward{mtp_rows(slot.embedded, b, sequences), w.enorm, mtp_rows(slot.enorm_scale, b, sequences),
-                               mtp_rows(slot.d_joined.columns(0, d), b, sequences), {}, mtp_rows(slot.d_embedded, b, sequences),
-                               slot.d_enorm.row_range(b, 1), eps});
+    ops.push_back(NormBackward{mtp_rows(slot.embedded, b, sequences),
+                               w.enorm,
+                               mtp_rows(slot.enorm_scale, b, sequences),
+                               mtp_rows(slot.d_joined.columns(0, d), b, sequences),
+                               {},
+                               mtp_rows(slot.d_embedded, b, sequences),
+                               slot.d_enorm.row_range(b, 1),
+                               eps});
     ops.push_back(NormBackward{main_rows(final, b, sequences), w.hnorm, mtp_rows(slot.hnorm_scale, b, sequences),
                                mtp_rows(slot.d_joined.columns(d, d), b, sequences), main_rows(d_final, b, sequences),
                                main_rows(d_final, b, sequences), slot.d_hnorm.row_range(b, 1), eps});
@@ -118,7 +129,8 @@ void mtp_backward(Ops& ops, const ModelConfig& config, const MtpTensors& w, cons
 }
 
 void mtp_weight_gradients(Ops& ops, const MtpSlot& slot, std::int64_t sequences, const MtpTensors& acc) {
-  ops.push_back(Product{.a = slot.d_x_act, .b = slot.joined, .c = acc.eh_proj, .transpose_a = true, .accumulate = true});
+  ops.push_back(
+      Product{.a = slot.d_x_act, .b = slot.joined, .c = acc.eh_proj, .transpose_a = true, .accumulate = true});
   ops.push_back(SumRows{slot.d_enorm.row_range(0, sequences), acc.enorm, true});
   ops.push_back(SumRows{slot.d_hnorm.row_range(0, sequences), acc.hnorm, true});
   ops.push_back(EmbeddingGradient{slot.ids, slot.d_embedded, acc.embedding});

@@ -7,7 +7,8 @@
 
 namespace troupe {
 
-LayerTensors bind_layer(const ModelConfig& config, int layer, const TensorLookup& matrices, const TensorLookup& masters) {
+LayerTensors bind_layer(const ModelConfig& config, int layer, const TensorLookup& matrices,
+                        const TensorLookup& masters) {
   const std::string p = fmt::format("model.layers.{}.", layer), a = p + "self_attn.";
   LayerTensors w;
   w.input_norm = masters(p + "input_layernorm.weight", p + "input_layernorm.weight");
@@ -147,10 +148,38 @@ LayerSlot carve_layer(Carver& c, const ModelConfig& config, int layer, const Slo
 
 LayerSlot first_rows(const LayerSlot& slot, std::int64_t rows, std::int64_t sequences) {
   LayerSlot v = slot;
-  for (Tensor* t : {&v.x, &v.norm1_scale, &v.z1, &v.in, &v.q_norm_scale, &v.q_latent, &v.q_own, &v.kv_norm_scale,
-                    &v.kv_latent, &v.kv, &v.attended, &v.row_max, &v.row_scale, &v.u, &v.norm2_scale, &v.z2, &v.gate_up,
-                    &v.h, &v.mlp_out, &v.scores, &v.indices, &v.weights, &v.position, &v.g, &v.g_act, &v.du, &v.du_act,
-                    &v.d_gate_up, &v.d_logits, &v.d_q_own, &v.d_kv, &v.d_in}) {
+  for (Tensor* t : {&v.x,
+                    &v.norm1_scale,
+                    &v.z1,
+                    &v.in,
+                    &v.q_norm_scale,
+                    &v.q_latent,
+                    &v.q_own,
+                    &v.kv_norm_scale,
+                    &v.kv_latent,
+                    &v.kv,
+                    &v.attended,
+                    &v.row_max,
+                    &v.row_scale,
+                    &v.u,
+                    &v.norm2_scale,
+                    &v.z2,
+                    &v.gate_up,
+                    &v.h,
+                    &v.mlp_out,
+                    &v.scores,
+                    &v.indices,
+                    &v.weights,
+                    &v.position,
+                    &v.g,
+                    &v.g_act,
+                    &v.du,
+                    &v.du_act,
+                    &v.d_gate_up,
+                    &v.d_logits,
+                    &v.d_q_own,
+                    &v.d_kv,
+                    &v.d_in}) {
     if (*t) *t = t->row_range(0, rows);
   }
   for (Tensor* t : {&v.sorted_token, &v.sorted_weight})
@@ -171,7 +200,8 @@ SlotScratch first_rows(const SlotScratch& scratch, std::int64_t rows) {
   return v;
 }
 
-Attention attention_op(const ModelConfig& config, const LayerSlot& slot, const BatchTensors& batch, const LayerCache& cache) {
+Attention attention_op(const ModelConfig& config, const LayerSlot& slot, const BatchTensors& batch,
+                       const LayerCache& cache) {
   Attention op;
   op.spans = batch.spans;
   op.out = slot.attended;
@@ -201,11 +231,19 @@ Attention attention_op(const ModelConfig& config, const LayerSlot& slot, const B
 }
 
 // Rotates queries and keys (or their gradients back) where they stand.
-void rope_ops(Ops& ops, const ModelConfig& config, const Tensor& in, const Tensor& q_own, const BatchTensors& batch, bool inverse) {
+void rope_ops(Ops& ops, const ModelConfig& config, const Tensor& in, const Tensor& q_own, const BatchTensors& batch,
+              bool inverse) {
   const auto rotate = [&](const Tensor& x, int heads, int head_stride, int offset) {
-    ops.push_back(Rope{.x = x, .positions = batch.positions, .cosine = batch.cosine, .sine = batch.sine, .heads = heads,
-                       .head_stride = head_stride, .offset = offset, .dim = config.rope_dim(),
-                       .interleaved = config.is_mla() && config.rope_interleave, .inverse = inverse});
+    ops.push_back(Rope{.x = x,
+                       .positions = batch.positions,
+                       .cosine = batch.cosine,
+                       .sine = batch.sine,
+                       .heads = heads,
+                       .head_stride = head_stride,
+                       .offset = offset,
+                       .dim = config.rope_dim(),
+                       .interleaved = config.is_mla() && config.rope_interleave,
+                       .inverse = inverse});
   };
   const Tensor q = query_of(config, in, q_own);
   if (config.is_mla()) {
@@ -227,7 +265,8 @@ void project(Ops& ops, const ModelConfig& config, const LayerTensors& w, const L
   if (!config.is_mla()) return;
   // The two latent norms use 1e-6 whatever rms_norm_eps says, as DeepSeek's code does.
   if (config.q_lora_rank) {
-    ops.push_back(Norm{slot.in.columns(0, *config.q_lora_rank), w.q_norm, slot.q_latent, slot.q_norm_scale, kLatentEps});
+    ops.push_back(
+        Norm{slot.in.columns(0, *config.q_lora_rank), w.q_norm, slot.q_latent, slot.q_norm_scale, kLatentEps});
     ops.push_back(Product{.a = slot.q_latent, .b = w.q_b, .c = slot.q_own, .transpose_b = true});
   }
   ops.push_back(Norm{latent_of(config, slot.in), w.kv_norm, slot.kv_latent, slot.kv_norm_scale, kLatentEps});

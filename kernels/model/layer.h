@@ -1,8 +1,8 @@
 // A transformer layer as segments: lists of ops between two messages' needs, cut where rows travel to the experts.
 //
-//   attention:  z1 = norm(x); u = x + W_o attention(rope(project(z1)));  z2 = norm(u);  router(z2), rows sorted by expert
-//   mlp:        mlp_out = W_down swiglu(W_gate|up z2)      the dense layer's MLP, or the shared experts
-//   combine:    next x = u + mlp_out (+ sum_k weight_k expert_k(z2))
+//   attention:  z1 = norm(x); u = x + W_o attention(rope(project(z1)));  z2 = norm(u);  router(z2), rows sorted by
+//   expert mlp:        mlp_out = W_down swiglu(W_gate|up z2)      the dense layer's MLP, or the shared experts combine:
+//   next x = u + mlp_out (+ sum_k weight_k expert_k(z2))
 //
 // and backward in reverse. Activations live in a LayerSlot per (microbatch slot, layer) until the weight gradients are
 // done. Letters: N rows, D hidden, E experts, K per token, I intermediate, H heads. "act" is the activation type.
@@ -20,16 +20,17 @@ namespace troupe {
 
 // One layer's weights, or its gradient accumulators: the same names either way. Absent tensors are empty.
 struct LayerTensors {
-  Tensor input_norm, in_proj, in_bias;      // in_proj: (q_a|kv_a), (q|kv_a) or (q|k|v) rows
-  Tensor q_norm, q_b, kv_norm, kv_b, o;     // multi-head latent attention (o: both kinds)
-  Tensor post_norm, gate, gate_bias;        // router: (E, D) f32, (1, E) f32
-  Tensor gate_up, down;                     // (2I, D), (D, I): the MLP or the shared experts
+  Tensor input_norm, in_proj, in_bias;   // in_proj: (q_a|kv_a), (q|kv_a) or (q|k|v) rows
+  Tensor q_norm, q_b, kv_norm, kv_b, o;  // multi-head latent attention (o: both kinds)
+  Tensor post_norm, gate, gate_bias;     // router: (E, D) f32, (1, E) f32
+  Tensor gate_up, down;                  // (2I, D), (D, I): the MLP or the shared experts
 };
 
 // lookup(first, last): the rows of consecutive tensors `first`..`last` as one; an empty Tensor if there is none.
 using TensorLookup = std::function<Tensor(const std::string& first, const std::string& last)>;
 // `matrices` serves what products read (bfloat16 copies in mixed precision), `masters` norms, biases and the router.
-LayerTensors bind_layer(const ModelConfig& config, int layer, const TensorLookup& matrices, const TensorLookup& masters);
+LayerTensors bind_layer(const ModelConfig& config, int layer, const TensorLookup& matrices,
+                        const TensorLookup& masters);
 
 // What shapes a slot.
 struct SlotShape {
@@ -40,26 +41,26 @@ struct SlotShape {
 
 struct LayerSlot {
   // Kept from forward to the weight gradients.
-  Tensor x;                                                    // (N, D) f32, the layer's input
-  Tensor norm1_scale, z1, in;                                  // (N,1) f32, (N,D), (N, in_proj rows); rope in place
-  Tensor q_norm_scale, q_latent, q_own;                        // q_own: (N, H*qk), absent without q_lora
-  Tensor kv_norm_scale, kv_latent, kv;                         // kv: (N, H*(nope+v))
-  Tensor attended, row_max, row_scale;                         // (N, H*v), (N,H) f32
-  Tensor u, norm2_scale, z2;                                   // (N,D) f32, (N,1), (N,D)
-  Tensor gate_up, h, mlp_out;                                  // (N,2I), (N,I), (N,D) f32
+  Tensor x;                              // (N, D) f32, the layer's input
+  Tensor norm1_scale, z1, in;            // (N,1) f32, (N,D), (N, in_proj rows); rope in place
+  Tensor q_norm_scale, q_latent, q_own;  // q_own: (N, H*qk), absent without q_lora
+  Tensor kv_norm_scale, kv_latent, kv;   // kv: (N, H*(nope+v))
+  Tensor attended, row_max, row_scale;   // (N, H*v), (N,H) f32
+  Tensor u, norm2_scale, z2;             // (N,D) f32, (N,1), (N,D)
+  Tensor gate_up, h, mlp_out;            // (N,2I), (N,I), (N,D) f32
   Tensor scores, indices, weights, position, sorted_token, sorted_weight, counts, sequence_fraction, balance;
   // Gradients kept for the weight gradients. *_act: the product operand, the same memory in float32.
-  Tensor g, g_act;                                             // dL/d(layer output), (N,D) f32 / act
-  Tensor du, du_act;                                           // dL/du
+  Tensor g, g_act;    // dL/d(layer output), (N,D) f32 / act
+  Tensor du, du_act;  // dL/du
   Tensor d_gate_up, d_logits, d_q_own, d_kv, d_in;
-  Tensor d_input_norm, d_post_norm, d_q_norm, d_kv_norm;       // the microbatch's share, (1, n) f32
+  Tensor d_input_norm, d_post_norm, d_q_norm, d_kv_norm;  // the microbatch's share, (1, n) f32
 };
 
 // Scratch of a slot, shared by its layers: nothing in it outlives a segment chain of one layer.
 struct SlotScratch {
-  Tensor g, du;                        // bfloat16 runs: the float32 residual gradients
-  Tensor dz, d_attended, d_latent, dh; // (N,D) f32, (N,H*v), (N,max latent), (N,max I)
-  Tensor dots;                         // (N*K, 1) f32
+  Tensor g, du;                         // bfloat16 runs: the float32 residual gradients
+  Tensor dz, d_attended, d_latent, dh;  // (N,D) f32, (N,H*v), (N,max latent), (N,max I)
+  Tensor dots;                          // (N*K, 1) f32
 };
 
 SlotScratch carve_scratch(Carver& carver, const ModelConfig& config, const SlotShape& shape);

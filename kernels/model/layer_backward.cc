@@ -60,16 +60,29 @@ AttentionBackward attention_gradient(const ModelConfig& config, const LayerSlot&
   return op;
 }
 
-void latents_backward(Ops& ops, const ModelConfig& config, const LayerTensors& w, const LayerSlot& slot, const SlotScratch& scratch) {
+void latents_backward(Ops& ops, const ModelConfig& config, const LayerTensors& w, const LayerSlot& slot,
+                      const SlotScratch& scratch) {
   const Tensor d_kv_latent = scratch.d_latent.columns(0, config.kv_lora_rank);
   ops.push_back(Product{.a = slot.d_kv, .b = w.kv_b, .c = d_kv_latent});
-  ops.push_back(NormBackward{latent_of(config, slot.in), w.kv_norm, slot.kv_norm_scale, d_kv_latent, {},
-                             latent_of(config, slot.d_in), slot.d_kv_norm, kLatentEps});
+  ops.push_back(NormBackward{latent_of(config, slot.in),
+                             w.kv_norm,
+                             slot.kv_norm_scale,
+                             d_kv_latent,
+                             {},
+                             latent_of(config, slot.d_in),
+                             slot.d_kv_norm,
+                             kLatentEps});
   if (!config.q_lora_rank) return;
   const Tensor d_q_latent = scratch.d_latent.columns(0, *config.q_lora_rank);
   ops.push_back(Product{.a = slot.d_q_own, .b = w.q_b, .c = d_q_latent});
-  ops.push_back(NormBackward{slot.in.columns(0, *config.q_lora_rank), w.q_norm, slot.q_norm_scale, d_q_latent, {},
-                             slot.d_in.columns(0, *config.q_lora_rank), slot.d_q_norm, kLatentEps});
+  ops.push_back(NormBackward{slot.in.columns(0, *config.q_lora_rank),
+                             w.q_norm,
+                             slot.q_norm_scale,
+                             d_q_latent,
+                             {},
+                             slot.d_in.columns(0, *config.q_lora_rank),
+                             slot.d_q_norm,
+                             kLatentEps});
 }
 
 }  // namespace
@@ -77,14 +90,16 @@ void latents_backward(Ops& ops, const ModelConfig& config, const LayerTensors& w
 void attention_backward(Ops& ops, const ModelConfig& config, const LayerTensors& w, const LayerSlot& slot,
                         const SlotScratch& scratch, const BatchTensors& batch, const Tensor& previous_g) {
   const float eps = static_cast<float>(config.rms_norm_eps);
-  ops.push_back(NormBackward{slot.u, w.post_norm, slot.norm2_scale, scratch.dz, slot.g, slot.du, slot.d_post_norm, eps});
+  ops.push_back(
+      NormBackward{slot.u, w.post_norm, slot.norm2_scale, scratch.dz, slot.g, slot.du, slot.d_post_norm, eps});
   if (slot.du.data != slot.du_act.data) ops.push_back(Copy{slot.du, slot.du_act});
   ops.push_back(Product{.a = slot.du_act, .b = w.o, .c = scratch.d_attended});
   ops.push_back(attention_gradient(config, slot, scratch, batch));
   rope_ops(ops, config, slot.d_in, slot.d_q_own, batch, true);
   if (config.is_mla()) latents_backward(ops, config, w, slot, scratch);
   ops.push_back(Product{.a = slot.d_in, .b = w.in_proj, .c = scratch.dz});
-  ops.push_back(NormBackward{slot.x, w.input_norm, slot.norm1_scale, scratch.dz, slot.du, previous_g, slot.d_input_norm, eps});
+  ops.push_back(
+      NormBackward{slot.x, w.input_norm, slot.norm1_scale, scratch.dz, slot.du, previous_g, slot.d_input_norm, eps});
 }
 
 void weight_gradients(Ops& ops, const LayerSlot& slot, const LayerTensors& acc) {

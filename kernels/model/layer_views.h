@@ -30,7 +30,9 @@ inline Tensor keys_and_values_of(const ModelConfig& config, const Tensor& in, co
   return kv ? kv : in.columns(attention_widths(config).q, attention_widths(config).kv);
 }
 
-Attention attention_op(const ModelConfig& config, const LayerSlot& slot, const BatchTensors& batch, const LayerCache& cache);
-void rope_ops(Ops& ops, const ModelConfig& config, const Tensor& in, const Tensor& q_own, const BatchTensors& batch, bool inverse);
+Attention attention_op(const ModelConfig& config, const LayerSlot& slot, const BatchTensors& batch,
+                       const LayerCache& cache);
+void rope_ops(Ops& ops, const ModelConfig& config, const Tensor& in, const Tensor& q_own, const BatchTensors& batch,
+              bool inverse);
 
 }  // namespace troupe

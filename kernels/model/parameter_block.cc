@@ -7,8 +7,8 @@ namespace {
 
 // Tensors that stand directly behind their neighbour, without padding, since one product reads both.
 bool continues_previous(const std::string& name) {
-  static constexpr std::array<const char*, 6> kFollowers = {"kv_a_proj_with_mqa.weight", "k_proj.weight", "v_proj.weight",
-                                                            "k_proj.bias", "v_proj.bias", "up_proj.weight"};
+  static constexpr std::array<const char*, 6> kFollowers = {
+      "kv_a_proj_with_mqa.weight", "k_proj.weight", "v_proj.weight", "k_proj.bias", "v_proj.bias", "up_proj.weight"};
   for (const char* follower : kFollowers)
     if (name.ends_with(follower)) return true;
   return false;
@@ -45,7 +45,8 @@ Tensor ParameterBlock::range(void* arena, Dtype dtype, const std::string& first,
   Tensor all = at(arena, dtype, begin);
   for (std::size_t i = begin + 1; i <= end; ++i) {
     const Parameter& p = parameters_[i];
-    CHECK(offsets_[i] == offsets_[i - 1] + parameters_[i - 1].elements(), "{} doesn't follow {}", p.name, parameters_[i - 1].name);
+    CHECK(offsets_[i] == offsets_[i - 1] + parameters_[i - 1].elements(), "{} doesn't follow {}", p.name,
+          parameters_[i - 1].name);
     if (p.dimensions == 1) {
       all.cols += p.cols;
       all.stride = all.cols;

@@ -10,19 +10,19 @@
 namespace troupe {
 
 enum class ParameterKind : std::uint8_t {
-  dense,   // owned by every replica's stage actor; gradient in lanes
-  expert,  // owned by one expert shard; gradient one strict sum
+  dense,        // owned by every replica's stage actor; gradient in lanes
+  expert,       // owned by one expert shard; gradient one strict sum
   router_bias,  // e_score_correction_bias: no gradient; moved by counts
 };
 
 struct Parameter {
-  std::string name;             // Hugging Face's
+  std::string name;                 // Hugging Face's
   std::int64_t rows = 1, cols = 1;  // 1-d tensors are (1, n)
-  int dimensions = 2;           // 1 or 2; decay applies to 2-d tensors only
+  int dimensions = 2;               // 1 or 2; decay applies to 2-d tensors only
   ParameterKind kind = ParameterKind::dense;
-  int layer = -1;               // -1: embedding, final norm, head
+  int layer = -1;  // -1: embedding, final norm, head
   int expert = -1;
-  float mean = 0, std = 0;      // initial distribution
+  float mean = 0, std = 0;  // initial distribution
   std::int64_t elements() const { return rows * cols; }
   friend bool operator==(const Parameter&, const Parameter&) = default;
 };

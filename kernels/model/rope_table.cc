@@ -17,7 +17,8 @@ std::vector<double> frequencies(const ModelConfig& config) {
   const RopeScaling& yarn = *config.rope_scaling;
   // The (fractional) index of the pair that makes `turns` full turns over the original context.
   const auto pair_of = [&](double turns) {
-    return dim * std::log(yarn.original_max_position_embeddings / (turns * 2 * M_PI)) / (2 * std::log(config.rope_theta));
+    return dim * std::log(yarn.original_max_position_embeddings / (turns * 2 * M_PI)) /
+           (2 * std::log(config.rope_theta));
   };
   const double low = std::max(std::floor(pair_of(yarn.beta_fast)), 0.0);
   double high = std::min(std::ceil(pair_of(yarn.beta_slow)), dim - 1.0);

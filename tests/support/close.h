@@ -18,8 +18,8 @@ inline double half_tolerance(double terms, double size, double value) {
   return sum_tolerance(terms, size) + kHalfEps * std::abs(value);
 }
 
-// A central difference with step h in double: truncation h^2 / 6 f''' plus rounding 2^-53 f / h. At h = 1e-5 and f, f'''
-// of size 10 both stay below 1e-9: far under the float32 gradient it judges.
+// A central difference with step h in double: truncation h^2 / 6 f''' plus rounding 2^-53 f / h. At h = 1e-5 and f,
+// f''' of size 10 both stay below 1e-9: far under the float32 gradient it judges.
 constexpr double kDifferenceStep = 1e-5;
 
 inline bool close(double actual, double expected, double tolerance) {

@@ -21,7 +21,9 @@ std::uint16_t to_half(float value) {
   return static_cast<std::uint16_t>(bits >> 16);
 }
 
-float element_f(const Tensor& x, std::int64_t row, std::int64_t col) { return static_cast<float>(element(x, row, col)); }
+float element_f(const Tensor& x, std::int64_t row, std::int64_t col) {
+  return static_cast<float>(element(x, row, col));
+}
 
 }  // namespace
 
@@ -35,10 +37,14 @@ Owned::Owned(std::int64_t rows, std::int64_t cols, Dtype dtype, std::int64_t sla
 
 double element(const Tensor& x, std::int64_t row, std::int64_t col) {
   switch (x.dtype) {
-    case Dtype::f32: return static_cast<double>(x.row<const float>(row)[col]);
-    case Dtype::bf16: return static_cast<double>(std::bit_cast<float>(std::uint32_t{x.row<const std::uint16_t>(row)[col]} << 16));
-    case Dtype::i32: return x.row<const std::int32_t>(row)[col];
-    case Dtype::f64: return x.row<const double>(row)[col];
+    case Dtype::f32:
+      return static_cast<double>(x.row<const float>(row)[col]);
+    case Dtype::bf16:
+      return static_cast<double>(std::bit_cast<float>(std::uint32_t{x.row<const std::uint16_t>(row)[col]} << 16));
+    case Dtype::i32:
+      return x.row<const std::int32_t>(row)[col];
+    case Dtype::f64:
+      return x.row<const double>(row)[col];
   }
   return 0;
 }
@@ -47,10 +53,18 @@ double Owned::at(std::int64_t row, std::int64_t col) const { return element(tens
 
 void Owned::set(std::int64_t row, std::int64_t col, double value) {
   switch (tensor_.dtype) {
-    case Dtype::f32: tensor_.row<float>(row)[col] = static_cast<float>(value); break;
-    case Dtype::bf16: tensor_.row<std::uint16_t>(row)[col] = to_half(static_cast<float>(value)); break;
-    case Dtype::i32: tensor_.row<std::int32_t>(row)[col] = static_cast<std::int32_t>(value); break;
-    case Dtype::f64: tensor_.row<double>(row)[col] = value; break;
+    case Dtype::f32:
+      tensor_.row<float>(row)[col] = static_cast<float>(value);
+      break;
+    case Dtype::bf16:
+      tensor_.row<std::uint16_t>(row)[col] = to_half(static_cast<float>(value));
+      break;
+    case Dtype::i32:
+      tensor_.row<std::int32_t>(row)[col] = static_cast<std::int32_t>(value);
+      break;
+    case Dtype::f64:
+      tensor_.row<double>(row)[col] = value;
+      break;
   }
 }
 
@@ -185,13 +199,14 @@ Grid attention(const Attention& op, const Grid& q, const Grid& k, const Grid& k_
         for (int j = 0; j < seen; ++j) {
           double sum = 0;
           for (int d = 0; d < dim; ++d)
-            sum += q(row, h * dim + d) * (d < op.own_dim ? k(span[2] + j, g * op.k_head_stride + d)
-                                                         : k_shared(span[2] + j, d - op.own_dim));
+            sum += q(row, h * dim + d) *
+                   (d < op.own_dim ? k(span[2] + j, g * op.k_head_stride + d) : k_shared(span[2] + j, d - op.own_dim));
           scores(0, j) = sum * op.scale;
         }
         const Grid p = softmax(scores);
         for (int d = 0; d < op.v_dim; ++d)
-          for (int j = 0; j < seen; ++j) out(row, h * op.v_dim + d) += p(0, j) * v(span[2] + j, g * op.v_head_stride + d);
+          for (int j = 0; j < seen; ++j)
+            out(row, h * op.v_dim + d) += p(0, j) * v(span[2] + j, g * op.v_head_stride + d);
       }
   }
   return out;

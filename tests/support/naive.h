@@ -28,7 +28,8 @@ class Owned {
 };
 
 double element(const Tensor& x, std::int64_t row, std::int64_t col);
-Owned normal(std::int64_t rows, std::int64_t cols, std::uint64_t seed, Dtype dtype = Dtype::f32, std::int64_t slack = 0);
+Owned normal(std::int64_t rows, std::int64_t cols, std::uint64_t seed, Dtype dtype = Dtype::f32,
+             std::int64_t slack = 0);
 Owned integers(std::int64_t rows, std::int64_t cols, const std::vector<std::int32_t>& values);
 bool same_bits(const Tensor& a, const Tensor& b);
 

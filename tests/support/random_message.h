@@ -153,7 +153,7 @@ class MessageDraw {
       value.resize(below(12));
       for (auto& item : value) fill(item);
     } else {
-      std::apply([this](auto&... member) { (fill(member), ...); }, members_of(value));
+      std::apply([this](auto&... member) { (this->fill(member), ...); }, members_of(value));
     }
   }
 
