@@ -10,6 +10,15 @@ using Mail = std::shared_ptr<const Envelope>;
 
 namespace {
 
+// An exception that leaves a handler is a programmer's error; CAF would end the actor in silence.
+void handle(const Company::Handler& handler, const Envelope& envelope) {
+  try {
+    handler(envelope);
+  } catch (const std::exception& error) {
+    CHECK(false, "{} threw at {}: {}", to_string(envelope.to), kind_of(envelope.message), error.what());
+  }
+}
+
 // Ready actors, first come first served: the loop thread is CAF's only worker.
 struct InlineUnit final : caf::execution_unit {
   explicit InlineUnit(caf::actor_system* system) : caf::execution_unit(system) {}
@@ -35,11 +44,15 @@ struct Company::Impl {
   caf::actor_system system{configure(config)};
   InlineUnit unit{&system};
   std::vector<caf::actor> actors;
+  bool closed = false;
 };
 
 Company::Company() : impl_(std::make_unique<Impl>()) {}
 
+void Company::close() { impl_->closed = true; }
+
 Company::~Company() {
+  close();
   for (caf::actor& actor : impl_->actors) caf::anon_send_exit(actor, caf::exit_reason::user_shutdown);
   impl_->actors.clear();
   run(1'000'000);
@@ -48,8 +61,10 @@ Company::~Company() {
 
 std::uint32_t Company::hire(Handler handler) {
   const auto number = static_cast<std::uint32_t>(impl_->actors.size());
-  impl_->actors.push_back(impl_->system.spawn([handler = std::move(handler)](caf::event_based_actor*) -> caf::behavior {
-    return {[handler](const Mail& mail) { handler(*mail); }};
+  impl_->actors.push_back(impl_->system.spawn([this, handler = std::move(handler)](caf::event_based_actor*) -> caf::behavior {
+    return {[this, handler](const Mail& mail) {
+      if (!impl_->closed) handle(handler, *mail);
+    }};
   }));
   dynamic_cast<caf::scheduler::test_coordinator&>(impl_->system.scheduler()).run();
   return number;

@@ -22,6 +22,8 @@ class Company {
   void deliver(std::uint32_t actor, Envelope envelope);
   // Runs actors that have mail, at most `messages_max` messages. False: all mailboxes are empty.
   bool run(std::size_t messages_max);
+  // Mail is dropped unread from here on.
+  void close();
 
  private:
   struct Impl;

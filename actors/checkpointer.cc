@@ -54,6 +54,8 @@ void Checkpointer::on(const Restore& restore, const Address&) {
   attempt_ = restore.attempt;
   version_ = -1;
   owed_.clear();
+  for (const Address& owner : snapshot_owners(config_))
+    context_.post(owner, Credit{Channel::snapshot, 0, kPartsInFlight, attempt_});
 }
 
 void Checkpointer::on(const SnapshotBegin& begin, const Address&) {
@@ -66,8 +68,6 @@ void Checkpointer::on(const SnapshotBegin& begin, const Address&) {
   disk.make_folder(partial);
   disk.write_text(partial + "/model.safetensors", model_.header);
   disk.write_text(partial + "/optimizer.safetensors", optimizer_.header);
-  for (const Address& owner : snapshot_owners(config_))
-    context_.post(owner, Credit{Channel::snapshot, 0, kPartsInFlight, attempt_});
 }
 
 void Checkpointer::on(const SnapshotPart& part, const Address& from) {

@@ -43,9 +43,12 @@ void Conductor::on(const Restore& restore, const Address&) {
   votes_.clear();
   plan_.reset();
   evaluation_plan_.reset();
-  checkpoint_version_ = -1;
+  checkpoint_version_ = evaluated_version_ = -1;
+  checkpoint_postponed_ = last_decided_ = answered_ = finished_ = false;
+  checkpointed_.clear();
   if (!restore.path.empty() && !restore.weights_only) state_ = state_from_json(read_text(restore.path + "/state.json"));
   state_.version = restore.version;
+  if (state_.best_version >= 0) post_best();
   for (const auto& [restored, from] : std::exchange(early_restored_, {})) on(restored, from);
 }
 
@@ -176,7 +179,8 @@ void Conductor::finish_evaluation() {
   totals.targets = evaluation_targets_;
   for (const auto& [layer, counts] : evaluation_counts_) totals.counts.push_back({layer, counts});
   const double loss = totals.targets > 0 ? totals.loss_sum / static_cast<double>(totals.targets) : 0;
-  report("evaluation", evaluation_json(config_, state_.version, totals,
+  if (totals.targets > 0 || mode_ == RunMode::evaluate)
+    report("evaluation", evaluation_json(config_, state_.version, totals,
                                        static_cast<double>(context_.now_us() - evaluation_began_us_) * 1e-6));
   if (mode_ == RunMode::evaluate) {
     answered_ = true;
@@ -184,11 +188,16 @@ void Conductor::finish_evaluation() {
     return finish_if_done();
   }
   const bool kept = checkpointed_.contains(state_.version) || checkpoint_version_ == state_.version;
-  if (kept && (state_.best_evaluation == 0 || loss < state_.best_evaluation)) {
+  if (kept && totals.targets > 0 && (state_.best_evaluation == 0 || loss < state_.best_evaluation)) {
     state_.best_evaluation = loss;
-    context_.post(kCheckpointer, Report{"best", nlohmann::json{{"version", state_.version}}.dump()});
+    state_.best_version = state_.version;
+    post_best();
   }
   next();
+}
+
+void Conductor::post_best() {
+  context_.post(kCheckpointer, Report{"best", nlohmann::json{{"version", state_.best_version}}.dump()});
 }
 
 void Conductor::on(const CheckpointDone& done, const Address&) {

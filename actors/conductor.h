@@ -39,6 +39,7 @@ class Conductor {
   void try_decide();
   void finish_evaluation();
   void finish_if_done();
+  void post_best();
   void report(const std::string& kind, const std::string& json);
   void problem(const std::string& sentence);
   bool evaluation_due() const;

@@ -1,6 +1,7 @@
 #include "actors/expert_shard.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "actors/stage_memory.h"
 #include "kernels/base/error.h"
@@ -82,6 +83,7 @@ void ExpertShard::on(const Restore& restore, const Address&) {
     answer.problem = error.what();
   }
   context_.post(kConductor, answer);
+  for (const Credit& credit : std::exchange(early_credits_, {})) on(credit, {});
   for (int r = 0; r < config_.layout.replicas; ++r)
     for (const int layer : layers_)
       for (const Channel channel : {Channel::dispatch_forward, Channel::dispatch_backward})
@@ -90,6 +92,7 @@ void ExpertShard::on(const Restore& restore, const Address&) {
 }
 
 void ExpertShard::on(const Credit& credit, const Address&) {
+  if (is_future(credit.attempt, attempt_)) early_credits_.push_back(credit);
   if (credit.attempt != attempt_ || credit.channel != Channel::snapshot) return;
   snapshot_credits_ += credit.count;
   send_snapshot();

@@ -89,6 +89,7 @@ class ExpertShard {
   std::map<int, std::vector<ExpertTensors>> weights_, accumulators_;
 
   std::uint32_t attempt_ = kNoAttempt;
+  std::vector<Credit> early_credits_;
   std::int64_t next_number_ = 0;
   std::map<std::int64_t, Chunk> chunks_;  // under way, by number
   std::map<ChunkKey, int> stash_;         // slots kept for the backward

@@ -131,6 +131,7 @@ std::string state_json(const TrainingState& s) {
   return json{{"version", s.version},     {"updates", s.updates},
               {"tokens", s.tokens},       {"skips_in_row", s.skips_in_row},
               {"loss_mean", s.loss_mean}, {"best_evaluation", s.best_evaluation},
+              {"best_version", s.best_version},
               {"seconds", s.seconds}}
       .dump(1);
 }
@@ -144,6 +145,7 @@ TrainingState state_from_json(const std::string& text) {
   s.skips_in_row = j.at("skips_in_row");
   s.loss_mean = j.at("loss_mean");
   s.best_evaluation = j.at("best_evaluation");
+  s.best_version = j.at("best_version");
   s.seconds = j.at("seconds");
   return s;
 }

@@ -37,7 +37,7 @@ Node::Node(std::uint32_t id, std::uint32_t incarnation, NodeParts parts)
   read_clock();
 }
 
-Node::~Node() { close(epoll_fd_); }
+Node::~Node() { ::close(epoll_fd_); }
 
 void Node::connect(std::uint32_t node, std::uint32_t incarnation, const std::string& transport_address) {
   parts_.transport->connect(node, transport_address);

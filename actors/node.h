@@ -78,7 +78,10 @@ class Node {
   void watch(int fd, std::function<void()> readable);
   void unwatch(int fd);
 
-  // One pass over everything that waits; true if anything happened.
+  // From here on mail is dropped unread: the actors are about to end.
+  void close() { company_.close(); }
+
+  // One pass over everything that waits; true while more may be waiting.
   bool turn();
   // Turns, sleeping while nothing happens, until `done` says so.
   void run(const std::function<bool()>& done);

@@ -125,6 +125,7 @@ class Stage {
   void send_downstream(int slot);
   void head_forward_and_loss(int slot, Ops ops);
   void evaluate_head(int slot, Ops ops);
+  void receive_generate(const GenerateBatch& batch, const Payload& hidden);
   void generate_head(int slot, Ops ops);
   void head_done(int slot, int unit);
   void finish_evaluation(int slot);
@@ -138,6 +139,8 @@ class Stage {
   void gather_done(int slot);
   void backward_results(int slot);
   void layer_backward_done(int slot, int unit);
+  void go_down(int slot, int unit);
+  bool recomputes(int unit) const;
   void finish_backward(int slot);
   void weights_ready(int slot, int unit);
   void run_weights(int unit, int lane);

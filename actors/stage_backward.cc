@@ -31,9 +31,13 @@ void Stage::backward_unit(int slot, int unit, Ops ops) {
   Work& work = works_[static_cast<std::size_t>(slot)];
   work.unit = unit;
   const LayerSlot view = layer_view(slot, unit);
+  const LayerTensors& w = weights_[static_cast<std::size_t>(unit)];
+  if (recomputes(unit)) {
+    attention_forward(ops, config_.model, layer_of(unit), w, view, batch_of(slot, unit), {}, true);
+    if (view.mlp_out) mlp_forward(ops, w, view);
+  }
   begin_backward(ops, view);
   if (!routed(unit)) {
-    const LayerTensors& w = weights_[static_cast<std::size_t>(unit)];
     mlp_backward(ops, w, view, scratch_view(slot, unit));
     attention_backward(ops, config_.model, w, view, scratch_view(slot, unit), batch_of(slot, unit),
                        previous_gradient(slot, unit));
@@ -98,8 +102,15 @@ void Stage::backward_results(int slot) {
   submit(SegmentClass::backward, slot, unit, Phase::layer_backward, std::move(ops));
 }
 
+// With recomputation the layers share their activations: the next backward waits for this one's weight gradients.
+bool Stage::recomputes(int unit) const { return config_.train.recompute && !is_mtp(unit); }
+
 void Stage::layer_backward_done(int slot, int unit) {
   weights_ready(slot, unit);
+  if (!recomputes(unit)) go_down(slot, unit);
+}
+
+void Stage::go_down(int slot, int unit) {
   if (is_mtp(unit)) {
     weights_ready(slot, head_unit());
     return backward_unit(slot, last_unit(), {});
@@ -169,7 +180,12 @@ void Stage::weights_done(int slot, int unit) {
   UnitLane& state = unit_lanes_[static_cast<std::size_t>(unit)][static_cast<std::size_t>(lane)];
   state.running = false;
   state.next += config_.train.gradient_lanes;
-  if (--work.units_left == 0) release(slot);
+  const bool last = --work.units_left == 0;
+  if (unit < shape_.layers && recomputes(unit) && !last) go_down(slot, unit);
+  if (last) {
+    if (unit == 0 && recomputes(unit) && !shape_.first) finish_backward(slot);
+    release(slot);
+  }
   run_weights(unit, lane);
 }
 

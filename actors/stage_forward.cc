@@ -257,7 +257,13 @@ void Stage::finish_evaluation(int slot) {
   context_.post(kConductor, EvaluationLoss{work.key, work.loss.loss_sum, work.loss.targets, work.evaluated});
 }
 
-void Stage::on(const GenerateBatch& batch, const Address&) {
+void Stage::on(const GenerateBatch& batch, const Address&) { receive_generate(batch, {}); }
+
+void Stage::on(const GenerateActivations& activations, const Address&) {
+  receive_generate(activations.batch, activations.hidden);
+}
+
+void Stage::receive_generate(const GenerateBatch& batch, const Payload& hidden) {
   if (stale(batch.key.attempt)) return;
   const int slot = take_slot(batch.key, batch.rows, 1, batch.rows);
   Work& work = works_[static_cast<std::size_t>(slot)];
@@ -270,13 +276,8 @@ void Stage::on(const GenerateBatch& batch, const Address&) {
   copy(batch.counters, memory.counters);
   work.batch.ids = memory.ids.row_range(0, work.rows);
   work.generate = batch;
+  work.hidden_in = hidden;
   try_start(slot);
-}
-
-void Stage::on(const GenerateActivations& activations, const Address& from) {
-  on(activations.batch, from);
-  const int slot = find_work(activations.batch.key);
-  if (slot >= 0) works_[static_cast<std::size_t>(slot)].hidden_in = activations.hidden;
 }
 
 void Stage::generate_head(int slot, Ops ops) {

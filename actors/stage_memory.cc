@@ -1,10 +1,29 @@
 #include "actors/stage_memory.h"
 
+#include <map>
+
 #include "kernels/model/layer_views.h"
 
 namespace troupe {
 
 Dtype activation_type(const Config& config) { return config.train.dtype == "bfloat16" ? Dtype::bf16 : Dtype::f32; }
+
+namespace {
+
+void carve_layers(Carver& c, const Config& config, const StageShape& shape, const SlotShape& rows, StageSlot& slot) {
+  std::map<bool, LayerSlot> shared;  // with recomputation: one for dense layers, one for those with experts
+  for (int l = shape.first_layer; l < shape.first_layer + shape.layers; ++l) {
+    const bool moe = config.model.is_moe_layer(l);
+    if (config.train.recompute && shared.contains(moe)) {
+      slot.layers.push_back(carve_kept(c, config.model, l, rows, slot.scratch, shared[moe]));
+    } else {
+      slot.layers.push_back(carve_layer(c, config.model, l, rows, slot.scratch));
+      shared[moe] = slot.layers.back();
+    }
+  }
+}
+
+}  // namespace
 
 StageSlot carve_slot(Carver& c, const Config& config, const StageShape& shape) {
   StageSlot slot;
@@ -22,8 +41,7 @@ StageSlot carve_slot(Carver& c, const Config& config, const StageShape& shape) {
   slot.logprobs = c.tensor(n, 1, Dtype::f32);
   if (shape.first) slot.input_gradient = c.tensor(n, m.hidden_size, Dtype::f32);
   slot.scratch = carve_scratch(c, m, main);
-  for (int l = 0; l < shape.layers; ++l)
-    slot.layers.push_back(carve_layer(c, m, shape.first_layer + l, main, slot.scratch));
+  carve_layers(c, config, shape, main, slot);
   if (!shape.last) return slot;
   slot.head = carve_head(c, m, main);
   if (!m.has_mtp()) return slot;

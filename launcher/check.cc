@@ -118,20 +118,11 @@ void Check::run(WorldOptions world_options, int steps, const std::function<void(
   world_options.corpus = corpus;
   world_options.run_folder = scratch;
   World world(own, world_options);
-  bool finished = false;
-  world.node().set_uplink([&](const Envelope& envelope) {
-    const auto* report = std::get_if<Report>(&envelope.message);
-    if (report == nullptr) return;
-    const json parsed = json::parse(report->json);
-    if (report->kind == "problem") throw Error("{}", parsed.at("sentence").get<std::string>());
-    if (report->kind == "finished") finished = true;
-    hear(parsed);
-  });
   Restore begin;
   begin.path = options.weights.empty() ? options.fixture : options.weights;
   begin.weights_only = true;
   world.restore(begin);
-  world.node().run([&] { return finished || done(); });
+  world.run([&](const Report& report) { hear(json::parse(report.json)); }, done);
 }
 
 void Check::add(const std::string& name, const Capture::Values& values) {

@@ -1,7 +1,9 @@
 // `troupe eval RUN --files F`: one JSON line with the loss over the whole held-out part.
 #include <cstdio>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "actors/checkpoint/manifest.h"
 #include "kernels/base/error.h"
 #include "kernels/base/log.h"
 #include "launcher/run_config.h"
@@ -13,6 +15,8 @@ namespace troupe {
 int evaluate(const EvaluateOptions& options) {
   const Loaded loaded = load_model(options.run, options.sets);
   start_log("troupe", "", LogLevel::warning);
+  if (options.files.empty() && loaded.config.data.kind == "none")
+    throw Error("eval: {} has no data of its own here; name text with --files FILE", options.run);
   WorldOptions world_options;
   world_options.mode = RunMode::evaluate;
   world_options.corpus =
@@ -21,20 +25,14 @@ int evaluate(const EvaluateOptions& options) {
   config.train.steps = 0;  // all of the held-out part, whatever version it is
   World world(config, world_options);
   std::string line;
-  bool done = false;
-  world.node().set_uplink([&](const Envelope& envelope) {
-    const auto* report = std::get_if<Report>(&envelope.message);
-    if (report == nullptr) return;
-    if (report->kind == "problem")
-      throw Error("{}", nlohmann::json::parse(report->json).at("sentence").get<std::string>());
-    if (report->kind == "evaluation") line = report->json;
-    if (report->kind == "finished") done = true;
-  });
   Restore begin;
   begin.path = loaded.checkpoint;
+  begin.version = checkpoint_version(std::filesystem::path(loaded.checkpoint).filename().string()).value_or(0);
   begin.weights_only = true;
   world.restore(begin);
-  world.node().run([&] { return done; });
+  world.run([&](const Report& report) {
+    if (report.kind == "evaluation") line = report.json;
+  });
   std::printf("%s\n", line.c_str());
   return 0;
 }

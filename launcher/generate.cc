@@ -56,16 +56,11 @@ int generate(const GenerateOptions& options) {
   world_options.request = request;
   world_options.sink = &result;
   World world(config, world_options);
-  world.node().set_uplink([](const Envelope& envelope) {
-    const auto* report = std::get_if<Report>(&envelope.message);
-    if (report != nullptr && report->kind == "problem")
-      throw Error("{}", nlohmann::json::parse(report->json).at("sentence").get<std::string>());
-  });
   Restore begin;
   begin.path = loaded.checkpoint;
   begin.weights_only = true;
   world.restore(begin);
-  world.node().run([&] { return result.done; });
+  world.run([](const Report&) {}, [&] { return result.done; });
   for (std::size_t i = 0; i < options.prompts.size(); ++i) {
     std::fputs(options.prompts[i].c_str(), stdout);
     for (const std::int32_t token : result.tokens[i])

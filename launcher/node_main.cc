@@ -100,7 +100,14 @@ int node_main(int socket_fd) {
   try {
     process.introduce();
     process.world->node().watch(socket_fd, [&] { process.follow(); });
+    const std::int64_t beat_us = std::int64_t{1000} * process.config.limits.heartbeat_ms;
+    std::int64_t last_beat_us = 0;
     process.world->node().run([&] {
+      const std::int64_t now_us = process.world->node().now_us();
+      if (now_us - last_beat_us > beat_us) {
+        last_beat_us = now_us;
+        process.socket.send(json{{"kind", "alive"}}.dump());
+      }
       if (process.socket.wants_write()) process.socket.flush();
       return process.done;
     });

@@ -35,13 +35,14 @@ struct Child {
   std::string log_rest, last_line, failure;
   json hello;
   bool up = false, gone = false;
+  Clock::time_point heard = Clock::now();
   int status = 0;
 };
 
 class Supervisor {
  public:
-  Supervisor(const Config& config, RunFolder& folder, const Restore& begin)
-      : config_(config), folder_(folder), begin_(begin), progress_(config) {}
+  Supervisor(const Config& config, RunFolder& folder, const Restore& begin, bool quiet)
+      : config_(config), folder_(folder), begin_(begin), progress_(config, quiet) {}
   ~Supervisor() { end_all(); }
   int run();
 
@@ -135,6 +136,7 @@ void Supervisor::report(const std::string& kind, const std::string& text) {
 
 void Supervisor::hear(Child& child) {
   const bool open = child.socket.read();
+  child.heard = Clock::now();
   while (auto line = child.socket.next()) {
     const json message = json::parse(*line);
     const std::string kind = message.at("kind");
@@ -153,14 +155,18 @@ void Supervisor::look(int milliseconds) {
         {c.gone ? -1 : c.socket.fd(), static_cast<short>(POLLIN | (c.socket.wants_write() ? POLLOUT : 0)), 0});
     fds.push_back({c.log_fd, POLLIN, 0});
   }
-  if (poll(fds.data(), fds.size(), milliseconds) <= 0) return;
+  poll(fds.data(), fds.size(), milliseconds);
   for (std::size_t i = 0; i < children_.size(); ++i) {
     if (fds[2 * i + 1].revents != 0) read_log(children_[i]);
     if ((fds[2 * i].revents & POLLOUT) != 0) children_[i].socket.flush();
     if ((fds[2 * i].revents & (POLLIN | POLLHUP | POLLERR)) != 0) hear(children_[i]);
   }
-  for (const Child& c : children_)
-    if (c.gone && !finished_) fail(c);
+  const auto limit = std::chrono::milliseconds(config_.limits.silence_ms);
+  for (Child& c : children_) {
+    if (c.up && !c.gone && Clock::now() - c.heard > limit)
+      c.failure = fmt::format("silent for {} ms (limits.silence_ms): stopped, or its machine is", config_.limits.silence_ms);
+    if ((c.gone || !c.failure.empty()) && !finished_) fail(c);
+  }
 }
 
 void Supervisor::reap(Child& child) {
@@ -270,8 +276,8 @@ void Supervisor::end_all() {
 
 }  // namespace
 
-int train_in_processes(const Config& config, RunFolder& folder, const Restore& begin) {
-  return Supervisor(config, folder, begin).run();
+int train_in_processes(const Config& config, RunFolder& folder, const Restore& begin, bool quiet) {
+  return Supervisor(config, folder, begin, quiet).run();
 }
 
 std::string to_hex(const std::string& bytes) {

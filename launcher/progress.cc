@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
@@ -17,6 +18,11 @@ constexpr std::int64_t kRedrawEveryMs = 100;  // when somebody does
 std::int64_t now_ms() {
   return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now().time_since_epoch())
       .count();
+}
+
+// JSON has no NaN: a loss that isn't finite is written as null.
+double number(const nlohmann::json& report, const char* key) {
+  return report.at(key).is_number() ? report.at(key).get<double>() : std::nan("");
 }
 
 std::string escape(const std::string& text) {
@@ -85,7 +91,7 @@ void Progress::step(const nlohmann::json& r) {
   last_shown_ms_ = now;
   std::string text =
       fmt::format("step {:>{}}/{}  loss {:.4f}  {} tok/s  MFU {:.0f}%", done, std::to_string(steps).size(), steps,
-                  r.at("loss").get<double>(), grouped(r.at("tokens_per_second")), 100 * r.at("mfu").get<double>());
+                  number(r, "loss"), grouped(r.at("tokens_per_second")), 100 * r.at("mfu").get<double>());
   if (!r.at("load_max_over_mean").empty())
     text += fmt::format("  busiest expert {:.2f}x", r.at("worst_load").get<double>());
   text += fmt::format("  ${:.4f}  {} left", cost_, human_time(static_cast<double>(steps - done) * seconds_per_step_));
@@ -97,7 +103,7 @@ void Progress::show(const nlohmann::json& r) {
   const std::string kind = r.at("kind");
   if (kind == "step") return step(r);
   if (kind == "evaluation") {
-    held_out_loss_ = r.at("loss");
+    held_out_loss_ = number(r, "loss");
     evaluate_seconds_ += r.at("seconds").get<double>();
     std::string text = fmt::format("held-out loss {:.4f} ({:.4f} bits a token) over {} tokens", held_out_loss_,
                                    r.at("bits_per_token").get<double>(), r.at("tokens").get<std::int64_t>());

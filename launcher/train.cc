@@ -29,45 +29,36 @@ void catch_interrupts() {
 }
 
 // One process: the supervisor is this function.
-int train_here(const Config& config, RunFolder& folder, const Restore& begin) {
+int train_here(const Config& config, RunFolder& folder, const Restore& begin, bool quiet) {
   start_log("troupe", folder.path() + "/logs/node-0.log", LogLevel::info);
   WorldOptions options;
   options.run_folder = folder.path();
   options.corpus = open_corpus(config);
   World world(config, options);
-  Progress progress(config);
-  bool done = false;
-  int exit_code = 0;
-  world.node().set_uplink([&](const Envelope& envelope) {
-    const auto* report = std::get_if<Report>(&envelope.message);
-    if (report == nullptr) return;
-    folder.append_metrics(report->json);
-    const auto json = nlohmann::json::parse(report->json);
-    progress.show(json);
-    if (report->kind == "problem") throw Error("{}", json.at("sentence").get<std::string>());
-    if (report->kind == "finished") done = true;
-  });
+  Progress progress(config, quiet);
   catch_interrupts();
   world.restore(begin);
+  const std::string resume = fmt::format("troupe train {}/config.toml --out {} --resume", folder.path(), folder.path());
   int seen = 0;
-  world.node().run([&] {
-    if (interrupts > seen) {
-      seen = interrupts;
-      if (seen > 1)
-        throw Error("interrupted twice: stopped at once; continue with: troupe train {}/config.toml --out {} --resume",
-                    folder.path(), folder.path());
-      std::fprintf(stderr, "\ninterrupted: finishing this step and saving (once more to stop at once)\n");
-      world.stop("interrupted");
-      exit_code = 130;
-    }
-    return done;
-  });
-  if (exit_code == 0)
-    progress.summary(folder.path());
-  else
-    std::fprintf(stderr, "saved; continue with: troupe train %s/config.toml --out %s --resume\n", folder.path().c_str(),
-                 folder.path().c_str());
-  return exit_code;
+  world.run(
+      [&](const Report& report) {
+        folder.append_metrics(report.json);
+        progress.show(nlohmann::json::parse(report.json));
+      },
+      [&] {
+        if (interrupts == seen) return false;
+        seen = interrupts;
+        if (seen > 1) throw Error("interrupted twice: stopped at once; continue with: {}", resume);
+        std::fprintf(stderr, "\ninterrupted: finishing this step and saving (once more to stop at once)\n");
+        world.stop("interrupted");
+        return false;
+      });
+  if (seen > 0) {
+    std::fprintf(stderr, "saved; continue with: %s\n", resume.c_str());
+    return 130;
+  }
+  progress.summary(folder.path());
+  return 0;
 }
 
 // A resumed run must mean the same numbers: what changed and matters is named.
@@ -97,8 +88,7 @@ Restore starting_point(const Config& config, const std::string& run_folder, bool
       std::fprintf(stderr, "warning: %s: %s; trying the one before\n", all.back().path.c_str(), problem.c_str());
       all.pop_back();
     }
-    return begin;  // killed before the first checkpoint: the seed gives the same beginning
-  }
+  }  // killed before the first checkpoint: the same beginning again
   if (!config.train.start_from.empty()) {
     begin.path = resolve_checkpoint(config.train.start_from);
     begin.weights_only = true;
@@ -108,16 +98,18 @@ Restore starting_point(const Config& config, const std::string& run_folder, bool
 
 int train(const TrainOptions& options) {
   Config config = load_config(options.config_path, options.sets);
+  const Config as_written = config;
   resolve_machine(config);
   const std::string out = options.out.empty() ? "runs/" + config.name : options.out;
   const bool fresh = options.resume && !std::filesystem::exists(out + "/config.toml");
   RunFolder folder(out, options.resume && !fresh);
   if (options.resume && !fresh) check_resumable(load_run_config(out), config, out);
   const Restore begin = starting_point(config, out, options.resume);
-  folder.save_config(config);
+  folder.save_config(as_written);
   if (!begin.path.empty())
     std::printf("starting at step %lld from %s\n", static_cast<long long>(begin.version), begin.path.c_str());
-  return config.layout.nodes == 1 ? train_here(config, folder, begin) : train_in_processes(config, folder, begin);
+  return config.layout.nodes == 1 ? train_here(config, folder, begin, options.quiet)
+                                  : train_in_processes(config, folder, begin, options.quiet);
 }
 
 }  // namespace troupe

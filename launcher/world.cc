@@ -1,5 +1,8 @@
 #include "launcher/world.h"
 
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
 #include <thread>
 
 #include "actors/checkpointer.h"
@@ -7,6 +10,7 @@
 #include "actors/loader.h"
 #include "actors/rules/placement.h"
 #include "actors/stage.h"
+#include "kernels/base/error.h"
 #include "kernels/cpu/device.h"
 #include "messages/ucx.h"
 
@@ -76,7 +80,26 @@ World::World(const Config& config, WorldOptions options) : config_(config), part
   }
 }
 
-World::~World() = default;
+// Segments that are under way or waiting write to the actors' memory: they end first.
+World::~World() {
+  parts_->node->close();
+  while (parts_->device->pending() > 0) usleep(200);
+}
+
+void World::run(const std::function<void(const Report&)>& hear, const std::function<bool()>& done) {
+  std::string problem;
+  bool finished = false;
+  parts_->node->set_uplink([&](const Envelope& envelope) {
+    const auto* report = std::get_if<Report>(&envelope.message);
+    if (report == nullptr || finished) return;
+    hear(*report);
+    if (report->kind == "problem" && problem.empty()) problem = nlohmann::json::parse(report->json).at("sentence").get<std::string>();
+    finished = report->kind == "finished";
+  });
+  parts_->node->run([&] { return finished || !problem.empty() || (done && done()); });
+  parts_->node->set_uplink([](const Envelope&) {});
+  if (!problem.empty()) throw Error("{}", problem);
+}
 
 Node& World::node() { return *parts_->node; }
 

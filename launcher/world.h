@@ -1,6 +1,7 @@
 // World: one node of a run, built from its parts. Only here are concrete devices, disks and transports named.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -33,6 +34,9 @@ class World {
   void connect(std::uint32_t peer, std::uint32_t incarnation, const std::string& address);
   // Sends Restore to all actors of this node.
   void restore(const Restore& restore);
+  // Runs until the conductor reports the end or `done` says so; every report goes to `hear` first. Throws Error for a
+  // reported problem.
+  void run(const std::function<void(const Report&)>& hear, const std::function<bool()>& done = {});
   void stop(const std::string& reason);  // to the conductor, if it lives here
 
  private:

@@ -1,0 +1,136 @@
+// The plan before a run: every actor of the run, its memory by kind, and sums that are sums.
+#include "launcher/plan.h"
+
+#include <map>
+#include <set>
+
+#include "actors/rules/placement.h"
+#include "kernels/base/error.h"
+#include "launcher/config.h"
+
+#include "tests/support/catch.h"
+
+using namespace troupe;
+
+namespace {
+
+Config tiny(const std::vector<std::string>& sets = {}) {
+  Config config = load_config(TROUPE_SOURCE_DIR "/configs/tiny.toml", sets);
+  config.device.threads = 1;
+  return config;
+}
+
+Plan plan_of(const std::vector<std::string>& sets = {}) { return make_plan(tiny(sets), 0); }
+
+std::size_t sum_of(const Plan& plan, std::size_t ActorPlan::*kind) {
+  std::size_t sum = 0;
+  for (const ActorPlan& actor : plan.actors) sum += actor.*kind;
+  return sum;
+}
+
+std::size_t peak_of(const Plan& plan) {
+  std::size_t sum = 0;
+  for (const NodePlan& node : plan.nodes) sum += node.total();
+  return sum;
+}
+
+}  // namespace
+
+TEST_CASE("a plan has the run's owners where the run places them, and a node's actors sum up", "[plan]") {
+  for (const std::vector<std::string>& sets :
+       {std::vector<std::string>{}, {"layout.stages=3", "layout.expert_shards=2", "layout.nodes=4"},
+        {"layout.replicas=4", "layout.nodes=2"}, {"layout.replicas=2", "layout.stages=2", "layout.expert_shards=4"}}) {
+    const Config config = tiny(sets);
+    const Plan plan = make_plan(config, 1000);
+    const auto places = place_actors(config);
+    std::multiset<Address> planned, expected;
+    std::map<std::uint32_t, std::size_t> actors;
+    for (const Address& owner : owners(config)) expected.insert(owner);
+    for (const ActorPlan& actor : plan.actors) {
+      planned.insert(actor.address);
+      CHECK(actor.node == places.at(actor.address));
+      CHECK(actor.total() == actor.weights + actor.moments + actor.gradients + actor.activations + actor.stash +
+                                 actor.buffers);
+      actors[actor.node] += actor.total();
+    }
+    CHECK(planned == expected);
+    REQUIRE(plan.nodes.size() == static_cast<std::size_t>(config.layout.nodes));
+    for (const NodePlan& node : plan.nodes) {
+      CHECK(node.actors == actors[node.node]);
+      CHECK(node.total() == node.actors + node.process + node.data + node.messages);
+      CHECK(node.data == (node.node == 0 ? 1000 : 0));
+    }
+  }
+}
+
+TEST_CASE("a plan has each weight once a replica, with two moments for all but the router's bias", "[plan]") {
+  const Config config = tiny();
+  std::size_t weights = 0, moments = 0;
+  for (const Parameter& p : model_parameters(config.model)) {
+    weights += static_cast<std::size_t>(p.elements()) * 4;
+    if (p.kind != ParameterKind::router_bias) moments += static_cast<std::size_t>(p.elements()) * 8;
+  }
+  // Tensors begin at multiples of 64 bytes, which costs a small model some percent.
+  const auto about = [](std::size_t bytes) { return Approx(static_cast<double>(bytes)).epsilon(0.05); };
+  for (const std::vector<std::string>& sets :
+       {std::vector<std::string>{}, {"layout.stages=3", "layout.expert_shards=2"}}) {
+    const Plan plan = plan_of(sets);
+    CHECK(static_cast<double>(sum_of(plan, &ActorPlan::weights)) == about(weights));
+    CHECK(static_cast<double>(sum_of(plan, &ActorPlan::moments)) == about(moments));
+  }
+  CHECK(sum_of(plan_of({"layout.replicas=2"}), &ActorPlan::weights) > sum_of(plan_of(), &ActorPlan::weights));
+}
+
+TEST_CASE("a plan grows with slots, to as many as there are microbatches", "[plan]") {
+  const auto activations = [](const std::string& slots) {
+    const Plan plan = plan_of({"layout.slots=" + slots});
+    std::size_t sum = 0;
+    for (const ActorPlan& actor : plan.actors) sum += actor.address.role == Role::stage ? actor.activations : 0;
+    return sum;
+  };
+  CHECK(activations("2") == 2 * activations("1"));
+  CHECK(activations("4") == 4 * activations("1"));
+  CHECK(activations("9") == activations("4"));
+}
+
+TEST_CASE("a plan shows what a choice costs", "[plan]") {
+  CHECK(sum_of(plan_of({"layout.stash_factor=0"}), &ActorPlan::stash) == 0);
+  CHECK(sum_of(plan_of({"layout.stash_factor=2"}), &ActorPlan::stash) >
+        sum_of(plan_of({"layout.stash_factor=1"}), &ActorPlan::stash));
+  CHECK(sum_of(plan_of({"train.gradient_lanes=1"}), &ActorPlan::gradients) <
+        sum_of(plan_of({"train.gradient_lanes=4"}), &ActorPlan::gradients));
+  CHECK(sum_of(plan_of({"train.dtype=bfloat16"}), &ActorPlan::activations) <
+        sum_of(plan_of(), &ActorPlan::activations));
+  CHECK(sum_of(plan_of({"train.dtype=bfloat16"}), &ActorPlan::weights) > sum_of(plan_of(), &ActorPlan::weights));
+  CHECK(peak_of(plan_of({"train.sequence_length=128"})) > peak_of(plan_of()));
+  CHECK(peak_of(plan_of({"layout.nodes=2"})) > peak_of(plan_of()));
+}
+
+TEST_CASE("a plan in words names every actor, what it holds, and each node's peak", "[plan]") {
+  const Config config = tiny({"layout.stages=3", "layout.expert_shards=2", "layout.nodes=2",
+                              "model.num_nextn_predict_layers=1"});
+  const std::string text = describe(config, make_plan(config, 0));
+  INFO(text);
+  const auto says = [&](const std::string& part) { return text.find(part) != std::string::npos; };
+  for (const Address& owner : owners(config)) CHECK(says(to_string(owner)));
+  for (const std::string part : {"layer 0, embedding", "head, MTP", "experts 0-1", "experts 2-3", "node 0: peak",
+                                 "node 1: peak", "8 sequences x 32 tokens in 4 microbatches"})
+    CHECK(says(part));
+}
+
+TEST_CASE("a layout that can't be is refused before anything is planned", "[plan]") {
+  for (const auto& [set, sentence] : std::map<std::string, std::string>{
+           {"layout.stages=4", "layout.stages is 4, must be at most model.num_hidden_layers (3)"},
+           {"layout.expert_shards=5", "layout.expert_shards is 5, must be at most model.n_routed_experts (4)"},
+           {"layout.replicas=3", "layout.replicas is 3, must divide train.gradient_lanes (4)"},
+           {"layout.nodes=3", "layout.nodes is 3, must be at most 2"}}) {
+    CHECK_THROWS_WITH(tiny({set}), Catch::Matchers::Contains(sentence));
+  }
+}
+
+TEST_CASE("no more nodes are allowed than there are actors to place", "[plan]") {
+  // Three stages, the first one with the dense layer only: 3 stage and 2 shard actors.
+  CHECK(tiny({"layout.stages=3", "layout.nodes=5"}).layout.nodes == 5);
+  CHECK_THROWS_WITH(tiny({"layout.stages=3", "layout.nodes=6"}),
+                    Catch::Matchers::Contains("layout.nodes is 6, must be at most 5"));
+}

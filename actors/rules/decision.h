@@ -18,6 +18,7 @@ struct TrainingState {
   int skips_in_row = 0;
   double loss_mean = 0;        // running mean for the spike policy; 0: none yet
   double best_evaluation = 0;  // 0: none yet
+  std::int64_t best_version = -1;
   double seconds = 0;          // of training, all runs together
 };
 

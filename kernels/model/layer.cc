@@ -146,6 +146,16 @@ LayerSlot carve_layer(Carver& c, const ModelConfig& config, int layer, const Slo
   return slot;
 }
 
+LayerSlot carve_kept(Carver& c, const ModelConfig& config, int layer, const SlotShape& s, const SlotScratch& scratch,
+                     const LayerSlot& shared) {
+  LayerSlot slot = shared;
+  slot.x = c.tensor(s.rows, config.hidden_size, Dtype::f32);
+  slot.g_act = c.tensor(s.rows, config.hidden_size, s.act);
+  slot.g = s.act == Dtype::f32 ? slot.g_act : scratch.g;
+  if (config.is_moe_layer(layer)) carve_router(c, config, s, slot);
+  return slot;
+}
+
 LayerSlot first_rows(const LayerSlot& slot, std::int64_t rows, std::int64_t sequences) {
   LayerSlot v = slot;
   for (Tensor* t : {&v.x,

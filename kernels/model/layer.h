@@ -66,6 +66,10 @@ struct SlotScratch {
 SlotScratch carve_scratch(Carver& carver, const ModelConfig& config, const SlotShape& shape);
 LayerSlot carve_layer(Carver& carver, const ModelConfig& config, int layer, const SlotShape& shape,
                       const SlotScratch& scratch);
+// With recomputation layers share the memory of everything that a backward can compute again (`shared`, of the same
+// kind of layer); only the input, the output's gradient and the routing are a layer's own.
+LayerSlot carve_kept(Carver& carver, const ModelConfig& config, int layer, const SlotShape& shape,
+                     const SlotScratch& scratch, const LayerSlot& shared);
 // The same memory seen as a smaller batch: `rows` tokens in `sequences` sequences.
 LayerSlot first_rows(const LayerSlot& slot, std::int64_t rows, std::int64_t sequences);
 SlotScratch first_rows(const SlotScratch& scratch, std::int64_t rows);
