@@ -182,10 +182,8 @@ TEST_CASE("a dense model has no shards, and a stage of dense layers none either"
 TEST_CASE("a dispatch plan conserves rows, bounds chunks and sends each shard a last one", "[rules]") {
   const std::uint64_t key = random_key(1, "rules_test/dispatch");
   for (std::uint64_t trial = 0; trial < 300; ++trial) {
-    const auto draw = [&, n = std::uint64_t{0}](std::uint64_t bound) mutable {
-      return static_cast<int>(random_below(bound, key, trial, n++));
-    };
-    auto roll = draw;
+    std::uint64_t rolls = 0;
+    const auto roll = [&](std::uint64_t bound) { return static_cast<int>(random_below(bound, key, trial, rolls++)); };
     Config config;
     config.model.n_routed_experts = 1 + roll(16);
     config.layout.expert_shards = 1 + roll(static_cast<std::uint64_t>(config.model.n_routed_experts));
@@ -360,8 +358,7 @@ TEST_CASE("twins that differ in one bit stop the run, and tensor and owners are 
   step.votes.at(stage_address(step.config, 1, 1)).squares[0].sum = std::nextafter(4.0, 5.0);
   const StepOutcome outcome = step.decided();
   CHECK(outcome.decision.verdict == Verdict::stop);
-  for (const std::string part : {"stage 1", to_string(stage_address(step.config, 0, 1)).c_str(),
-                                 to_string(stage_address(step.config, 1, 1)).c_str(), "step 7"}) {
+  for (const std::string part : {"gradients of stage 1 differ between stage 1 and stage 3", "step 7"}) {
     INFO(outcome.problem);
     CHECK(outcome.problem.find(part) != std::string::npos);
   }
