@@ -3,10 +3,12 @@
 // cache.
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "actors/checkpoint/manifest.h"
 #include "actors/checkpoint/safetensors.h"
@@ -75,6 +77,7 @@ struct Check {
   void load();
   void run(WorldOptions world_options, int steps, const std::function<void(const json&)>& hear,
            const std::function<bool()>& done);
+  void balance(const Capture& capture);
   void logits();
   void steps();
   void greedy();
@@ -130,6 +133,43 @@ void Check::add(const std::string& name, const Capture::Values& values) {
   if (!values.i64.empty()) out.add_i64(name, values.shape, values.i64.data());
 }
 
+// The sequence-wise balance loss of the captured routing, summed over layers: from each sequence's K largest raw
+// scores, and, for information, from the experts really chosen.
+void Check::balance(const Capture& capture) {
+  double literal = 0, chosen = 0;
+  bool any = false;
+  for (const auto& [name, scores] : capture.values) {
+    if (!name.starts_with("router.") || !name.ends_with(".scores")) continue;
+    any = true;
+    const auto& indices = capture.values.at(name.substr(0, name.size() - 6) + "topk_indices");
+    const auto experts = static_cast<std::size_t>(scores.shape[1]), k = static_cast<std::size_t>(indices.shape[1]);
+    const auto rows = static_cast<std::size_t>(scores.shape[0] / config.microbatch_sequences());
+    for (std::size_t begin = 0; begin < static_cast<std::size_t>(scores.shape[0]); begin += rows) {
+      std::vector<double> share(experts), best(experts), taken(experts);
+      for (std::size_t t = begin; t < begin + rows; ++t) {
+        const float* s = scores.f32.data() + t * experts;
+        const double sum = std::accumulate(s, s + experts, 0.0);
+        std::vector<std::size_t> order(experts);
+        std::iota(order.begin(), order.end(), 0);
+        std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return s[a] > s[b]; });
+        for (std::size_t e = 0; e < experts; ++e)
+          share[e] += static_cast<double>(s[e]) / sum / static_cast<double>(rows);
+        for (std::size_t i = 0; i < k; ++i) {
+          best[order[i]] += 1;
+          taken[static_cast<std::size_t>(indices.i64[t * k + i])] += 1;
+        }
+      }
+      const double scale = static_cast<double>(experts) / static_cast<double>(k * rows) / config.microbatch_sequences();
+      literal += scale * std::inner_product(best.begin(), best.end(), share.begin(), 0.0);
+      chosen += scale * std::inner_product(taken.begin(), taken.end(), share.begin(), 0.0);
+    }
+  }
+  if (!any || config.train.microbatches > 1) return;  // a capture holds one microbatch
+  const auto first = static_cast<float>(literal), second = static_cast<float>(chosen);
+  out.add_f32("balance_loss", {}, &first);
+  out.add_f32("balance_loss_selected", {}, &second);
+}
+
 void Check::logits() {
   Capture capture;
   WorldOptions world_options;
@@ -161,9 +201,9 @@ void Check::steps() {
         scalar("loss", "loss");
         scalar("total_loss", "total_loss");
         if (config.model.has_mtp()) scalar("mtp_loss", "mtp_loss");
-        if (config.model.aux_loss_alpha > 0) scalar("balance_loss", "balance_loss");
       },
       [] { return false; });
+  balance(capture);
   for (const auto& [name, values] : capture.values)
     if (name != "logits") add(name, values);
   const auto count = static_cast<std::int64_t>(loss.size());

@@ -4,6 +4,7 @@
 
 #include <filesystem>
 
+#include "actors/rules/placement.h"
 #include "kernels/base/error.h"
 #include "launcher/config.h"
 #include "launcher/config_keys.h"
@@ -145,7 +146,7 @@ std::string why_layout(const Config& config) {
                        m.n_routed_experts);
   }
   const std::int64_t stages = std::int64_t{l.replicas} * l.stages;
-  const std::int64_t shards = has_experts ? std::int64_t{l.stages} * l.expert_shards : 0;
+  const std::int64_t shards = static_cast<std::int64_t>(owners(config).size()) - stages;
   if (l.nodes > stages + shards) {
     return fmt::format("layout.nodes is {}, must be at most {}: there are {} stage and {} shard actors to place",
                        l.nodes, stages + shards, stages, shards);

@@ -154,6 +154,7 @@ void kill_at_step(const std::string& run, const Arguments& arguments, std::size_
   INFO(ended.out << ended.err);
   REQUIRE(reached);
   REQUIRE(ended.signal == SIGKILL);
+  REQUIRE(process.all_gone(5000));
 }
 
 std::string digest_of(const std::string& run) { return weights_digest(resolve_checkpoint(run)); }

@@ -142,6 +142,15 @@ std::vector<pid_t> Process::members() const {
   return found;
 }
 
+bool Process::all_gone(int milliseconds) const {
+  const std::int64_t deadline = now_ms() + milliseconds;
+  while (!members().empty()) {
+    if (now_ms() > deadline) return false;
+    ::poll(nullptr, 0, kLookMs);
+  }
+  return true;
+}
+
 Ended run(const Arguments& arguments, int kill_after_ms, int limit_ms) {
   Process process(arguments, limit_ms);
   if (kill_after_ms > 0) {

@@ -4,6 +4,7 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
 #include <functional>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
@@ -49,9 +50,8 @@ class Process {
   Ended wait();
   // The members of the group that still run.
   std::vector<pid_t> members() const;
-  // What it has written so far.
-  const std::string& out() const { return ended_.out; }
-  const std::string& err() const { return ended_.err; }
+  // True once no member runs any more, within the time.
+  bool all_gone(int milliseconds) const;
   pid_t pid() const { return pid_; }
 
  private:
