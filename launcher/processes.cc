@@ -14,6 +14,7 @@
 
 #include "kernels/base/error.h"
 #include "launcher/config.h"
+#include "launcher/program.h"
 #include "launcher/progress.h"
 #include "messages/control_socket.h"
 
@@ -58,7 +59,7 @@ class Supervisor {
   void end_all();
   [[noreturn]] void fail(const Child& child);
   std::string resume_command() const {
-    return fmt::format("troupe train {}/config.toml --out {} --resume", folder_.path(), folder_.path());
+    return fmt::format("{} train {}/config.toml --out {} --resume", program(), folder_.path(), folder_.path());
   }
 
   const Config& config_;
@@ -164,7 +165,8 @@ void Supervisor::look(int milliseconds) {
   const auto limit = std::chrono::milliseconds(config_.limits.silence_ms);
   for (Child& c : children_) {
     if (c.up && !c.gone && Clock::now() - c.heard > limit)
-      c.failure = fmt::format("silent for {} ms (limits.silence_ms): stopped, or its machine is", config_.limits.silence_ms);
+      c.failure =
+          fmt::format("silent for {} ms (limits.silence_ms): stopped, or its machine is", config_.limits.silence_ms);
     if ((c.gone || !c.failure.empty()) && !finished_) fail(c);
   }
 }

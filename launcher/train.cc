@@ -10,6 +10,7 @@
 #include "kernels/base/log.h"
 #include "launcher/config.h"
 #include "launcher/processes.h"
+#include "launcher/program.h"
 #include "launcher/progress.h"
 #include "launcher/run_folder.h"
 #include "launcher/world.h"
@@ -38,7 +39,8 @@ int train_here(const Config& config, RunFolder& folder, const Restore& begin, bo
   Progress progress(config, quiet);
   catch_interrupts();
   world.restore(begin);
-  const std::string resume = fmt::format("troupe train {}/config.toml --out {} --resume", folder.path(), folder.path());
+  const std::string resume =
+      fmt::format("{} train {}/config.toml --out {} --resume", program(), folder.path(), folder.path());
   int seen = 0;
   world.run(
       [&](const Report& report) {

@@ -93,7 +93,8 @@ void World::run(const std::function<void(const Report&)>& hear, const std::funct
     const auto* report = std::get_if<Report>(&envelope.message);
     if (report == nullptr || finished) return;
     hear(*report);
-    if (report->kind == "problem" && problem.empty()) problem = nlohmann::json::parse(report->json).at("sentence").get<std::string>();
+    if (report->kind == "problem" && problem.empty())
+      problem = nlohmann::json::parse(report->json).at("sentence").get<std::string>();
     finished = report->kind == "finished";
   });
   parts_->node->run([&] { return finished || !problem.empty() || (done && done()); });

@@ -128,16 +128,17 @@ Ended Process::wait() {
 std::vector<pid_t> Process::members() const {
   std::vector<pid_t> found;
   for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
-    std::ifstream file(entry.path() / "stat");
-    std::string text((std::istreambuf_iterator<char>(file)), {});
-    const std::size_t name_end = text.rfind(')');  // "pid (name) state parent group ..."
-    if (!file.is_open() || name_end == std::string::npos) continue;
+    const std::string id = entry.path().filename().string();
+    if (id.find_first_not_of("0123456789") != std::string::npos) continue;
+    const std::string text = read_file(entry.path() / "stat");  // "pid (name) state parent group ..."
+    const std::size_t name_end = text.rfind(')');
+    if (name_end == std::string::npos) continue;  // it has just ended
     std::istringstream rest(text.substr(name_end + 1));
     char state = 0;
     pid_t parent = 0, group = 0;
     rest >> state >> parent >> group;
     const bool dead = state == 'Z' || state == 'X';
-    if (group == pid_ && !dead) found.push_back(static_cast<pid_t>(std::atoi(text.c_str())));
+    if (group == pid_ && !dead) found.push_back(std::stoi(id));
   }
   return found;
 }
