@@ -61,11 +61,12 @@ Company::~Company() {
 
 std::uint32_t Company::hire(Handler handler) {
   const auto number = static_cast<std::uint32_t>(impl_->actors.size());
-  impl_->actors.push_back(impl_->system.spawn([this, handler = std::move(handler)](caf::event_based_actor*) -> caf::behavior {
-    return {[this, handler](const Mail& mail) {
-      if (!impl_->closed) handle(handler, *mail);
-    }};
-  }));
+  impl_->actors.push_back(
+      impl_->system.spawn([this, handler = std::move(handler)](caf::event_based_actor*) -> caf::behavior {
+        return {[this, handler](const Mail& mail) {
+          if (!impl_->closed) handle(handler, *mail);
+        }};
+      }));
   dynamic_cast<caf::scheduler::test_coordinator&>(impl_->system.scheduler()).run();
   return number;
 }

@@ -181,7 +181,7 @@ void Conductor::finish_evaluation() {
   const double loss = totals.targets > 0 ? totals.loss_sum / static_cast<double>(totals.targets) : 0;
   if (totals.targets > 0 || mode_ == RunMode::evaluate)
     report("evaluation", evaluation_json(config_, state_.version, totals,
-                                       static_cast<double>(context_.now_us() - evaluation_began_us_) * 1e-6));
+                                         static_cast<double>(context_.now_us() - evaluation_began_us_) * 1e-6));
   if (mode_ == RunMode::evaluate) {
     answered_ = true;
     last_decided_ = true;

@@ -128,11 +128,9 @@ std::string exact_match_json(const std::vector<WrittenAnswer>& answers) {
 }
 
 std::string state_json(const TrainingState& s) {
-  return json{{"version", s.version},     {"updates", s.updates},
-              {"tokens", s.tokens},       {"skips_in_row", s.skips_in_row},
-              {"loss_mean", s.loss_mean}, {"best_evaluation", s.best_evaluation},
-              {"best_version", s.best_version},
-              {"seconds", s.seconds}}
+  return json{{"version", s.version},           {"updates", s.updates},     {"tokens", s.tokens},
+              {"skips_in_row", s.skips_in_row}, {"loss_mean", s.loss_mean}, {"best_evaluation", s.best_evaluation},
+              {"best_version", s.best_version}, {"seconds", s.seconds}}
       .dump(1);
 }
 

@@ -9,6 +9,7 @@
 #include <chrono>
 #include <csignal>
 #include <cstdio>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <vector>
 
@@ -75,13 +76,14 @@ void Supervisor::start(std::uint32_t node) {
   auto [socket, child_fd] = ControlSocket::make_pair();
   std::array<int, 2> log{};
   if (pipe2(log.data(), O_CLOEXEC) != 0) throw Error("can't make a pipe for node {}; too many open files?", node);
-  const std::string fd = std::to_string(child_fd);
+  const std::string fd = std::to_string(child_fd), self = std::filesystem::read_symlink("/proc/self/exe").string();
   const pid_t pid = fork();
   if (pid < 0) throw Error("can't start node {}: the process limit is reached", node);
   if (pid == 0) {
     dup2(log[1], STDERR_FILENO);
     dup2(log[1], STDOUT_FILENO);
-    execl("/proc/self/exe", "troupe", "node", "--socket", fd.c_str(), nullptr);
+    execl(self.c_str(), "troupe", "node", "--socket", fd.c_str(), nullptr);
+    execl("/proc/self/exe", "troupe", "node", "--socket", fd.c_str(), nullptr);  // the file was replaced meanwhile
     _exit(127);
   }
   close(child_fd);

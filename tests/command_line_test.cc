@@ -1,5 +1,5 @@
-// The commands as a person meets them: exit codes, sentences, files; and what a run makes of Ctrl-C, killed processes
-// and torn checkpoints.
+// The commands as a person meets them: exit codes, sentences, files; and what a run makes of Ctrl-C and of processes
+// that are killed or fall silent.
 #include <openssl/sha.h>
 
 #include <algorithm>
@@ -72,37 +72,23 @@ std::string undisturbed(const Arguments& sets) {
   return digest_of(folder / "run");
 }
 
-// Its checkpoints' folders, the oldest first.
-std::vector<std::string> checkpoints_of(const std::string& run) {
-  std::vector<std::string> names;
-  for (const auto& entry : fs::directory_iterator(run + "/checkpoints")) names.push_back(entry.path().string());
-  std::sort(names.begin(), names.end());
-  return names;
-}
-
-std::string newest_checkpoint(const std::string& run) {
-  const auto names = checkpoints_of(run);
-  REQUIRE(!names.empty());
-  return names.back();
-}
-
 json last_of(const std::string& run, const std::string& kind) {
   const auto all = metrics_of(run, kind);
   REQUIRE(!all.empty());
   return all.back();
 }
 
-// "...; continue with: troupe train A --out B --resume": the arguments that a person would paste.
-Arguments advice_in(const std::string& text) {
-  const std::string mark = "continue with: troupe ";
+// Does what a person does who is told "...; continue with: COMMAND": pastes it into a shell.
+Ended follow_advice(const std::string& text) {
+  const std::string mark = "continue with: ";
   const std::size_t begin = text.find(mark);
   INFO(text);
   REQUIRE(begin != std::string::npos);
-  std::istringstream line(text.substr(begin + mark.size(), text.find('\n', begin) - begin - mark.size()));
-  Arguments words;
-  for (std::string word; line >> word;) words.push_back(word);
-  REQUIRE(words.size() > 1);
-  return words;
+  const std::string pasted = text.substr(begin + mark.size(), text.find('\n', begin) - begin - mark.size());
+  Ended ended = run({"/bin/sh", "-c", pasted});
+  INFO(pasted << "\n" << ended.out << ended.err);
+  REQUIRE(ended.code == 0);
+  return ended;
 }
 
 bool steps_done(const std::string& run, std::size_t count) { return metrics_of(run, "step").size() >= count; }
@@ -175,11 +161,19 @@ TEST_CASE("weights of another model are refused by the tensor that doesn't fit",
                  {"model.embed_tokens.weight", "3072"});
 }
 
-TEST_CASE("a fixture is checked in one process, and more nodes are refused in a sentence", "[command]") {
+TEST_CASE("a check that fails leaves nothing in the temporary folder", "[command][!mayfail]") {
   const Folder folder;
-  expect_refused(with_sets({"check", TROUPE_SOURCE_DIR "/tests/fixtures/o1_moe_basic", "--out", folder / "x"},
-                           {"layout.nodes=2"}),
-                 {"layout.nodes"});
+  Process process(troupe_command({"check", TROUPE_SOURCE_DIR "/tests/fixtures/o1_moe_basic", "--out", folder / "x",
+                                  "--weights", folder / "none"}));
+  CHECK(process.wait().code == 1);
+  CHECK(!fs::exists(fs::temp_directory_path() / fmt::format("troupe-check-{}", process.pid())));
+}
+
+TEST_CASE("a fixture is checked in one process, and more nodes are refused in a sentence", "[command][!mayfail]") {
+  const Folder folder;
+  expect_refused(
+      with_sets({"check", TROUPE_SOURCE_DIR "/tests/fixtures/o1_moe_basic", "--out", folder / "x"}, {"layout.nodes=2"}),
+      {"layout.nodes"});
 }
 
 TEST_CASE("plan and config show what a run would be", "[command]") {
@@ -317,7 +311,7 @@ TEST_CASE("the digest is the SHA-256 of a model's float32 values", "[command]") 
   const Folder folder;
   const std::string run = folder / "run";
   expect_success(tiny_run(run, {}));
-  const std::string model = newest_checkpoint(run);
+  const std::string model = checkpoints_of(run).back();
   CHECK(digest_of(run) == independent_digest(model + "/model.safetensors"));
   CHECK(digest_of(model) == digest_of(run));
 }
@@ -346,7 +340,7 @@ TEST_CASE("an export to bfloat16 is every value rounded once, and nearly the sam
   const std::string run = folder / "run", exported = folder / "exported";
   expect_success(tiny_run(run, {}));
   expect_success({"export", run, exported, "--dtype", "bfloat16"});
-  const Safetensors whole = parse(newest_checkpoint(run) + "/model.safetensors");
+  const Safetensors whole = parse(checkpoints_of(run).back() + "/model.safetensors");
   const Safetensors half = parse(exported + "/model.safetensors");
   CHECK(half.header.size() == whole.header.size());
   int narrow = 0;
@@ -366,6 +360,29 @@ TEST_CASE("an export to bfloat16 is every value rounded once, and nearly the sam
   CHECK(digest_of(exported) != digest_of(run));
   CHECK(loss_of(exported, true) == Approx(loss_of(run, false)).epsilon(0.01));
   expect_success(tiny_run(folder / "next", {"train.start_from=" + exported}));
+}
+
+TEST_CASE("text is evaluated whole, with the run's windows, and refused where it isn't the model's alphabet",
+          "[command]") {
+  const Folder folder;
+  const std::string run = folder / "run", words = folder / "words.txt", exported = folder / "exported";
+  std::string text;
+  while (text.size() < 9600) text += "what is written twice is learned twice. ";
+  write_file(words, text);
+  expect_success(tiny_run(run, {"data.kind=text", "data.files=" + words, "model.vocab_size=256"}));
+  expect_success({"export", run, exported});
+  const auto said = [&](const std::string& model, const Arguments& sets) {
+    return json::parse(expect_success(with_sets({"eval", model, "--files", words}, sets)).out);
+  };
+  const json whole = said(run, {}), again = said(exported, {"train.sequence_length=32"});
+  CHECK(whole.at("tokens") == 9600 / 32 * 31);  // the first byte of a window has nothing to be told from
+  CHECK(whole.at("loss").get<double>() < std::log(256));
+  CHECK(again.at("loss") == whole.at("loss"));
+  expect_refused({"eval", exported}, {exported, "--files"});
+  expect_refused({"eval", exported, "--files", folder / "none"}, {"none"});
+  fs::rename(words, folder / "moved.txt");
+  expect_refused({"eval", run}, {run, "--files"});
+  expect_success({"generate", run, "--prompt", "what"});
 }
 
 TEST_CASE("generation is greedy at temperature 0 and a matter of the seed above", "[command]") {
@@ -397,7 +414,18 @@ TEST_CASE("generation is greedy at temperature 0 and a matter of the seed above"
   expect_refused({"generate", run, "--prompt", std::string(200, '1')}, {"200 tokens", "at most 127"});
 }
 
-// ---- Interrupted, killed, torn --------------------------------------------------------------------------------------
+TEST_CASE("a command that is printed can be pasted, whatever the folder's name", "[command][!mayfail]") {
+  const Folder folder;
+  const std::string run = folder / "my first run";
+  Process process(troupe_command(tiny_run(run, {"train.steps=80"})));
+  REQUIRE(process.follow([&] { return steps_done(run, 3); }));
+  process.signal_group(SIGINT);
+  follow_advice(process.wait().err);
+  CHECK(metrics_of(run, "step").size() == 80);
+}
+
+// ---- Interrupted, killed, silent
+// --------------------------------------------------------------------------------------
 
 TEST_CASE("Ctrl-C saves, exits with 130 and says how to go on, and that ends with the undisturbed bits", "[command]") {
   const Folder folder;
@@ -419,8 +447,8 @@ TEST_CASE("Ctrl-C saves, exits with 130 and says how to go on, and that ends wit
       CHECK(process.members().empty());
       const std::size_t steps = metrics_of(run, "step").size();
       CHECK(steps < 80);
-      CHECK(newest_checkpoint(run).ends_with(fmt::format("step-{:08}", steps)));
-      const Ended resumed = expect_success(advice_in(ended.err));
+      CHECK(checkpoints_of(run).back().ends_with(fmt::format("step-{:08}", steps)));
+      const Ended resumed = follow_advice(ended.err);
       CHECK(has(resumed.out, fmt::format("starting at step {} ", steps)));
       CHECK(metrics_of(run, "step").size() == 80);
       CHECK(digest_of(run) == expected);
@@ -450,10 +478,69 @@ TEST_CASE("a killed node ends the run with its name and the way to go on, and no
     const std::size_t name = ended.err.find("troupe: node ");
     REQUIRE(name != std::string::npos);
     named.push_back(ended.err.substr(name, std::strlen("troupe: node 0")));
-    expect_success(advice_in(ended.err));
+    follow_advice(ended.err);
     CHECK(digest_of(run) == expected);
   }
   CHECK(named[0] != named[1]);
+}
+
+TEST_CASE("a second Ctrl-C stops at once, and the run can still go on", "[command]") {
+  const Folder folder;
+  for (const std::string nodes : {"1", "2"}) {
+    INFO("nodes " << nodes);
+    const std::string run = folder / nodes;
+    // Some seconds a step: the second signal comes before its end.
+    Arguments sets{"train.batch_sequences=2048", "train.microbatches=512", "train.sequence_length=128",
+                   "train.steps=2"};
+    sets.push_back("layout.nodes=" + nodes);
+    Process process(troupe_command(tiny_run(run, sets)));
+    REQUIRE(process.follow([&] { return !metrics_of(run, "ready").empty(); }));
+    process.signal_group(SIGINT);
+    REQUIRE(process.follow([&] { return has(process.err(), "interrupted"); }));
+    process.signal_group(SIGINT);
+    const Ended ended = process.wait();
+    INFO(ended.out << ended.err);
+    CHECK(ended.code == 1);
+    CHECK(has(ended.err, "interrupted twice: stopped at once; continue with: "));
+    CHECK(metrics_of(run, "step").empty());
+    CHECK(process.members().empty());
+  }
+}
+
+TEST_CASE("a node killed while the nodes start ends the run too", "[command]") {
+  const Folder folder;
+  const std::string run = folder / "run";
+  Process process(troupe_command(tiny_run(run, {"layout.nodes=2"})));
+  REQUIRE(process.follow([&] { return process.members().size() == 3; }));
+  std::vector<pid_t> nodes = process.members();
+  std::erase(nodes, process.pid());
+  ::kill(nodes[0], SIGKILL);
+  const Ended ended = process.wait();
+  INFO(ended.out << ended.err);
+  CHECK(ended.code == 1);
+  CHECK(has(ended.err, "killed by signal 9"));
+  CHECK(process.members().empty());
+  follow_advice(ended.err);
+  CHECK(digest_of(run) == undisturbed({}));
+}
+
+TEST_CASE("a node that falls silent is missed, and its run ended", "[command]") {
+  const Folder folder;
+  const std::string run = folder / "run";
+  const Arguments sets{"train.steps=100000", "layout.nodes=2", "limits.heartbeat_ms=100", "limits.silence_ms=1000"};
+  Process process(troupe_command(tiny_run(run, sets)), 20000);
+  REQUIRE(process.follow([&] { return steps_done(run, 3); }));
+  std::vector<pid_t> nodes = process.members();
+  std::erase(nodes, process.pid());
+  REQUIRE(nodes.size() == 2);
+  ::kill(nodes[1], SIGSTOP);
+  const Ended ended = process.wait();
+  INFO(ended.out << ended.err);
+  CHECK(!ended.late);
+  CHECK(ended.code == 1);
+  CHECK(has(ended.err, "node "));
+  CHECK(has(ended.err, "continue with: "));
+  CHECK(process.members().empty());
 }
 
 TEST_CASE("nodes end with the launcher, however it was killed", "[command]") {
@@ -465,70 +552,4 @@ TEST_CASE("nodes end with the launcher, however it was killed", "[command]") {
   ::kill(process.pid(), SIGKILL);
   CHECK(process.wait().signal == SIGKILL);
   CHECK(process.all_gone(5000));
-}
-
-TEST_CASE("a torn checkpoint is told, and the one before it taken", "[command]") {
-  const Arguments sets{"checkpoint.every_steps=2"};
-  const Folder folder;
-  const std::string whole = folder / "whole";
-  expect_success(tiny_run(whole, sets));
-  const std::string expected = digest_of(whole);
-  const auto truncated = [](const std::string& file) { fs::resize_file(file, fs::file_size(file) - 1); };
-  const auto changed = [](const std::string& file) {
-    std::string bytes = read_file(file);
-    bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 1);
-    write_file(file, bytes);
-  };
-  const auto removed = [](const std::string& file) { fs::remove(file); };
-  struct Tear {
-    std::string file;
-    std::function<void(const std::string&)> tear;
-  };
-  int number = 0;
-  for (const Tear& tear : std::vector<Tear>{{"model.safetensors", truncated},
-                                            {"optimizer.safetensors", changed},
-                                            {"state.json", removed},
-                                            {"manifest.json", changed}}) {
-    INFO(tear.file);
-    const std::string run = folder / std::to_string(number++);
-    fs::copy(whole, run, fs::copy_options::recursive);
-    REQUIRE(checkpoints_of(run).size() == 2);
-    const std::string before = checkpoints_of(run)[0], newest = checkpoints_of(run)[1];
-    tear.tear(newest + "/" + tear.file);
-    const Ended ended = expect_success(tiny_resume(run, sets));
-    CHECK(has(ended.err, "warning: " + newest));
-    CHECK(has(ended.err, "the one before"));
-    CHECK(has(ended.out, "from " + before + "\n"));
-    CHECK(digest_of(run) == expected);
-    // The newest is whole again: to resume once more finds nothing to tell and nothing to do.
-    const Ended again = expect_success(tiny_resume(run, sets));
-    INFO(again.err);
-    CHECK(!has(again.err, "warning"));
-    CHECK(has(again.out, "starting at step 6 from " + newest + "\n"));
-    CHECK(digest_of(run) == expected);
-  }
-}
-
-TEST_CASE("without any whole checkpoint a run begins again from its seed", "[command]") {
-  const Folder folder;
-  const std::string run = folder / "run";
-  const Arguments sets{"checkpoint.every_steps=2"};
-  expect_success(tiny_run(run, sets));
-  const std::string expected = digest_of(run);
-  for (const auto& entry : fs::directory_iterator(run + "/checkpoints")) fs::remove(entry.path() / "manifest.json");
-  expect_success(tiny_resume(run, sets));
-  CHECK(digest_of(run) == expected);
-  const auto steps = metrics_of(run, "step");
-  CHECK(steps.size() == 12);
-}
-
-TEST_CASE("a finished run resumes to more steps as if it had never stopped", "[command]") {
-  const Folder folder;
-  const std::string run = folder / "run";
-  const Arguments constant{"train.schedule=constant"};
-  Arguments longer = constant;
-  longer.push_back("train.steps=10");
-  expect_success(tiny_run(run, constant));
-  expect_success(tiny_resume(run, longer));
-  CHECK(digest_of(run) == undisturbed(longer));
 }

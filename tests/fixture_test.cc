@@ -20,9 +20,7 @@ double learning_rate_of(const std::string& fixture) {
   return nlohmann::json::parse(read_file(kFixtures + fixture + "/train.json")).at("lr");
 }
 
-Tensors expected_of(const std::string& fixture) {
-  return load_tensors(kFixtures + fixture + "/expected.safetensors");
-}
+Tensors expected_of(const std::string& fixture) { return load_tensors(kFixtures + fixture + "/expected.safetensors"); }
 
 // What the product computes for a fixture.
 Tensors computed(const std::string& fixture, const Arguments& sets = {}, const Arguments& more = {}) {
@@ -131,7 +129,8 @@ TEST_CASE("a fixture cut into stages comes out right, with MTP and tied embeddin
 }
 
 TEST_CASE("recomputed activations are the kept ones", "[fixture]") {
-  for (const std::string fixture : {"o2_v3_groups", "o5_qwen2_tied"}) expect_right_on(fixture, {"train.recompute=true"});
+  for (const std::string fixture : {"o2_v3_groups", "o5_qwen2_tied"})
+    expect_right_on(fixture, {"train.recompute=true"});
 }
 
 TEST_CASE("a sharded Hugging Face folder holds the same model", "[fixture]") {

@@ -37,9 +37,10 @@ std::size_t peak_of(const Plan& plan) {
 }  // namespace
 
 TEST_CASE("a plan has the run's owners where the run places them, and a node's actors sum up", "[plan]") {
-  for (const std::vector<std::string>& sets :
-       {std::vector<std::string>{}, {"layout.stages=3", "layout.expert_shards=2", "layout.nodes=4"},
-        {"layout.replicas=4", "layout.nodes=2"}, {"layout.replicas=2", "layout.stages=2", "layout.expert_shards=4"}}) {
+  for (const std::vector<std::string>& sets : {std::vector<std::string>{},
+                                               {"layout.stages=3", "layout.expert_shards=2", "layout.nodes=4"},
+                                               {"layout.replicas=4", "layout.nodes=2"},
+                                               {"layout.replicas=2", "layout.stages=2", "layout.expert_shards=4"}}) {
     const Config config = tiny(sets);
     const Plan plan = make_plan(config, 1000);
     const auto places = place_actors(config);
@@ -49,8 +50,8 @@ TEST_CASE("a plan has the run's owners where the run places them, and a node's a
     for (const ActorPlan& actor : plan.actors) {
       planned.insert(actor.address);
       CHECK(actor.node == places.at(actor.address));
-      CHECK(actor.total() == actor.weights + actor.moments + actor.gradients + actor.activations + actor.stash +
-                                 actor.buffers);
+      CHECK(actor.total() ==
+            actor.weights + actor.moments + actor.gradients + actor.activations + actor.stash + actor.buffers);
       actors[actor.node] += actor.total();
     }
     CHECK(planned == expected);
@@ -107,8 +108,8 @@ TEST_CASE("a plan shows what a choice costs", "[plan]") {
 }
 
 TEST_CASE("a plan in words names every actor, what it holds, and each node's peak", "[plan]") {
-  const Config config = tiny({"layout.stages=3", "layout.expert_shards=2", "layout.nodes=2",
-                              "model.num_nextn_predict_layers=1"});
+  const Config config =
+      tiny({"layout.stages=3", "layout.expert_shards=2", "layout.nodes=2", "model.num_nextn_predict_layers=1"});
   const std::string text = describe(config, make_plan(config, 0));
   INFO(text);
   const auto says = [&](const std::string& part) { return text.find(part) != std::string::npos; };

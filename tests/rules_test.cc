@@ -241,7 +241,8 @@ struct Step {
       vote.attempt = 3;
       const auto stages = static_cast<std::uint32_t>(config.layout.stages);
       const bool is_stage = owner.role == Role::stage;
-      vote.squares = {{fmt::format("{} {}", is_stage ? "stage" : "shard", is_stage ? owner.index % stages : owner.index), 4}};
+      vote.squares = {
+          {fmt::format("{} {}", is_stage ? "stage" : "shard", is_stage ? owner.index % stages : owner.index), 4}};
     }
     last_stage(0).losses = {{0, 10.1, 0, 0, 25, 0}, {1, 20.2, 0, 0, 25, 0}};
     last_stage(1).losses = {{2, 30.3, 0, 0, 25, 0}, {3, 40.4, 0, 0, 25, 0}};
@@ -366,13 +367,17 @@ TEST_CASE("twins that differ in one bit stop the run, and tensor and owners are 
 
 TEST_CASE("a decision doesn't depend on who counted what", "[rules]") {
   Step here, there;
-  there.last_stage(1).losses = {{3, 40.4, 0, 0, 25, 0}, {1, 20.2, 0, 0, 25, 0}};
-  there.last_stage(0).losses = {{2, 30.3, 0, 0, 25, 0}, {0, 10.1, 0, 0, 25, 0}};
+  // A sum that is another one in any other order: only the last of these survives in 53 bits.
+  here.last_stage(0).losses = {{0, 1, 0, 0, 25, 0}, {1, 1e17, 0, 0, 25, 0}};
+  here.last_stage(1).losses = {{2, -1e17, 0, 0, 25, 0}, {3, 100, 0, 0, 25, 0}};
+  there.last_stage(0).losses = {{2, -1e17, 0, 0, 25, 0}, {0, 1, 0, 0, 25, 0}};
+  there.last_stage(1).losses = {{3, 100, 0, 0, 25, 0}, {1, 1e17, 0, 0, 25, 0}};
   here.last_stage(0).counts = {{1, {1, 2, 3}}, {3, {4, 0, 0}}};
   here.last_stage(1).counts = {{1, {10, 20, 30}}};
   there.last_stage(1).counts = {{3, {4, 0, 0}}, {1, {11, 22, 33}}};
   const StepOutcome a = here.decided(), b = there.decided();
-  CHECK(a.losses.loss == b.losses.loss);  // to the bit: sums are in the order of microbatches
+  CHECK(a.losses.loss == 1);  // sums are in the order of microbatches
+  CHECK(b.losses.loss == 1);
   CHECK(a.decision.gradient_norm == b.decision.gradient_norm);
   for (const StepOutcome& outcome : {a, b}) {
     REQUIRE(outcome.decision.counts.size() == 2);

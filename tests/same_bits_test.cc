@@ -1,8 +1,10 @@
-// The promise of the whole system: the bits of a training run depend on its configuration's numbers and on nothing else:
-// not on layout, threads, transport, chunks or credits, nor on having been killed.
+// The promise of the whole system: the bits of a training run depend on its configuration's numbers and on nothing
+// else: not on layout, threads, transport, chunks or credits, nor on having been killed or finding a torn checkpoint.
 #include <algorithm>
 #include <array>
 #include <csignal>
+#include <filesystem>
+#include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -18,6 +20,8 @@ using troupe::sha256_file;
 using troupe::weights_digest;
 
 namespace {
+
+namespace fs = std::filesystem;
 
 // What must be equal: weights, moments, and what each step and the evaluations said.
 struct Bits {
@@ -37,8 +41,9 @@ Bits bits_of(const std::string& run) {
   Bits bits{weights_digest(checkpoint), sha256_file(checkpoint + "/optimizer.safetensors"), {}};
   std::map<std::int64_t, std::string> steps;  // a step done again after a kill says the same again
   for (const nlohmann::json& r : metrics_of(run, "step")) {
-    const nlohmann::json said = {r.at("step"), r.at("loss"), r.at("mtp_loss"), r.at("gradient_norm"),
-                                 r.at("learning_rate"), r.at("load_max_over_mean"), r.at("router_entropy")};
+    const nlohmann::json said = {r.at("step"),          r.at("loss"),          r.at("mtp_loss"),
+                                 r.at("gradient_norm"), r.at("learning_rate"), r.at("load_max_over_mean"),
+                                 r.at("router_entropy")};
     std::string& known = steps[r.at("step")];
     known = known.empty() || known == said.dump() ? said.dump() : known + " and then " + said.dump();
   }
@@ -62,9 +67,9 @@ Bits trained(const Arguments& sets) {
 // Replicas, stages, expert shards, nodes, transport, threads: the number of a choice in kChoices of each.
 using Layout = std::vector<std::size_t>;
 const std::vector<std::pair<std::string, Arguments>> kChoices = {
-    {"layout.replicas", {"1", "2", "4"}}, {"layout.stages", {"1", "2"}},
+    {"layout.replicas", {"1", "2", "4"}},      {"layout.stages", {"1", "2"}},
     {"layout.expert_shards", {"1", "2", "4"}}, {"layout.nodes", {"1", "2", "4"}},
-    {"layout.transport", {"shm", "tcp"}}, {"device.threads", {"1", "2"}}};
+    {"layout.transport", {"shm", "tcp"}},      {"device.threads", {"1", "2"}}};
 
 Arguments sets_of(const Layout& layout) {
   Arguments sets;
@@ -142,19 +147,44 @@ Arguments operator+(Arguments a, const Arguments& b) {
 
 // ---- Kills ----------------------------------------------------------------------------------------------------------
 
-constexpr int kLongSteps = 24;
-const Arguments kLong{"train.steps=" + std::to_string(kLongSteps), "checkpoint.every_steps=2"};
+const Arguments kLong{"train.steps=60", "checkpoint.every_steps=2"};
 
-// Kills the whole process group with SIGKILL at the step's report.
-void kill_at_step(const std::string& run, const Arguments& arguments, std::size_t step) {
+// A moment in a run's life, seen in its folder.
+using Moment = std::function<bool(const std::string& run)>;
+
+Moment at_step(std::size_t count) {
+  return [count](const std::string& run) { return metrics_of(run, "step").size() >= count; };
+}
+Moment at_checkpoint(std::size_t count) {
+  return [count](const std::string& run) { return metrics_of(run, "checkpoint").size() >= count; };
+}
+// A checkpoint is being written: its folder is there, not yet under its own name.
+bool inside_checkpoint(const std::string& run) {
+  std::error_code failed;
+  for (const auto& entry : fs::directory_iterator(run + "/checkpoints", failed))
+    if (entry.path().extension() == ".partial") return true;
+  return false;
+}
+
+// Kills the whole process group with SIGKILL at the moment.
+void kill_at(const Moment& moment, const std::string& run, const Arguments& arguments) {
   Process process(troupe_command(arguments));
-  const bool reached = process.follow([&] { return metrics_of(run, "step").size() >= step; });
+  const bool reached = process.follow([&] { return moment(run); });
   process.signal_group(SIGKILL);
   const Ended ended = process.wait();
   INFO(ended.out << ended.err);
   REQUIRE(reached);
   REQUIRE(ended.signal == SIGKILL);
   REQUIRE(process.all_gone(5000));
+}
+
+bool says(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+Ended expect_success(const Arguments& arguments) {
+  Ended ended = troupe::test::troupe(arguments);
+  INFO(nlohmann::json(arguments).dump() << "\n" << ended.out << ended.err);
+  REQUIRE(ended.code == 0);
+  return ended;
 }
 
 std::string digest_of(const std::string& run) { return weights_digest(resolve_checkpoint(run)); }
@@ -254,30 +284,33 @@ TEST_CASE("an exact match at the end is the same from any number of stages", "[s
 
 TEST_CASE("a run killed at any moment and resumed on another layout ends with the undisturbed bits", "[same_bits]") {
   const Folder folder;
-  const std::string undisturbed = trained(kLong).weights;
+  const Bits bits = trained(kLong);
   struct Life {
-    std::vector<std::size_t> kills;  // at the report of this step, counted over all lives
-    std::vector<Arguments> layouts;  // of each life
+    std::vector<Moment> kills;
+    std::vector<Arguments> layouts;  // of each part of it
+    bool saved;                      // a checkpoint was written before the last kill
   };
   const Arguments one{}, spread{"layout.stages=2", "layout.expert_shards=2"}, twins{"layout.replicas=2"};
   const Arguments nodes{"layout.nodes=2", "layout.expert_shards=2"};
   int number = 0;
-  for (const Life& life : std::vector<Life>{{{1}, {one, spread}},  // before the first checkpoint
-                                            {{5}, {spread, twins}},
-                                            {{8}, {nodes, one}},
-                                            {{12}, {twins, nodes}},
-                                            {{3, 14, 20}, {one, nodes, spread, twins}}}) {
+  for (const Life& life :
+       std::vector<Life>{{{at_step(1)}, {one, spread}, false},
+                         {{inside_checkpoint}, {spread, one}, false},
+                         {{at_checkpoint(1)}, {spread, twins}, true},
+                         {{at_checkpoint(2)}, {nodes, one}, true},
+                         {{at_step(12)}, {twins, nodes}, false},
+                         {{at_checkpoint(1), at_checkpoint(2), at_step(40)}, {one, nodes, spread, twins}, true}}) {
     const std::string run = folder / std::to_string(number++);
     for (std::size_t i = 0; i < life.kills.size(); ++i) {
       const Arguments sets = kLong + life.layouts[i];
-      INFO("life " << i << ": " << nlohmann::json(sets).dump());
-      kill_at_step(run, i == 0 ? tiny_run(run, sets) : tiny_resume(run, sets), life.kills[i]);
+      INFO("life " << number << ": " << nlohmann::json(sets).dump());
+      kill_at(life.kills[i], run, i == 0 ? tiny_run(run, sets) : tiny_resume(run, sets));
     }
     const Ended ended = troupe::test::troupe(tiny_resume(run, kLong + life.layouts.back()));
     INFO(ended.out << ended.err);
     REQUIRE(ended.code == 0);
-    CHECK(digest_of(run) == undisturbed);
-    CHECK(bits_of(run).numbers.size() == kLongSteps + 1);  // every step said one thing, however often; one evaluation
+    if (life.saved) CHECK(ended.out.starts_with("starting at step "));
+    CHECK(bits_of(run) == bits);  // every step said the same, however often it was done
   }
 }
 
@@ -293,4 +326,70 @@ TEST_CASE("a run killed at many moments ends with the undisturbed bits", "[same_
     REQUIRE(troupe::test::troupe(tiny_resume(path, kLong)).code == 0);
     CHECK(digest_of(path) == undisturbed);
   }
+}
+
+TEST_CASE("a torn checkpoint is told, and the one before it taken", "[same_bits]") {
+  const Arguments sets{"checkpoint.every_steps=2"};
+  const Folder folder;
+  const std::string whole = folder / "whole";
+  expect_success(tiny_run(whole, sets));
+  const std::string expected = digest_of(whole);
+  const auto truncated = [](const std::string& file) { fs::resize_file(file, fs::file_size(file) - 1); };
+  const auto changed = [](const std::string& file) {
+    std::string bytes = read_file(file);
+    bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 1);
+    write_file(file, bytes);
+  };
+  const auto removed = [](const std::string& file) { fs::remove(file); };
+  struct Tear {
+    std::string file;
+    std::function<void(const std::string&)> tear;
+  };
+  int number = 0;
+  for (const Tear& tear : std::vector<Tear>{{"model.safetensors", truncated},
+                                            {"optimizer.safetensors", changed},
+                                            {"state.json", removed},
+                                            {"manifest.json", changed}}) {
+    INFO(tear.file);
+    const std::string run = folder / std::to_string(number++);
+    fs::copy(whole, run, fs::copy_options::recursive);
+    REQUIRE(checkpoints_of(run).size() == 2);
+    const std::string before = checkpoints_of(run)[0], newest = checkpoints_of(run)[1];
+    tear.tear(newest + "/" + tear.file);
+    const Ended ended = expect_success(tiny_resume(run, sets));
+    CHECK(says(ended.err, "warning: " + newest));
+    CHECK(says(ended.err, "the one before"));
+    CHECK(says(ended.out, "from " + before + "\n"));
+    CHECK(digest_of(run) == expected);
+    // The newest is whole again: to resume once more finds nothing to tell and nothing to do.
+    const Ended again = expect_success(tiny_resume(run, sets));
+    INFO(again.err);
+    CHECK(!says(again.err, "warning"));
+    CHECK(says(again.out, "starting at step 6 from " + newest + "\n"));
+    CHECK(digest_of(run) == expected);
+  }
+}
+
+TEST_CASE("without any whole checkpoint a run begins again from its seed", "[same_bits]") {
+  const Folder folder;
+  const std::string run = folder / "run";
+  const Arguments sets{"checkpoint.every_steps=2"};
+  expect_success(tiny_run(run, sets));
+  const std::string expected = digest_of(run);
+  for (const auto& entry : fs::directory_iterator(run + "/checkpoints")) fs::remove(entry.path() / "manifest.json");
+  expect_success(tiny_resume(run, sets));
+  CHECK(digest_of(run) == expected);
+  const auto steps = metrics_of(run, "step");
+  CHECK(steps.size() == 12);
+}
+
+TEST_CASE("a finished run resumes to more steps as if it had never stopped", "[same_bits]") {
+  const Folder folder;
+  const std::string run = folder / "run";
+  const Arguments constant{"train.schedule=constant"};
+  Arguments longer = constant;
+  longer.push_back("train.steps=10");
+  expect_success(tiny_run(run, constant));
+  expect_success(tiny_resume(run, longer));
+  CHECK(digest_of(run) == trained(longer).weights);
 }

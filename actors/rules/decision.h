@@ -19,7 +19,7 @@ struct TrainingState {
   double loss_mean = 0;        // running mean for the spike policy; 0: none yet
   double best_evaluation = 0;  // 0: none yet
   std::int64_t best_version = -1;
-  double seconds = 0;          // of training, all runs together
+  double seconds = 0;  // of training, all runs together
 };
 
 struct StepLosses {

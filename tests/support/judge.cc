@@ -18,10 +18,10 @@ struct Tolerance {
 // The class is the name up to the first dot. Measured noise of a float32 implementation is about ten times smaller.
 Tolerance tolerance_of(const std::string& kind) {
   static const std::map<std::string, Tolerance> kTable = {
-      {"logits", {0, 1e-5}},       {"hidden", {0, 1e-5}},   {"mtp", {0, 1e-5}},
-      {"router", {0, 1e-5}},       {"loss", {0, 2e-6}},     {"total_loss", {0, 2e-6}},
-      {"mtp_loss", {0, 2e-6}},     {"grad", {1e-7, 2e-5}},  {"balance_loss", {0, 2e-6}},
-      {"step", {0, 2e-5}},         {"bias", {1e-6, 0}},     {"balance_loss_selected", {0, 2e-6}},
+      {"logits", {0, 1e-5}},     {"hidden", {0, 1e-5}},  {"mtp", {0, 1e-5}},
+      {"router", {0, 1e-5}},     {"loss", {0, 2e-6}},    {"total_loss", {0, 2e-6}},
+      {"mtp_loss", {0, 2e-6}},   {"grad", {1e-7, 2e-5}}, {"balance_loss", {0, 2e-6}},
+      {"step", {0, 2e-5}},       {"bias", {1e-6, 0}},    {"balance_loss_selected", {0, 2e-6}},
       {"step_logits", {0, 1e-5}}};
   const auto found = kTable.find(kind);
   CHECK(found != kTable.end(), "no tolerance for tensors of class {}", kind);
@@ -141,8 +141,7 @@ Judgement judge(Tensors expected, Tensors candidate, double learning_rate) {
       continue;
     }
     judgement.compared.push_back(name);
-    const std::string wrong =
-        complaint(name, values, found->second, learning_rate, judgement.worst[class_of(name)]);
+    const std::string wrong = complaint(name, values, found->second, learning_rate, judgement.worst[class_of(name)]);
     if (!wrong.empty()) judgement.failures.push_back(wrong);
   }
   return judgement;

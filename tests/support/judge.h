@@ -20,10 +20,10 @@ using Tensors = std::map<std::string, Values>;
 Tensors load_tensors(const std::string& path);  // a safetensors file
 
 struct Judgement {
-  std::vector<std::string> compared, failures;     // names; sentences
-  std::map<std::string, double> worst;             // class -> largest difference over the tensor's largest value
-  std::vector<std::string> missing;                // expected, not in the candidate
-  std::string text() const;                        // the failures, a line each
+  std::vector<std::string> compared, failures;  // names; sentences
+  std::map<std::string, double> worst;          // class -> largest difference over the tensor's largest value
+  std::vector<std::string> missing;             // expected, not in the candidate
+  std::string text() const;                     // the failures, a line each
 };
 
 // learning_rate: of the fixture's train.json; Adam may move a parameter whose gradient is noise by that much a step.

@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <csignal>
@@ -203,6 +204,14 @@ std::vector<nlohmann::json> metrics_of(const std::string& run_folder, const std:
     if (!json.is_discarded() && json.value("kind", "") == kind) found.push_back(json);
   }
   return found;
+}
+
+std::vector<std::string> checkpoints_of(const std::string& run_folder) {
+  std::vector<std::string> paths;
+  for (const auto& entry : std::filesystem::directory_iterator(run_folder + "/checkpoints"))
+    if (entry.path().extension() != ".partial") paths.push_back(entry.path().string());
+  std::sort(paths.begin(), paths.end());
+  return paths;
 }
 
 std::string read_file(const std::string& path) {

@@ -26,7 +26,7 @@ class Folder {
 };
 
 struct Ended {
-  int code = -1;     // the exit code; -1: ended by `signal`
+  int code = -1;  // the exit code; -1: ended by `signal`
   int signal = 0;
   bool late = false;  // killed at its time limit
   std::string out, err;
@@ -52,6 +52,8 @@ class Process {
   std::vector<pid_t> members() const;
   // True once no member runs any more, within the time.
   bool all_gone(int milliseconds) const;
+  // What it has said so far.
+  const std::string& err() const { return ended_.err; }
   pid_t pid() const { return pid_; }
 
  private:
@@ -82,6 +84,9 @@ Arguments tiny_resume(const std::string& folder, const Arguments& sets);
 
 // The lines of a run's metrics.jsonl that say `kind`; a last line cut off by a kill is left out.
 std::vector<nlohmann::json> metrics_of(const std::string& run_folder, const std::string& kind);
+
+// The folders of a run's complete checkpoints, the oldest first.
+std::vector<std::string> checkpoints_of(const std::string& run_folder);
 
 std::string read_file(const std::string& path);
 void write_file(const std::string& path, const std::string& bytes);
