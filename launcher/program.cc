@@ -11,7 +11,8 @@ std::string program() {
   const fs::path self = fs::read_symlink("/proc/self/exe", failed);
   if (failed) return "troupe";
   const fs::path near = self.lexically_relative(fs::current_path(failed));
-  return failed || near.empty() || near.string().starts_with("../..") ? self.string() : near.string();
+  if (failed || near.empty() || near.string().starts_with("../..")) return self.string();
+  return near.has_parent_path() ? near.string() : "./" + near.string();
 }
 
 }  // namespace troupe
