@@ -64,7 +64,7 @@ void Conductor::begin() {
   run_began_us_ = context_.now_us();
   report("ready", nlohmann::json{{"kind", "ready"}, {"version", state_.version}}.dump());
   if (mode_ == RunMode::evaluate) return start_evaluation();
-  if (mode_ == RunMode::generate) return context_.post(kRollout, StartEvaluation{0, state_.version, attempt_});
+  if (mode_ == RunMode::generate) return context_.post(kRollout, StartEvaluation{state_.version, attempt_});
   if (state_.version >= config_.train.steps) {
     last_decided_ = true;
     return start_evaluation();
@@ -83,7 +83,7 @@ void Conductor::start_evaluation() {
   evaluation_counts_.clear();
   evaluation_targets_ = evaluation_answers_ = 0;
   evaluated_version_ = state_.version;
-  context_.post(kLoader, StartEvaluation{state_.version, state_.version, attempt_});
+  context_.post(kLoader, StartEvaluation{state_.version, attempt_});
 }
 
 void Conductor::on(const StepPlan& plan, const Address&) {
@@ -150,7 +150,7 @@ void Conductor::next() {
                        state_.version >= config_.train.steps;
   if (answers && !answered_) {
     answered_ = true;
-    return context_.post(kRollout, StartEvaluation{0, state_.version, attempt_});
+    return context_.post(kRollout, StartEvaluation{state_.version, attempt_});
   }
   answered_ = true;
   finish_if_done();

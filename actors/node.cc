@@ -89,11 +89,6 @@ void Node::watch(int fd, std::function<void()> readable) {
   CHECK(epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, fd, &event) == 0, "can't watch descriptor {}", fd);
 }
 
-void Node::unwatch(int fd) {
-  watched_.erase(fd);
-  epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, fd, nullptr);
-}
-
 void Node::read_clock() {
   timespec now{};
   clock_gettime(CLOCK_MONOTONIC, &now);
@@ -145,12 +140,6 @@ void Node::run(const std::function<bool()>& done) {
     if (parts_.transport != nullptr && !parts_.transport->arm()) continue;
     sleep(static_cast<int>(kTickUs / 1000));
   }
-}
-
-std::map<std::uint32_t, LinkCounters> Node::link_counters() const {
-  std::map<std::uint32_t, LinkCounters> all;
-  for (const auto& [peer, link] : links_) all[peer] = link.counters();
-  return all;
 }
 
 }  // namespace troupe

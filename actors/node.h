@@ -76,7 +76,6 @@ class Node {
 
   void post(const Address& from, const Address& to, Message message);
   void watch(int fd, std::function<void()> readable);
-  void unwatch(int fd);
 
   // From here on mail is dropped unread: the actors are about to end.
   void close() { company_.close(); }
@@ -87,7 +86,6 @@ class Node {
   void run(const std::function<bool()>& done);
   std::int64_t now_us() const { return now_us_; }
   NodeParts& parts() { return parts_; }
-  std::map<std::uint32_t, LinkCounters> link_counters() const;
 
  private:
   void deliver_local(Envelope envelope);

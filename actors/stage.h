@@ -73,7 +73,7 @@ class Stage {
   struct Piece {
     DispatchChunk chunk;
     Payload rows, dots;
-    bool arrived = false, stashed = false;
+    bool arrived = false;
   };
   // The microbatch in a slot.
   struct Work {

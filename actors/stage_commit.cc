@@ -60,7 +60,7 @@ void Stage::dispatch(int slot, Direction direction) {
   work.pieces.clear();
   work.awaited = 0;
   for (std::size_t i = 0; i < chunks.size(); ++i) {
-    Piece piece{chunks[i], {}, {}, chunks[i].rows == 0, false};
+    Piece piece{chunks[i], {}, {}, chunks[i].rows == 0};
     if (chunks[i].rows > 0 || backward)
       items[static_cast<std::size_t>(chunks[i].shard)].push_back(
           expert_batch(work, piece, direction, backward && stashed[i] == 0));
@@ -109,7 +109,7 @@ void Stage::reduce_replicas() {
     for (int r = 0; r < config_.layout.replicas; ++r)
       if (r != replica_)
         context_.post(stage_address(config_, r, shape_.stage),
-                      PartialSums{owner_.version(), attempt_, replica_, 0, own_sums_});
+                      PartialSums{owner_.version(), attempt_, replica_, own_sums_});
     own_sums_ = {};
   }
   std::vector<const float*> partial(static_cast<std::size_t>(config_.layout.replicas), nullptr);

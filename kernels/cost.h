@@ -1,5 +1,5 @@
 // What an op costs: floating-point operations and bytes to and from memory, from shapes alone.
-// One source for the simulated device, the plan and the MFU; nothing here reads a tensor's data.
+// Nothing here reads a tensor's data.
 #pragma once
 
 #include "kernels/device.h"

@@ -67,13 +67,25 @@ class FixtureCorpus final : public Corpus {
   std::vector<std::int64_t> ids_, labels_;
 };
 
+// A run's folder for as long as the check lasts, however it ends.
+struct ScratchFolder {
+  std::string path = (fs::temp_directory_path() / fmt::format("troupe-check-{}", getpid())).string();
+  ScratchFolder() { fs::create_directories(path + "/checkpoints"); }
+  ~ScratchFolder() {
+    std::error_code ignored;
+    fs::remove_all(path, ignored);
+  }
+  ScratchFolder(const ScratchFolder&) = delete;
+};
+
 struct Check {
   CheckOptions options;
   Config config;
-  std::string scratch;  // a run folder of its own
+  ScratchFolder scratch;
   SafetensorsWriter out;
   std::shared_ptr<const Corpus> corpus;
 
+  explicit Check(CheckOptions given) : options(std::move(given)) {}
   void load();
   void run(WorldOptions world_options, int steps, const std::function<void(const json&)>& hear,
            const std::function<bool()>& done);
@@ -108,10 +120,11 @@ void Check::load() {
   config.evaluate.exact_match_problems = 0;
   config.generate.sequences_max = t.batch_sequences;
   config = config_from_text(config_to_toml(config), dir, options.sets);
+  if (config.layout.nodes != 1)
+    throw Error("layout.nodes is {}, must be 1: a check runs in one process; try layout.stages, layout.expert_shards",
+                config.layout.nodes);
   resolve_machine(config);
   corpus = std::make_shared<FixtureCorpus>(config, inputs.read_i64("input_ids"), inputs.read_i64("labels"));
-  scratch = (fs::temp_directory_path() / fmt::format("troupe-check-{}", getpid())).string();
-  fs::create_directories(scratch + "/checkpoints");
 }
 
 void Check::run(WorldOptions world_options, int steps, const std::function<void(const json&)>& hear,
@@ -119,7 +132,7 @@ void Check::run(WorldOptions world_options, int steps, const std::function<void(
   Config own = config;
   own.train.steps = steps;
   world_options.corpus = corpus;
-  world_options.run_folder = scratch;
+  world_options.run_folder = scratch.path;
   World world(own, world_options);
   Restore begin;
   begin.path = options.weights.empty() ? options.fixture : options.weights;
@@ -210,7 +223,7 @@ void Check::steps() {
   out.add_f32("step.loss", {count}, loss.data());
   out.add_f32("step.total_loss", {count}, total.data());
   out.add_f32("step.grad_norm", {count}, norm.data());
-  const SafetensorsReader trained(resolve_checkpoint(scratch));
+  const SafetensorsReader trained(resolve_checkpoint(scratch.path));
   for (const auto& [name, entry] : trained.entries()) {
     std::vector<float> values(static_cast<std::size_t>(entry.elements()));
     trained.read_f32(name, 0, entry.elements(), values.data());
@@ -253,12 +266,11 @@ void Check::greedy() {
 
 int check(const CheckOptions& options) {
   start_log("troupe", "", LogLevel::warning);
-  Check check{options, {}, {}, {}, nullptr};
+  Check check(options);
   check.load();
   check.logits();
   if (options.weights.empty()) check.steps();
   check.greedy();
-  fs::remove_all(check.scratch);
   check.out.write(options.out);
   std::printf("wrote %s\n", options.out.c_str());
   return 0;

@@ -37,7 +37,9 @@ CLI::App* add_train(CLI::App& app, Arguments& a) {
   CLI::App* c = app.add_subcommand("train", "train the model that CONFIG describes; everything goes to one folder");
   c->add_option("CONFIG", a.train.config_path, "configuration file (TOML), e.g. configs/quickstart.toml")->required();
   c->add_option("--out", a.train.out, "the run's folder (default runs/NAME)")->type_name("DIR");
-  c->add_option("--nodes", a.nodes, "processes on this machine (layout.nodes)")->type_name("N");
+  c->add_option("--nodes", a.nodes, "processes on this machine (layout.nodes)")
+      ->type_name("N")
+      ->check(CLI::PositiveNumber);
   c->add_flag("--resume", a.train.resume, "continue from the run's last checkpoint, on any legal layout");
   c->add_flag("--quiet", a.train.quiet, "no progress line");
   add_set(c, a.train.sets);
@@ -68,7 +70,9 @@ CLI::App* add_evaluate(CLI::App& app, Arguments& a) {
   CLI::App* c = app.add_subcommand("eval", "held-out loss of a trained model, as one JSON line (loss in nats a token)");
   c->add_option("RUN", a.evaluate.run, "a run's folder, one of its checkpoints, or a Hugging Face directory")
       ->required();
-  c->add_option("--files", a.evaluate.files, "evaluate on all of these files instead of the run's own held-out part")
+  c->add_option(
+       "--files", a.evaluate.files,
+       "evaluate on these files: on all of a file the model has never seen, on the held-out part of one it has")
       ->type_name("FILE");
   add_set(c, a.evaluate.sets);
   return c;

@@ -1,7 +1,9 @@
 // `troupe eval RUN --files F`: one JSON line with the loss over the whole held-out part.
 #include <cstdio>
 #include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "actors/checkpoint/manifest.h"
 #include "kernels/base/error.h"
@@ -12,6 +14,20 @@
 
 namespace troupe {
 
+namespace {
+
+// What the checkpoint's manifest says that it was trained on: SHA-256 of files. Empty: no manifest, or no files.
+std::set<std::string> trained_on(const std::string& checkpoint) {
+  std::set<std::string> files;
+  std::ifstream in(checkpoint + "/manifest.json");
+  if (!in) return files;
+  const auto manifest = nlohmann::json::parse(in);
+  for (const auto& source : manifest.value("data", nlohmann::json::array())) files.insert(source.value("sha256", ""));
+  return files;
+}
+
+}  // namespace
+
 int evaluate(const EvaluateOptions& options) {
   const Loaded loaded = load_model(options.run, options.sets);
   start_log("troupe", "", LogLevel::warning);
@@ -19,8 +35,9 @@ int evaluate(const EvaluateOptions& options) {
     throw Error("eval: {} has no data of its own here; name text with --files FILE", options.run);
   WorldOptions world_options;
   world_options.mode = RunMode::evaluate;
-  world_options.corpus =
-      options.files.empty() ? open_corpus(loaded.config) : open_evaluation_files(loaded.config, options.files);
+  world_options.corpus = options.files.empty()
+                             ? open_corpus(loaded.config)
+                             : open_evaluation_files(loaded.config, options.files, trained_on(loaded.checkpoint));
   Config config = loaded.config;
   config.train.steps = 0;  // all of the held-out part, whatever version it is
   World world(config, world_options);

@@ -59,9 +59,6 @@ class Supervisor {
   void report(const std::string& kind, const std::string& text);
   void end_all();
   [[noreturn]] void fail(const Child& child);
-  std::string resume_command() const {
-    return fmt::format("{} train {}/config.toml --out {} --resume", program(), folder_.path(), folder_.path());
-  }
 
   const Config& config_;
   RunFolder& folder_;
@@ -187,7 +184,7 @@ void Supervisor::fail(const Child& lost) {
     how = fmt::format("killed by signal {} ({})", WTERMSIG(child.status), strsignal(WTERMSIG(child.status)));
   if (how.empty()) how = fmt::format("ended with code {}", WIFEXITED(child.status) ? WEXITSTATUS(child.status) : -1);
   throw Error("node {} (process of {}) is gone while {}: {}; its log is {}/logs/node-{}.log; continue with: {}",
-              child.node, folder_.path(), doing_, how, folder_.path(), child.node, resume_command());
+              child.node, folder_.path(), doing_, how, folder_.path(), child.node, resume_command(folder_.path()));
 }
 
 void Supervisor::wait_until(const char* what, bool (*ready)(const Child&)) {
@@ -242,7 +239,7 @@ int Supervisor::run() {
     look(100);
     if (interrupts == seen) continue;
     seen = interrupts;
-    if (seen > 1) throw Error("interrupted twice: stopped at once; continue with: {}", resume_command());
+    if (seen > 1) throw Error("interrupted twice: stopped at once; continue with: {}", resume_command(folder_.path()));
     std::fprintf(stderr, "\ninterrupted: finishing this step and saving (once more to stop at once)\n");
     children_[0].socket.send(json{{"kind", "stop"}, {"reason", "interrupted"}}.dump());
   }
@@ -250,7 +247,7 @@ int Supervisor::run() {
   if (seen == 0)
     progress_.summary(folder_.path());
   else
-    std::fprintf(stderr, "saved; continue with: %s\n", resume_command().c_str());
+    std::fprintf(stderr, "saved; continue with: %s\n", resume_command(folder_.path()).c_str());
   return seen == 0 ? 0 : 130;
 }
 

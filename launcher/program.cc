@@ -1,5 +1,7 @@
 #include "launcher/program.h"
 
+#include <fmt/format.h>
+
 #include <filesystem>
 
 namespace troupe {
@@ -13,6 +15,24 @@ std::string program() {
   const fs::path near = self.lexically_relative(fs::current_path(failed));
   if (failed || near.empty() || near.string().starts_with("../..")) return self.string();
   return near.has_parent_path() ? near.string() : "./" + near.string();
+}
+
+std::string shell_quoted(const std::string& word) {
+  const char* plain = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-./=:,+@%";
+  if (!word.empty() && word.find_first_not_of(plain) == std::string::npos) return word;
+  std::string quoted = "'";
+  for (const char c : word) {
+    if (c == '\'')
+      quoted += "'\\''";
+    else
+      quoted += c;
+  }
+  return quoted + "'";
+}
+
+std::string resume_command(const std::string& run_folder) {
+  return fmt::format("{} train {} --out {} --resume", shell_quoted(program()),
+                     shell_quoted(run_folder + "/config.toml"), shell_quoted(run_folder));
 }
 
 }  // namespace troupe

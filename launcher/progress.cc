@@ -143,7 +143,8 @@ void Progress::summary(const std::string& run_folder) {
     std::printf("answers\n%s", answers_.c_str());
   }
   if (!checkpoint_.empty()) std::printf("model           %s (config.json, model.safetensors)\n", checkpoint_.c_str());
-  std::printf("talk to it      %s generate %s --prompt \"...\"\n", program().c_str(), run_folder.c_str());
+  std::printf("talk to it      %s generate %s --prompt \"...\"\n", shell_quoted(program()).c_str(),
+              shell_quoted(run_folder).c_str());
   const double rate = config_.hardware.dollars_per_hour * config_.layout.nodes;
   std::printf("bill            %s tokens in %s of training (%s evaluating) at $%.3g an hour: $%.4f\n",
               grouped(static_cast<double>(tokens_)).c_str(), human_time(train_seconds_).c_str(),

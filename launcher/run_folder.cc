@@ -17,7 +17,10 @@ namespace fs = std::filesystem;
 
 RunFolder::RunFolder(std::string path, bool resume) : path_(std::move(path)) {
   const bool exists = fs::exists(path_ + "/config.toml");
-  if (exists && !resume)
+  std::error_code none;
+  const auto told = fs::file_size(path_ + "/metrics.jsonl", none);
+  const bool began = exists && ((!none && told > 0) || !list_checkpoints(path_).empty());
+  if (began && !resume)
     throw Error("{}: a run is here already; continue it with --resume, or choose another folder with --out", path_);
   if (!exists && resume)
     throw Error("{}: there is no run to resume (no config.toml); start it without --resume", path_);

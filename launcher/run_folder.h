@@ -11,8 +11,8 @@ namespace troupe {
 
 class RunFolder {
  public:
-  // Makes the folder (or opens it to resume) and locks it. Throws Error: a run is there already and `resume` is false;
-  // another process holds the lock; can't be made.
+  // Makes the folder (or opens it to resume) and locks it. Throws Error: a run that did a step is there already and
+  // `resume` is false; another process holds the lock; can't be made.
   RunFolder(std::string path, bool resume);
   ~RunFolder();
   RunFolder(const RunFolder&) = delete;

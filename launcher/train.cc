@@ -39,8 +39,7 @@ int train_here(const Config& config, RunFolder& folder, const Restore& begin, bo
   Progress progress(config, quiet);
   catch_interrupts();
   world.restore(begin);
-  const std::string resume =
-      fmt::format("{} train {}/config.toml --out {} --resume", program(), folder.path(), folder.path());
+  const std::string resume = resume_command(folder.path());
   int seen = 0;
   world.run(
       [&](const Report& report) {

@@ -57,7 +57,6 @@ void add_actor(Node& node, const Config& config, const WorldOptions& options, co
       node.add<Rollout>(address, config, options.request, options.sink);
       return;
     case Role::supervisor:
-    case Role::tool:
       return;
   }
 }

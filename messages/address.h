@@ -6,8 +6,8 @@
 
 namespace troupe {
 
-enum class Role : std::uint8_t { supervisor, loader, conductor, stage, expert_shard, checkpointer, rollout, tool };
-constexpr std::uint8_t kRoles = 8;
+enum class Role : std::uint8_t { supervisor, loader, conductor, stage, expert_shard, checkpointer, rollout };
+constexpr std::uint8_t kRoles = 7;
 
 // stage: index = replica * stages + stage.  expert_shard: index = stage * expert_shards + shard.  others: 0.
 struct Address {

@@ -220,7 +220,6 @@ struct Arm;
 ARM(Restore, RESTORE)
 ARM(Restored, RESTORED)
 ARM(Stop, STOP)
-ARM(PeerLost, PEER_LOST)
 ARM(Credit, CREDIT)
 ARM(StartStep, START_STEP)
 ARM(StartEvaluation, START_EVALUATION)
@@ -247,7 +246,7 @@ ARM(Report, REPORT)
 // clang-format on
 
 template <typename M>
-constexpr bool kOnWire = !std::is_same_v<M, SegmentDone> && !std::is_same_v<M, Tick> && !std::is_same_v<M, DiskDone>;
+constexpr bool kOnWire = !std::is_same_v<M, SegmentDone> && !std::is_same_v<M, DiskDone>;
 
 void write_message(Writer& writer, wire::Envelope::Builder w, const Message& message) {
   std::visit(

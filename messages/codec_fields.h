@@ -32,8 +32,7 @@ void fields(D& d, W w, Subject<D, WorkKey> m) {
   FIELD(chunk, Chunk);
 }
 
-// ---- Starting, restoring, ending
-// -------------------------------------------------------------------------------------
+// ---- Starting, restoring, ending ------------------------------------------------------------------------------------
 template <typename D, typename W>
 void fields(D& d, W w, Subject<D, Restore> m) {
   FIELD(version, Version);
@@ -51,14 +50,8 @@ template <typename D, typename W>
 void fields(D& d, W w, Subject<D, Stop> m) {
   FIELD(reason, Reason);
 }
-template <typename D, typename W>
-void fields(D& d, W w, Subject<D, PeerLost> m) {
-  FIELD(node, Node);
-  FIELD(reason, Reason);
-}
 
-// ---- Credits and data
-// ------------------------------------------------------------------------------------------------
+// ---- Credits and data -----------------------------------------------------------------------------------------------
 template <typename D, typename W>
 void fields(D& d, W w, Subject<D, Credit> m) {
   FIELD(channel, Channel);
@@ -73,7 +66,6 @@ void fields(D& d, W w, Subject<D, StartStep> m) {
 }
 template <typename D, typename W>
 void fields(D& d, W w, Subject<D, StartEvaluation> m) {
-  FIELD(evaluation, Evaluation);
   FIELD(version, Version);
   FIELD(attempt, Attempt);
 }
@@ -102,8 +94,7 @@ void fields(D& d, W w, Subject<D, TokenBatch> m) {
   FIELD(spans, Spans);
 }
 
-// ---- Forward and backward
-// --------------------------------------------------------------------------------------------
+// ---- Forward and backward -------------------------------------------------------------------------------------------
 template <typename D, typename W>
 void fields(D& d, W w, Subject<D, Activations> m) {
   FIELD(key, Key);
@@ -140,14 +131,12 @@ void fields(D& d, W w, Subject<D, ExpertResult> m) {
   FIELD(dots, Dots);
 }
 
-// ---- Gradients across replicas and shared tensors
-// --------------------------------------------------------------------
+// ---- Gradients across replicas and shared tensors -------------------------------------------------------------------
 template <typename D, typename W>
 void fields(D& d, W w, Subject<D, PartialSums> m) {
   FIELD(step, Step);
   FIELD(attempt, Attempt);
   FIELD(replica, Replica);
-  FIELD(part, Part);
   FIELD(sums, Sums);
 }
 template <typename D, typename W>
@@ -164,8 +153,7 @@ void fields(D& d, W w, Subject<D, SharedTensor> m) {
   FIELD(values, Values);
 }
 
-// ---- Commit
-// ----------------------------------------------------------------------------------------------------------
+// ---- Commit ---------------------------------------------------------------------------------------------------------
 template <typename D, typename W>
 void fields(D& d, W w, Subject<D, TensorSquares> m) {
   FIELD(name, Name);
@@ -192,8 +180,6 @@ void fields(D& d, W w, Subject<D, Vote> m) {
   FIELD(squares, Squares);
   FIELD(counts, Counts);
   FIELD(losses, Losses);
-  FIELD(router_entropy_sum, RouterEntropySum);
-  FIELD(router_rows, RouterRows);
 }
 template <typename D, typename W>
 void fields(D& d, W w, Subject<D, Decision> m) {
@@ -209,8 +195,7 @@ void fields(D& d, W w, Subject<D, Decision> m) {
   FIELD(updates, Updates);
 }
 
-// ---- Evaluation and generation
-// ---------------------------------------------------------------------------------------
+// ---- Evaluation and generation --------------------------------------------------------------------------------------
 template <typename D, typename W>
 void fields(D& d, W w, Subject<D, EvaluationLoss> m) {
   FIELD(key, Key);
@@ -249,8 +234,7 @@ void fields(D& d, W w, Subject<D, Generated> m) {
   FIELD(logits, Logits);
 }
 
-// ---- Checkpoints, reports
-// --------------------------------------------------------------------------------------------
+// ---- Checkpoints, reports -------------------------------------------------------------------------------------------
 template <typename D, typename W>
 void fields(D& d, W w, Subject<D, SnapshotPart> m) {
   FIELD(version, Version);

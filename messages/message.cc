@@ -9,17 +9,17 @@ namespace troupe {
 namespace {
 
 constexpr std::array<const char*, kRoles> kRoleNames = {"supervisor",   "loader",       "conductor", "stage",
-                                                        "expert_shard", "checkpointer", "rollout",   "tool"};
+                                                        "expert_shard", "checkpointer", "rollout"};
 constexpr std::array<const char*, 3> kWorkKindNames = {"train", "evaluate", "generate"};
 constexpr std::array<const char*, 2> kDirectionNames = {"forward", "backward"};
 
 // In the order of `Message`.
 // clang-format off
 constexpr std::array<const char*, std::variant_size_v<Message>> kKindNames = {
-    "Restore", "Restored", "Stop", "PeerLost", "Credit", "StartStep", "StartEvaluation", "StepPlan", "TokenBatch",
+    "Restore", "Restored", "Stop", "Credit", "StartStep", "StartEvaluation", "StepPlan", "TokenBatch",
     "Activations", "ActivationGradients", "ExpertBatch", "ExpertResult", "PartialSums", "SharedGradient",
     "SharedTensor", "Vote", "Decision", "EvaluationLoss", "GenerateBatch", "GenerateActivations", "Generated",
-    "SnapshotPart", "SnapshotBegin", "CheckpointDone", "Report", "SegmentDone", "Tick", "DiskDone"};
+    "SnapshotPart", "SnapshotBegin", "CheckpointDone", "Report", "SegmentDone", "DiskDone"};
 // clang-format on
 
 // A value out of range is printed as "?", never read past the table.

@@ -15,7 +15,7 @@ namespace troupe {
 enum class WorkKind : std::uint8_t { train, evaluate, generate };
 enum class Direction : std::uint8_t { forward, backward };
 
-// What a piece of work is. One struct, used everywhere; a key already done is counted and dropped.
+// What a piece of work is. One struct, used everywhere; a key of another attempt is dropped.
 struct WorkKey {
   WorkKind kind = WorkKind::train;
   Direction direction = Direction::forward;
@@ -29,10 +29,9 @@ struct WorkKey {
 };
 std::string to_string(const WorkKey& key);  // "train forward step 3 attempt 0 microbatch 2 layer 1 chunk 0"
 
-// ---- Starting, restoring, ending
-// ------------------------------------------------------------------------------------- To every owner: clear
-// accumulators, ledgers, credits; load `version` unless you hold it; enter the attempt; then grant credits. path empty:
-// initialize from the seed (version 0), else a checkpoint or Hugging Face folder.
+// ---- Starting, restoring, ending ------------------------------------------------------------------------------------
+// To every owner: clear accumulators, ledgers, credits; load `version` unless you hold it; enter the attempt; then grant
+// credits. path empty: initialize from the seed (version 0), else a checkpoint or Hugging Face folder.
 struct Restore {
   std::int64_t version = 0;
   std::uint32_t attempt = 0;
@@ -47,24 +46,10 @@ struct Restored {
 struct Stop {
   std::string reason;
 };
-// A peer's process is gone (from the supervisor).
-struct PeerLost {
-  std::uint32_t node = 0;
-  std::string reason;
-};
 
-// ---- Credits
-// ---------------------------------------------------------------------------------------------------------
-enum class Channel : std::uint8_t {
-  microbatch,
-  dispatch_forward,
-  dispatch_backward,
-  partial_sums,
-  snapshot,
-  evaluate,
-  generate
-};
-constexpr std::uint8_t kChannels = 7;
+// ---- Credits --------------------------------------------------------------------------------------------------------
+enum class Channel : std::uint8_t { microbatch, dispatch_forward, dispatch_backward, snapshot };
+constexpr std::uint8_t kChannels = 4;
 // The receiver lets the sender send `count` more requests on (channel, layer) in this attempt.
 struct Credit {
   Channel channel = Channel::microbatch;
@@ -73,15 +58,13 @@ struct Credit {
   std::uint32_t attempt = 0;
 };
 
-// ---- Data
-// ------------------------------------------------------------------------------------------------------------
+// ---- Data -----------------------------------------------------------------------------------------------------------
 // Conductor to loader: make the batches of this step (train) or of this evaluation (evaluate).
 struct StartStep {
   std::int64_t step = 0;
   std::uint32_t attempt = 0;
 };
 struct StartEvaluation {
-  std::int64_t evaluation = 0;
   std::int64_t version = 0;
   std::uint32_t attempt = 0;
 };
@@ -103,9 +86,8 @@ struct TokenBatch {
   Payload ids, targets, mtp_targets, positions, spans;
 };
 
-// ---- Forward and backward
-// -------------------------------------------------------------------------------------------- Residual stream after a
-// stage's last layer, (rows, hidden) f32, with what later stages need of the batch.
+// ---- Forward and backward -------------------------------------------------------------------------------------------
+// Residual stream after a stage's last layer, (rows, hidden) f32, with what later stages need of the batch.
 struct Activations {
   WorkKey key;
   std::int32_t rows = 0, sequences = 0, length = 0, spans_count = 0;
@@ -134,14 +116,12 @@ struct ExpertResult {
   Payload hidden, dots;
 };
 
-// ---- Gradients across replicas and shared tensors
-// -------------------------------------------------------------------- A dense owner's folded lanes to its twins in
-// other replicas: one payload, float32, in the owner's parameter order.
+// ---- Gradients across replicas and shared tensors -------------------------------------------------------------------
+// A dense owner's folded lanes to its twins in other replicas: one payload, float32, in the owner's parameter order.
 struct PartialSums {
   std::int64_t step = 0;
   std::uint32_t attempt = 0;
   std::int32_t replica = 0;
-  std::int32_t part = 0;
   Payload sums;
 };
 // Gradient of a shared tensor's use (0 embedding, 1 head, 2 MTP embedding, 3 MTP head) to the tensor's owner; the
@@ -158,8 +138,7 @@ struct SharedTensor {
   Payload values;
 };
 
-// ---- Commit
-// ----------------------------------------------------------------------------------------------------------
+// ---- Commit ---------------------------------------------------------------------------------------------------------
 struct TensorSquares {
   std::string name;
   double sum = 0;
@@ -180,8 +159,6 @@ struct Vote {
   std::vector<TensorSquares> squares;
   std::vector<ExpertCounts> counts;  // from the router's side
   std::vector<MicrobatchLoss> losses;
-  double router_entropy_sum = 0;
-  std::int64_t router_rows = 0;
 };
 enum class Verdict : std::uint8_t { commit, skip, stop };
 // A pure function of the votes.
@@ -196,8 +173,7 @@ struct Decision {
   bool last = false;
 };
 
-// ---- Evaluation and generation
-// ---------------------------------------------------------------------------------------
+// ---- Evaluation and generation --------------------------------------------------------------------------------------
 struct EvaluationLoss {
   WorkKey key;
   double loss_sum = 0;
@@ -225,9 +201,8 @@ struct Generated {
   Payload tokens, logprobs, logits;
 };
 
-// ---- Checkpoints
-// ----------------------------------------------------------------------------------------------------- An owner's part
-// of a snapshot: consecutive bytes of one tensor. kind 0 weights, 1 first moment, 2 second moment.
+// ---- Checkpoints ----------------------------------------------------------------------------------------------------
+// An owner's part of a snapshot: consecutive bytes of one tensor. kind 0 weights, 1 first moment, 2 second moment.
 struct SnapshotPart {
   std::int64_t version = 0;
   std::uint32_t attempt = 0;
@@ -245,31 +220,25 @@ struct CheckpointDone {
   std::string path, problem;
 };
 
-// ---- To the person
-// --------------------------------------------------------------------------------------------------- Conductor to
-// supervisor: one JSON line of metrics (kind: step, evaluation, checkpoint, generation, finished, problem).
+// ---- To the person --------------------------------------------------------------------------------------------------
+// Conductor to supervisor: one JSON line of metrics (kind: step, evaluation, checkpoint, generation, finished, problem).
 struct Report {
   std::string kind, json;
 };
 
-// ---- On the node itself
-// ----------------------------------------------------------------------------------------------
+// ---- On the node itself ---------------------------------------------------------------------------------------------
 struct SegmentDone {
   std::uint64_t token = 0;
 };  // never on the wire
-struct Tick {
-  std::int64_t now_us = 0;
-};  // from the adapter, never on the wire
 struct DiskDone {
   std::uint64_t token = 0;
   std::string problem;
 };  // never on the wire
 
-using Message =
-    std::variant<Restore, Restored, Stop, PeerLost, Credit, StartStep, StartEvaluation, StepPlan, TokenBatch,
-                 Activations, ActivationGradients, ExpertBatch, ExpertResult, PartialSums, SharedGradient, SharedTensor,
-                 Vote, Decision, EvaluationLoss, GenerateBatch, GenerateActivations, Generated, SnapshotPart,
-                 SnapshotBegin, CheckpointDone, Report, SegmentDone, Tick, DiskDone>;
+using Message = std::variant<Restore, Restored, Stop, Credit, StartStep, StartEvaluation, StepPlan, TokenBatch,
+                             Activations, ActivationGradients, ExpertBatch, ExpertResult, PartialSums, SharedGradient,
+                             SharedTensor, Vote, Decision, EvaluationLoss, GenerateBatch, GenerateActivations,
+                             Generated, SnapshotPart, SnapshotBegin, CheckpointDone, Report, SegmentDone, DiskDone>;
 
 const char* kind_of(const Message& message);  // "TokenBatch"
 

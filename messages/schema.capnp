@@ -7,8 +7,7 @@
 #
 # Starting is restoring. The supervisor sends Restore(version, attempt) to every owner. An owner clears accumulators,
 # ledgers and credits, loads that version unless it holds it, enters the attempt, answers Restored, and grants Credit.
-# Start, resume, redo after a loss and fall-back to an older checkpoint are all this one message. Stop ends it; PeerLost
-# says that a node is gone.
+# Start, resume, redo after a loss and fall-back to an older checkpoint are all this one message. Stop ends it.
 #
 # A step. The conductor sends StartStep to the loader; the loader answers StepPlan (the divisors of the losses) and
 # sends a TokenBatch per microbatch to the first stage, and to the last when that is another actor. Stages pass
@@ -16,20 +15,21 @@
 # shard and combines the ExpertResult that comes back; backward the same. Replicas exchange PartialSums; users of a
 # shared tensor send SharedGradient to its owner, who sends SharedTensor back.
 #
-# Work and attempts. Every piece of work carries a WorkKey. A key already done is counted and dropped; a key of another
-# attempt than the receiver's is dropped. So a redo needs nothing but a new attempt.
+# Work and attempts. Every piece of work carries a WorkKey. What carries another attempt than the receiver's is
+# dropped. So a redo needs nothing but a new attempt.
 #
-# Credits. Only requests need credit: a microbatch into a stage, dispatch forward, dispatch backward, partial sums,
-# snapshot parts, and the same for evaluation and generation. The receiver grants Credit(channel, layer, count) in an
-# attempt after entering it, and again when it has freed the space. An answer lands in space that the requester reserved
-# first, so answers need none; nor do control messages, of which there is a fixed number per peer.
+# Credits. Only requests need credit: a microbatch into a stage (training, evaluation and generation share its slots),
+# dispatch forward, dispatch backward, and snapshot parts. The receiver grants Credit(channel, layer, count) in an
+# attempt after entering it, and again when it has freed the space. An answer lands in space that the requester
+# reserved first, so answers need none; nor do control messages, PartialSums, SharedGradient and SharedTensor, of
+# which a step has a fixed number per peer.
 #
 # Commit. When its gradients are folded and reduced an owner sends Vote; when the last vote is in, Decision (a pure
 # function of the votes) goes to every owner, who applies its gradient in place and is at the next version. A second
 # Decision of the same step is ignored. A Decision that asks for a checkpoint makes the conductor send SnapshotBegin and
 # the owners SnapshotPart to the checkpointer, who ends with CheckpointDone.
 #
-# Evaluation and generation use the same messages and actors under their own WorkKind and channels: StartEvaluation and
+# Evaluation and generation use the same messages and actors under their own WorkKind: StartEvaluation and
 # EvaluationLoss; GenerateBatch, GenerateActivations between stages, and Generated. Report is for the person.
 #
 # On the wire. A frame is a header and the payloads. The header is a prelude of 56 bytes, little endian:
@@ -53,12 +53,10 @@
 using Cxx = import "/capnp/c++.capnp";
 $Cxx.namespace("troupe::wire");
 
-enum Role { supervisor @0; loader @1; conductor @2; stage @3; expertShard @4; checkpointer @5; rollout @6; tool @7; }
+enum Role { supervisor @0; loader @1; conductor @2; stage @3; expertShard @4; checkpointer @5; rollout @6; }
 enum WorkKind { train @0; evaluate @1; generate @2; }
 enum Direction { forward @0; backward @1; }
-enum Channel {
-  microbatch @0; dispatchForward @1; dispatchBackward @2; partialSums @3; snapshot @4; evaluate @5; generate @6;
-}
+enum Channel { microbatch @0; dispatchForward @1; dispatchBackward @2; snapshot @3; }
 enum Verdict { commit @0; skip @1; stop @2; }
 
 struct WorkKey {
@@ -75,14 +73,13 @@ struct WorkKey {
 struct Restore { version @0 :Int64; attempt @1 :UInt32; path @2 :Text; weightsOnly @3 :Bool; }
 struct Restored { version @0 :Int64; attempt @1 :UInt32; problem @2 :Text; }
 struct Stop { reason @0 :Text; }
-struct PeerLost { node @0 :UInt32; reason @1 :Text; }
 
 # ---- Credits
 struct Credit { channel @0 :Channel; layer @1 :Int32; count @2 :Int32; attempt @3 :UInt32; }
 
 # ---- Data
 struct StartStep { step @0 :Int64; attempt @1 :UInt32; }
-struct StartEvaluation { evaluation @0 :Int64; version @1 :Int64; attempt @2 :UInt32; }
+struct StartEvaluation { version @0 :Int64; attempt @1 :UInt32; }
 struct StepPlan {
   kind @0 :WorkKind;
   step @1 :Int64;
@@ -130,7 +127,7 @@ struct ExpertBatch {
 struct ExpertResult { key @0 :WorkKey; rows @1 :Int32; stashed @2 :Bool; hidden @3 :UInt64; dots @4 :UInt64; }
 
 # ---- Gradients across replicas and shared tensors
-struct PartialSums { step @0 :Int64; attempt @1 :UInt32; replica @2 :Int32; part @3 :Int32; sums @4 :UInt64; }
+struct PartialSums { step @0 :Int64; attempt @1 :UInt32; replica @2 :Int32; sums @3 :UInt64; }
 struct SharedGradient { step @0 :Int64; attempt @1 :UInt32; use @2 :Int32; sums @3 :UInt64; }
 struct SharedTensor { version @0 :Int64; attempt @1 :UInt32; values @2 :UInt64; }
 
@@ -151,8 +148,6 @@ struct Vote {
   squares @2 :List(TensorSquares);
   counts @3 :List(ExpertCounts);
   losses @4 :List(MicrobatchLoss);
-  routerEntropySum @5 :Float64;
-  routerRows @6 :Int64;
 }
 struct Decision {
   step @0 :Int64;
@@ -212,28 +207,27 @@ struct Envelope {
     restore @4 :Restore;
     restored @5 :Restored;
     stop @6 :Stop;
-    peerLost @7 :PeerLost;
-    credit @8 :Credit;
-    startStep @9 :StartStep;
-    startEvaluation @10 :StartEvaluation;
-    stepPlan @11 :StepPlan;
-    tokenBatch @12 :TokenBatch;
-    activations @13 :Activations;
-    activationGradients @14 :ActivationGradients;
-    expertBatch @15 :ExpertBatch;
-    expertResult @16 :ExpertResult;
-    partialSums @17 :PartialSums;
-    sharedGradient @18 :SharedGradient;
-    sharedTensor @19 :SharedTensor;
-    vote @20 :Vote;
-    decision @21 :Decision;
-    evaluationLoss @22 :EvaluationLoss;
-    generateBatch @23 :GenerateBatch;
-    generateActivations @24 :GenerateActivations;
-    generated @25 :Generated;
-    snapshotPart @26 :SnapshotPart;
-    snapshotBegin @27 :SnapshotBegin;
-    checkpointDone @28 :CheckpointDone;
-    report @29 :Report;
+    credit @7 :Credit;
+    startStep @8 :StartStep;
+    startEvaluation @9 :StartEvaluation;
+    stepPlan @10 :StepPlan;
+    tokenBatch @11 :TokenBatch;
+    activations @12 :Activations;
+    activationGradients @13 :ActivationGradients;
+    expertBatch @14 :ExpertBatch;
+    expertResult @15 :ExpertResult;
+    partialSums @16 :PartialSums;
+    sharedGradient @17 :SharedGradient;
+    sharedTensor @18 :SharedTensor;
+    vote @19 :Vote;
+    decision @20 :Decision;
+    evaluationLoss @21 :EvaluationLoss;
+    generateBatch @22 :GenerateBatch;
+    generateActivations @23 :GenerateActivations;
+    generated @24 :Generated;
+    snapshotPart @25 :SnapshotPart;
+    snapshotBegin @26 :SnapshotBegin;
+    checkpointDone @27 :CheckpointDone;
+    report @28 :Report;
   }
 }

@@ -159,8 +159,7 @@ class UcxTransport final : public Transport {
   std::size_t receiving_ = 0;  // transfers under way
 };
 
-// ---- Peers
-// -----------------------------------------------------------------------------------------------------------
+// ---- Peers ----------------------------------------------------------------------------------------------------------
 std::string UcxTransport::local_address() const {
   ucp_address_t* address = nullptr;
   std::size_t size = 0;
@@ -221,8 +220,8 @@ void UcxTransport::bury_broken() {
   }
 }
 
-// ---- Sending
-// --------------------------------------------------------------------------------------------------------- The data of
+// ---- Sending --------------------------------------------------------------------------------------------------------
+// The data of
 // an active message in one piece; a copy unless it is a single payload already. UCX takes pieces too, but moves them
 // through fragments of 8 KiB that need both sides awake: 1 MiB in two pieces took 8 ms to and fro through shared memory
 // where a copy and one piece take 0.4 ms (two busy cores, both sides sleeping between).
@@ -267,8 +266,7 @@ void UcxTransport::on_sent(void* request, ucs_status_t, void* sending) {
   ucp_request_free(request);
 }
 
-// ---- Receiving
-// -------------------------------------------------------------------------------------------------------
+// ---- Receiving ------------------------------------------------------------------------------------------------------
 void UcxTransport::listen(unsigned id, ucp_am_recv_callback_t callback) {
   ucp_am_handler_param_t handler{};
   handler.field_mask = UCP_AM_HANDLER_PARAM_FIELD_ID | UCP_AM_HANDLER_PARAM_FIELD_FLAGS |
@@ -361,8 +359,8 @@ bool UcxTransport::poll(const std::function<void(Frame)>& deliver) {
   return happened || !due.empty();
 }
 
-// ---- The end
-// --------------------------------------------------------------------------------------------------------- Progresses
+// ---- The end --------------------------------------------------------------------------------------------------------
+// Progresses
 // until every flush and closing is done, and every transfer of a live peer. False: time is up.
 bool UcxTransport::settle(Clock::time_point deadline) {
   while (Clock::now() < deadline) {

@@ -167,11 +167,14 @@ TEST_CASE("text windows come from the training part, held-out ones cover the res
     }
   }
   CHECK(starts.size() > 150);  // 200 draws of 599 places: 170 different ones are expected
-  REQUIRE(corpus->held_out_microbatches(0) == 1);
+  REQUIRE(corpus->held_out_microbatches(0) == 2);
   const Batch held_out = corpus->held_out(0);
   CHECK(text_of(held_out, 0) == text.substr(630, 32));
   CHECK(text_of(held_out, 1) == text.substr(662, 32));
   CHECK(held_out.target_count() == 2 * 31);
+  const Batch tail = corpus->held_out(1);  // 6 bytes and padding, which is not learned
+  CHECK(text_of(tail, 0) == text.substr(694) + std::string(26, '\x01'));
+  CHECK(tail.target_count() == 5);
   const StepCounts counts = corpus->counts(3);
   CHECK(counts.target_tokens == 8 * 31);
   CHECK(counts.mtp_target_tokens == 8 * 30);
@@ -180,11 +183,12 @@ TEST_CASE("text windows come from the training part, held-out ones cover the res
 
 TEST_CASE("a limit of held-out tokens is kept to whole microbatches, and the last one may be short", "[data]") {
   const Scratch scratch;
-  Config config = small_config("text", {scratch.write("a.txt", counted_text(1000))});  // 700 held out: 21 windows
+  Config config = small_config(
+      "text", {scratch.write("a.txt", counted_text(1000))});  // 700 held out: 22 windows, 28 bytes in the last
   const auto corpus = open_corpus(config);
   CHECK(corpus->held_out_microbatches(0) == 11);
-  CHECK(corpus->held_out(9).sequences == 2);
-  CHECK(corpus->held_out(10).sequences == 1);
+  CHECK(corpus->held_out(10).sequences == 2);
+  CHECK(corpus->held_out(10).target_count() == 31 + 27);
   CHECK(corpus->held_out_microbatches(200) == 3);  // 64 rows each
   CHECK(corpus->held_out_microbatches(1) == 1);
   CHECK(corpus->held_out_microbatches(1 << 30) == 11);
@@ -235,7 +239,7 @@ TEST_CASE("a document longer than a sequence is cut and nothing of it is lost", 
   const Scratch scratch;
   const std::string text = counted_text(12);  // 84 bytes and the end token: 32 + 32 + 21
   Config config = small_config("jsonl", {scratch.write("a.jsonl", jsonl({text}))});
-  const auto corpus = open_evaluation_files(config, config.data.files);
+  const auto corpus = open_evaluation_files(config, config.data.files, {});
   REQUIRE(corpus->held_out_microbatches(0) == 2);
   const std::string joined =
       text_of(corpus->held_out(0), 0) + text_of(corpus->held_out(0), 1) + text_of(corpus->held_out(1), 0);
@@ -246,7 +250,7 @@ TEST_CASE("a document longer than a sequence is cut and nothing of it is lost", 
 TEST_CASE("without isolation targets cross documents but never reach padding", "[data]") {
   const Scratch scratch;
   Config config = small_config("jsonl", {scratch.write("a.jsonl", jsonl({"abcdefgh", "ijklmnop"}))});
-  const Batch batch = open_evaluation_files(config, config.data.files)->held_out(0);
+  const Batch batch = open_evaluation_files(config, config.data.files, {})->held_out(0);
   CHECK(batch.spans == std::vector<std::int32_t>{0, 32, 0, 32});
   CHECK(batch.targets[8] == 'i');  // after the end token of the first document
   CHECK(batch.mtp_targets[7] == 'i');
@@ -256,7 +260,7 @@ TEST_CASE("without isolation targets cross documents but never reach padding", "
 TEST_CASE("escapes in a JSONL document become the bytes they stand for", "[data]") {
   const Scratch scratch;
   Config config = small_config("jsonl", {scratch.write("a.jsonl", "{\"text\": \"a\\n\\u00e9\", \"other\": 1}\n\n")});
-  const Batch batch = open_evaluation_files(config, config.data.files)->held_out(0);
+  const Batch batch = open_evaluation_files(config, config.data.files, {})->held_out(0);
   CHECK(text_of(batch, 0).substr(0, 5) == "a\n\xc3\xa9\x01");
 }
 
@@ -319,7 +323,11 @@ TEST_CASE("data that can't be used is refused with its file and the reason", "[d
       {"not a file", [&](Config& c) { c.data.files = {scratch.path}; }},
       {"empty.txt has 0 bytes", [&](Config& c) { c.data.files = {scratch.write("empty.txt", "")}; }},
       {"short.txt has 30 bytes", [&](Config& c) { c.data.files = {scratch.write("short.txt", std::string(30, 'x'))}; }},
-      {"held out: too few", [&](Config& c) { c.data.files = {scratch.write("less.txt", std::string(100, 'x'))}; }},
+      {"held out: too few",
+       [&](Config& c) {
+         c.data.files = {scratch.write("less.txt", std::string(50, 'x'))};
+         c.data.held_out = 0.02;
+       }},
       {"bad.jsonl:2: not json",
        [&](Config& c) { c.data.files = {scratch.write("bad.jsonl", "{\"text\":\"a\"}\n{\"text\":\n")}; }},
       {"key.jsonl:1: not an object",

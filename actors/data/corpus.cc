@@ -159,7 +159,9 @@ bool holds_documents(const DataConfig& data, const std::string& path) {
   return data.kind == "jsonl" && !path.ends_with(".txt");
 }
 
-std::unique_ptr<Corpus> open_files(const Config& config, const std::vector<std::string>& files, double held_out) {
+// held_out[i]: the part of files[i] that is not for training.
+std::unique_ptr<Corpus> open_files(const Config& config, const std::vector<std::string>& files,
+                                   const std::vector<double>& held_out, bool for_training) {
   const DataConfig& data = config.data;
   if (files.empty()) throw Error("data.files is empty: name at least one file");
   if (config.model.vocab_size < 256) {
@@ -173,7 +175,7 @@ std::unique_ptr<Corpus> open_files(const Config& config, const std::vector<std::
     const Cut cut{.length = config.train.sequence_length,
                   .seed = config.train.seed,
                   .number = sources.size(),
-                  .held_out = held_out,
+                  .held_out = held_out[sources.size()],
                   .eos = config.model.eos_token_id};
     if (holds_documents(data, path)) {
       sources.emplace_back(std::in_place_type<DocumentFile>, path, data.text_key, cut);
@@ -187,7 +189,7 @@ std::unique_ptr<Corpus> open_files(const Config& config, const std::vector<std::
                           .sha256 = {},
                           .bytes = static_cast<std::int64_t>(MappedFile(path).size())});
   }
-  const bool has_weights = !data.weights.empty() && held_out < 1;
+  const bool has_weights = !data.weights.empty() && for_training;
   if (has_weights && data.weights.size() != files.size()) {
     throw Error("data.weights has {} numbers for {} files", data.weights.size(), files.size());
   }
@@ -226,11 +228,20 @@ std::unique_ptr<Corpus> open_corpus(const Config& config) {
   if (!(config.data.held_out >= 0 && config.data.held_out < 1)) {
     throw Error("data.held_out is {}, must be at least 0 and below 1", config.data.held_out);
   }
-  return open_files(config, config.data.files, config.data.held_out);
+  return open_files(config, config.data.files, std::vector<double>(config.data.files.size(), config.data.held_out),
+                    true);
 }
 
-std::unique_ptr<Corpus> open_evaluation_files(const Config& config, const std::vector<std::string>& files) {
-  return open_files(config, files, 1);
+std::unique_ptr<Corpus> open_evaluation_files(const Config& config, const std::vector<std::string>& files,
+                                              const std::set<std::string>& trained_on) {
+  std::vector<double> held_out;
+  for (const std::string& file : files) {
+    const bool seen = !trained_on.empty() && trained_on.contains(sha256_file(file));
+    if (seen && config.data.held_out <= 0)
+      throw Error("{}: the model was trained on all of it (data.held_out was 0); nothing of it can be held out", file);
+    held_out.push_back(seen ? config.data.held_out : 1);
+  }
+  return open_files(config, files, held_out, false);
 }
 
 }  // namespace troupe

@@ -19,8 +19,7 @@ std::uint64_t Cut::key(const char* purpose) const {
   return random_key(seed, fmt::format("data/{}/{}", purpose, number));
 }
 
-// ---- Plain text
-// ------------------------------------------------------------------------------------------------------
+// ---- Plain text -----------------------------------------------------------------------------------------------------
 TextFile::TextFile(const std::string& path, const Cut& cut) : cut_(cut), file_(std::make_unique<MappedFile>(path)) {
   training_ = cut.training_part(file_->size());
   const std::int64_t held_out = static_cast<std::int64_t>(file_->size()) - training_;
@@ -28,11 +27,10 @@ TextFile::TextFile(const std::string& path, const Cut& cut) : cut_(cut), file_(s
     throw Error("{} has {} bytes, {} of them for training: too few for a sequence of {}", path, file_->size(),
                 training_, cut.length);
   }
-  if (cut.held_out > 0 && held_out < cut.length) {
-    throw Error("{} has {} bytes, {} of them held out: too few for a sequence of {}", path, file_->size(), held_out,
-                cut.length);
+  if (cut.held_out > 0 && held_out < 2) {
+    throw Error("{} has {} bytes, {} of them held out: too few to measure a loss", path, file_->size(), held_out);
   }
-  held_out_count_ = held_out / cut.length;
+  held_out_count_ = (held_out + cut.length - 1) / cut.length;
 }
 
 Sequence TextFile::train(std::int64_t sequence, std::int64_t /*ordinal*/) const {
@@ -49,11 +47,11 @@ Sequence TextFile::window(std::uint64_t begin) const {
   Sequence sequence;
   sequence.start_document();
   sequence.append(file_->text().substr(begin, static_cast<std::size_t>(cut_.length)), true);
+  sequence.pad(cut_.length, cut_.eos);  // the last held-out window
   return sequence;
 }
 
-// ---- JSONL
-// -----------------------------------------------------------------------------------------------------------
+// ---- JSONL ----------------------------------------------------------------------------------------------------------
 DocumentFile::DocumentFile(const std::string& path, const std::string& text_key, const Cut& cut)
     : path_(path), text_key_(text_key), cut_(cut), file_(std::make_unique<MappedFile>(path)) {
   index_documents();
@@ -160,8 +158,7 @@ Sequence DocumentFile::build(const Packed& packed, std::uint64_t index) const {
   return sequence;
 }
 
-// ---- Arithmetic
-// ------------------------------------------------------------------------------------------------------
+// ---- Arithmetic -----------------------------------------------------------------------------------------------------
 namespace {
 
 std::int32_t size_of(const Problem& problem) {

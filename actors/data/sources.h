@@ -37,7 +37,7 @@ class TextFile {
   std::int64_t held_out_sequences() const { return held_out_count_; }
   std::size_t bytes() const { return 0; }
   Sequence train(std::int64_t sequence, std::int64_t ordinal) const;  // a window that starts anywhere
-  Sequence held_out(std::int64_t index) const;                        // windows that don't overlap, in order
+  Sequence held_out(std::int64_t index) const;                        // windows that don't overlap, to the last byte
 
  private:
   Sequence window(std::uint64_t begin) const;

@@ -128,8 +128,7 @@ std::string why_invalid_rope(const ModelConfig& c) {
   return "";
 }
 
-// ---- config.json
-// -----------------------------------------------------------------------------------------------------
+// ---- config.json ----------------------------------------------------------------------------------------------------
 using Json = nlohmann::json;
 
 bool is_given(const Json& json, const char* key) { return json.contains(key) && !json.at(key).is_null(); }

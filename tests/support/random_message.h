@@ -17,8 +17,7 @@ namespace troupe {
 // The kinds that travel come first in `Message`; SegmentDone, Tick and DiskDone stay on their node.
 constexpr std::size_t kWireKinds = std::variant_size_v<Message> - 3;
 
-// ---- The members of an aggregate
-// -------------------------------------------------------------------------------------
+// ---- The members of an aggregate ------------------------------------------------------------------------------------
 struct Anything {
   template <typename T>
   operator T() const;
@@ -95,8 +94,7 @@ constexpr bool kIsList = false;
 template <typename T>
 constexpr bool kIsList<std::vector<T>> = true;
 
-// ---- Drawing
-// ---------------------------------------------------------------------------------------------------------
+// ---- Drawing --------------------------------------------------------------------------------------------------------
 class MessageDraw {
  public:
   explicit MessageDraw(std::uint64_t seed, std::size_t payload_max = 3000)
@@ -163,8 +161,7 @@ class MessageDraw {
   PayloadPool pool_;
 };
 
-// ---- Comparing
-// -------------------------------------------------------------------------------------------------------
+// ---- Comparing ------------------------------------------------------------------------------------------------------
 template <typename T>
 bool same(const T& a, const T& b) {
   if constexpr (std::is_same_v<T, Payload>) {
