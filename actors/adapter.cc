@@ -44,12 +44,14 @@ struct Company::Impl {
   caf::actor_system system{configure(config)};
   InlineUnit unit{&system};
   std::vector<caf::actor> actors;
+  Choice choice;
   bool closed = false;
 };
 
 Company::Company() : impl_(std::make_unique<Impl>()) {}
 
 void Company::close() { impl_->closed = true; }
+void Company::set_choice(Choice choice) { impl_->choice = std::move(choice); }
 
 Company::~Company() {
   close();
@@ -81,6 +83,7 @@ void Company::deliver(std::uint32_t actor, Envelope envelope) {
 bool Company::run(std::size_t messages_max) {
   auto& jobs = impl_->unit.jobs;
   for (std::size_t done = 0; done < messages_max && !jobs.empty(); ++done) {
+    if (impl_->choice && jobs.size() > 1) std::swap(jobs.front(), jobs[impl_->choice(jobs.size())]);
     caf::resumable* job = jobs.front();
     jobs.pop_front();
     switch (job->resume(&impl_->unit, 1)) {

@@ -20,6 +20,9 @@ class Company {
 
   std::uint32_t hire(Handler handler);
   void deliver(std::uint32_t actor, Envelope envelope);
+  // Which of `count` ready actors runs next (0: the one that waits longest); a simulated world draws it.
+  using Choice = std::function<std::size_t(std::size_t count)>;
+  void set_choice(Choice choice);
   // Runs actors that have mail, at most `messages_max` messages. False: all mailboxes are empty.
   bool run(std::size_t messages_max);
   // Mail is dropped unread from here on.

@@ -1,19 +1,11 @@
 #include "actors/node.h"
 
-#include <sys/epoll.h>
-#include <unistd.h>
-
-#include <array>
-#include <ctime>
-
 #include "kernels/base/log.h"
 
 namespace troupe {
 
 namespace {
 constexpr std::size_t kMessagesATurn = 4096;
-constexpr std::int64_t kTickUs = 50'000;
-constexpr std::int64_t kLookUs = 5'000;
 constexpr Address kNobody{Role::supervisor, 0};
 }  // namespace
 
@@ -27,21 +19,17 @@ PayloadPool& Context::pool() const { return *node_->parts().pool; }
 std::int64_t Context::now_us() const { return node_->now_us(); }
 
 Node::Node(std::uint32_t id, std::uint32_t incarnation, NodeParts parts)
-    : id_(id), incarnation_(incarnation), parts_(parts) {
-  epoll_fd_ = epoll_create1(EPOLL_CLOEXEC);
-  CHECK(epoll_fd_ >= 0, "epoll_create1 failed");
-  const auto nothing = [] {};
-  if (parts_.device->completion_fd() >= 0) watch(parts_.device->completion_fd(), nothing);
-  if (parts_.disk != nullptr && parts_.disk->outcome_fd() >= 0) watch(parts_.disk->outcome_fd(), nothing);
-  if (parts_.transport != nullptr) watch(parts_.transport->wake_fd(), nothing);
-  read_clock();
+    : id_(id), incarnation_(incarnation), parts_(parts) {}
+
+void Node::connect(std::uint32_t node, std::uint32_t incarnation, const std::string& transport_address,
+                   std::int64_t now_us) {
+  parts_.transport->connect(node, transport_address);
+  links_.insert_or_assign(node, Link(id_, incarnation_, node, incarnation, parts_.link, now_us));
 }
 
-Node::~Node() { ::close(epoll_fd_); }
-
-void Node::connect(std::uint32_t node, std::uint32_t incarnation, const std::string& transport_address) {
-  parts_.transport->connect(node, transport_address);
-  links_.insert_or_assign(node, Link(id_, incarnation_, node, incarnation, LinkLimits{}));
+void Node::forget(std::uint32_t node) {
+  links_.erase(node);
+  parts_.transport->forget(node);
 }
 
 void Node::post(const Address& from, const Address& to, Message message) {
@@ -53,7 +41,7 @@ void Node::post(const Address& from, const Address& to, Message message) {
     return uplink_(envelope);
   }
   const auto link = links_.find(place->second);
-  CHECK(link != links_.end(), "no link to node {} of {}", place->second, to_string(to));
+  if (link == links_.end()) return;  // its node is gone: the next attempt says everything again
   link->second.send(envelope, now_us_, [&](Frame frame) { parts_.transport->send(place->second, std::move(frame)); });
 }
 
@@ -75,28 +63,14 @@ void Node::receive(Frame frame) {
   }
   const auto link = links_.find(decoded->link.from_node);
   if (link == links_.end()) {
-    log_warning("event=frame_refused reason=\"unknown node {}\"", decoded->link.from_node);
+    log_info("event=frame_refused reason=\"node {} is not connected\"", decoded->link.from_node);
     return;
   }
   link->second.receive(std::move(*decoded), now_us_, [&](Envelope envelope) { deliver_local(std::move(envelope)); });
 }
 
-void Node::watch(int fd, std::function<void()> readable) {
-  watched_[fd] = std::move(readable);
-  epoll_event event{};
-  event.events = EPOLLIN;
-  event.data.fd = fd;
-  CHECK(epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, fd, &event) == 0, "can't watch descriptor {}", fd);
-}
-
-void Node::read_clock() {
-  timespec now{};
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  now_us_ = static_cast<std::int64_t>(now.tv_sec) * 1'000'000 + now.tv_nsec / 1000;
-}
-
-bool Node::turn() {
-  read_clock();
+bool Node::turn(std::int64_t now_us) {
+  now_us_ = now_us;
   bool busy = false;
   if (parts_.transport != nullptr) busy |= parts_.transport->poll([&](Frame frame) { receive(std::move(frame)); });
   completions_.clear();
@@ -108,7 +82,7 @@ bool Node::turn() {
   for (DiskOutcome& o : outcomes_)
     company_.deliver(o.actor, Envelope{kNobody, addresses_[o.actor], DiskDone{o.token, o.problem}});
   busy |= !completions_.empty() || !outcomes_.empty();
-  if (now_us_ - last_tick_us_ > kTickUs) {
+  if (now_us_ - last_tick_us_ >= kTickUs) {
     last_tick_us_ = now_us_;
     for (auto& [peer, link] : links_)
       link.tick(now_us_, [&, to = peer](Frame frame) { parts_.transport->send(to, std::move(frame)); });
@@ -117,29 +91,11 @@ bool Node::turn() {
   return busy;
 }
 
-bool Node::sleep(int milliseconds) {
-  std::array<epoll_event, 16> events{};
-  const int ready = epoll_wait(epoll_fd_, events.data(), static_cast<int>(events.size()), milliseconds);
-  for (int i = 0; i < ready; ++i) {
-    const auto watcher = watched_.find(events[static_cast<std::size_t>(i)].data.fd);
-    if (watcher != watched_.end()) watcher->second();
-  }
-  return ready > 0;
-}
-
-void Node::run(const std::function<bool()>& done) {
-  while (!done()) {
-    if (turn()) {
-      if (now_us_ - last_look_us_ > kLookUs) {
-        last_look_us_ = now_us_;
-        sleep(0);  // the watched descriptors are looked at even when the node is never idle
-      }
-      continue;
-    }
-    if (done()) return;
-    if (parts_.transport != nullptr && !parts_.transport->arm()) continue;
-    sleep(static_cast<int>(kTickUs / 1000));
-  }
+std::vector<std::uint32_t> Node::silent_peers(std::int64_t limit_us) const {
+  std::vector<std::uint32_t> silent;
+  for (const auto& [peer, link] : links_)
+    if (now_us_ - link.heard_us() > limit_us) silent.push_back(peer);
+  return silent;
 }
 
 }  // namespace troupe

@@ -1,9 +1,8 @@
-// Node: one process's loop thread. It carries messages between actors, here and elsewhere, and wakes for whatever
-// comes: transport, finished segments, disk, control socket, ticks. Everything that an actor may do, it does through
-// Context.
+// Node: one process's actors and their mail, here and elsewhere. It takes what has come (frames, finished segments, disk
+// outcomes), runs the actors that have mail, and keeps the links. It is told the time and never sleeps: the launcher's
+// loop, or a simulated world, calls turn(). Everything that an actor may do, it does through Context.
 #pragma once
 
-#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -48,17 +47,21 @@ struct NodeParts {
   Disk* disk = nullptr;
   PayloadPool* pool = nullptr;
   Transport* transport = nullptr;  // null: a single process
+  LinkLimits link;
 };
 
 class Node {
  public:
   Node(std::uint32_t id, std::uint32_t incarnation, NodeParts parts);
-  ~Node();
   std::uint32_t id() const { return id_; }
 
   // Where an address lives. Addresses on no node go up (the supervisor's).
   void place(const Address& address, std::uint32_t node) { directory_[address] = node; }
-  void connect(std::uint32_t node, std::uint32_t incarnation, const std::string& transport_address);
+  // A peer's incarnation, reached at this address; whatever an earlier one of it still sends is refused from here on.
+  void connect(std::uint32_t node, std::uint32_t incarnation, const std::string& transport_address,
+               std::int64_t now_us);
+  // A peer is gone: what is sent to it is dropped until it is connected again.
+  void forget(std::uint32_t node);
   void set_uplink(std::function<void(const Envelope&)> uplink) { uplink_ = std::move(uplink); }
 
   // Creates the actor from a factory that receives its Context.
@@ -75,23 +78,24 @@ class Node {
   }
 
   void post(const Address& from, const Address& to, Message message);
-  void watch(int fd, std::function<void()> readable);
+  void set_choice(Company::Choice choice) { company_.set_choice(std::move(choice)); }
 
   // From here on mail is dropped unread: the actors are about to end.
   void close() { company_.close(); }
 
   // One pass over everything that waits; true while more may be waiting.
-  bool turn();
-  // Turns, sleeping while nothing happens, until `done` says so.
-  void run(const std::function<bool()>& done);
+  bool turn(std::int64_t now_us);
+  // When turn() should be called again even if nothing comes: links resend, and tell that they live.
+  std::int64_t next_tick_us() const { return last_tick_us_ + kTickUs; }
+  static constexpr std::int64_t kTickUs = 50'000;
   std::int64_t now_us() const { return now_us_; }
   NodeParts& parts() { return parts_; }
+  // Peers connected and not heard for longer than `limit_us`.
+  std::vector<std::uint32_t> silent_peers(std::int64_t limit_us) const;
 
  private:
   void deliver_local(Envelope envelope);
   void receive(Frame frame);
-  void read_clock();
-  bool sleep(int milliseconds);
 
   std::uint32_t id_, incarnation_;
   NodeParts parts_;
@@ -101,12 +105,10 @@ class Node {
   std::map<Address, std::uint32_t> directory_;
   std::map<Address, std::uint32_t> local_;
   std::map<std::uint32_t, Link> links_;
-  std::map<int, std::function<void()>> watched_;
   std::function<void(const Envelope&)> uplink_;
   std::vector<Completion> completions_;
   std::vector<DiskOutcome> outcomes_;
-  std::int64_t now_us_ = 0, last_tick_us_ = 0, last_look_us_ = 0;
-  int epoll_fd_ = -1;
+  std::int64_t now_us_ = 0, last_tick_us_ = 0;
 };
 
 }  // namespace troupe

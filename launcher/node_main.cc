@@ -99,10 +99,10 @@ int node_main(int socket_fd) {
   NodeProcess process{ControlSocket(socket_fd), {}, 0, {}, false};
   try {
     process.introduce();
-    process.world->node().watch(socket_fd, [&] { process.follow(); });
+    process.world->loop().watch(socket_fd, [&] { process.follow(); });
     const std::int64_t beat_us = std::int64_t{1000} * process.config.limits.heartbeat_ms;
     std::int64_t last_beat_us = 0;
-    process.world->node().run([&] {
+    process.world->loop().run([&] {
       const std::int64_t now_us = process.world->node().now_us();
       if (now_us - last_beat_us > beat_us) {
         last_beat_us = now_us;

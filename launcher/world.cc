@@ -22,6 +22,7 @@ struct World::Parts {
   std::unique_ptr<Disk> disk;
   std::unique_ptr<Transport> transport;
   std::unique_ptr<Node> node;
+  std::unique_ptr<Loop> loop;
   std::vector<Address> here;
 };
 
@@ -70,7 +71,8 @@ World::World(const Config& config, WorldOptions options) : config_(config), part
     parts_->transport = make_ucx_transport({config.layout.transport, config.layout.interface}, parts_->pool);
   parts_->node = std::make_unique<Node>(
       options.node, options.incarnation,
-      NodeParts{parts_->device.get(), parts_->disk.get(), &parts_->pool, parts_->transport.get()});
+      NodeParts{parts_->device.get(), parts_->disk.get(), &parts_->pool, parts_->transport.get(), {}});
+  parts_->loop = std::make_unique<Loop>(*parts_->node);
   for (const auto& [address, place] : place_actors(config)) {
     parts_->node->place(address, place);
     if (place != options.node) continue;
@@ -96,17 +98,18 @@ void World::run(const std::function<void(const Report&)>& hear, const std::funct
       problem = nlohmann::json::parse(report->json).at("sentence").get<std::string>();
     finished = report->kind == "finished";
   });
-  parts_->node->run([&] { return finished || !problem.empty() || (done && done()); });
+  parts_->loop->run([&] { return finished || !problem.empty() || (done && done()); });
   parts_->node->set_uplink([](const Envelope&) {});
   if (!problem.empty()) throw Error("{}", problem);
 }
 
 Node& World::node() { return *parts_->node; }
+Loop& World::loop() { return *parts_->loop; }
 
 std::string World::transport_address() const { return parts_->transport ? parts_->transport->local_address() : ""; }
 
 void World::connect(std::uint32_t peer, std::uint32_t incarnation, const std::string& address) {
-  parts_->node->connect(peer, incarnation, address);
+  parts_->node->connect(peer, incarnation, address, monotonic_us());
 }
 
 // Leaders first: an owner's answer must find a conductor that has entered the attempt, or be kept by it.

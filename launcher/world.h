@@ -10,6 +10,7 @@
 #include "actors/data/corpus.h"
 #include "actors/node.h"
 #include "actors/rollout.h"
+#include "launcher/loop.h"
 
 namespace troupe {
 
@@ -30,6 +31,7 @@ class World {
   ~World();
 
   Node& node();
+  Loop& loop();
   std::string transport_address() const;  // for the other nodes
   void connect(std::uint32_t peer, std::uint32_t incarnation, const std::string& address);
   // Sends Restore to all actors of this node.

@@ -10,12 +10,14 @@
 namespace troupe {
 
 Link::Link(std::uint32_t local_node, std::uint32_t local_incarnation, std::uint32_t peer_node,
-           std::uint32_t peer_incarnation, LinkLimits limits)
+           std::uint32_t peer_incarnation, LinkLimits limits, std::int64_t now_us)
     : local_node_(local_node),
       local_incarnation_(local_incarnation),
       peer_node_(peer_node),
       peer_incarnation_(peer_incarnation),
-      limits_(limits) {}
+      limits_(limits),
+      heard_us_(now_us),
+      told_us_(now_us) {}
 
 // Whatever leaves acknowledges all that was delivered.
 LinkHeader Link::stamp(std::uint64_t sequence) {
@@ -37,10 +39,11 @@ void Link::send(const Envelope& envelope, std::int64_t now_us, const std::functi
     unacknowledged_.push_back({.sequence = sequence, .frame = frame, .sent_us = now_us});
   }
   ++counters_.sent;
+  told_us_ = now_us;
   out(std::move(frame));
 }
 
-void Link::receive(DecodedFrame frame, std::int64_t, const std::function<void(Envelope)>& deliver) {
+void Link::receive(DecodedFrame frame, std::int64_t now_us, const std::function<void(Envelope)>& deliver) {
   const LinkHeader& link = frame.link;
   const bool known = link.from_node == peer_node_ && link.from_incarnation == peer_incarnation_ &&
                      link.to_incarnation == local_incarnation_;
@@ -48,6 +51,7 @@ void Link::receive(DecodedFrame frame, std::int64_t, const std::function<void(En
     ++counters_.refused;
     return;
   }
+  heard_us_ = now_us;
   while (!unacknowledged_.empty() && unacknowledged_.front().sequence <= link.acknowledge) unacknowledged_.pop_front();
   if (!frame.envelope) return;
   acknowledgement_owed_ = true;  // a duplicate's too: the acknowledgement that it missed was lost
@@ -79,8 +83,6 @@ void Link::deliver_ready(const std::function<void(Envelope)>& deliver) {
 }
 
 void Link::tick(std::int64_t now_us, const std::function<void(Frame)>& out) {
-  // Over a reliable transport nothing is kept, so nobody waits for an acknowledgement.
-  if (limits_.reliable_transport) return;
   for (Unacknowledged& kept : unacknowledged_) {
     if (now_us - kept.sent_us < limits_.resend_after_us) continue;
     restamp(kept.frame, stamp(kept.sequence));
@@ -88,7 +90,11 @@ void Link::tick(std::int64_t now_us, const std::function<void(Frame)>& out) {
     ++counters_.resent;
     out(kept.frame);
   }
-  if (acknowledgement_owed_) out(encode_acknowledgement(stamp(0)));
+  // Over a reliable transport nothing is kept, so nobody waits for an acknowledgement.
+  const bool owed = acknowledgement_owed_ && !limits_.reliable_transport;
+  if (!owed && now_us - told_us_ < limits_.heartbeat_us) return;
+  told_us_ = now_us;
+  out(encode_acknowledgement(stamp(0)));
 }
 
 }  // namespace troupe

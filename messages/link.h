@@ -14,6 +14,7 @@
 namespace troupe {
 
 struct LinkLimits {
+  std::int64_t heartbeat_us = 500'000;  // an idle link says this often that its end lives
   std::int64_t resend_after_us = 200'000;
   std::size_t unacknowledged_max = 4096;  // frames kept for resend; more is a CHECK: credits bound it below this
   std::size_t reorder_max = 4096;
@@ -28,13 +29,14 @@ struct LinkCounters {
 class Link {
  public:
   Link(std::uint32_t local_node, std::uint32_t local_incarnation, std::uint32_t peer_node,
-       std::uint32_t peer_incarnation, LinkLimits limits);
+       std::uint32_t peer_incarnation, LinkLimits limits, std::int64_t now_us = 0);
   void send(const Envelope& envelope, std::int64_t now_us, const std::function<void(Frame)>& out);
   // A decoded frame from this peer; delivers zero or more envelopes in order.
   void receive(DecodedFrame frame, std::int64_t now_us, const std::function<void(Envelope)>& deliver);
-  // Resends what is overdue and acknowledges what is owed.
+  // Resends what is overdue, acknowledges what is owed, and says now and then that this end lives.
   void tick(std::int64_t now_us, const std::function<void(Frame)>& out);
   const LinkCounters& counters() const { return counters_; }
+  std::int64_t heard_us() const { return heard_us_; }  // when the last frame of this peer's incarnation came
 
  private:
   struct Unacknowledged {
@@ -52,6 +54,7 @@ class Link {
   std::deque<Unacknowledged> unacknowledged_;
   std::map<std::uint64_t, Envelope> waiting_;  // arrived early
   bool window_exceeded_ = false;               // it was said once
+  std::int64_t heard_us_, told_us_;            // a frame came, a frame left
   LinkCounters counters_;
 };
 

@@ -1,0 +1,68 @@
+#include "launcher/loop.h"
+
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include <array>
+#include <ctime>
+
+#include "kernels/base/check.h"
+
+namespace troupe {
+
+namespace {
+constexpr std::int64_t kLookUs = 5'000;  // the watched descriptors are looked at even when the node is never idle
+}
+
+std::int64_t monotonic_us() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<std::int64_t>(now.tv_sec) * 1'000'000 + now.tv_nsec / 1000;
+}
+
+Loop::Loop(Node& node) : node_(node), epoll_fd_(epoll_create1(EPOLL_CLOEXEC)) {
+  CHECK(epoll_fd_ >= 0, "epoll_create1 failed");
+  const auto nothing = [] {};
+  NodeParts& parts = node.parts();
+  if (parts.device->completion_fd() >= 0) watch(parts.device->completion_fd(), nothing);
+  if (parts.disk != nullptr && parts.disk->outcome_fd() >= 0) watch(parts.disk->outcome_fd(), nothing);
+  if (parts.transport != nullptr) watch(parts.transport->wake_fd(), nothing);
+}
+
+Loop::~Loop() { close(epoll_fd_); }
+
+void Loop::watch(int fd, std::function<void()> readable) {
+  watched_[fd] = std::move(readable);
+  epoll_event event{};
+  event.events = EPOLLIN;
+  event.data.fd = fd;
+  CHECK(epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, fd, &event) == 0, "can't watch descriptor {}", fd);
+}
+
+bool Loop::sleep(int milliseconds) {
+  std::array<epoll_event, 16> events{};
+  const int ready = epoll_wait(epoll_fd_, events.data(), static_cast<int>(events.size()), milliseconds);
+  for (int i = 0; i < ready; ++i) {
+    const auto watcher = watched_.find(events[static_cast<std::size_t>(i)].data.fd);
+    if (watcher != watched_.end()) watcher->second();
+  }
+  return ready > 0;
+}
+
+void Loop::run(const std::function<bool()>& done) {
+  Transport* transport = node_.parts().transport;
+  while (!done()) {
+    if (node_.turn(monotonic_us())) {
+      if (node_.now_us() - last_look_us_ > kLookUs) {
+        last_look_us_ = node_.now_us();
+        sleep(0);
+      }
+      continue;
+    }
+    if (done()) return;
+    if (transport != nullptr && !transport->arm()) continue;
+    sleep(static_cast<int>(Node::kTickUs / 1000));
+  }
+}
+
+}  // namespace troupe

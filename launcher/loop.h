@@ -1,0 +1,35 @@
+// Loop: a node in a process of its own. It tells the node the time, and sleeps until something comes: a frame, a finished
+// segment, the disk, a descriptor that somebody watches.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+
+#include "actors/node.h"
+
+namespace troupe {
+
+class Loop {
+ public:
+  explicit Loop(Node& node);
+  ~Loop();
+  Loop(const Loop&) = delete;
+  // Calls `readable` while the descriptor has something to read.
+  void watch(int fd, std::function<void()> readable);
+  // Turns, sleeping while nothing happens, until `done` says so.
+  void run(const std::function<bool()>& done);
+
+ private:
+  bool sleep(int milliseconds);
+
+  Node& node_;
+  std::map<int, std::function<void()>> watched_;
+  std::int64_t last_look_us_ = 0;
+  int epoll_fd_ = -1;
+};
+
+// Microseconds of the machine's monotonic clock.
+std::int64_t monotonic_us();
+
+}  // namespace troupe
