@@ -61,14 +61,29 @@ Company::~Company() {
   dynamic_cast<caf::scheduler::test_coordinator&>(impl_->system.scheduler()).run();
 }
 
+namespace {
+
+// A class, because CAF's own wrapper around a function dereferences a null pointer on its way (harmlessly).
+class Member final : public caf::event_based_actor {
+ public:
+  Member(caf::actor_config& config, Company::Handler handler, const bool& closed)
+      : caf::event_based_actor(config), handler_(std::move(handler)), closed_(closed) {}
+  caf::behavior make_behavior() override {
+    return {[this](const Mail& mail) {
+      if (!closed_) handle(handler_, *mail);
+    }};
+  }
+
+ private:
+  Company::Handler handler_;
+  const bool& closed_;
+};
+
+}  // namespace
+
 std::uint32_t Company::hire(Handler handler) {
   const auto number = static_cast<std::uint32_t>(impl_->actors.size());
-  impl_->actors.push_back(
-      impl_->system.spawn([this, handler = std::move(handler)](caf::event_based_actor*) -> caf::behavior {
-        return {[this, handler](const Mail& mail) {
-          if (!impl_->closed) handle(handler, *mail);
-        }};
-      }));
+  impl_->actors.push_back(caf::actor_cast<caf::actor>(impl_->system.spawn<Member>(std::move(handler), impl_->closed)));
   dynamic_cast<caf::scheduler::test_coordinator&>(impl_->system.scheduler()).run();
   return number;
 }

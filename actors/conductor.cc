@@ -55,8 +55,8 @@ void Conductor::on(const Recover& recover, const Address&) {
 void Conductor::on(const Standing& standing, const Address& from) {
   if (standing.attempt != attempt_) return;
   standings_[from] = standing;
-  log_info("event=standing attempt={} from=\"{}\" version={} voted={} decided={}", attempt_, to_string(from), standing.version,
-           standing.voted, standing.decided ? standing.decision.step : -1);
+  log_info("event=standing attempt={} from=\"{}\" version={} voted={} decided={}", attempt_, to_string(from),
+           standing.version, standing.voted, standing.decided ? standing.decision.step : -1);
   if (standings_.size() == holders_.size()) restore_all();
 }
 

@@ -91,10 +91,10 @@ bool Node::turn(std::int64_t now_us) {
   return busy;
 }
 
-std::vector<std::uint32_t> Node::silent_peers(std::int64_t limit_us) const {
-  std::vector<std::uint32_t> silent;
+std::vector<std::pair<std::uint32_t, std::uint32_t>> Node::silent_peers(std::int64_t limit_us) const {
+  std::vector<std::pair<std::uint32_t, std::uint32_t>> silent;
   for (const auto& [peer, link] : links_)
-    if (now_us_ - link.heard_us() > limit_us) silent.push_back(peer);
+    if (now_us_ - link.heard_us() > limit_us) silent.emplace_back(peer, link.peer_incarnation());
   return silent;
 }
 

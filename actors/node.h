@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "actors/adapter.h"
@@ -90,8 +91,8 @@ class Node {
   static constexpr std::int64_t kTickUs = 50'000;
   std::int64_t now_us() const { return now_us_; }
   NodeParts& parts() { return parts_; }
-  // Peers connected and not heard for longer than `limit_us`.
-  std::vector<std::uint32_t> silent_peers(std::int64_t limit_us) const;
+  // Peers connected and not heard for longer than `limit_us`, with their incarnation.
+  std::vector<std::pair<std::uint32_t, std::uint32_t>> silent_peers(std::int64_t limit_us) const;
 
  private:
   void deliver_local(Envelope envelope);

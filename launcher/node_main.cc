@@ -82,12 +82,13 @@ void NodeProcess::meet(const json& introduced) {
     if (peer.at("node") != id) world->connect(peer.at("node"), peer.at("incarnation"), from_hex(peer.at("address")));
 }
 
-// A sign of life, and whom this node hears nothing from.
+// A sign of life, and whom this node hears nothing from: twice the time after which the launcher misses a process, so
+// that what it hears of later is a broken way between two that live.
 void NodeProcess::beat() {
   const std::int64_t now_us = world->node().now_us();
   if (now_us - last_beat_us < std::int64_t{1000} * config.limits.heartbeat_ms) return;
   last_beat_us = now_us;
-  const auto silent = world->node().silent_peers(std::int64_t{1000} * config.limits.silence_ms);
+  const auto silent = world->node().silent_peers(std::int64_t{2000} * config.limits.silence_ms);
   if (silent.empty())
     socket.send(json{{"kind", "alive"}}.dump());
   else

@@ -7,6 +7,8 @@
 #include "actors/expert_shard.h"
 #include "actors/owner.h"
 #include "actors/rules/placement.h"
+#include "actors/rules/recovery.h"
+#include "actors/shadow.h"
 #include "actors/stage_memory.h"
 #include "launcher/config.h"
 #include "launcher/tools.h"
@@ -81,6 +83,17 @@ ActorPlan plan_shard(const Config& config, const StageShape& shape, int shard) {
   return actor;
 }
 
+// A copy of an owner's state, and its gradient as it comes.
+ActorPlan plan_shadow(const Config& config, const Address& owner, const Address& shadow) {
+  ActorPlan actor;
+  actor.address = shadow;
+  actor.holds = fmt::format("a copy of {}'s state", to_string(owner));
+  const ParameterBlock block(parameters_of(config, owner));
+  add_owner(actor, config, block, 1, 1, 0, false);
+  actor.buffers += static_cast<std::size_t>(block.elements()) * 4;
+  return actor;
+}
+
 // Rows on their way: a request and its answer for every microbatch in flight whose stage or shard lives here.
 std::size_t message_bytes(const Config& config, std::uint32_t node, const std::map<Address, std::uint32_t>& places) {
   std::size_t stages = 0, shards = 0;
@@ -110,6 +123,10 @@ Plan make_plan(const Config& config, std::size_t corpus_bytes) {
     for (int e = 0; has_expert_shards(config, shape) && e < config.layout.expert_shards; ++e)
       plan.actors.push_back(plan_shard(config, shape, e));
   }
+  const auto copies = shadows(config);
+  for (ActorPlan& a : plan.actors)
+    if (copies.contains(a.address)) a.buffers += a.weights;  // the gradient on its way to the copy
+  for (const auto& [owner, shadow] : copies) plan.actors.push_back(plan_shadow(config, owner, shadow));
   for (int n = 0; n < config.layout.nodes; ++n) {
     NodePlan node;
     node.node = static_cast<std::uint32_t>(n);

@@ -41,8 +41,8 @@ struct Child {
   std::string log_rest, last_line, failure;
   json hello;
   bool up = false, gone = false;
-  bool introduced = false;         // the others know this incarnation
-  std::set<std::uint32_t> silent;  // peers that it hears nothing from
+  bool introduced = false;                                   // the others know this incarnation
+  std::set<std::pair<std::uint32_t, std::uint32_t>> silent;  // peers, with incarnation, that it hears nothing from
   Clock::time_point heard = Clock::now();
   int status = 0;
 };
@@ -85,7 +85,7 @@ class Supervisor {
   int seen_ = 0;      // interrupts
   int restarts_ = 0;  // since the last committed step
   std::int64_t reported_step_ = -1, evaluated_version_ = -1;
-  bool answered_ = false;
+  bool ready_ = false, answered_ = false;
 };
 
 void Supervisor::start(Child& child) {
@@ -161,7 +161,7 @@ void Supervisor::report(const std::string& kind, const std::string& text) {
   }
   if (kind == "exact_match" && std::exchange(answered_, true)) return;
   if (kind == "problem") throw Error("{}", parsed.at("sentence").get<std::string>());
-  if (kind == "ready" && started_) return;
+  if (kind == "ready" && std::exchange(ready_, true)) return;
   folder_.append_metrics(text);
   progress_.show(parsed);
   finished_ = finished_ || kind == "finished";
@@ -176,7 +176,7 @@ void Supervisor::hear(Child& child) {
     if (kind == "hello") child.hello = message;
     if (kind == "up") child.up = true;
     if (kind == "failed") child.failure = message.at("sentence");
-    if (kind == "silent") child.silent = message.at("peers").get<std::set<std::uint32_t>>();
+    if (kind == "silent") child.silent = message.at("peers").get<std::set<std::pair<std::uint32_t, std::uint32_t>>>();
     if (kind == "report") report(message.at("report"), message.at("json"));
   }
   if (!open) child.gone = true;
@@ -206,8 +206,9 @@ void Supervisor::suspect() {
   std::vector<std::size_t> complaints(children_.size());
   for (Child& c : children_) {
     if (c.up && !c.gone && Clock::now() - c.heard > limit) c.gone = true;
-    for (const std::uint32_t peer : c.silent)
-      if (!c.gone && peer < children_.size() && !children_[peer].gone) complaints[peer] += 1, complaints[c.node] += 1;
+    for (const auto& [peer, incarnation] : c.silent)
+      if (!c.gone && peer < children_.size() && !children_[peer].gone && children_[peer].incarnation == incarnation)
+        complaints[peer] += 1, complaints[c.node] += 1;
   }
   const auto worst = std::max_element(complaints.rbegin(), complaints.rend());
   if (worst == complaints.rend() || *worst == 0) return;

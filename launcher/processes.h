@@ -1,12 +1,13 @@
-// Local node processes: started, introduced to each other, watched and ended by the launcher's process, which is the
-// supervisor: it computes nothing, uses no UCX, and raises the attempt. A process's death is the end of its control
-// socket; then the run ends, resumable, and no process is left behind.
+// Local node processes: started, introduced to each other, watched, replaced and ended by the launcher's process, which
+// is the supervisor: it computes nothing, uses no UCX, and raises the attempt. A process's death is the end of its
+// control socket; a process that is silent for too long is killed. Its successor has the next incarnation.
 //
 // On the control socket, one JSON object a line:
 //   launcher -> node  start {config, node, incarnation, mode, run_folder}   peers {peers: [{node, incarnation,
 //   address}]}
-//                     restore {version, attempt, path, weights_only}        stop {reason}      end {}
-//   node -> launcher  hello {address, build, machine, digest}   up {}   report {kind, json}   failed {sentence}
+//                     forget {node}   recover {attempt, version, path, weights_only}   stop {reason}   end {}
+//   node -> launcher  hello {address, build, machine, digest}   up {}   alive {}   silent {peers}
+//                     report {report, json}   failed {sentence}
 #pragma once
 
 #include "actors/config.h"

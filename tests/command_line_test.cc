@@ -459,7 +459,8 @@ TEST_CASE("Ctrl-C saves, exits with 130 and says how to go on, and that ends wit
   }
 }
 
-TEST_CASE("a killed node ends the run with its name and the way to go on, and nobody stays behind", "[command]") {
+TEST_CASE("without restarts a killed node ends the run with its name and the way to go on, and nobody stays",
+          "[command]") {
   const Folder folder;
   const std::string expected = undisturbed(kLong);
   std::vector<std::string> named;
@@ -467,6 +468,7 @@ TEST_CASE("a killed node ends the run with its name and the way to go on, and no
     const std::string run = folder / (first ? "first" : "second");
     Arguments sets = kLong;
     sets.push_back("layout.nodes=2");
+    sets.push_back("recovery.restarts_max=0");
     Process process(troupe_command(tiny_run(run, sets)));
     REQUIRE(process.follow([&] { return steps_done(run, 5); }));
     std::vector<pid_t> nodes = process.members();
@@ -527,10 +529,11 @@ TEST_CASE("a node killed while the nodes start ends the run too", "[command]") {
   CHECK(digest_of(run) == undisturbed({}));
 }
 
-TEST_CASE("a node that falls silent is missed, and its run ended", "[command]") {
+TEST_CASE("a node that falls silent is missed, and without restarts its run ended", "[command]") {
   const Folder folder;
   const std::string run = folder / "run";
-  const Arguments sets{"train.steps=100000", "layout.nodes=2", "limits.heartbeat_ms=100", "limits.silence_ms=1000"};
+  const Arguments sets{"train.steps=100000", "layout.nodes=2", "limits.heartbeat_ms=100", "limits.silence_ms=1000",
+                       "recovery.restarts_max=0"};
   Process process(troupe_command(tiny_run(run, sets)), 20000);
   REQUIRE(process.follow([&] { return steps_done(run, 3); }));
   std::vector<pid_t> nodes = process.members();
@@ -542,6 +545,7 @@ TEST_CASE("a node that falls silent is missed, and its run ended", "[command]") 
   CHECK(!ended.late);
   CHECK(ended.code == 1);
   CHECK(has(ended.err, "node "));
+  CHECK(has(ended.err, "silent for 1000 ms"));
   CHECK(has(ended.err, "continue with: "));
   CHECK(process.members().empty());
 }

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "actors/rules/placement.h"
+#include "actors/rules/recovery.h"
 #include "kernels/base/error.h"
 #include "launcher/config.h"
 
@@ -46,7 +47,7 @@ TEST_CASE("a plan has the run's owners where the run places them, and a node's a
     const auto places = place_actors(config);
     std::multiset<Address> planned, expected;
     std::map<std::uint32_t, std::size_t> actors;
-    for (const Address& owner : owners(config)) expected.insert(owner);
+    for (const Address& holder : holders(config)) expected.insert(holder);
     for (const ActorPlan& actor : plan.actors) {
       planned.insert(actor.address);
       CHECK(actor.node == places.at(actor.address));

@@ -12,6 +12,7 @@
 #include "actors/rules/dispatch.h"
 #include "actors/rules/learning_rate.h"
 #include "actors/rules/placement.h"
+#include "actors/rules/recovery.h"
 #include "kernels/base/random.h"
 
 #include "tests/support/catch.h"
@@ -129,7 +130,7 @@ TEST_CASE("all actors are placed, on nodes that exist, none of them idle, leader
   for_each_layout([](const Config& config) {
     const auto places = place_actors(config);
     std::set<Address> expected;
-    for (const Address& owner : owners(config)) expected.insert(owner);
+    for (const Address& holder : holders(config)) expected.insert(holder);
     for (const Role role : {Role::loader, Role::conductor, Role::checkpointer, Role::rollout}) {
       expected.insert({role, 0});
       CHECK(places.at({role, 0}) == 0);

@@ -1,0 +1,200 @@
+// Losses that a run survives: real processes are killed or stopped at random moments, and the rule by which everybody
+// comes to one state. The promise: the undisturbed bits, and nobody but the lost process is started again.
+#include <array>
+#include <csignal>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <set>
+#include <thread>
+
+#include "actors/rules/placement.h"
+#include "actors/rules/recovery.h"
+#include "tests/support/run.h"
+
+#include "tests/support/catch.h"
+
+using namespace troupe::test;
+using troupe::Address;
+using troupe::Config;
+using troupe::Role;
+
+namespace {
+
+const Arguments kLong{"train.steps=300", "checkpoint.every_steps=40", "limits.heartbeat_ms=100",
+                      "limits.silence_ms=1500"};
+const Arguments kShards{"layout.nodes=4", "layout.expert_shards=4"};
+const Arguments kTwins{"layout.nodes=4", "layout.replicas=2", "layout.stages=2", "layout.transport=tcp"};
+
+Arguments operator+(Arguments a, const Arguments& b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
+}
+
+std::vector<pid_t> nodes_of(const Process& process) {
+  std::vector<pid_t> nodes = process.members();
+  std::erase(nodes, process.pid());
+  return nodes;
+}
+
+Ended expect_success(const Arguments& arguments) {
+  Ended ended = troupe::test::troupe(arguments);
+  INFO(nlohmann::json(arguments).dump() << "\n" << ended.out << ended.err);
+  REQUIRE(ended.code == 0);
+  return ended;
+}
+
+std::string digest_after(const std::string& run) { return expect_success({"digest", run}).out.substr(0, 64); }
+
+// Signals one node at a time, each after some more steps; the others must be the same processes afterwards.
+void disturb(Process& process, const std::string& run, const std::vector<int>& signals, std::uint32_t seed) {
+  std::mt19937 draw(seed);
+  std::size_t steps = 1;
+  for (const int signal : signals) {
+    steps += 1 + draw() % 30;
+    REQUIRE(process.follow([&] { return metrics_of(run, "step").size() >= steps; }));
+    std::this_thread::sleep_for(std::chrono::microseconds(draw() % 20000));
+    const std::vector<pid_t> before = nodes_of(process);
+    REQUIRE(before.size() == 4);
+    const pid_t victim = before[draw() % before.size()];
+    const std::size_t done = metrics_of(run, "step").size();
+    ::kill(victim, signal);
+    REQUIRE(process.follow([&] { return metrics_of(run, "step").size() > done + 1; }));
+    REQUIRE(process.follow([&] {
+      const std::vector<pid_t> after = nodes_of(process);
+      return std::find(after.begin(), after.end(), victim) == after.end();
+    }));
+    const std::vector<pid_t> after = nodes_of(process);
+    for (const pid_t pid : before) {
+      const bool there = std::find(after.begin(), after.end(), pid) != after.end();
+      CHECK(there == (pid != victim));
+    }
+    steps = std::max(steps, metrics_of(run, "step").size());
+  }
+}
+
+void expect_undisturbed(const Arguments& layout, const std::vector<int>& signals, std::uint32_t seed) {
+  const Folder folder;
+  expect_success(tiny_run(folder / "calm", kLong));
+  const std::string run = folder / "run";
+  Process process(troupe_command(tiny_run(run, kLong + layout)), 120'000);
+  disturb(process, run, signals, seed);
+  const Ended ended = process.wait();
+  INFO(ended.out << ended.err);
+  CHECK(ended.code == 0);
+  CHECK(digest_after(run) == digest_after(folder / "calm"));
+  std::set<std::int64_t> steps;
+  for (const auto& step : metrics_of(run, "step"))
+    CHECK(steps.insert(step.at("step").get<std::int64_t>()).second);  // each told once
+  CHECK(steps.size() == 300);
+}
+
+Config laid_out(int nodes, int replicas, int stages, int shards) {
+  Config config;
+  config.model.model_type = "deepseek_v3";
+  config.model.num_hidden_layers = 4;
+  config.model.first_k_dense_replace = 0;
+  config.model.n_routed_experts = 4;
+  config.model.num_experts_per_tok = 2;
+  config.layout.nodes = nodes;
+  config.layout.replicas = replicas;
+  config.layout.stages = stages;
+  config.layout.expert_shards = shards;
+  return config;
+}
+
+std::map<Address, troupe::Standing> all_at(const Config& config, std::int64_t version) {
+  std::map<Address, troupe::Standing> standings;
+  for (const Address& holder : troupe::holders(config)) {
+    troupe::Standing s{1, version, false, true, {}};
+    s.decision.step = version - 1;
+    standings[holder] = s;
+  }
+  return standings;
+}
+
+// The node and all it held are new.
+void lose(std::map<Address, troupe::Standing>& standings, const Config& config, std::uint32_t node) {
+  const auto places = troupe::place_actors(config);
+  for (auto& [holder, standing] : standings)
+    if (places.at(holder) == node) standing = {1, -1, false, false, {}};
+}
+
+}  // namespace
+
+TEST_CASE("a run rides through kill -9 of any process, and nobody else is started again", "[recovery]") {
+  expect_undisturbed(kShards, {SIGKILL, SIGKILL, SIGKILL, SIGKILL}, 1);
+  expect_undisturbed(kTwins, {SIGKILL, SIGKILL, SIGKILL, SIGKILL}, 2);
+}
+
+TEST_CASE("a process that stops is missed, killed and replaced", "[recovery]") {
+  expect_undisturbed(kShards, {SIGSTOP, SIGKILL}, 3);
+}
+
+TEST_CASE("a run rides through many losses", "[recovery][.large]") {
+  for (std::uint32_t seed = 10; seed < 35; ++seed) {
+    INFO("seed " << seed);
+    const int sixth = seed % 6 == 0 ? SIGSTOP : SIGKILL;
+    expect_undisturbed(seed % 2 == 0 ? kShards : kTwins,
+                       {SIGKILL, SIGKILL, sixth, SIGKILL, SIGKILL, SIGKILL, SIGKILL, SIGKILL}, seed);
+  }
+}
+
+TEST_CASE("without copies a loss goes back to the last checkpoint, and the bits are the same", "[recovery]") {
+  expect_undisturbed(kShards + Arguments{"recovery.copies=0"}, {SIGKILL, SIGKILL}, 4);
+}
+
+TEST_CASE("every state has a copy on another node", "[recovery]") {
+  for (const auto& [nodes, replicas, stages, shards] :
+       std::vector<std::array<int, 4>>{{2, 1, 1, 1}, {4, 1, 2, 4}, {4, 2, 2, 2}, {3, 4, 1, 2}, {4, 4, 2, 1}}) {
+    const Config config = laid_out(nodes, replicas, stages, shards);
+    const auto places = troupe::place_actors(config);
+    for (const Address& owner : troupe::owners(config)) {
+      std::set<std::uint32_t> homes;
+      for (const Address& same : troupe::holders_of_same(config, owner)) homes.insert(places.at(same));
+      INFO(to_string(owner));
+      CHECK(homes.size() >= 2);
+    }
+  }
+}
+
+TEST_CASE("whatever node is lost, all come to the version that the others hold", "[recovery]") {
+  const Config config = laid_out(4, 2, 2, 2);
+  for (std::uint32_t node = 0; node < 4; ++node) {
+    auto standings = all_at(config, 7);
+    lose(standings, config, node);
+    const auto plan = plan_recovery(config, {1, 3, "old", false}, standings);
+    CHECK(plan.version == 7);
+    CHECK(!plan.from_disk);
+    REQUIRE(plan.decision);
+    CHECK(plan.decision->step == 6);
+    for (const auto& [holder, standing] : standings) {
+      CHECK(plan.fetch.contains(holder) == (standing.version < 0));
+      if (standing.version < 0) CHECK(standings.at(plan.fetch.at(holder)).version == 7);
+    }
+  }
+}
+
+TEST_CASE("a decision that one holder saw stands for all", "[recovery]") {
+  const Config config = laid_out(4, 1, 1, 4);
+  auto standings = all_at(config, 7);
+  for (auto& [holder, standing] : standings) standing.voted = true;
+  standings.begin()->second.decision.step = 7;  // the conductor died when it had told one
+  lose(standings, config, 3);
+  const auto plan = plan_recovery(config, {1, 0, "", false}, standings);
+  CHECK(plan.version == 8);
+  REQUIRE(plan.decision);
+  CHECK(plan.decision->step == 7);
+  for (const auto& [holder, standing] : standings) CHECK(plan.fetch.contains(holder) == (standing.version < 0));
+}
+
+TEST_CASE("when an owner and its copy are lost, all go back to the file", "[recovery]") {
+  const Config config = laid_out(4, 1, 1, 4);
+  auto standings = all_at(config, 7);
+  lose(standings, config, 1);
+  lose(standings, config, 2);
+  const auto plan = plan_recovery(config, {1, 5, "file", false}, standings);
+  CHECK(plan.from_disk);
+  CHECK(plan.version == 5);
+  CHECK(plan.fetch.empty());
+  CHECK(plan_recovery(config, {1, 5, "file", false}, all_at(config, -1)).from_disk);  // the start
+}
