@@ -23,7 +23,14 @@ namespace {
 constexpr std::size_t kMiB = std::size_t{1} << 20;
 constexpr std::size_t kProcessBytes = 19 * kMiB;
 constexpr std::size_t kUcxBytes = 3 * kMiB;
-constexpr std::size_t kThreadBytes = 4 * kMiB;
+constexpr std::size_t kThreadBytes = 5 * kMiB / 2;
+
+// A thread's scratch: blocks of products, and one head's keys and values with their gradients, as wide floats.
+std::size_t thread_bytes(const Config& config) {
+  const ModelConfig& m = config.model;
+  const auto length = static_cast<std::size_t>(std::max(config.train.sequence_length, config.generate_length()));
+  return kThreadBytes + length * static_cast<std::size_t>(4 * m.qk_head_dim() + 2 * m.value_head_dim()) * 4;
+}
 
 bool generates(const Config& config) {
   return config.data.kind == "arithmetic" && config.evaluate.exact_match_problems > 0;
@@ -131,14 +138,14 @@ Plan make_plan(const Config& config, std::size_t corpus_bytes) {
     NodePlan node;
     node.node = static_cast<std::uint32_t>(n);
     node.process = kProcessBytes + (config.layout.nodes > 1 ? kUcxBytes : 0) +
-                   kThreadBytes * static_cast<std::size_t>(std::max(1, config.device.threads));
+                   thread_bytes(config) * static_cast<std::size_t>(std::max(1, config.device.threads));
     node.data = n == 0 ? corpus_bytes : 0;
     node.messages = message_bytes(config, node.node, places);
     for (ActorPlan& a : plan.actors) {
       a.node = places.at(a.address);
       if (a.node == node.node) node.actors += a.total();
     }
-    node.process += node.actors / 100;  // large blocks stand on pages of 2 MiB
+    node.process += node.actors / 50;  // large blocks stand on pages of 2 MiB
     plan.nodes.push_back(node);
   }
   return plan;
