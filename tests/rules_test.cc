@@ -360,7 +360,7 @@ TEST_CASE("twins that differ in one bit stop the run, and tensor and owners are 
   step.votes.at(stage_address(step.config, 1, 1)).squares[0].sum = std::nextafter(4.0, 5.0);
   const StepOutcome outcome = step.decided();
   CHECK(outcome.decision.verdict == Verdict::stop);
-  for (const std::string part : {"gradients of stage 1 differ between stage 1 and stage 3", "step 7"}) {
+  for (const std::string part : {"gradients of stage 1 differ between stage 1 (node 0) and stage 3 (node 0)", "step 7"}) {
     INFO(outcome.problem);
     CHECK(outcome.problem.find(part) != std::string::npos);
   }

@@ -15,6 +15,8 @@ namespace {
 
 // Twins' votes must be equal bit for bit; a difference is silent data corruption, found for free.
 std::string compare_twins(const Config& config, const Votes& votes) {
+  if (config.layout.replicas == 1) return "";
+  const auto places = place_owners(config);
   for (int s = 0; s < config.layout.stages; ++s) {
     const Vote& first = votes.at(stage_address(config, 0, s));
     for (int r = 1; r < config.layout.replicas; ++r) {
@@ -22,10 +24,10 @@ std::string compare_twins(const Config& config, const Votes& votes) {
       for (std::size_t i = 0; i < first.squares.size(); ++i) {
         if (std::bit_cast<std::uint64_t>(first.squares[i].sum) != std::bit_cast<std::uint64_t>(twin.squares[i].sum))
           return fmt::format(
-              "the gradients of {} differ between {} and {} in step {}: silent data corruption on one of their nodes; "
-              "resume from the last checkpoint on other hardware",
-              first.squares[i].name, to_string(stage_address(config, 0, s)), to_string(stage_address(config, r, s)),
-              first.step);
+              "the gradients of {} differ between {} (node {}) and {} (node {}) in step {}: silent data corruption on "
+              "one of these nodes; resume from the last checkpoint on other hardware",
+              first.squares[i].name, to_string(stage_address(config, 0, s)), places.at(stage_address(config, 0, s)),
+              to_string(stage_address(config, r, s)), places.at(stage_address(config, r, s)), first.step);
       }
     }
   }
