@@ -44,7 +44,6 @@ ExpertShard::ExpertShard(const Context& context, const Config& config, int stage
     : context_(context),
       config_(config),
       shape_(stage_shapes(config)[static_cast<std::size_t>(stage)]),
-      shard_(shard),
       capture_(capture),
       layers_(moe_layers_of(config, shape_)),
       owner_(context, config, shard_parameters(config, shape_, shard), 1, 1, 0),

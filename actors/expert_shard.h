@@ -84,7 +84,6 @@ class ExpertShard {
   Context context_;
   const Config& config_;
   StageShape shape_;
-  int shard_;
   Capture* capture_;
   std::vector<int> layers_;
   Owner owner_;

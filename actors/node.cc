@@ -54,7 +54,7 @@ void Node::deliver_local(Envelope envelope) {
   company_.deliver(actor->second, std::move(envelope));
 }
 
-void Node::receive(Frame frame) {
+void Node::receive(const Frame& frame) {
   std::string problem;
   auto decoded = decode(frame, problem);
   if (!decoded) {
@@ -72,7 +72,7 @@ void Node::receive(Frame frame) {
 bool Node::turn(std::int64_t now_us) {
   now_us_ = now_us;
   bool busy = false;
-  if (parts_.transport != nullptr) busy |= parts_.transport->poll([&](Frame frame) { receive(std::move(frame)); });
+  if (parts_.transport != nullptr) busy |= parts_.transport->poll([&](const Frame& frame) { receive(frame); });
   completions_.clear();
   parts_.device->take_completions(completions_);
   for (const Completion& c : completions_)

@@ -96,7 +96,7 @@ class Node {
 
  private:
   void deliver_local(Envelope envelope);
-  void receive(Frame frame);
+  void receive(const Frame& frame);
 
   std::uint32_t id_, incarnation_;
   NodeParts parts_;
