@@ -36,6 +36,7 @@ class Link {
   // Resends what is overdue, acknowledges what is owed, and says now and then that this end lives.
   void tick(std::int64_t now_us, const std::function<void(Frame)>& out);
   const LinkCounters& counters() const { return counters_; }
+  std::size_t unacknowledged() const { return unacknowledged_.size(); }
   std::int64_t heard_us() const { return heard_us_; }  // when the last frame of this peer's incarnation came
 
  private:

@@ -1,0 +1,64 @@
+// Scenario: everything about a simulated world that is left to chance, drawn in one place from one seed: the numbers
+// (from a small set, so that their undisturbed outcome is computed once), layout, limits small on purpose, and what
+// strikes network, nodes and disk. A failing seed is replayed by its number.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "actors/config.h"
+#include "launcher/simulation/laws.h"
+#include "launcher/simulation/sim_world.h"
+
+namespace troupe {
+
+// A node that dies when the world has delivered so many messages, and comes back after a while.
+struct NodeLoss {
+  std::uint64_t after_messages = 0;
+  std::uint32_t node = 0;
+  std::int64_t back_after_us = 0;
+  bool abandoned = false;  // it runs on as a zombie
+};
+
+struct ScenarioOptions {
+  std::optional<Config> base;  // numbers of a person's configuration instead of drawn ones
+  bool losses = false;         // nodes die
+};
+
+struct Scenario {
+  std::uint64_t seed = 0;
+  Config config;
+  bool numbers = true;
+  SimWorldOptions world;  // without run_folder and corpus
+  std::vector<NodeLoss> losses;
+};
+Scenario draw_scenario(std::uint64_t seed, const ScenarioOptions& options);
+// "nodes 2 replicas 1 stages 2 shards 2 slots 1 ... drop 3%": one line for a person.
+std::string describe(const Scenario& scenario);
+
+struct WorldResult {
+  std::string broken;  // the law that was broken, a sentence; empty: none
+  std::string digest;
+  Curve curve;
+  std::int64_t virtual_us = 0;
+  std::uint64_t messages = 0, segments = 0, hash = 0;
+  int losses = 0;  // that happened before the end
+};
+
+// Runs worlds; keeps the outcomes of undisturbed ones. Folders are made below `scratch` and gone afterwards.
+class Simulator {
+ public:
+  explicit Simulator(std::string scratch) : scratch_(std::move(scratch)) {}
+  WorldResult run(const Scenario& scenario);
+
+ private:
+  const Undisturbed& undisturbed(const Scenario& scenario);
+  WorldResult play(const Scenario& scenario, const std::string& folder);
+
+  std::string scratch_;
+  std::map<std::string, Undisturbed> undisturbed_;  // by digest of the numbers, and steps
+};
+
+}  // namespace troupe

@@ -1,0 +1,1 @@
+// Worlds of virtual time: placeholder until the cases come.
