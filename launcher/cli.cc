@@ -102,6 +102,7 @@ CLI::App* add_simulate(CLI::App& app, Arguments& a) {
       ->type_name("COUNT")
       ->check(CLI::PositiveNumber);
   c->add_flag("--losses", a.simulate.losses, "nodes die and come back");
+  c->add_flag("--trace", a.simulate.trace, "every message as it reaches its actor");
   c->add_flag("--quiet", a.simulate.quiet, "a line only for a world that broke a law");
   add_set(c, a.simulate.sets);
   return c;

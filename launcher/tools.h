@@ -40,7 +40,7 @@ struct SimulateOptions {
   std::string config_path;  // numbers of this run; empty: drawn
   std::vector<std::string> sets;
   std::uint64_t seed = 1, seeds = 1;
-  bool losses = false, quiet = false;
+  bool losses = false, quiet = false, trace = false;
 };
 // 0: every law held in every world.
 int simulate(const SimulateOptions& options);

@@ -55,9 +55,11 @@ void Ledger::check_votes(const Decision& decision) {
   std::map<std::int32_t, int> microbatches;
   std::map<std::int32_t, std::int64_t> rows_of_layer;
   std::int64_t targets = 0, mtp_targets = 0;
+  const auto stages = static_cast<std::uint32_t>(config_.layout.stages);
   for (const auto& [owner, vote] : found->second) {
+    const bool has_head = owner.role == Role::stage && owner.index % stages == stages - 1;
     for (const MicrobatchLoss& loss : vote.losses) {
-      ++microbatches[loss.microbatch];
+      if (has_head) ++microbatches[loss.microbatch];
       targets += loss.targets;
       mtp_targets += loss.mtp_targets;
     }

@@ -12,6 +12,7 @@ namespace troupe {
 namespace {
 
 constexpr std::uint64_t kNumbers = 16;  // different models and schedules
+constexpr int kAnswersMax = 4;          // written by a person's model at the end: each takes many messages
 
 // One draw after the other for one purpose.
 class Dice {
@@ -68,6 +69,7 @@ void draw_training(Config& c, Dice dice) {
   t.clip_norm = dice.of({0.0, 0.5});
   t.warmup_steps = 1;
   c.data.kind = "none";
+  c.evaluate.exact_match_problems = 0;
   c.data.mask_documents = dice.one_in(2);
 }
 
@@ -83,7 +85,6 @@ void draw_layout(Config& c, Dice dice) {
   l.stash_factor = dice.of({0.0, 0.5, 1.5});
   c.train.recompute = dice.one_in(3);
   c.evaluate.every_steps = dice.between(0, 2);
-  c.evaluate.exact_match_problems = 0;
   c.checkpoint.every_steps = dice.between(0, 2);
   c.checkpoint.keep_last = dice.between(1, 2);
   c.device.threads = dice.between(1, 4);
@@ -147,6 +148,7 @@ void draw_losses(Scenario& s, Dice dice) {
     s.losses.push_back({static_cast<std::uint64_t>(dice.scale(10, 6'000)),
                         static_cast<std::uint32_t>(dice.below(static_cast<std::uint64_t>(s.config.layout.nodes))),
                         static_cast<std::int64_t>(dice.scale(100, 2'000'000)), dice.one_in(4)});
+  if (dice.one_in(4)) s.world.disk.crash_at_primitive = static_cast<std::uint64_t>(dice.scale(1, 200));
   std::sort(s.losses.begin(), s.losses.end(),
             [](const NodeLoss& a, const NodeLoss& b) { return a.after_messages < b.after_messages; });
 }
@@ -167,7 +169,7 @@ Scenario draw_scenario(std::uint64_t seed, const ScenarioOptions& options) {
   s.seed = s.world.seed = seed;
   if (options.base) {
     s.config = *options.base;
-    s.config.evaluate.exact_match_problems = 0;
+    s.config.evaluate.exact_match_problems = std::min(s.config.evaluate.exact_match_problems, kAnswersMax);
   } else {
     const std::uint64_t numbers = random_key(seed % kNumbers, "simulated numbers");
     for (std::uint64_t draw = 0; draw == 0 || !possible(s.config); ++draw) {
@@ -211,6 +213,8 @@ std::string describe(const Scenario& s) {
   for (const NodeLoss& loss : s.losses)
     text +=
         fmt::format(" {} node {} at message {}", loss.abandoned ? "abandon" : "kill", loss.node, loss.after_messages);
+  if (s.world.disk.crash_at_primitive > 0)
+    text += fmt::format(" disk falls at primitive {}", s.world.disk.crash_at_primitive);
   return text;
 }
 

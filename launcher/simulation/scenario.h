@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -47,17 +48,26 @@ struct WorldResult {
   int losses = 0;  // that happened before the end
 };
 
-// Runs worlds; keeps the outcomes of undisturbed ones. Folders are made below `scratch` and gone afterwards.
+// Runs worlds; keeps the outcomes of undisturbed ones. Everything is written below `scratch`, which goes with it. While
+// it lives the process's log is its own: a world in which an error is logged has failed.
 class Simulator {
  public:
-  explicit Simulator(std::string scratch) : scratch_(std::move(scratch)) {}
+  // trace: every message of the disturbed worlds is printed as it reaches its actor.
+  explicit Simulator(std::string scratch, bool trace = false);
+  ~Simulator();
+  Simulator(const Simulator&) = delete;
+  Simulator& operator=(const Simulator&) = delete;
   WorldResult run(const Scenario& scenario);
 
  private:
   const Undisturbed& undisturbed(const Scenario& scenario);
-  WorldResult play(const Scenario& scenario, const std::string& folder);
+  WorldResult play(const Scenario& scenario, const std::string& folder, bool trace);
+
+  std::string logged_error();
 
   std::string scratch_;
+  bool trace_;
+  std::uint64_t error_lines_ = 0;
   std::map<std::string, Undisturbed> undisturbed_;  // by digest of the numbers, and steps
 };
 

@@ -1,4 +1,5 @@
 // `troupe simulate`: worlds by their seeds, a line each.
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <array>
@@ -6,9 +7,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstring>
-#include <filesystem>
 
-#include "kernels/base/log.h"
 #include "launcher/config.h"
 #include "launcher/program.h"
 #include "launcher/simulation/scenario.h"
@@ -57,10 +56,8 @@ int simulate(const SimulateOptions& options) {
   ScenarioOptions how;
   how.losses = options.losses;
   if (!options.config_path.empty()) how.base = load_config(options.config_path, options.sets);
-  start_log("simulate", "", LogLevel::error);
   std::signal(SIGABRT, say_last_words);
-  const std::string scratch = fmt::format("/dev/shm/troupe-simulate-{}", ::getpid());
-  Simulator simulator(scratch);
+  Simulator simulator(fmt::format("/dev/shm/troupe-simulate-{}", ::getpid()), options.trace);
   std::uint64_t messages = 0, broken = 0;
   const auto begin = Clock::now();
   for (std::uint64_t seed = options.seed; seed < options.seed + options.seeds; ++seed) {
@@ -73,8 +70,6 @@ int simulate(const SimulateOptions& options) {
     if (!options.quiet || !result.broken.empty()) print(scenario, result, replay);
   }
   const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
-  std::error_code ignored;
-  std::filesystem::remove_all(scratch, ignored);
   std::printf("%llu worlds, %llu broken, %.1f worlds/s, %.0f messages/s\n",
               static_cast<unsigned long long>(options.seeds), static_cast<unsigned long long>(broken),
               static_cast<double>(options.seeds) / seconds, static_cast<double>(messages) / seconds);
