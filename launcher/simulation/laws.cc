@@ -97,8 +97,7 @@ void enter(Curve& curve, std::map<std::int64_t, std::string>& place, std::int64_
 }  // namespace
 
 // After each "ready" of version v the steps v, v+1, ... follow in turn.
-Curve read_curve(const std::vector<Report>& reports, std::int64_t steps) {
-  Curve curve;
+void read_curve(Curve& curve, const std::vector<Report>& reports) {
   std::int64_t next = 0;
   for (const Report& report : reports) {
     const json line = json::parse(report.json);
@@ -115,9 +114,6 @@ Curve read_curve(const std::vector<Report>& reports, std::int64_t steps) {
       text += fmt::format("{} {} ", key, line.at(key).dump());
     enter(curve, curve.steps, step, text);
   }
-  if (curve.broken.empty() && static_cast<std::int64_t>(curve.steps.size()) != steps)
-    curve.broken = fmt::format("{} of {} steps were committed", curve.steps.size(), steps);
-  return curve;
 }
 
 std::string difference(const Undisturbed& reference, const Curve& curve, const std::string& digest) {
@@ -131,7 +127,7 @@ std::string difference(const Undisturbed& reference, const Curve& curve, const s
     if (found != curve.evaluations.end() && found->second != text)
       return fmt::format("the evaluation of version {} has {}, undisturbed {}", version, found->second, text);
   }
-  if (digest != reference.digest)
+  if (!digest.empty() && digest != reference.digest)
     return fmt::format("the final weights are {}, undisturbed {}", digest.substr(0, 12),
                        reference.digest.substr(0, 12));
   return "";

@@ -43,14 +43,15 @@ struct Curve {
   std::map<std::int64_t, std::string> steps, evaluations;
   std::string broken;  // a step out of turn, or one reported twice with different numbers
 };
-Curve read_curve(const std::vector<Report>& reports, std::int64_t steps);
+// Reads what one world said into the run's curve.
+void read_curve(Curve& curve, const std::vector<Report>& reports);
 
 // What an undisturbed world of these numbers came to.
 struct Undisturbed {
   Curve curve;
   std::string digest;  // of the final weights
 };
-// The first difference as a sentence; empty: the same bits.
+// The first difference as a sentence; empty: the same bits. An empty digest is not compared.
 std::string difference(const Undisturbed& reference, const Curve& curve, const std::string& digest);
 
 }  // namespace troupe

@@ -164,29 +164,49 @@ bool possible(const Config& config) {
 
 }  // namespace
 
-Scenario draw_scenario(std::uint64_t seed, const ScenarioOptions& options) {
-  Scenario s;
-  s.seed = s.world.seed = seed;
-  if (options.base) {
-    s.config = *options.base;
-    s.config.evaluate.exact_match_problems = std::min(s.config.evaluate.exact_match_problems, kAnswersMax);
-  } else {
-    const std::uint64_t numbers = random_key(seed % kNumbers, "simulated numbers");
-    for (std::uint64_t draw = 0; draw == 0 || !possible(s.config); ++draw) {
-      s.config = {};
-      draw_model(s.config.model, Dice(numbers, fmt::format("model {}", draw)));
-      draw_training(s.config, Dice(numbers, fmt::format("training {}", draw)));
-    }
+namespace {
+
+Config draw_numbers(std::uint64_t seed) {
+  const std::uint64_t numbers = random_key(seed % kNumbers, "simulated numbers");
+  Config config;
+  for (std::uint64_t draw = 0; draw == 0 || !possible(config); ++draw) {
+    config = {};
+    draw_model(config.model, Dice(numbers, fmt::format("model {}", draw)));
+    draw_training(config, Dice(numbers, fmt::format("training {}", draw)));
   }
-  const Config numbers = s.config;
-  s.numbers = !Dice(seed, "numbers").one_in(3);
+  return config;
+}
+
+// Layout and faults for these numbers.
+void draw_surroundings(Scenario& s, const Config& numbers, std::uint64_t seed) {
+  s.seed = s.world.seed = seed;
   for (std::uint64_t draw = 0; draw == 0 || !possible(s.config); ++draw) {
     s.config = numbers;
     draw_layout(s.config, Dice(seed, fmt::format("layout {}", draw)));
   }
   draw_network(s.world, Dice(seed, "network"), s.config.layout.nodes);
   draw_devices(s, Dice(seed, "devices"));
+}
+
+}  // namespace
+
+Scenario draw_scenario(std::uint64_t seed, const ScenarioOptions& options) {
+  Config numbers = options.base ? *options.base : draw_numbers(seed);
+  numbers.evaluate.exact_match_problems = std::min(numbers.evaluate.exact_match_problems, kAnswersMax);
+  Scenario s;
+  s.numbers = !Dice(seed, "numbers").one_in(3);
+  draw_surroundings(s, numbers, seed);
   if (options.losses) draw_losses(s, Dice(seed, "losses"));
+  Dice fate(seed, "fate");
+  if (fate.one_in(4)) {
+    Scenario sequel;
+    sequel.numbers = s.numbers;
+    draw_surroundings(sequel, numbers, random_key(seed, "sequel"));
+    s.falls_after_messages = static_cast<std::uint64_t>(fate.scale(100, 6'000));
+    s.sequel = std::make_shared<const Scenario>(std::move(sequel));
+  } else if (fate.one_in(8)) {
+    s.world.disk.written_max = static_cast<std::size_t>(fate.scale(1'000, 200'000));
+  }
   return s;
 }
 
@@ -213,8 +233,10 @@ std::string describe(const Scenario& s) {
   for (const NodeLoss& loss : s.losses)
     text +=
         fmt::format(" {} node {} at message {}", loss.abandoned ? "abandon" : "kill", loss.node, loss.after_messages);
-  if (s.world.disk.crash_at_primitive > 0)
-    text += fmt::format(" disk falls at primitive {}", s.world.disk.crash_at_primitive);
+  const SimDiskOptions& disk = s.world.disk;
+  if (disk.crash_at_primitive > 0) text += fmt::format(" disk falls at primitive {}", disk.crash_at_primitive);
+  if (disk.written_max > 0) text += fmt::format(" disk full at {} bytes", disk.written_max);
+  if (s.sequel) text += fmt::format(" falls at message {}, then {}", s.falls_after_messages, describe(*s.sequel));
   return text;
 }
 

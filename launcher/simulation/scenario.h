@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -34,6 +35,9 @@ struct Scenario {
   bool numbers = true;
   SimWorldOptions world;  // without run_folder and corpus
   std::vector<NodeLoss> losses;
+  // The whole run falls when so many messages were delivered, and goes on from its last checkpoint in another world.
+  std::uint64_t falls_after_messages = 0;
+  std::shared_ptr<const Scenario> sequel;
 };
 Scenario draw_scenario(std::uint64_t seed, const ScenarioOptions& options);
 // "nodes 2 replicas 1 stages 2 shards 2 slots 1 ... drop 3%": one line for a person.
@@ -45,7 +49,9 @@ struct WorldResult {
   Curve curve;
   std::int64_t virtual_us = 0;
   std::uint64_t messages = 0, segments = 0, hash = 0;
-  int losses = 0;  // that happened before the end
+  int losses = 0;          // that happened before the end
+  bool fell = false;       // as a whole, and went on in another world
+  bool disk_full = false;  // and a checkpoint failed for it
 };
 
 // Runs worlds; keeps the outcomes of undisturbed ones. Everything is written below `scratch`, which goes with it. While
@@ -61,8 +67,9 @@ class Simulator {
 
  private:
   const Undisturbed& undisturbed(const Scenario& scenario);
-  WorldResult play(const Scenario& scenario, const std::string& folder, bool trace);
+  void play(const Scenario& scenario, const std::string& folder, bool trace, WorldResult& result);
 
+  std::string judge(const Scenario& scenario, const std::string& folder, WorldResult& result);
   std::string logged_error();
 
   std::string scratch_;

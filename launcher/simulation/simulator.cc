@@ -1,10 +1,10 @@
 // A simulated world from its beginning to its end, and the laws it must have kept.
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <set>
 
 #include "actors/checkpoint/manifest.h"
-#include "kernels/base/error.h"
 #include "kernels/base/log.h"
 #include "launcher/config.h"
 #include "launcher/simulation/scenario.h"
@@ -16,9 +16,9 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr std::int64_t kTimeLimitUs = 400'000'000;  // of a world that makes no end
-constexpr std::int64_t kRestLimitUs = 60'000'000;   // for the last acknowledgements
-constexpr std::int64_t kDetectUs = 20'000;          // from a death to the supervisor's knowing
+constexpr std::int64_t kTimeLimitUs = 100'000'000, kStepLimitUs = 60'000'000;  // of a world that makes no end
+constexpr std::int64_t kRestLimitUs = 60'000'000;                              // for the last acknowledgements
+constexpr std::int64_t kDetectUs = 20'000;  // from a death to the supervisor's knowing
 
 // A folder that is gone with it.
 struct Folder {
@@ -96,13 +96,18 @@ void print(std::int64_t now_us, std::uint32_t node, const Envelope& envelope) {
              kind_of(envelope.message), work);
 }
 
-std::string first_broken(const SimWorld& world, const Ledger& ledger, const Curve& curve, bool in_time, bool at_rest) {
+std::string first_broken(const SimWorld& world, const Ledger& ledger, const Curve& curve) {
   if (!world.problem().empty()) return "it reported a problem: " + world.problem();
   if (!ledger.broken().empty()) return ledger.broken();
-  if (!in_time) return "it made no end; owed: " + (world.owed().empty() ? "nothing" : world.owed());
-  if (!curve.broken.empty()) return curve.broken;
-  if (!at_rest) return "at rest something is owed: " + world.owed();
-  return "";
+  return curve.broken;
+}
+
+// No checkpoint because the disk was full: that was reported, and all that is there is whole.
+bool disk_was_full(const SimWorld& world, const Scenario& scenario) {
+  if (scenario.world.disk.written_max == 0) return false;
+  return std::any_of(world.reports().begin(), world.reports().end(), [](const Report& report) {
+    return report.kind == "checkpoint" && report.json.find("disk is full") != std::string::npos;
+  });
 }
 
 }  // namespace
@@ -129,7 +134,7 @@ std::string Simulator::logged_error() {
   return first;
 }
 
-WorldResult Simulator::play(const Scenario& scenario, const std::string& folder, bool trace) {
+void Simulator::play(const Scenario& scenario, const std::string& folder, bool trace, WorldResult& result) {
   SimWorldOptions options = scenario.world;
   options.run_folder = folder;
   options.corpus = corpus_of(scenario.config);
@@ -141,24 +146,31 @@ WorldResult Simulator::play(const Scenario& scenario, const std::string& folder,
                    if (trace) print(now_us, node, envelope);
                  });
   Fate fate{world, scenario, folder};
-  world.start({});
+  world.start(last_checkpoint(folder, 0));
+  const auto falls = [&] { return scenario.sequel && world.messages() >= scenario.falls_after_messages; };
   const auto over = [&] {
     fate.look();
-    return world.finished() || !world.problem().empty() || !ledger.broken().empty();
+    return world.finished() || falls() || !world.problem().empty() || !ledger.broken().empty();
   };
-  const bool in_time = world.run_until(over, kTimeLimitUs);
-  WorldResult result;
-  result.virtual_us = world.now_us();
-  const bool at_rest = in_time && world.settle(world.now_us() + kRestLimitUs);
-  result.curve = read_curve(world.reports(), scenario.config.train.steps);
-  result.broken = first_broken(world, ledger, result.curve, in_time, at_rest);
+  const std::int64_t limit_us = kTimeLimitUs + scenario.config.train.steps * kStepLimitUs;
+  const bool in_time = world.run_until(over, limit_us);
+  result.fell = falls() && !world.finished();
+  result.virtual_us += world.now_us();
+  const bool at_rest = result.fell || (in_time && world.settle(world.now_us() + kRestLimitUs));
+  read_curve(result.curve, world.reports());
+  result.broken = first_broken(world, ledger, result.curve);
+  if (result.broken.empty() && !at_rest)
+    result.broken = fmt::format("{}; owed: {}", in_time ? "it comes to no rest" : "it made no end",
+                                world.owed().empty() ? "nothing" : world.owed());
   const std::string error = logged_error();
   if (result.broken.empty() && !error.empty()) result.broken = "an error was logged: " + error;
-  result.messages = world.messages();
-  result.segments = world.segments();
-  result.hash = world.log_hash();
-  result.losses = fate.happened;
-  return result;
+  result.messages += world.messages();
+  result.segments += world.segments();
+  result.hash ^= world.log_hash();
+  result.losses += fate.happened;
+  result.disk_full |= disk_was_full(world, scenario);
+  for (std::uint32_t node = 0; result.fell && node < fate.nodes(); ++node)
+    if (world.is_up(node)) world.kill(node);
 }
 
 const Undisturbed& Simulator::undisturbed(const Scenario& scenario) {
@@ -173,25 +185,36 @@ const Undisturbed& Simulator::undisturbed(const Scenario& scenario) {
   plain.config.checkpoint = {};
   plain.world.devices.resize(1);
   const Folder folder(scratch_ + "/undisturbed");
-  WorldResult result = play(plain, folder.path, false);
+  WorldResult result;
+  play(plain, folder.path, false, result);
   CHECK(result.broken.empty(), "the undisturbed world of seed {}: {}", scenario.seed, result.broken);
   return undisturbed_[name] = {std::move(result.curve), weights_digest(resolve_checkpoint(folder.path))};
 }
 
 WorldResult Simulator::run(const Scenario& scenario) {
   const Folder folder(scratch_ + "/world");
-  WorldResult result = play(scenario, folder.path, trace_);
-  if (!result.broken.empty() || !scenario.numbers) return result;
-  const Undisturbed& reference = undisturbed(scenario);
-  try {
-    const std::string last = resolve_checkpoint(folder.path);
-    result.broken = verify_checkpoint(last, true);
-    result.digest = weights_digest(last);
-    if (result.broken.empty()) result.broken = difference(reference, result.curve, result.digest);
-  } catch (const Error& error) {
-    result.broken = fmt::format("its last checkpoint can't be read: {}", error.what());
-  }
+  WorldResult result;
+  play(scenario, folder.path, trace_, result);
+  if (result.broken.empty() && result.fell) play(*scenario.sequel, folder.path, trace_, result);
+  if (result.broken.empty()) result.broken = judge(scenario, folder.path, result);
   return result;
+}
+
+// What a run that came to its end leaves behind.
+std::string Simulator::judge(const Scenario& scenario, const std::string& folder, WorldResult& result) {
+  const auto steps = static_cast<std::size_t>(scenario.config.train.steps);
+  if (result.curve.steps.size() != steps)
+    return fmt::format("{} of {} steps were committed", result.curve.steps.size(), steps);
+  for (const CheckpointEntry& one : list_checkpoints(folder)) {
+    const std::string problem = verify_checkpoint(one.path, true);
+    const bool may_be_torn = result.fell || result.losses > 0;
+    if (!problem.empty() && !may_be_torn) return fmt::format("{}: {}", one.path, problem);
+  }
+  const Restore last = last_checkpoint(folder, 0);
+  if (last.version != scenario.config.train.steps && !result.disk_full) return "the last step is in no checkpoint";
+  if (!scenario.numbers) return "";
+  if (!result.disk_full) result.digest = weights_digest(last.path);
+  return difference(undisturbed(scenario), result.curve, result.digest);
 }
 
 }  // namespace troupe
