@@ -12,8 +12,7 @@ namespace troupe {
 namespace {
 
 constexpr Address kConductor{Role::conductor, 0};
-constexpr std::uint64_t kFinished = 0;  // token of the whole folder
-constexpr int kPartsInFlight = 4;       // per owner
+constexpr int kPartsInFlight = 4;  // per owner
 
 nlohmann::json describe(const std::vector<Provenance>& provenance) {
   auto list = nlohmann::json::array();
@@ -52,7 +51,8 @@ std::string Checkpointer::folder(std::int64_t version) const {
 
 void Checkpointer::on(const Restore& restore, const Address&) {
   attempt_ = restore.attempt;
-  version_ = -1;
+  version_ = -1;  // a save under way is begun again, or was not asked for by anybody who lives
+  finish_token_ = 0;
   owed_.clear();
   for (const Address& owner : snapshot_owners(config_))
     context_.post(owner, Credit{Channel::snapshot, 0, kPartsInFlight, attempt_});
@@ -93,12 +93,13 @@ void Checkpointer::finish() {
       {"version", version_}, {"data", describe(provenance_)}, {"build", build_version()}, {"machine", machine_kind()}};
   disk.run([partial, extra] { write_manifest(partial, extra); });
   disk.commit_folder(partial, folder(version_));
-  disk.report(context_.handle(), kFinished);
+  finish_token_ = next_token_++;
+  disk.report(context_.handle(), finish_token_);
 }
 
 void Checkpointer::on(const DiskDone& done, const Address&) {
-  if (!done.problem.empty() && problem_.empty()) problem_ = done.problem;
-  if (done.token != kFinished) {
+  if (!done.problem.empty() && problem_.empty() && version_ >= 0) problem_ = done.problem;
+  if (done.token != finish_token_) {
     const auto owed = owed_.find(done.token);
     if (owed == owed_.end()) return;
     context_.post(owed->second, Credit{Channel::snapshot, 0, 1, attempt_});
@@ -109,6 +110,7 @@ void Checkpointer::on(const DiskDone& done, const Address&) {
   if (problem_.empty()) prune();
   context_.post(kConductor, CheckpointDone{version_, path, problem_});
   version_ = -1;
+  finish_token_ = 0;
 }
 
 void Checkpointer::on(const Report& best, const Address&) {

@@ -42,7 +42,7 @@ class Checkpointer {
   std::int64_t version_ = -1, best_ = -1;  // version_ -1: idle
   std::string state_, problem_;
   std::map<std::uint64_t, Address> owed_;  // credits to return when the disk has the part
-  std::uint64_t next_token_ = 1;
+  std::uint64_t next_token_ = 1, finish_token_ = 0;
 };
 
 }  // namespace troupe

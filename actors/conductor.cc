@@ -27,7 +27,7 @@ std::string read_text(const std::string& path) {
 }  // namespace
 
 Conductor::Conductor(const Context& context, const Config& config, RunMode mode)
-    : context_(context), config_(config), mode_(mode), owners_(owners(config)) {}
+    : context_(context), config_(config), mode_(mode), owners_(owners(config)), holders_(holders(config)) {}
 
 void Conductor::report(const std::string& kind, const std::string& json) {
   context_.post(kSupervisor, Report{kind, json});
@@ -37,38 +37,91 @@ void Conductor::problem(const std::string& sentence) {
   report("problem", nlohmann::json{{"kind", "problem"}, {"sentence", sentence}}.dump());
 }
 
-void Conductor::on(const Restore& restore, const Address&) {
-  attempt_ = restore.attempt;
+// A new attempt: what was under way is forgotten, and everybody is asked what they hold.
+void Conductor::on(const Recover& recover, const Address&) {
+  if (attempt_ != kNoAttempt && recover.attempt <= attempt_) return;
+  recover_ = recover;
+  attempt_ = recover.attempt;
+  standings_.clear();
   restored_.clear();
   votes_.clear();
   plan_.reset();
   evaluation_plan_.reset();
-  checkpoint_version_ = evaluated_version_ = -1;
-  checkpoint_postponed_ = last_decided_ = answered_ = finished_ = false;
+  finished_ = false;
+  log_info("event=inquiry attempt={} holders={}", attempt_, holders_.size());
+  for (const Address& holder : holders_) context_.post(holder, Inquiry{attempt_});
+}
+
+void Conductor::on(const Standing& standing, const Address& from) {
+  if (standing.attempt != attempt_) return;
+  standings_[from] = standing;
+  log_info("event=standing attempt={} from=\"{}\" version={} voted={} decided={}", attempt_, to_string(from), standing.version,
+           standing.voted, standing.decided ? standing.decision.step : -1);
+  if (standings_.size() == holders_.size()) restore_all();
+}
+
+// What the conductor itself must know of the state that all come to: a decision tells, or the file.
+void Conductor::remember(const RecoveryPlan& plan) {
+  if (state_.version == plan.version && !plan.from_disk && plan.version > 0) return;
+  const std::string file = recover_.path + "/state.json";
+  if (plan.decision)
+    state_ = state_from_json(plan.decision->state);
+  else if (!recover_.path.empty() && !recover_.weights_only)
+    state_ = state_from_json(read_text(file));
+  else
+    state_ = TrainingState{};
+  state_.version = plan.version;
   checkpointed_.clear();
-  if (!restore.path.empty() && !restore.weights_only) state_ = state_from_json(read_text(restore.path + "/state.json"));
-  state_.version = restore.version;
+  evaluated_version_ = -1;
+  answered_ = false;
+}
+
+// Leaders first: a holder's answer and its credits must find who has entered the attempt.
+void Conductor::restore_all() {
+  const RecoveryPlan plan = plan_recovery(config_, recover_, standings_);
+  remember(plan);
+  log_info("event=restore attempt={} version={} from_disk={} fetching={}", attempt_, plan.version, plan.from_disk,
+           plan.fetch.size());
+  Restore restore{plan.version,
+                  attempt_,
+                  plan.from_disk ? recover_.path : "",
+                  recover_.weights_only,
+                  Role::supervisor,
+                  0,
+                  plan.decision.has_value(),
+                  false,
+                  {}};
+  if (plan.decision) restore.decision = *plan.decision;
+  last_decided_ = state_.version >= config_.train.steps || (plan.decision && plan.decision->last);
+  restore.checkpoint =
+      mode_ == RunMode::train && plan.decision && plan.decision->checkpoint && !checkpointed_.contains(plan.version);
+  checkpoint_version_ = restore.checkpoint ? plan.version : -1;
+  checkpoint_postponed_ = false;
+  for (const Address& leader : {kLoader, kCheckpointer, kRollout}) context_.post(leader, restore);
+  if (restore.checkpoint) context_.post(kCheckpointer, SnapshotBegin{plan.version, state_json(state_)});
   if (state_.best_version >= 0) post_best();
-  for (const auto& [restored, from] : std::exchange(early_restored_, {})) on(restored, from);
+  for (const Address& holder : holders_) {
+    const auto source = plan.fetch.find(holder);
+    restore.source_role = source == plan.fetch.end() ? Role::supervisor : source->second.role;
+    restore.source_index = source == plan.fetch.end() ? 0 : source->second.index;
+    context_.post(holder, restore);
+  }
 }
 
 void Conductor::on(const Restored& restored, const Address& from) {
-  if (is_future(restored.attempt, attempt_)) early_restored_.emplace_back(restored, from);
   if (restored.attempt != attempt_) return;
   if (!restored.problem.empty()) return problem(restored.problem);
   restored_.insert(from);
-  if (restored_.size() == owners_.size()) begin();
+  log_info("event=restored attempt={} from=\"{}\"", attempt_, to_string(from));
+  if (restored_.size() == holders_.size()) begin();
 }
 
 void Conductor::begin() {
   run_began_us_ = context_.now_us();
-  report("ready", nlohmann::json{{"kind", "ready"}, {"version", state_.version}}.dump());
+  report("ready", nlohmann::json{{"kind", "ready"}, {"version", state_.version}, {"attempt", attempt_}}.dump());
   if (mode_ == RunMode::evaluate) return start_evaluation();
   if (mode_ == RunMode::generate) return context_.post(kRollout, StartEvaluation{state_.version, attempt_});
-  if (state_.version >= config_.train.steps) {
-    last_decided_ = true;
-    return start_evaluation();
-  }
+  if (state_.version > recover_.version || last_decided_) return next();
   start_step();
 }
 
@@ -129,7 +182,8 @@ void Conductor::try_decide() {
     checkpoint_version_ = state_.version;
     context_.post(kCheckpointer, SnapshotBegin{state_.version, state_json(state_)});
   }
-  for (const Address& owner : owners_) context_.post(owner, d);
+  d.state = state_json(state_);
+  for (const Address& holder : holders_) context_.post(holder, d);
   last_decided_ = d.last;
   votes_.clear();
   plan_.reset();

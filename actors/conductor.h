@@ -12,6 +12,7 @@
 #include "actors/metrics.h"
 #include "actors/node.h"
 #include "actors/rules/decision.h"
+#include "actors/rules/recovery.h"
 
 namespace troupe {
 
@@ -21,7 +22,8 @@ class Conductor {
  public:
   Conductor(const Context& context, const Config& config, RunMode mode);
 
-  void on(const Restore& restore, const Address& from);
+  void on(const Recover& recover, const Address& from);
+  void on(const Standing& standing, const Address& from);
   void on(const Restored& restored, const Address& from);
   void on(const StepPlan& plan, const Address& from);
   void on(const Vote& vote, const Address& from);
@@ -32,6 +34,8 @@ class Conductor {
   void on(const Stop&, const Address&);
 
  private:
+  void restore_all();
+  void remember(const RecoveryPlan& plan);
   void begin();
   void next();
   void start_step();
@@ -47,9 +51,10 @@ class Conductor {
   Context context_;
   const Config& config_;
   RunMode mode_;
-  std::vector<Address> owners_;
+  std::vector<Address> owners_, holders_;
   std::uint32_t attempt_ = kNoAttempt;
-  std::vector<std::pair<Restored, Address>> early_restored_;
+  Recover recover_;
+  std::map<Address, Standing> standings_;
   TrainingState state_;
   std::set<Address> restored_;
   std::optional<StepPlan> plan_;

@@ -89,6 +89,11 @@ struct LimitsConfig {  // [limits]
   int heartbeat_ms = 500, silence_ms = 20000, start_seconds = 60;
 };
 
+struct RecoveryConfig {   // [recovery]
+  int copies = 1;         // of every state, in another node's memory; 0: after a loss from the last checkpoint
+  int restarts_max = 10;  // of nodes without a committed step between; then the run ends
+};
+
 struct GenerateConfig {    // [generate]
   int sequences_max = 64;  // decoded together
   int length_max = 0;      // prompt + answer; 0: train.sequence_length
@@ -104,6 +109,7 @@ struct Config {
   LayoutConfig layout;
   DeviceConfig device;
   LimitsConfig limits;
+  RecoveryConfig recovery;
   GenerateConfig generate;
   HardwareConfig hardware;  // read from device.hardware
 

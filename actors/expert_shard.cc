@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "actors/rules/recovery.h"
 #include "actors/stage_memory.h"
-#include "kernels/base/error.h"
 
 namespace troupe {
 
@@ -48,7 +48,10 @@ ExpertShard::ExpertShard(const Context& context, const Config& config, int stage
       capture_(capture),
       layers_(moe_layers_of(config, shape_)),
       owner_(context, config, shard_parameters(config, shape_, shard), 1, 1, 0),
+      restoring_(context, owner_, [this](const Restore& r, const std::string& problem) { enter(r, problem); }),
       pool_(shard_pool(config, shape_)) {
+  const auto all_shadows = shadows(config);
+  if (const auto own = all_shadows.find(context.self()); own != all_shadows.end()) shadow_ = own->second;
   const int count = pool_.in_flight + pool_.stash;
   memory_ = context_.device().allocate(pool_.chunk_bytes * static_cast<std::size_t>(count));
   for (int i = 0; i < count; ++i) {
@@ -66,8 +69,16 @@ ExpertShard::ExpertShard(const Context& context, const Config& config, int stage
   }
 }
 
+void ExpertShard::on(const Inquiry& inquiry, const Address& from) {
+  context_.post(from, owner_.standing(inquiry.attempt));
+}
+
+// From here on nothing of an older attempt counts.
 void ExpertShard::on(const Restore& restore, const Address&) {
-  Restored answer{restore.version, restore.attempt, ""};
+  if (!restoring_.begin(restore)) attempt_ = restore.attempt;
+}
+
+void ExpertShard::enter(const Restore& restore, const std::string& problem) {
   attempt_ = restore.attempt;
   chunks_.clear();
   stash_.clear();
@@ -75,14 +86,11 @@ void ExpertShard::on(const Restore& restore, const Address&) {
   early_.clear();
   decision_.reset();
   stash_used_ = layers_done_ = group_left_ = snapshot_credits_ = snapshots_left_ = 0;
+  measured_ = held_ = false;
   free_.clear();
   for (int i = static_cast<int>(slots_.size()) - 1; i >= 0; --i) free_.push_back(i);
-  try {
-    owner_.restore(restore);
-  } catch (const Error& error) {
-    answer.problem = error.what();
-  }
-  context_.post(kConductor, answer);
+  context_.post(kConductor, Restored{restore.version, restore.attempt, problem});
+  if (restore.checkpoint) begin_snapshot();
   for (const Credit& credit : std::exchange(early_credits_, {})) on(credit, {});
   for (int r = 0; r < config_.layout.replicas; ++r)
     for (const int layer : layers_)
@@ -92,7 +100,10 @@ void ExpertShard::on(const Restore& restore, const Address&) {
 }
 
 void ExpertShard::on(const Credit& credit, const Address&) {
-  if (is_future(credit.attempt, attempt_)) early_credits_.push_back(credit);
+  if (restoring_.active() || is_future(credit.attempt, attempt_)) {
+    early_credits_.push_back(credit);
+    return;
+  }
   if (credit.attempt != attempt_ || credit.channel != Channel::snapshot) return;
   snapshot_credits_ += credit.count;
   send_snapshot();
@@ -117,8 +128,8 @@ void ExpertShard::grant(const Address& to, Direction direction, int layer) {
 void ExpertShard::submit(SegmentClass segment_class, const Chunk& chunk, Phase phase, Ops ops) {
   const WorkKey& key = chunk.batch.key;
   const SegmentClass actual = key.kind == WorkKind::train ? segment_class : SegmentClass::evaluate;
-  context_.submit({actual, key.step, key.microbatch, key.layer}, std::move(ops),
-                  pack(static_cast<int>(phase), attempt_, chunk.number));
+  restoring_.submit({actual, key.step, key.microbatch, key.layer}, std::move(ops),
+                    pack(static_cast<int>(phase), attempt_, chunk.number));
 }
 
 void ExpertShard::on(const ExpertBatch& batch, const Address& from) {
@@ -232,8 +243,8 @@ void ExpertShard::weights_done(Chunk& chunk) {
 }
 
 void ExpertShard::on(const SegmentDone& done, const Address&) {
+  if (restoring_.takes(done)) return;
   const auto phase = static_cast<Phase>(done.token & 0xFF);
-  if (((done.token >> 8) & 0xFF) != (attempt_ & 0xFF)) return;
   const auto number = static_cast<std::int64_t>(done.token >> 16);
   switch (phase) {
     case Phase::forward:
@@ -243,7 +254,9 @@ void ExpertShard::on(const SegmentDone& done, const Address&) {
     case Phase::weights:
       return weights_done(chunks_.at(number));
     case Phase::measure:
-      if (--group_left_ == 0) vote();
+      if (--group_left_ > 0) return;
+      measured_ = true;
+      if (held_) vote();
       return;
     case Phase::apply:
       if (--group_left_ == 0) applied();
@@ -261,11 +274,24 @@ void ExpertShard::run_all(Phase phase, std::vector<Ops> work) {
   CHECK(group_left_ == 0 && !work.empty(), "a group of segments is still running");
   group_left_ = static_cast<int>(work.size());
   for (Ops& ops : work)
-    context_.submit({SegmentClass::apply, owner_.version(), 0, shape_.stage}, std::move(ops),
-                    pack(static_cast<int>(phase), attempt_, 0));
+    restoring_.submit({SegmentClass::apply, owner_.version(), 0, shape_.stage}, std::move(ops),
+                      pack(static_cast<int>(phase), attempt_, 0));
 }
 
-void ExpertShard::step_done() { run_all(Phase::measure, owner_.measure()); }
+// The gradient is complete: its copy gets it while its squares are summed.
+void ExpertShard::step_done() {
+  if (shadow_)
+    context_.post(*shadow_, ShadowGradient{owner_.version(), attempt_, owner_.gradient_payload()});
+  else
+    held_ = true;
+  run_all(Phase::measure, owner_.measure());
+}
+
+void ExpertShard::on(const GradientHeld& held, const Address&) {
+  if (held.attempt != attempt_ || restoring_.active() || held.step != owner_.version()) return;
+  held_ = true;
+  if (measured_) vote();
+}
 
 void ExpertShard::vote() {
   if (capture_ != nullptr && capture_->gradients) {
@@ -281,12 +307,14 @@ void ExpertShard::vote() {
   vote.step = owner_.version();
   vote.attempt = attempt_;
   vote.squares = owner_.squares();
+  owner_.set_voted();
   context_.post(kConductor, std::move(vote));
 }
 
 void ExpertShard::on(const Decision& decision, const Address&) {
   if (decision.attempt != attempt_ || decision.step != owner_.version() || decision_) return;
   decision_ = decision;
+  owner_.decided(decision);
   if (snapshots_left_ == 0) apply_decision();
 }
 
@@ -298,16 +326,19 @@ void ExpertShard::applied() {
   decision_.reset();
   turns_.clear();
   layers_done_ = 0;
-  if (decision.checkpoint) {
-    std::vector<Ops> work = owner_.begin_snapshot(attempt_);
-    snapshots_left_ = static_cast<int>(work.size());
-    for (Ops& ops : work)
-      context_.submit({SegmentClass::apply, owner_.version(), 0, 0}, std::move(ops),
-                      pack(static_cast<int>(Phase::snapshot), attempt_, 0));
-  }
+  measured_ = held_ = false;
+  if (decision.checkpoint) begin_snapshot();
   std::vector<std::pair<ExpertBatch, Address>> early;
   early.swap(early_);
   for (const auto& [batch, from] : early) on(batch, from);
+}
+
+void ExpertShard::begin_snapshot() {
+  std::vector<Ops> work = owner_.begin_snapshot(attempt_);
+  snapshots_left_ = static_cast<int>(work.size());
+  for (Ops& ops : work)
+    restoring_.submit({SegmentClass::apply, owner_.version(), 0, 0}, std::move(ops),
+                      pack(static_cast<int>(Phase::snapshot), attempt_, 0));
 }
 
 void ExpertShard::send_snapshot() {

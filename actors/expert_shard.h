@@ -13,6 +13,7 @@
 
 #include "actors/capture.h"
 #include "actors/owner.h"
+#include "actors/restoring.h"
 #include "actors/rules/placement.h"
 #include "kernels/model/expert.h"
 
@@ -30,7 +31,11 @@ class ExpertShard {
  public:
   ExpertShard(const Context& context, const Config& config, int stage, int shard, Capture* capture);
 
+  void on(const Inquiry& inquiry, const Address& from);
   void on(const Restore& restore, const Address& from);
+  void on(const Fetch& fetch, const Address& from) { restoring_.on(fetch, from); }
+  void on(const SnapshotPart& part, const Address&) { restoring_.on(part); }
+  void on(const GradientHeld& held, const Address& from);
   void on(const Credit& credit, const Address& from);
   void on(const ExpertBatch& batch, const Address& from);
   void on(const Decision& decision, const Address& from);
@@ -62,6 +67,8 @@ class ExpertShard {
   void backward_done(Chunk& chunk);
   void run_weights(int layer);
   void weights_done(Chunk& chunk);
+  void enter(const Restore& restore, const std::string& problem);
+  void begin_snapshot();
   void step_done();
   void vote();
   void apply_decision();
@@ -81,6 +88,8 @@ class ExpertShard {
   Capture* capture_;
   std::vector<int> layers_;
   Owner owner_;
+  Restoring restoring_;
+  std::optional<Address> shadow_;
   ShardPool pool_;
   Memory memory_;
   std::vector<ChunkSlot> slots_;
@@ -97,6 +106,7 @@ class ExpertShard {
   std::vector<std::pair<ExpertBatch, Address>> early_;  // of the next version
   int layers_done_ = 0;
   int group_left_ = 0;
+  bool measured_ = false, held_ = false;  // what the vote waits for
   std::optional<Decision> decision_;
   int snapshot_credits_ = 0, snapshots_left_ = 0;
 };

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstring>
 
 #include "actors/checkpoint/safetensors.h"
 #include "kernels/base/error.h"
@@ -72,12 +73,34 @@ Tensor Owner::extra(int lane, std::int64_t begin, std::int64_t rows, std::int64_
 Tensor Owner::lane(int lane) const { return flat(floats(gradients_) + lane * accumulated_, 0, accumulated_); }
 Tensor Owner::gradient(std::size_t index) const { return block_.at(gradients_.data, Dtype::f32, index); }
 
-void Owner::clear_accumulators() { std::fill_n(floats(gradients_), accumulated_ * lanes_, 0.0F); }
+// The parts of the state in a fixed order: each(number, parameter, kind, first element, count).
+template <typename Each>
+void Owner::each_part(Each each) const {
+  std::int32_t number = 0;
+  for (std::size_t i = 0; i < block_.parameters().size(); ++i) {
+    const Parameter& p = block_.parameters()[i];
+    for (int kind = 0; kind < (p.kind == ParameterKind::router_bias ? 1 : 3); ++kind)
+      for (std::int64_t begin = 0; begin < p.elements(); begin += kSnapshotElements)
+        each(number++, i, kind, begin, std::min(kSnapshotElements, p.elements() - begin));
+  }
+}
 
-void Owner::restore(const Restore& restore) {
-  clear_accumulators();
+Standing Owner::standing(std::uint32_t attempt) const {
+  Standing s{attempt, version_, voted_ || applying_, last_decision_.has_value(), {}};
+  if (last_decision_) s.decision = *last_decision_;
+  return s;
+}
+
+void Owner::entered(const Restore& restore) {
+  std::fill_n(floats(gradients_), accumulated_ * lanes_, 0.0F);
   parts_.clear();
-  if (version_ == restore.version) return;
+  voted_ = applying_ = false;
+  if (restore.decided) last_decision_ = restore.decision;
+}
+
+void Owner::load(const Restore& restore) {
+  version_ = -1;
+  last_decision_.reset();
   for (std::size_t i = 0; i < block_.parameters().size(); ++i)
     load_parameter(config_, block_.parameters()[i], restore, floats(masters_) + block_.offset(i));
   load_moments(restore);
@@ -196,8 +219,11 @@ std::vector<TensorSquares> Owner::squares() const {
   return all;
 }
 
-std::vector<Ops> Owner::apply(const Decision& decision) const {
+std::vector<Ops> Owner::apply(const Decision& decision) {
   std::vector<Ops> work;
+  applying_ = true;
+  last_decision_ = decision;
+  move_router_bias(decision);
   const TrainConfig& t = config_.train;
   AdamW step;
   step.lr = static_cast<float>(decision.learning_rate);
@@ -262,24 +288,65 @@ void Owner::move_router_bias(const Decision& decision) {
 void Owner::committed(const Decision& decision) {
   CHECK(decision.step == version_, "decision of step {} at state {}", decision.step, version_);
   version_ = decision.step + 1;
+  voted_ = applying_ = false;
+}
+
+void Owner::hold(std::int64_t version) {
+  refresh_copies();
+  version_ = version;
+}
+
+std::int32_t Owner::state_parts() const {
+  std::int32_t count = 0;
+  each_part([&](auto...) { ++count; });
+  return count;
+}
+
+SnapshotPart Owner::state_part(std::int32_t part, std::uint32_t attempt) const {
+  SnapshotPart out;
+  const std::array<float*, 3> arenas = {floats(masters_), floats(m_), floats(v_)};
+  each_part([&](std::int32_t number, std::size_t i, int kind, std::int64_t begin, std::int64_t count) {
+    if (number != part) return;
+    out = {version_, attempt, block_.parameters()[i].name,
+           kind,     begin,   context_.pool().take(static_cast<std::size_t>(count) * 4)};
+    std::memcpy(out.values.data.get(), arenas[static_cast<std::size_t>(kind)] + block_.offset(i) + begin,
+                out.values.size);
+  });
+  return out;
+}
+
+Payload Owner::gradient_payload() const {
+  Payload sums = context_.pool().take(static_cast<std::size_t>(block_.elements()) * 4);
+  std::memcpy(sums.data.get(), gradients_.data, sums.size);
+  return sums;
+}
+
+void Owner::take_gradient(const Payload& sums) {
+  CHECK(sums.size == static_cast<std::size_t>(block_.elements()) * 4, "a gradient of {} bytes for {} elements",
+        sums.size, block_.elements());
+  std::memcpy(gradients_.data, sums.data.get(), sums.size);
+}
+
+void Owner::take_part(const SnapshotPart& part) {
+  const std::array<float*, 3> arenas = {floats(masters_), floats(m_), floats(v_)};
+  const std::size_t i = block_.index(part.name);
+  CHECK(part.kind >= 0 && part.kind < 3 && part.offset >= 0 &&
+            part.offset + static_cast<std::int64_t>(part.values.size / 4) <= block_.parameters()[i].elements(),
+        "a part of {} that doesn't fit", part.name);
+  std::memcpy(arenas[static_cast<std::size_t>(part.kind)] + block_.offset(i) + part.offset, part.values.data.get(),
+              part.values.size);
 }
 
 std::vector<Ops> Owner::begin_snapshot(std::uint32_t attempt) {
   std::vector<Ops> work;
   const std::array<float*, 3> arenas = {floats(masters_), floats(m_), floats(v_)};
-  for (std::size_t i = 0; i < block_.parameters().size(); ++i) {
-    const Parameter& p = block_.parameters()[i];
-    for (int kind = 0; kind < (p.kind == ParameterKind::router_bias ? 1 : 3); ++kind) {
-      for (std::int64_t begin = 0; begin < p.elements(); begin += kSnapshotElements) {
-        const std::int64_t count = std::min(kSnapshotElements, p.elements() - begin);
-        SnapshotPart part{version_, attempt, p.name,
-                          kind,     begin,   context_.pool().take(static_cast<std::size_t>(count) * 4)};
-        work.push_back({Copy{flat(arenas[static_cast<std::size_t>(kind)] + block_.offset(i), begin, count),
-                             flat(part.values.as<float>(), 0, count)}});
-        parts_.push_back(std::move(part));
-      }
-    }
-  }
+  each_part([&](std::int32_t, std::size_t i, int kind, std::int64_t begin, std::int64_t count) {
+    SnapshotPart part{version_, attempt, block_.parameters()[i].name,
+                      kind,     begin,   context_.pool().take(static_cast<std::size_t>(count) * 4)};
+    work.push_back({Copy{flat(arenas[static_cast<std::size_t>(kind)] + block_.offset(i), begin, count),
+                         flat(part.values.as<float>(), 0, count)}});
+    parts_.push_back(std::move(part));
+  });
   return work;
 }
 

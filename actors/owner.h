@@ -4,6 +4,7 @@
 #pragma once
 
 #include <deque>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -41,11 +42,29 @@ class Owner {
   // The whole accumulation of a lane as one row.
   Tensor lane(int lane) const;
   Tensor gradient(std::size_t index) const;  // parameter's folded gradient (lane 0)
+  // All folded gradients, for a shadow; and taken in by it.
+  Payload gradient_payload() const;
+  void take_gradient(const Payload& sums);
   std::int64_t version() const { return version_; }
 
-  // Loads state `restore.version`; throws Error (missing tensor, wrong shape).
-  void restore(const Restore& restore);
-  void clear_accumulators();
+  // ---- What is held, for recovery ----
+  // The answer to an Inquiry.
+  Standing standing(std::uint32_t attempt) const;
+  bool voted() const { return voted_; }
+  bool applying() const { return applying_; }  // state version() is being overwritten
+  const Decision& last_decision() const { return *last_decision_; }
+  void set_voted() { voted_ = true; }
+  void decided(const Decision& decision) { last_decision_ = decision; }
+  // Loads state `restore.version` from its path or the seed; throws Error (missing tensor, wrong shape).
+  void load(const Restore& restore);
+  // State from another holder: forget() the own, take every part, hold() the version.
+  void forget() { version_ = -1; }
+  std::int32_t state_parts() const;
+  SnapshotPart state_part(std::int32_t part, std::uint32_t attempt) const;
+  void take_part(const SnapshotPart& part);
+  void hold(std::int64_t version);
+  // The attempt begins: nothing is accumulated, voted or copied.
+  void entered(const Restore& restore);
 
   // The fixed tree over the local lanes, as independent pieces of work: each list is one segment.
   std::vector<Ops> fold_lanes() const;
@@ -55,9 +74,9 @@ class Owner {
   std::vector<Ops> measure() const;
   std::vector<TensorSquares> squares() const;
   // Applies the decision and clears the accumulators (segments), then committed() moves to the next version.
-  std::vector<Ops> apply(const Decision& decision) const;
+  std::vector<Ops> apply(const Decision& decision);
   void committed(const Decision& decision);
-  // Router bias: += rate * sign(total - E * count), by counts of the whole step. Called before committed().
+  // Router bias: += rate * sign(total - E * count), by counts of the whole step; part of apply().
   void move_router_bias(const Decision& decision);
 
   // Copies state for the checkpointer: the ops to run, then parts to send in order.
@@ -68,6 +87,8 @@ class Owner {
   void load_moments(const Restore& restore);
   void refresh_copies();
   std::vector<std::pair<std::int64_t, std::int64_t>> pieces() const;
+  template <typename Each>
+  void each_part(Each each) const;
 
   Context context_;
   const Config& config_;
@@ -76,6 +97,8 @@ class Owner {
   std::int64_t accumulated_ = 0;  // elements of a lane
   Memory masters_, m_, v_, copies_, gradients_, squares_;
   std::int64_t version_ = -1;
+  bool voted_ = false, applying_ = false;
+  std::optional<Decision> last_decision_;
   std::deque<SnapshotPart> parts_;
 };
 

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "kernels/base/error.h"
+#include "actors/rules/recovery.h"
 #include "kernels/model/rope_table.h"
 
 namespace troupe {
@@ -29,7 +29,10 @@ Stage::Stage(const Context& context, const Config& config, int replica, int stag
       capture_(capture),
       uses_(shared_uses(config, shape_)),
       owner_(context, config, stage_parameters(config, shape_), config.train.gradient_lanes / config.layout.replicas,
-             config.layout.replicas, shared_elements(uses_)) {
+             config.layout.replicas, shared_elements(uses_)),
+      restoring_(context, owner_, [this](const Restore& r, const std::string& problem) { enter(r, problem); }) {
+  const auto all_shadows = shadows(config);
+  if (const auto own = all_shadows.find(context.self()); own != all_shadows.end()) shadow_ = own->second;
   Device& device = context_.device();
   const std::size_t bytes = slot_bytes(config, shape_);
   slot_memory_ = device.allocate(bytes * static_cast<std::size_t>(config.slots()));
@@ -97,32 +100,23 @@ Stage::Token Stage::unpack(std::uint64_t word) {
           static_cast<std::uint16_t>(word >> 32)};
 }
 
+void Stage::on(const Inquiry& inquiry, const Address& from) { context_.post(from, owner_.standing(inquiry.attempt)); }
+
+// From here on nothing of an older attempt counts.
 void Stage::on(const Restore& restore, const Address&) {
-  Restored answer{restore.version, restore.attempt, ""};
-  attempt_ = restore.attempt;
-  reset();
-  try {
-    owner_.restore(restore);
-    if (copy_memory_.data != nullptr) load_embedding_copy(restore);
-  } catch (const Error& error) {
-    answer.problem = error.what();
-  }
-  context_.post(kConductor, answer);
-  const Address upstream = shape_.first ? kLoader : stage_address(config_, replica_, shape_.stage - 1);
-  grant(upstream, Channel::microbatch, 0, static_cast<int>(slots_.size()));
-  for (const auto& [credit, from] : std::exchange(early_credits_, {})) on(credit, from);
+  if (!restoring_.begin(restore)) attempt_ = restore.attempt;
 }
 
-void Stage::load_embedding_copy(const Restore& restore) {
-  for (const Parameter& p :
-       model_parameters(config_.model, {config_.train.initialization, config_.train.initializer_range})) {
-    if (p.name != "model.embed_tokens.weight") continue;
-    auto* values = static_cast<float*>(copy_memory_.data);
-    load_parameter(config_, p, restore, values);
-    auto* rounded = static_cast<std::uint16_t*>(copy16_memory_.data);
-    for (std::int64_t i = 0; rounded != nullptr && i < p.elements(); ++i) rounded[i] = round_to_bf16(values[i]);
-  }
-  copy_version_ = restore.version;
+void Stage::enter(const Restore& restore, const std::string& problem) {
+  attempt_ = restore.attempt;
+  reset();
+  context_.post(kConductor, Restored{restore.version, restore.attempt, problem});
+  const Address upstream = shape_.first ? kLoader : stage_address(config_, replica_, shape_.stage - 1);
+  grant(upstream, Channel::microbatch, 0, static_cast<int>(slots_.size()));
+  send_embedding_copy();
+  if (restore.checkpoint) begin_snapshot();
+  for (const auto& [credit, from] : std::exchange(early_credits_, {})) on(credit, from);
+  if (copied_early_) on(*std::exchange(copied_early_, std::nullopt), {});
 }
 
 void Stage::reset() {
@@ -134,15 +128,15 @@ void Stage::reset() {
   backward_.clear();
   partial_.clear();
   shared_in_.clear();
-  vote_.reset();
   decision_.reset();
+  copy_version_ = -1;
   group_left_ = snapshot_credits_ = snapshots_left_ = 0;
   begin_step();
 }
 
 void Stage::begin_step() {
   released_ = 0;
-  folded_ = reduced_ = false;
+  folded_ = reduced_ = measured_ = held_ = false;
   own_sums_ = {};
   counts_.clear();
   losses_.clear();
@@ -153,7 +147,10 @@ void Stage::begin_step() {
 }
 
 void Stage::on(const Credit& credit, const Address& from) {
-  if (is_future(credit.attempt, attempt_)) early_credits_.emplace_back(credit, from);
+  if (restoring_.active() || is_future(credit.attempt, attempt_)) {
+    early_credits_.emplace_back(credit, from);
+    return;
+  }
   if (stale(credit.attempt)) return;
   if (credit.channel == Channel::snapshot) {
     snapshot_credits_ += credit.count;
@@ -321,14 +318,14 @@ void Stage::grant(const Address& to, Channel channel, int layer, int count) {
 void Stage::submit(SegmentClass segment_class, int slot, int unit, Phase phase, Ops ops) {
   const Work& work = works_[static_cast<std::size_t>(slot)];
   const SegmentClass actual = work.train() ? segment_class : SegmentClass::evaluate;
-  context_.submit({actual, work.key.step, work.key.microbatch, layer_of(unit)}, std::move(ops),
-                  pack({phase, static_cast<std::uint8_t>(attempt_), static_cast<std::uint16_t>(slot),
-                        static_cast<std::uint16_t>(unit)}));
+  restoring_.submit({actual, work.key.step, work.key.microbatch, layer_of(unit)}, std::move(ops),
+                    pack({phase, static_cast<std::uint8_t>(attempt_), static_cast<std::uint16_t>(slot),
+                          static_cast<std::uint16_t>(unit)}));
 }
 
 void Stage::on(const SegmentDone& done, const Address&) {
+  if (restoring_.takes(done)) return;
   const Token token = unpack(done.token);
-  if (token.attempt != static_cast<std::uint8_t>(attempt_)) return;
   const int slot = token.slot, unit = token.unit;
   switch (token.phase) {
     case Phase::attention:

@@ -19,6 +19,7 @@
 #include "actors/capture.h"
 #include "actors/ordered_sender.h"
 #include "actors/owner.h"
+#include "actors/restoring.h"
 #include "actors/rules/dispatch.h"
 #include "actors/stage_memory.h"
 
@@ -28,7 +29,11 @@ class Stage {
  public:
   Stage(const Context& context, const Config& config, int replica, int stage, Capture* capture);
 
+  void on(const Inquiry& inquiry, const Address& from);
   void on(const Restore& restore, const Address& from);
+  void on(const Fetch& fetch, const Address& from) { restoring_.on(fetch, from); }
+  void on(const SnapshotPart& part, const Address&) { restoring_.on(part); }
+  void on(const GradientHeld& held, const Address& from);
   void on(const Credit& credit, const Address& from);
   void on(const TokenBatch& batch, const Address& from);
   void on(const Activations& activations, const Address& from);
@@ -158,6 +163,7 @@ class Stage {
   void sum_shared_uses();
   void add_shared();
   void measure();
+  void measured();
   void vote();
   void apply_decision(const Decision& decision);
   void applied();
@@ -182,7 +188,9 @@ class Stage {
   int head_unit() const { return shape_.layers + 1; }
   int embedding_unit() const { return shape_.layers + 2; }
   void bind_tensors();
-  void load_embedding_copy(const Restore& restore);
+  void enter(const Restore& restore, const std::string& problem);
+  void send_embedding_copy();
+  void begin_snapshot();
   void reset();
   void begin_step();
   void capture_unit(int slot, int unit);
@@ -198,6 +206,8 @@ class Stage {
   Capture* capture_;
   std::vector<SharedUse> uses_;
   Owner owner_;
+  Restoring restoring_;
+  std::optional<Address> shadow_;
   std::uint32_t attempt_ = kNoAttempt;
   std::vector<std::pair<Credit, Address>> early_credits_;
 
@@ -224,11 +234,10 @@ class Stage {
   void (Stage::*group_next_)() = nullptr;
   std::map<std::pair<std::int64_t, int>, Payload> partial_;  // by step and replica: a twin may be a commit ahead
   Payload own_sums_;
-  bool folded_ = false, reduced_ = false;
+  bool folded_ = false, reduced_ = false, measured_ = false, held_ = false;
   std::map<std::pair<std::int64_t, int>, Payload> shared_in_;  // by step and use
   std::map<int, std::vector<std::int64_t>> counts_;            // by layer
   std::vector<MicrobatchLoss> losses_;
-  std::optional<Vote> vote_;
   std::optional<Decision> decision_;
   std::optional<SharedTensor> copied_early_;
   Payload copy_source_;

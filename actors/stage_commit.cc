@@ -83,8 +83,8 @@ void Stage::run_all(Phase phase, std::vector<Ops> work, void (Stage::*next)()) {
   group_left_ = static_cast<int>(work.size());
   group_next_ = next;
   for (Ops& ops : work) {
-    context_.submit({SegmentClass::apply, owner_.version(), 0, shape_.stage}, std::move(ops),
-                    pack({phase, static_cast<std::uint8_t>(attempt_), 0, 0}));
+    restoring_.submit({SegmentClass::apply, owner_.version(), 0, shape_.stage}, std::move(ops),
+                      pack({phase, static_cast<std::uint8_t>(attempt_), 0, 0}));
   }
 }
 
@@ -179,9 +179,25 @@ void Stage::add_shared() {
   run_all(Phase::shared_sum, std::move(work), &Stage::measure);
 }
 
+// The gradient is complete: its copy gets it while its squares are summed.
 void Stage::measure() {
   std::erase_if(shared_in_, [&](const auto& entry) { return entry.first.first <= owner_.version(); });
-  run_all(Phase::measure, owner_.measure(), &Stage::vote);
+  if (shadow_)
+    context_.post(*shadow_, ShadowGradient{owner_.version(), attempt_, owner_.gradient_payload()});
+  else
+    held_ = true;
+  run_all(Phase::measure, owner_.measure(), &Stage::measured);
+}
+
+void Stage::on(const GradientHeld& held, const Address&) {
+  if (stale(held.attempt) || restoring_.active() || held.step != owner_.version()) return;
+  held_ = true;
+  if (measured_) vote();
+}
+
+void Stage::measured() {
+  measured_ = true;
+  if (held_) vote();
 }
 
 void Stage::vote() {
@@ -192,63 +208,68 @@ void Stage::vote() {
   vote.squares = owner_.squares();
   for (const auto& [layer, counts] : counts_) vote.counts.push_back({layer, counts});
   vote.losses = losses_;
-  vote_ = vote;
+  owner_.set_voted();
   context_.post(kConductor, std::move(vote));
 }
 
 void Stage::on(const Decision& decision, const Address&) {
   if (stale(decision.attempt) || decision.step != owner_.version() || decision_) return;  // a second one is ignored
   decision_ = decision;
+  owner_.decided(decision);
   if (snapshots_left_ == 0) apply_decision(decision);
 }
 
-void Stage::apply_decision(const Decision& decision) {
-  owner_.move_router_bias(decision);
-  run_all(Phase::apply, owner_.apply(decision), &Stage::applied);
-}
+void Stage::apply_decision(const Decision& decision) { run_all(Phase::apply, owner_.apply(decision), &Stage::applied); }
 
 void Stage::applied() {
   const Decision decision = *decision_;
   owner_.committed(decision);
   decision_.reset();
-  vote_.reset();
   begin_step();
   if (capture_ != nullptr) capture_router_bias();
-  StageShape last = shape_;
-  last.last = true;
-  last.first = false;
-  if (shape_.first && !shape_.last && reads_embedding_copy(config_, last)) {
-    const Tensor table = owner_.masters("model.embed_tokens.weight", "model.embed_tokens.weight");
-    Payload values = context_.pool().take(static_cast<std::size_t>(table.elements()) * 4);
-    std::memcpy(values.data.get(), table.data, values.size);
-    context_.post(stage_address(config_, replica_, config_.layout.stages - 1),
-                  SharedTensor{owner_.version(), attempt_, std::move(values)});
-  }
-  if (decision.checkpoint && replica_ == 0) {
-    std::vector<Ops> work = owner_.begin_snapshot(attempt_);
-    snapshots_left_ = static_cast<int>(work.size());
-    for (Ops& ops : work)
-      context_.submit({SegmentClass::apply, owner_.version(), 0, 0}, std::move(ops),
-                      pack({Phase::snapshot, static_cast<std::uint8_t>(attempt_), 0, 0}));
-  }
+  send_embedding_copy();
+  if (decision.checkpoint) begin_snapshot();
   if (copied_early_) on(*std::exchange(copied_early_, std::nullopt), {});
   for (std::size_t i = 0; i < works_.size(); ++i) try_start(static_cast<int>(i));
 }
 
+// The last stage reads the embedding too, where it is tied to the head or multi-token prediction embeds.
+void Stage::send_embedding_copy() {
+  StageShape last = shape_;
+  last.last = true;
+  last.first = false;
+  if (!shape_.first || shape_.last || !reads_embedding_copy(config_, last)) return;
+  const Tensor table = owner_.masters("model.embed_tokens.weight", "model.embed_tokens.weight");
+  Payload values = context_.pool().take(static_cast<std::size_t>(table.elements()) * 4);
+  std::memcpy(values.data.get(), table.data, values.size);
+  context_.post(stage_address(config_, replica_, config_.layout.stages - 1),
+                SharedTensor{owner_.version(), attempt_, std::move(values)});
+}
+
+void Stage::begin_snapshot() {
+  if (replica_ != 0) return;
+  std::vector<Ops> work = owner_.begin_snapshot(attempt_);
+  snapshots_left_ = static_cast<int>(work.size());
+  for (Ops& ops : work)
+    restoring_.submit({SegmentClass::apply, owner_.version(), 0, 0}, std::move(ops),
+                      pack({Phase::snapshot, static_cast<std::uint8_t>(attempt_), 0, 0}));
+}
+
 // The owner's new version of the embedding: taken in once this owner is at that version too.
 void Stage::on(const SharedTensor& tensor, const Address&) {
-  if (stale(tensor.attempt)) return;
-  if (tensor.version != owner_.version()) {
+  if (restoring_.active() || is_future(tensor.attempt, attempt_) ||
+      (tensor.attempt == attempt_ && tensor.version > owner_.version())) {
     copied_early_ = tensor;
     return;
   }
+  if (stale(tensor.attempt)) return;
   const std::int64_t v = config_.model.vocab_size, d = config_.model.hidden_size;
   copy_source_ = tensor.values;
   const Tensor values{copy_source_.data.get(), v, d, d, Dtype::f32};
   Ops ops{Copy{values, Tensor{copy_memory_.data, v, d, d, Dtype::f32}}};
   if (copy16_memory_.data != nullptr) ops.push_back(Copy{values, Tensor{copy16_memory_.data, v, d, d, Dtype::bf16}});
-  context_.submit({SegmentClass::apply, owner_.version(), 0, 0}, std::move(ops),
-                  pack({Phase::copy, static_cast<std::uint8_t>(attempt_), 0, 0}));
+  restoring_.submit({SegmentClass::apply, owner_.version(), 0, 0}, std::move(ops),
+                    pack({Phase::copy, static_cast<std::uint8_t>(attempt_), 0, 0}));
 }
 
 void Stage::send_snapshot() {

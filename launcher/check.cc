@@ -134,10 +134,10 @@ void Check::run(WorldOptions world_options, int steps, const std::function<void(
   world_options.corpus = corpus;
   world_options.run_folder = scratch.path;
   World world(own, world_options);
-  Restore begin;
+  Recover begin;
   begin.path = options.weights.empty() ? options.fixture : options.weights;
   begin.weights_only = true;
-  world.restore(begin);
+  world.recover(begin);
   world.run([&](const Report& report) { hear(json::parse(report.json)); }, done);
 }
 

@@ -3,6 +3,8 @@
 #include "actors/checkpointer.h"
 #include "actors/expert_shard.h"
 #include "actors/loader.h"
+#include "actors/rules/placement.h"
+#include "actors/shadow.h"
 #include "actors/stage.h"
 
 namespace troupe {
@@ -33,6 +35,9 @@ void add_actor(Node& node, const Config& config, const WorldOptions& options, co
       return;
     case Role::rollout:
       node.add<Rollout>(address, config, options.request, options.sink);
+      return;
+    case Role::shadow:
+      node.add<Shadow>(address, config, owners(config).at(address.index));
       return;
     case Role::supervisor:
       return;

@@ -42,11 +42,11 @@ int evaluate(const EvaluateOptions& options) {
   config.train.steps = 0;  // all of the held-out part, whatever version it is
   World world(config, world_options);
   std::string line;
-  Restore begin;
+  Recover begin;
   begin.path = loaded.checkpoint;
   begin.version = checkpoint_version(std::filesystem::path(loaded.checkpoint).filename().string()).value_or(0);
   begin.weights_only = true;
-  world.restore(begin);
+  world.recover(begin);
   world.run([&](const Report& report) {
     if (report.kind == "evaluation") line = report.json;
   });

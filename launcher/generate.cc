@@ -56,10 +56,10 @@ int generate(const GenerateOptions& options) {
   world_options.request = request;
   world_options.sink = &result;
   World world(config, world_options);
-  Restore begin;
+  Recover begin;
   begin.path = loaded.checkpoint;
   begin.weights_only = true;
-  world.restore(begin);
+  world.recover(begin);
   world.run([](const Report&) {}, [&] { return result.done; });
   for (std::size_t i = 0; i < options.prompts.size(); ++i) {
     std::fputs(options.prompts[i].c_str(), stdout);

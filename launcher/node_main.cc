@@ -41,9 +41,12 @@ struct NodeProcess {
   Config config;
   std::uint32_t id = 0;
   std::optional<World> world;
+  std::int64_t last_beat_us = 0;
   bool done = false;
 
   void introduce();
+  void meet(const json& introduced);
+  void beat();
   void follow();
 };
 
@@ -65,9 +68,7 @@ void NodeProcess::introduce() {
                    {"machine", machine_kind()},
                    {"digest", numbers_digest(config)}}
                   .dump());
-  const json introduced = wait_for(socket, "peers");
-  for (const json& peer : introduced.at("peers"))
-    if (peer.at("node") != id) world->connect(peer.at("node"), peer.at("incarnation"), from_hex(peer.at("address")));
+  meet(wait_for(socket, "peers"));
   world->node().set_uplink([this](const Envelope& envelope) {
     if (const auto* report = std::get_if<Report>(&envelope.message))
       socket.send(json{{"kind", "report"}, {"report", report->kind}, {"json", report->json}}.dump());
@@ -76,14 +77,33 @@ void NodeProcess::introduce() {
   log_info("event=up node={}", id);
 }
 
+void NodeProcess::meet(const json& introduced) {
+  for (const json& peer : introduced.at("peers"))
+    if (peer.at("node") != id) world->connect(peer.at("node"), peer.at("incarnation"), from_hex(peer.at("address")));
+}
+
+// A sign of life, and whom this node hears nothing from.
+void NodeProcess::beat() {
+  const std::int64_t now_us = world->node().now_us();
+  if (now_us - last_beat_us < std::int64_t{1000} * config.limits.heartbeat_ms) return;
+  last_beat_us = now_us;
+  const auto silent = world->node().silent_peers(std::int64_t{1000} * config.limits.silence_ms);
+  if (silent.empty())
+    socket.send(json{{"kind", "alive"}}.dump());
+  else
+    socket.send(json{{"kind", "silent"}, {"peers", silent}}.dump());
+}
+
 // What the launcher says while the node runs.
 void NodeProcess::follow() {
   if (!socket.read()) _exit(kOrphaned);
   while (auto line = socket.next()) {
     const json message = json::parse(*line);
     const std::string kind = message.at("kind");
-    if (kind == "restore")
-      world->restore({message.at("version"), message.at("attempt"), message.at("path"), message.at("weights_only")});
+    if (kind == "peers") meet(message);
+    if (kind == "forget") world->node().forget(message.at("node"));
+    if (kind == "recover")
+      world->recover({message.at("attempt"), message.at("version"), message.at("path"), message.at("weights_only")});
     if (kind == "stop") world->stop(message.at("reason"));
     if (kind == "end") done = true;
   }
@@ -96,18 +116,12 @@ int node_main(int socket_fd) {
   signal(SIGINT, SIG_IGN);           // Ctrl-C reaches the whole group; the launcher decides
   signal(SIGTERM, SIG_IGN);
   signal(SIGPIPE, SIG_IGN);
-  NodeProcess process{ControlSocket(socket_fd), {}, 0, {}, false};
+  NodeProcess process{ControlSocket(socket_fd), {}, 0, {}, 0, false};
   try {
     process.introduce();
     process.world->loop().watch(socket_fd, [&] { process.follow(); });
-    const std::int64_t beat_us = std::int64_t{1000} * process.config.limits.heartbeat_ms;
-    std::int64_t last_beat_us = 0;
     process.world->loop().run([&] {
-      const std::int64_t now_us = process.world->node().now_us();
-      if (now_us - last_beat_us > beat_us) {
-        last_beat_us = now_us;
-        process.socket.send(json{{"kind", "alive"}}.dump());
-      }
+      process.beat();
       if (process.socket.wants_write()) process.socket.flush();
       return process.done;
     });

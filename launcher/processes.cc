@@ -5,18 +5,22 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <set>
+#include <utility>
 #include <vector>
 
 #include "kernels/base/error.h"
 #include "launcher/config.h"
 #include "launcher/program.h"
 #include "launcher/progress.h"
+#include "launcher/train.h"
 #include "messages/control_socket.h"
 
 namespace troupe {
@@ -30,52 +34,67 @@ volatile std::sig_atomic_t interrupts = 0;
 void count_interrupt(int) { interrupts = interrupts + 1; }
 
 struct Child {
-  std::uint32_t node = 0;
+  std::uint32_t node = 0, incarnation = 0;
   pid_t pid = -1;
   ControlSocket socket{-1};
   int log_fd = -1;  // the reading end of its standard error
   std::string log_rest, last_line, failure;
   json hello;
   bool up = false, gone = false;
+  bool introduced = false;         // the others know this incarnation
+  std::set<std::uint32_t> silent;  // peers that it hears nothing from
   Clock::time_point heard = Clock::now();
   int status = 0;
 };
 
+// The launcher's own process: it starts the nodes, hears of what they do, and replaces the one that is lost. It takes no
+// part in the work, so that its memory of the run is no more than what it has been told.
 class Supervisor {
  public:
-  Supervisor(const Config& config, RunFolder& folder, const Restore& begin, bool quiet)
+  Supervisor(const Config& config, RunFolder& folder, const Recover& begin, bool quiet)
       : config_(config), folder_(folder), begin_(begin), progress_(config, quiet) {}
   ~Supervisor() { end_all(); }
   int run();
 
  private:
-  void start(std::uint32_t node);
+  void start(Child& child);
   void look(int milliseconds);
   void hear(Child& child);
   void read_log(Child& child);
   void reap(Child& child);
-  void wait_until(const char* what, bool (*ready)(const Child&));
+  bool wait_until(const char* what, bool (*ready)(const Child&));
+  void suspect();
+  void bury(Child& child);
+  void gather();
   void introduce();
+  void recover();
   void report(const std::string& kind, const std::string& text);
   void end_all();
+  void obey_interrupts();
+  std::string how_lost(const Child& child) const;
+  bool any_lost() const;
   [[noreturn]] void fail(const Child& child);
 
   const Config& config_;
   RunFolder& folder_;
-  Restore begin_;
+  Recover begin_;
   Progress progress_;
   std::vector<Child> children_;
   std::string doing_ = "starting";
-  bool finished_ = false;
+  bool finished_ = false, started_ = false;
+  int seen_ = 0;      // interrupts
+  int restarts_ = 0;  // since the last committed step
+  std::int64_t reported_step_ = -1, evaluated_version_ = -1;
+  bool answered_ = false;
 };
 
-void Supervisor::start(std::uint32_t node) {
+void Supervisor::start(Child& child) {
   auto [socket, child_fd] = ControlSocket::make_pair();
   std::array<int, 2> log{};
-  if (pipe2(log.data(), O_CLOEXEC) != 0) throw Error("can't make a pipe for node {}; too many open files?", node);
+  if (pipe2(log.data(), O_CLOEXEC) != 0) throw Error("can't make a pipe for node {}; too many open files?", child.node);
   const std::string fd = std::to_string(child_fd), self = std::filesystem::read_symlink("/proc/self/exe").string();
   const pid_t pid = fork();
-  if (pid < 0) throw Error("can't start node {}: the process limit is reached", node);
+  if (pid < 0) throw Error("can't start node {}: the process limit is reached", child.node);
   if (pid == 0) {
     dup2(log[1], STDERR_FILENO);
     dup2(log[1], STDOUT_FILENO);
@@ -86,17 +105,18 @@ void Supervisor::start(std::uint32_t node) {
   close(child_fd);
   close(log[1]);
   fcntl(log[0], F_SETFL, O_NONBLOCK);
-  Child child;
+  const std::uint32_t node = child.node, incarnation = child.incarnation + 1;
+  child = Child{};
   child.node = node;
+  child.incarnation = incarnation;
   child.pid = pid;
   child.socket = std::move(socket);
   child.log_fd = log[0];
-  children_.push_back(std::move(child));
-  children_.back().socket.send(json{
+  child.socket.send(json{
       {"kind", "start"},
       {"config", config_to_toml(config_)},
       {"node", node},
-      {"incarnation", 1},
+      {"incarnation", incarnation},
       {"mode", 0},
       {"run_folder",
        folder_.path()}}.dump());
@@ -105,7 +125,7 @@ void Supervisor::start(std::uint32_t node) {
 // The node's log goes to its file; what is worth a person's eye comes through with the node's name.
 void Supervisor::read_log(Child& child) {
   std::array<char, 4096> bytes{};
-  for (;;) {
+  while (child.log_fd >= 0) {
     const ssize_t got = read(child.log_fd, bytes.data(), bytes.size());
     if (got <= 0) return;
     child.log_rest.append(bytes.data(), static_cast<std::size_t>(got));
@@ -124,14 +144,27 @@ void Supervisor::read_log(Child& child) {
   }
 }
 
+// A step that is done again after a loss says the same again: it is told once.
 void Supervisor::report(const std::string& kind, const std::string& text) {
-  folder_.append_metrics(text);
   const json parsed = json::parse(text);
-  progress_.show(parsed);
-  if (kind == "step") doing_ = fmt::format("training step {}", parsed.at("step").get<std::int64_t>() + 1);
-  if (kind == "evaluation") doing_ = "evaluating";
+  if (kind == "step") {
+    const std::int64_t step = parsed.at("step");
+    if (step <= reported_step_) return;
+    reported_step_ = step;
+    restarts_ = 0;
+    doing_ = fmt::format("training step {}", step + 2);
+  }
+  if (kind == "evaluation") {
+    doing_ = "evaluating";
+    if (parsed.at("version").get<std::int64_t>() <= evaluated_version_) return;
+    evaluated_version_ = parsed.at("version");
+  }
+  if (kind == "exact_match" && std::exchange(answered_, true)) return;
   if (kind == "problem") throw Error("{}", parsed.at("sentence").get<std::string>());
-  if (kind == "finished") finished_ = true;
+  if (kind == "ready" && started_) return;
+  folder_.append_metrics(text);
+  progress_.show(parsed);
+  finished_ = finished_ || kind == "finished";
 }
 
 void Supervisor::hear(Child& child) {
@@ -143,6 +176,7 @@ void Supervisor::hear(Child& child) {
     if (kind == "hello") child.hello = message;
     if (kind == "up") child.up = true;
     if (kind == "failed") child.failure = message.at("sentence");
+    if (kind == "silent") child.silent = message.at("peers").get<std::set<std::uint32_t>>();
     if (kind == "report") report(message.at("report"), message.at("json"));
   }
   if (!open) child.gone = true;
@@ -161,49 +195,96 @@ void Supervisor::look(int milliseconds) {
     if ((fds[2 * i].revents & POLLOUT) != 0) children_[i].socket.flush();
     if ((fds[2 * i].revents & (POLLIN | POLLHUP | POLLERR)) != 0) hear(children_[i]);
   }
+  suspect();
+  for (const Child& c : children_)
+    if (!c.failure.empty() && !finished_) fail(c);  // its own words: a new process would say the same
+}
+
+// Who is silent is lost. Of two that don't hear each other, the one is lost that most complain of, or the later.
+void Supervisor::suspect() {
   const auto limit = std::chrono::milliseconds(config_.limits.silence_ms);
+  std::vector<std::size_t> complaints(children_.size());
   for (Child& c : children_) {
-    if (c.up && !c.gone && Clock::now() - c.heard > limit)
-      c.failure =
-          fmt::format("silent for {} ms (limits.silence_ms): stopped, or its machine is", config_.limits.silence_ms);
-    if ((c.gone || !c.failure.empty()) && !finished_) fail(c);
+    if (c.up && !c.gone && Clock::now() - c.heard > limit) c.gone = true;
+    for (const std::uint32_t peer : c.silent)
+      if (!c.gone && peer < children_.size() && !children_[peer].gone) complaints[peer] += 1, complaints[c.node] += 1;
   }
+  const auto worst = std::max_element(complaints.rbegin(), complaints.rend());
+  if (worst == complaints.rend() || *worst == 0) return;
+  Child& lost = children_[static_cast<std::size_t>(complaints.rend() - worst) - 1];
+  lost.gone = true;
+  for (Child& c : children_) c.silent.clear();
 }
 
 void Supervisor::reap(Child& child) {
   if (child.pid > 0 && waitpid(child.pid, &child.status, 0) == child.pid) child.pid = -1;
 }
 
-void Supervisor::fail(const Child& lost) {
-  Child& child = children_[lost.node];
-  read_log(child);
-  kill(child.pid, SIGKILL);  // it said goodbye on its socket: nothing of it may stay
-  reap(child);
-  std::string how = child.failure;
-  if (how.empty() && WIFSIGNALED(child.status))
-    how = fmt::format("killed by signal {} ({})", WTERMSIG(child.status), strsignal(WTERMSIG(child.status)));
-  if (how.empty()) how = fmt::format("ended with code {}", WIFEXITED(child.status) ? WEXITSTATUS(child.status) : -1);
-  throw Error("node {} (process of {}) is gone while {}: {}; its log is {}/logs/node-{}.log; continue with: {}",
-              child.node, folder_.path(), doing_, how, folder_.path(), child.node, resume_command(folder_.path()));
+std::string Supervisor::how_lost(const Child& child) const {
+  if (!child.failure.empty()) return child.failure;
+  if (child.up && Clock::now() - child.heard > std::chrono::milliseconds(config_.limits.silence_ms))
+    return fmt::format("silent for {} ms (limits.silence_ms): stopped, or its machine is", config_.limits.silence_ms);
+  if (WIFSIGNALED(child.status))
+    return fmt::format("killed by signal {} ({})", WTERMSIG(child.status), strsignal(WTERMSIG(child.status)));
+  return fmt::format("ended with code {}", WIFEXITED(child.status) ? WEXITSTATUS(child.status) : -1);
 }
 
-void Supervisor::wait_until(const char* what, bool (*ready)(const Child&)) {
+void Supervisor::fail(const Child& lost) {
+  Child& child = children_[lost.node];
+  bury(child);
+  throw Error("node {} (process of {}) is gone while {}: {}; its log is {}/logs/node-{}.log; continue with: {}",
+              child.node, folder_.path(), doing_, how_lost(child), folder_.path(), child.node,
+              resume_command(folder_.path()));
+}
+
+// Nothing of it may stay: a process that wakes later would write where the new one writes.
+void Supervisor::bury(Child& child) {
+  read_log(child);
+  if (child.pid > 0) kill(child.pid, SIGKILL);
+  reap(child);
+  if (child.log_fd >= 0) close(child.log_fd);
+  child.log_fd = -1;
+  child.gone = true;
+}
+
+bool Supervisor::any_lost() const {
+  return std::any_of(children_.begin(), children_.end(), [](const Child& c) { return c.gone; });
+}
+
+// False: another was lost meanwhile.
+bool Supervisor::wait_until(const char* what, bool (*ready)(const Child&)) {
   const auto deadline = Clock::now() + std::chrono::seconds(config_.limits.start_seconds);
   for (const Child& c : children_) {
     while (!ready(c)) {
       if (Clock::now() > deadline)
         throw Error("node {} did not {} within {} s (limits.start_seconds); its log is {}/logs/node-{}.log", c.node,
                     what, config_.limits.start_seconds, folder_.path(), c.node);
-      if (interrupts > 0) throw Error("interrupted while the nodes were starting");
       look(50);
+      obey_interrupts();
+      if (any_lost()) return false;
     }
   }
+  return true;
 }
 
-// All nodes must be the same program on the same kind of machine, about to compute the same numbers.
-void Supervisor::introduce() {
-  wait_until("start", [](const Child& c) { return !c.hello.is_null(); });
-  json peers = json::array();
+// Starts who is missing, until all are there at once.
+void Supervisor::gather() {
+  do {
+    for (Child& c : children_) {
+      if (!c.gone) continue;
+      const bool first = c.incarnation == 0;
+      if (!first) {
+        const auto silence = Clock::now() - c.heard;
+        bury(c);
+        std::fprintf(stderr, "\nnode %u is lost while %s: %s; starting it again\n", c.node, doing_.c_str(),
+                     silence > std::chrono::milliseconds(config_.limits.silence_ms) ? "silent" : how_lost(c).c_str());
+        if (!started_ || ++restarts_ > config_.recovery.restarts_max) fail(c);
+        for (Child& other : children_)
+          if (!other.gone) other.socket.send(json{{"kind", "forget"}, {"node", c.node}}.dump());
+      }
+      start(c);
+    }
+  } while (!wait_until("start", [](const Child& c) { return !c.hello.is_null(); }));
   for (const Child& c : children_) {
     for (const char* key : {"build", "machine", "digest"}) {
       if (c.hello.at(key) != children_[0].hello.at(key))
@@ -211,18 +292,50 @@ void Supervisor::introduce() {
             "node {} and node 0 differ in {}: {} and {}; all nodes must run the same build on the same kind of machine",
             c.node, key, c.hello.at(key).dump(), children_[0].hello.at(key).dump());
     }
-    peers.push_back({{"node", c.node}, {"incarnation", 1}, {"address", c.hello.at("address")}});
   }
-  for (Child& c : children_) c.socket.send(json{{"kind", "peers"}, {"peers", peers}}.dump());
-  wait_until("connect", [](const Child& c) { return c.up; });
-  doing_ = "loading";
+}
+
+// Who is new learns of everybody; the others learn of who is new.
+void Supervisor::introduce() {
+  json all = json::array(), fresh = json::array();
+  for (const Child& c : children_) {
+    const json peer = {{"node", c.node}, {"incarnation", c.incarnation}, {"address", c.hello.at("address")}};
+    all.push_back(peer);
+    if (!c.introduced) fresh.push_back(peer);
+  }
+  for (Child& c : children_) c.socket.send(json{{"kind", "peers"}, {"peers", c.introduced ? fresh : all}}.dump());
+  for (Child& c : children_) c.introduced = true;
+}
+
+// Start and every recovery: all are there, know each other, and the conductor brings them to one state.
+void Supervisor::recover() {
+  do {
+    gather();
+    introduce();
+  } while (!wait_until("connect", [](const Child& c) { return c.up; }));
+  if (started_) {
+    const std::uint32_t attempt = begin_.attempt + 1;
+    begin_ = starting_point(config_, folder_.path(), true);
+    begin_.attempt = attempt;
+  }
+  started_ = true;
   for (Child& c : children_)
-    c.socket.send(json{{"kind", "restore"},
+    c.socket.send(json{{"kind", "recover"},
                        {"version", begin_.version},
-                       {"attempt", 0},
+                       {"attempt", begin_.attempt},
                        {"path", begin_.path},
                        {"weights_only", begin_.weights_only}}
                       .dump());
+  if (seen_ > 0) children_[0].socket.send(json{{"kind", "stop"}, {"reason", "interrupted"}}.dump());
+}
+
+void Supervisor::obey_interrupts() {
+  if (interrupts == seen_) return;
+  if (!started_) throw Error("interrupted while the nodes were starting");
+  seen_ = interrupts;
+  if (seen_ > 1) throw Error("interrupted twice: stopped at once; continue with: {}", resume_command(folder_.path()));
+  std::fprintf(stderr, "\ninterrupted: finishing this step and saving (once more to stop at once)\n");
+  children_[0].socket.send(json{{"kind", "stop"}, {"reason", "interrupted"}}.dump());
 }
 
 int Supervisor::run() {
@@ -231,24 +344,23 @@ int Supervisor::run() {
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
   signal(SIGPIPE, SIG_IGN);
-  children_.reserve(static_cast<std::size_t>(config_.layout.nodes));
-  for (int n = 0; n < config_.layout.nodes; ++n) start(static_cast<std::uint32_t>(n));
-  introduce();
-  int seen = 0;
+  children_.resize(static_cast<std::size_t>(config_.layout.nodes));
+  for (std::size_t n = 0; n < children_.size(); ++n) {
+    children_[n].node = static_cast<std::uint32_t>(n);
+    children_[n].gone = true;  // not there yet
+  }
+  doing_ = "loading";
   while (!finished_) {
+    if (any_lost()) recover();
     look(100);
-    if (interrupts == seen) continue;
-    seen = interrupts;
-    if (seen > 1) throw Error("interrupted twice: stopped at once; continue with: {}", resume_command(folder_.path()));
-    std::fprintf(stderr, "\ninterrupted: finishing this step and saving (once more to stop at once)\n");
-    children_[0].socket.send(json{{"kind", "stop"}, {"reason", "interrupted"}}.dump());
+    obey_interrupts();
   }
   end_all();
-  if (seen == 0)
+  if (seen_ == 0)
     progress_.summary(folder_.path());
   else
     std::fprintf(stderr, "saved; continue with: %s\n", resume_command(folder_.path()).c_str());
-  return seen == 0 ? 0 : 130;
+  return seen_ == 0 ? 0 : 130;
 }
 
 // Asks all to end, waits a little, and makes sure.
@@ -277,7 +389,7 @@ void Supervisor::end_all() {
 
 }  // namespace
 
-int train_in_processes(const Config& config, RunFolder& folder, const Restore& begin, bool quiet) {
+int train_in_processes(const Config& config, RunFolder& folder, const Recover& begin, bool quiet) {
   return Supervisor(config, folder, begin, quiet).run();
 }
 

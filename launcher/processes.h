@@ -15,7 +15,7 @@
 
 namespace troupe {
 
-int train_in_processes(const Config& config, RunFolder& folder, const Restore& begin, bool quiet);
+int train_in_processes(const Config& config, RunFolder& folder, const Recover& begin, bool quiet);
 
 // `troupe node --socket FD`: a node process. Returns its exit code.
 int node_main(int socket_fd);

@@ -30,7 +30,7 @@ void catch_interrupts() {
 }
 
 // One process: the supervisor is this function.
-int train_here(const Config& config, RunFolder& folder, const Restore& begin, bool quiet) {
+int train_here(const Config& config, RunFolder& folder, const Recover& begin, bool quiet) {
   start_log("troupe", folder.path() + "/logs/node-0.log", LogLevel::info);
   WorldOptions options;
   options.run_folder = folder.path();
@@ -38,7 +38,7 @@ int train_here(const Config& config, RunFolder& folder, const Restore& begin, bo
   World world(config, options);
   Progress progress(config, quiet);
   catch_interrupts();
-  world.restore(begin);
+  world.recover(begin);
   const std::string resume = resume_command(folder.path());
   int seen = 0;
   world.run(
@@ -75,8 +75,8 @@ void check_resumable(const Config& before, const Config& now, const std::string&
 
 }  // namespace
 
-Restore starting_point(const Config& config, const std::string& run_folder, bool resume) {
-  Restore begin;
+Recover starting_point(const Config& config, const std::string& run_folder, bool resume) {
+  Recover begin;
   if (resume) {
     auto all = list_checkpoints(run_folder);
     while (!all.empty()) {
@@ -105,7 +105,7 @@ int train(const TrainOptions& options) {
   const bool fresh = options.resume && !std::filesystem::exists(out + "/config.toml");
   RunFolder folder(out, options.resume && !fresh);
   if (options.resume && !fresh) check_resumable(load_run_config(out), config, out);
-  const Restore begin = starting_point(config, out, options.resume);
+  const Recover begin = starting_point(config, out, options.resume);
   folder.save_config(as_written);
   if (!begin.path.empty())
     std::printf("starting at step %lld from %s\n", static_cast<long long>(begin.version), begin.path.c_str());

@@ -20,6 +20,6 @@ struct TrainOptions {
 int train(const TrainOptions& options);
 
 // Where a run begins: fresh, from start_from's weights, or from a run's last checkpoint (checked against its manifest).
-Restore starting_point(const Config& config, const std::string& run_folder, bool resume);
+Recover starting_point(const Config& config, const std::string& run_folder, bool resume);
 
 }  // namespace troupe

@@ -34,9 +34,10 @@ World::World(const Config& config, WorldOptions options) : config_(config), part
   parts_->disk = make_posix_disk();
   if (config.layout.nodes > 1)
     parts_->transport = make_ucx_transport({config.layout.transport, config.layout.interface}, parts_->pool);
-  parts_->node = std::make_unique<Node>(
-      options.node, options.incarnation,
-      NodeParts{parts_->device.get(), parts_->disk.get(), &parts_->pool, parts_->transport.get(), {}});
+  parts_->node =
+      std::make_unique<Node>(options.node, options.incarnation,
+                             NodeParts{parts_->device.get(), parts_->disk.get(), &parts_->pool, parts_->transport.get(),
+                                       LinkLimits{.heartbeat_us = std::int64_t{1000} * config.limits.heartbeat_ms}});
   parts_->loop = std::make_unique<Loop>(*parts_->node);
   for (const auto& [address, place] : place_actors(config)) {
     parts_->node->place(address, place);
@@ -77,13 +78,9 @@ void World::connect(std::uint32_t peer, std::uint32_t incarnation, const std::st
   parts_->node->connect(peer, incarnation, address, monotonic_us());
 }
 
-// Leaders first: an owner's answer must find a conductor that has entered the attempt, or be kept by it.
-void World::restore(const Restore& restore) {
-  const Address supervisor{Role::supervisor, 0};
-  for (const bool leaders : {true, false})
-    for (const Address& address : parts_->here)
-      if ((address.role != Role::stage && address.role != Role::expert_shard) == leaders)
-        parts_->node->post(supervisor, address, restore);
+void World::recover(const Recover& recover) {
+  for (const Address& address : parts_->here)
+    if (address == kConductor) parts_->node->post({Role::supervisor, 0}, address, recover);
 }
 
 void World::stop(const std::string& reason) {

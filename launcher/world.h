@@ -34,8 +34,8 @@ class World {
   Loop& loop();
   std::string transport_address() const;  // for the other nodes
   void connect(std::uint32_t peer, std::uint32_t incarnation, const std::string& address);
-  // Sends Restore to all actors of this node.
-  void restore(const Restore& restore);
+  // To the conductor, if it lives here: bring everybody to one state and go on.
+  void recover(const Recover& recover);
   // Runs until the conductor reports the end or `done` says so; every report goes to `hear` first. Throws Error for a
   // reported problem.
   void run(const std::function<void(const Report&)>& hear, const std::function<bool()>& done = {});

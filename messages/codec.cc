@@ -217,8 +217,14 @@ struct Arm;
     static auto init(wire::Envelope::Builder envelope) { return envelope.init##Name(); } \
     static auto get(wire::Envelope::Reader envelope) { return envelope.get##Name(); }    \
   };
+ARM(Recover, RECOVER)
+ARM(Inquiry, INQUIRY)
+ARM(Standing, STANDING)
 ARM(Restore, RESTORE)
 ARM(Restored, RESTORED)
+ARM(Fetch, FETCH)
+ARM(ShadowGradient, SHADOW_GRADIENT)
+ARM(GradientHeld, GRADIENT_HELD)
 ARM(Stop, STOP)
 ARM(Credit, CREDIT)
 ARM(StartStep, START_STEP)

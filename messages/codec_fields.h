@@ -32,13 +32,75 @@ void fields(D& d, W w, Subject<D, WorkKey> m) {
   FIELD(chunk, Chunk);
 }
 
+// ---- Decisions ------------------------------------------------------------------------------------------------------
+template <typename D, typename W>
+void fields(D& d, W w, Subject<D, ExpertCounts> m) {
+  FIELD(layer, Layer);
+  FIELD(counts, Counts);
+}
+template <typename D, typename W>
+void fields(D& d, W w, Subject<D, Decision> m) {
+  FIELD(step, Step);
+  FIELD(attempt, Attempt);
+  FIELD(verdict, Verdict);
+  FIELD(clip_scale, ClipScale);
+  FIELD(learning_rate, LearningRate);
+  FIELD(gradient_norm, GradientNorm);
+  FIELD(counts, Counts);
+  FIELD(checkpoint, Checkpoint);
+  FIELD(last, Last);
+  FIELD(updates, Updates);
+  FIELD(state, State);
+}
+
 // ---- Starting, restoring, ending ------------------------------------------------------------------------------------
+template <typename D, typename W>
+void fields(D& d, W w, Subject<D, Recover> m) {
+  FIELD(attempt, Attempt);
+  FIELD(version, Version);
+  FIELD(path, Path);
+  FIELD(weights_only, WeightsOnly);
+}
+template <typename D, typename W>
+void fields(D& d, W w, Subject<D, Inquiry> m) {
+  FIELD(attempt, Attempt);
+}
+template <typename D, typename W>
+void fields(D& d, W w, Subject<D, Standing> m) {
+  FIELD(attempt, Attempt);
+  FIELD(version, Version);
+  FIELD(voted, Voted);
+  FIELD(decided, Decided);
+  FIELD(decision, Decision);
+}
 template <typename D, typename W>
 void fields(D& d, W w, Subject<D, Restore> m) {
   FIELD(version, Version);
   FIELD(attempt, Attempt);
   FIELD(path, Path);
   FIELD(weights_only, WeightsOnly);
+  FIELD(source_role, SourceRole);
+  FIELD(source_index, SourceIndex);
+  FIELD(decided, Decided);
+  FIELD(checkpoint, Checkpoint);
+  FIELD(decision, Decision);
+}
+template <typename D, typename W>
+void fields(D& d, W w, Subject<D, Fetch> m) {
+  FIELD(version, Version);
+  FIELD(attempt, Attempt);
+  FIELD(part, Part);
+}
+template <typename D, typename W>
+void fields(D& d, W w, Subject<D, ShadowGradient> m) {
+  FIELD(step, Step);
+  FIELD(attempt, Attempt);
+  FIELD(sums, Sums);
+}
+template <typename D, typename W>
+void fields(D& d, W w, Subject<D, GradientHeld> m) {
+  FIELD(step, Step);
+  FIELD(attempt, Attempt);
 }
 template <typename D, typename W>
 void fields(D& d, W w, Subject<D, Restored> m) {
@@ -160,11 +222,6 @@ void fields(D& d, W w, Subject<D, TensorSquares> m) {
   FIELD(sum, Sum);
 }
 template <typename D, typename W>
-void fields(D& d, W w, Subject<D, ExpertCounts> m) {
-  FIELD(layer, Layer);
-  FIELD(counts, Counts);
-}
-template <typename D, typename W>
 void fields(D& d, W w, Subject<D, MicrobatchLoss> m) {
   FIELD(microbatch, Microbatch);
   FIELD(loss_sum, LossSum);
@@ -180,19 +237,6 @@ void fields(D& d, W w, Subject<D, Vote> m) {
   FIELD(squares, Squares);
   FIELD(counts, Counts);
   FIELD(losses, Losses);
-}
-template <typename D, typename W>
-void fields(D& d, W w, Subject<D, Decision> m) {
-  FIELD(step, Step);
-  FIELD(attempt, Attempt);
-  FIELD(verdict, Verdict);
-  FIELD(clip_scale, ClipScale);
-  FIELD(learning_rate, LearningRate);
-  FIELD(gradient_norm, GradientNorm);
-  FIELD(counts, Counts);
-  FIELD(checkpoint, Checkpoint);
-  FIELD(last, Last);
-  FIELD(updates, Updates);
 }
 
 // ---- Evaluation and generation --------------------------------------------------------------------------------------

@@ -9,14 +9,14 @@ namespace troupe {
 namespace {
 
 constexpr std::array<const char*, kRoles> kRoleNames = {"supervisor",   "loader",       "conductor", "stage",
-                                                        "expert_shard", "checkpointer", "rollout"};
+                                                        "expert_shard", "checkpointer", "rollout",   "shadow"};
 constexpr std::array<const char*, 3> kWorkKindNames = {"train", "evaluate", "generate"};
 constexpr std::array<const char*, 2> kDirectionNames = {"forward", "backward"};
 
 // In the order of `Message`.
 // clang-format off
 constexpr std::array<const char*, std::variant_size_v<Message>> kKindNames = {
-    "Restore", "Restored", "Stop", "Credit", "StartStep", "StartEvaluation", "StepPlan", "TokenBatch",
+    "Recover", "Inquiry", "Standing", "Restore", "Restored", "Fetch", "ShadowGradient", "GradientHeld", "Stop", "Credit", "StartStep", "StartEvaluation", "StepPlan", "TokenBatch",
     "Activations", "ActivationGradients", "ExpertBatch", "ExpertResult", "PartialSums", "SharedGradient",
     "SharedTensor", "Vote", "Decision", "EvaluationLoss", "GenerateBatch", "GenerateActivations", "Generated",
     "SnapshotPart", "SnapshotBegin", "CheckpointDone", "Report", "SegmentDone", "DiskDone"};

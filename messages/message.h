@@ -29,20 +29,70 @@ struct WorkKey {
 };
 std::string to_string(const WorkKey& key);  // "train forward step 3 attempt 0 microbatch 2 layer 1 chunk 0"
 
+// ---- Decisions ------------------------------------------------------------------------------------------------------
+struct ExpertCounts {
+  std::int32_t layer = 0;
+  std::vector<std::int64_t> counts;
+};
+enum class Verdict : std::uint8_t { commit, skip, stop };
+// A pure function of the votes. The step is committed; state `step` becomes state `step + 1`.
+struct Decision {
+  std::int64_t step = 0;
+  std::uint32_t attempt = 0;
+  Verdict verdict = Verdict::commit;
+  std::int64_t updates = 0;  // committed updates, this one included: AdamW's bias correction
+  double clip_scale = 1, learning_rate = 0, gradient_norm = 0;
+  std::vector<ExpertCounts> counts;  // of the whole step, for the router bias
+  bool checkpoint = false;           // snapshot the version this decision makes
+  bool last = false;
+  std::string state;  // the conductor's TrainingState after it, JSON: whoever saw the decision can tell a new conductor
+};
+
 // ---- Starting, restoring, ending ------------------------------------------------------------------------------------
-// To every owner: clear accumulators, ledgers, credits; load `version` unless you hold it; enter the attempt; then grant
-// credits. path empty: initialize from the seed (version 0), else a checkpoint or Hugging Face folder.
+// Supervisor to conductor: all nodes are there; bring everybody to one state, enter this attempt and go on. `version` and
+// `path` are the state to load if nobody holds a later one; path empty: initialize from the seed (version 0).
+struct Recover {
+  std::uint32_t attempt = 0;
+  std::int64_t version = 0;
+  std::string path;
+  bool weights_only = false;
+};
+// Conductor to owners and shadows: what do you hold?
+struct Inquiry {
+  std::uint32_t attempt = 0;
+};
+struct Standing {
+  std::uint32_t attempt = 0;
+  std::int64_t version = -1;  // -1: no state
+  bool voted = false;         // the gradient of step `version` is complete here
+  bool decided = false;       // `decision` is the last one seen
+  Decision decision;
+};
+// To every owner and shadow: come to `version`, clear accumulators, ledgers and credits, enter the attempt, then grant
+// credits. Who holds `version` - 1 and has voted applies `decision`; others ask `source` for the state (Fetch), or, where
+// that is the supervisor, load `path` (empty: initialize from the seed).
 struct Restore {
   std::int64_t version = 0;
   std::uint32_t attempt = 0;
   std::string path;
   bool weights_only = false;
+  Role source_role = Role::supervisor;
+  std::uint32_t source_index = 0;
+  bool decided = false;
+  bool checkpoint = false;  // snapshot this version once more: its save was cut short
+  Decision decision;
 };
 struct Restored {
   std::int64_t version = 0;
   std::uint32_t attempt = 0;
   std::string problem;
 };  // problem empty: done
+// The next piece of a state that somebody else holds; answered by a SnapshotPart.
+struct Fetch {
+  std::int64_t version = 0;
+  std::uint32_t attempt = 0;
+  std::int32_t part = 0;
+};
 struct Stop {
   std::string reason;
 };
@@ -138,14 +188,21 @@ struct SharedTensor {
   Payload values;
 };
 
+// An owner's folded gradients to its shadow, before it votes; and the shadow's answer.
+struct ShadowGradient {
+  std::int64_t step = 0;
+  std::uint32_t attempt = 0;
+  Payload sums;  // f32, in the owner's parameter order
+};
+struct GradientHeld {
+  std::int64_t step = 0;
+  std::uint32_t attempt = 0;
+};
+
 // ---- Commit ---------------------------------------------------------------------------------------------------------
 struct TensorSquares {
   std::string name;
   double sum = 0;
-};
-struct ExpertCounts {
-  std::int32_t layer = 0;
-  std::vector<std::int64_t> counts;
 };
 struct MicrobatchLoss {
   std::int32_t microbatch = 0;
@@ -159,18 +216,6 @@ struct Vote {
   std::vector<TensorSquares> squares;
   std::vector<ExpertCounts> counts;  // from the router's side
   std::vector<MicrobatchLoss> losses;
-};
-enum class Verdict : std::uint8_t { commit, skip, stop };
-// A pure function of the votes.
-struct Decision {
-  std::int64_t step = 0;
-  std::uint32_t attempt = 0;
-  Verdict verdict = Verdict::commit;
-  std::int64_t updates = 0;  // committed updates, this one included: AdamW's bias correction
-  double clip_scale = 1, learning_rate = 0, gradient_norm = 0;
-  std::vector<ExpertCounts> counts;  // of the whole step, for the router bias
-  bool checkpoint = false;           // snapshot the version this decision makes
-  bool last = false;
 };
 
 // ---- Evaluation and generation --------------------------------------------------------------------------------------
@@ -235,10 +280,11 @@ struct DiskDone {
   std::string problem;
 };  // never on the wire
 
-using Message = std::variant<Restore, Restored, Stop, Credit, StartStep, StartEvaluation, StepPlan, TokenBatch,
-                             Activations, ActivationGradients, ExpertBatch, ExpertResult, PartialSums, SharedGradient,
-                             SharedTensor, Vote, Decision, EvaluationLoss, GenerateBatch, GenerateActivations,
-                             Generated, SnapshotPart, SnapshotBegin, CheckpointDone, Report, SegmentDone, DiskDone>;
+using Message = std::variant<Recover, Inquiry, Standing, Restore, Restored, Fetch, ShadowGradient, GradientHeld, Stop,
+                             Credit, StartStep, StartEvaluation, StepPlan, TokenBatch, Activations, ActivationGradients,
+                             ExpertBatch, ExpertResult, PartialSums, SharedGradient, SharedTensor, Vote, Decision,
+                             EvaluationLoss, GenerateBatch, GenerateActivations, Generated, SnapshotPart, SnapshotBegin,
+                             CheckpointDone, Report, SegmentDone, DiskDone>;
 
 const char* kind_of(const Message& message);  // "TokenBatch"
 

@@ -5,9 +5,13 @@
 # part of a run of layers for one replica; an expert shard owns some experts of those layers; both are owners: they hold
 # weights. A checkpointer writes snapshots; a rollout asks for generated tokens.
 #
-# Starting is restoring. The supervisor sends Restore(version, attempt) to every owner. An owner clears accumulators,
-# ledgers and credits, loads that version unless it holds it, enters the attempt, answers Restored, and grants Credit.
-# Start, resume, redo after a loss and fall-back to an older checkpoint are all this one message. Stop ends it.
+# Starting is restoring. When all nodes are there the supervisor sends Recover(attempt) to the conductor, who sends Inquiry
+# to every owner and shadow; each answers Standing: the version that it holds, whether its gradient for the next is
+# complete, and the last Decision it saw. From these the conductor knows the latest version that everybody can come to,
+# and sends Restore. An owner finishes the segments under way, applies the Decision that it missed, or asks another
+# holder with Fetch, or loads a file; it clears accumulators, ledgers and credits, enters the attempt, answers Restored
+# and grants Credit. When all have, work goes on. Start, resume, redo after a loss and fall-back to a checkpoint are all
+# this. Stop ends it.
 #
 # A step. The conductor sends StartStep to the loader; the loader answers StepPlan (the divisors of the losses) and
 # sends a TokenBatch per microbatch to the first stage, and to the last when that is another actor. Stages pass
@@ -24,7 +28,8 @@
 # reserved first, so answers need none; nor do control messages, PartialSums, SharedGradient and SharedTensor, of
 # which a step has a fixed number per peer.
 #
-# Commit. When its gradients are folded and reduced an owner sends Vote; when the last vote is in, Decision (a pure
+# Commit. When its gradients are folded and reduced, and its shadow holds them (ShadowGradient, GradientHeld; where a
+# twin in another replica is the copy there is none), an owner sends Vote; when the last vote is in, Decision (a pure
 # function of the votes) goes to every owner, who applies its gradient in place and is at the next version. A second
 # Decision of the same step is ignored. A Decision that asks for a checkpoint makes the conductor send SnapshotBegin and
 # the owners SnapshotPart to the checkpointer, who ends with CheckpointDone.
@@ -53,7 +58,7 @@
 using Cxx = import "/capnp/c++.capnp";
 $Cxx.namespace("troupe::wire");
 
-enum Role { supervisor @0; loader @1; conductor @2; stage @3; expertShard @4; checkpointer @5; rollout @6; }
+enum Role { supervisor @0; loader @1; conductor @2; stage @3; expertShard @4; checkpointer @5; rollout @6; shadow @7; }
 enum WorkKind { train @0; evaluate @1; generate @2; }
 enum Direction { forward @0; backward @1; }
 enum Channel { microbatch @0; dispatchForward @1; dispatchBackward @2; snapshot @3; }
@@ -70,7 +75,23 @@ struct WorkKey {
 }
 
 # ---- Starting, restoring, ending
-struct Restore { version @0 :Int64; attempt @1 :UInt32; path @2 :Text; weightsOnly @3 :Bool; }
+struct Recover { attempt @0 :UInt32; version @1 :Int64; path @2 :Text; weightsOnly @3 :Bool; }
+struct Inquiry { attempt @0 :UInt32; }
+struct Standing { attempt @0 :UInt32; version @1 :Int64; voted @2 :Bool; decided @3 :Bool; decision @4 :Decision; }
+struct Restore {
+  version @0 :Int64;
+  attempt @1 :UInt32;
+  path @2 :Text;
+  weightsOnly @3 :Bool;
+  sourceRole @4 :Role;  # supervisor: nobody, load
+  sourceIndex @5 :UInt32;
+  decided @6 :Bool;
+  checkpoint @7 :Bool;
+  decision @8 :Decision;
+}
+struct Fetch { version @0 :Int64; attempt @1 :UInt32; part @2 :Int32; }
+struct ShadowGradient { step @0 :Int64; attempt @1 :UInt32; sums @2 :UInt64; }
+struct GradientHeld { step @0 :Int64; attempt @1 :UInt32; }
 struct Restored { version @0 :Int64; attempt @1 :UInt32; problem @2 :Text; }
 struct Stop { reason @0 :Text; }
 
@@ -160,6 +181,7 @@ struct Decision {
   checkpoint @7 :Bool;
   last @8 :Bool;
   updates @9 :Int64;  # committed updates, this one included
+  state @10 :Text;    # the conductor's after it, JSON
 }
 
 # ---- Evaluation and generation
@@ -204,30 +226,36 @@ struct Envelope {
   toRole @2 :Role;
   toIndex @3 :UInt32;
   union {
-    restore @4 :Restore;
-    restored @5 :Restored;
-    stop @6 :Stop;
-    credit @7 :Credit;
-    startStep @8 :StartStep;
-    startEvaluation @9 :StartEvaluation;
-    stepPlan @10 :StepPlan;
-    tokenBatch @11 :TokenBatch;
-    activations @12 :Activations;
-    activationGradients @13 :ActivationGradients;
-    expertBatch @14 :ExpertBatch;
-    expertResult @15 :ExpertResult;
-    partialSums @16 :PartialSums;
-    sharedGradient @17 :SharedGradient;
-    sharedTensor @18 :SharedTensor;
-    vote @19 :Vote;
-    decision @20 :Decision;
-    evaluationLoss @21 :EvaluationLoss;
-    generateBatch @22 :GenerateBatch;
-    generateActivations @23 :GenerateActivations;
-    generated @24 :Generated;
-    snapshotPart @25 :SnapshotPart;
-    snapshotBegin @26 :SnapshotBegin;
-    checkpointDone @27 :CheckpointDone;
-    report @28 :Report;
+    recover @4 :Recover;
+    inquiry @5 :Inquiry;
+    standing @6 :Standing;
+    restore @7 :Restore;
+    restored @8 :Restored;
+    fetch @9 :Fetch;
+    shadowGradient @10 :ShadowGradient;
+    gradientHeld @11 :GradientHeld;
+    stop @12 :Stop;
+    credit @13 :Credit;
+    startStep @14 :StartStep;
+    startEvaluation @15 :StartEvaluation;
+    stepPlan @16 :StepPlan;
+    tokenBatch @17 :TokenBatch;
+    activations @18 :Activations;
+    activationGradients @19 :ActivationGradients;
+    expertBatch @20 :ExpertBatch;
+    expertResult @21 :ExpertResult;
+    partialSums @22 :PartialSums;
+    sharedGradient @23 :SharedGradient;
+    sharedTensor @24 :SharedTensor;
+    vote @25 :Vote;
+    decision @26 :Decision;
+    evaluationLoss @27 :EvaluationLoss;
+    generateBatch @28 :GenerateBatch;
+    generateActivations @29 :GenerateActivations;
+    generated @30 :Generated;
+    snapshotPart @31 :SnapshotPart;
+    snapshotBegin @32 :SnapshotBegin;
+    checkpointDone @33 :CheckpointDone;
+    report @34 :Report;
   }
 }

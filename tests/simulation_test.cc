@@ -55,7 +55,7 @@ TEST_CASE("whatever the network does, a world keeps every law and has the bits o
   check_worlds(1, 100, {});
 }
 
-TEST_CASE("nodes die and come back, and a world still has the bits of an undisturbed one", "[.][sim][losses]") {
+TEST_CASE("nodes die and come back, and a world still has the bits of an undisturbed one", "[sim]") {
   check_worlds(1, 100, {.base = {}, .losses = true});
 }
 

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "actors/rules/recovery.h"
+
 namespace troupe {
 
 namespace {
@@ -95,7 +97,7 @@ Address shard_address(const Config& config, int stage, int shard) {
   return {Role::expert_shard, static_cast<std::uint32_t>(stage * config.layout.expert_shards + shard)};
 }
 
-std::map<Address, std::uint32_t> place_actors(const Config& config) {
+std::map<Address, std::uint32_t> place_owners(const Config& config) {
   std::map<Address, std::uint32_t> places;
   const LayoutConfig& l = config.layout;
   const auto nodes = static_cast<std::uint32_t>(l.nodes);
@@ -115,6 +117,14 @@ std::map<Address, std::uint32_t> place_actors(const Config& config) {
     const auto turn = static_cast<std::uint32_t>(i) % nodes;
     places[shards[i]] = nodes - 1 - turn;
   }
+  return places;
+}
+
+// A shadow lives on the node after its owner's.
+std::map<Address, std::uint32_t> place_actors(const Config& config) {
+  std::map<Address, std::uint32_t> places = place_owners(config);
+  for (const auto& [owner, shadow] : shadows(config))
+    places[shadow] = (places.at(owner) + 1) % static_cast<std::uint32_t>(config.layout.nodes);
   for (const Role role : {Role::loader, Role::conductor, Role::checkpointer, Role::rollout}) places[{role, 0}] = 0;
   return places;
 }

@@ -34,6 +34,8 @@ bool has_expert_shards(const Config& config, const StageShape& shape);
 Address stage_address(const Config& config, int replica, int stage);
 Address shard_address(const Config& config, int stage, int shard);
 
+// Owners and their nodes.
+std::map<Address, std::uint32_t> place_owners(const Config& config);
 // Every actor of the run and its node. Replicas' stages and their shards are spread evenly; loader, conductor and
 // checkpointer live on node 0.
 std::map<Address, std::uint32_t> place_actors(const Config& config);

@@ -88,6 +88,7 @@ void draw_layout(Config& c, Dice dice) {
   c.checkpoint.every_steps = dice.between(0, 2);
   c.checkpoint.keep_last = dice.between(1, 2);
   c.device.threads = dice.between(1, 4);
+  c.recovery.copies = dice.one_in(4) ? 0 : 1;
 }
 
 std::vector<LinkCut> draw_cuts(Dice& dice, int nodes) {
@@ -119,7 +120,6 @@ void draw_network(SimWorldOptions& world, Dice dice, int nodes) {
   n.cuts = draw_cuts(dice, nodes);
   world.link.reliable_transport = false;
   world.link.payload_checksum = true;
-  world.start_spread_us = static_cast<std::int64_t>(dice.scale(1, 20'000));
 }
 
 void draw_devices(Scenario& s, Dice dice) {
@@ -214,11 +214,12 @@ std::string describe(const Scenario& s) {
   const LayoutConfig& l = s.config.layout;
   const SimNetworkOptions& n = s.world.network;
   std::string text = fmt::format(
-      "{} {} nodes {} replicas {} stages {} shards {} slots {} chunk {} credits {} stash {}{} | latency {} us jitter "
+      "{} {} nodes {} replicas {} stages {} shards {} slots {} chunk {} credits {} stash {} copies {}{} | latency {} "
+      "us jitter "
       "{}",
       s.numbers ? "numbers" : "skeleton", s.config.train.dtype, l.nodes, l.replicas, l.stages, l.expert_shards,
-      s.config.slots(), l.chunk_rows_max, l.chunk_credits, l.stash_factor, s.config.train.recompute ? " recompute" : "",
-      n.latency_us, n.jitter_us);
+      s.config.slots(), l.chunk_rows_max, l.chunk_credits, l.stash_factor, s.config.recovery.copies,
+      s.config.train.recompute ? " recompute" : "", n.latency_us, n.jitter_us);
   const auto percent = [&](const char* name, double value) {
     if (value > 0) text += fmt::format(" {} {:.1f}%", name, value * 100);
   };

@@ -13,7 +13,8 @@ namespace troupe {
 namespace {
 
 constexpr std::int64_t kNever = std::numeric_limits<std::int64_t>::max();
-constexpr Address kSupervisor{Role::supervisor, 0}, kCheckpointer{Role::checkpointer, 0};
+constexpr Address kSupervisor{Role::supervisor, 0}, kConductor{Role::conductor, 0},
+    kCheckpointer{Role::checkpointer, 0};
 
 enum class Mark : std::uint8_t { killed = 200, abandoned, restarted, started };  // in the log, beside message kinds
 
@@ -119,24 +120,13 @@ void SimWorld::hear(const Envelope& envelope) {
     problem_ = nlohmann::json::parse(report->json).at("sentence").get<std::string>();
 }
 
-// The supervisor's word reaches a node's actors all at once, leaders first: an owner's answer must find a conductor that
-// has entered the attempt, or be kept by it.
-void SimWorld::start(const Restore& restore) {
-  log(static_cast<std::uint64_t>(Mark::started) << 32 | restore.attempt);
-  for (std::size_t i = 0; i < incarnations_.size(); ++i) {
-    const auto node = static_cast<std::uint32_t>(i);
-    const std::uint64_t key = random_key(options_.seed, fmt::format("start of node {}", node));
-    const auto bound = static_cast<std::uint64_t>(options_.start_spread_us) + 1;
-    const auto later_us = static_cast<std::int64_t>(random_below(bound, key, restore.attempt));
-    events_.at(now_us_ + later_us, [this, node, restore] {
-      Member* const member = living(node);
-      if (member == nullptr) return;
-      for (const bool leaders : {true, false})
-        for (const Address& address : member->here)
-          if ((address.role != Role::stage && address.role != Role::expert_shard) == leaders)
-            member->node->post(kSupervisor, address, restore);
-      member->has_mail = true;
-    });
+void SimWorld::start(const Recover& recover) {
+  log(static_cast<std::uint64_t>(Mark::started) << 32 | recover.attempt);
+  for (auto& member : members_) {
+    const auto& here = member->here;
+    if (member->abandoned || std::find(here.begin(), here.end(), kConductor) == here.end()) continue;
+    member->node->post(kSupervisor, kConductor, recover);
+    member->has_mail = true;
   }
 }
 

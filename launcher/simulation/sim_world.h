@@ -25,7 +25,6 @@ struct SimWorldOptions {
   std::vector<SimDeviceOptions> devices;  // one a node
   SimDiskOptions disk;                    // of the node that writes checkpoints; its root is the run's folder
   LinkLimits link;
-  std::int64_t start_spread_us = 0;  // nodes hear the supervisor at different times
 };
 
 class SimWorld {
@@ -37,8 +36,8 @@ class SimWorld {
   SimWorld(const SimWorld&) = delete;
   SimWorld& operator=(const SimWorld&) = delete;
 
-  // Begins or begins again: tells every actor, leaders first.
-  void start(const Restore& restore);
+  // Begins or begins again, as the supervisor does: the conductor is told to bring everybody to one state.
+  void start(const Recover& recover);
   // Goes on until `done`, which is asked between events. False: the virtual time limit came first.
   bool run_until(const std::function<bool()>& done, std::int64_t limit_us);
   // Goes on until nothing is owed anywhere. False: something still is at the time limit.

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <nlohmann/json.hpp>
 #include <set>
 
 #include "actors/checkpoint/manifest.h"
@@ -40,8 +41,8 @@ std::shared_ptr<const Corpus> corpus_of(const Config& config) {
 }
 
 // As the launcher begins again: from the newest checkpoint that is whole.
-Restore last_checkpoint(const std::string& folder, std::uint32_t attempt) {
-  Restore begin;
+Recover last_checkpoint(const std::string& folder, std::uint32_t attempt) {
+  Recover begin;
   begin.attempt = attempt;
   auto all = list_checkpoints(folder);
   while (!all.empty() && !verify_checkpoint(all.back().path, true).empty()) all.pop_back();
@@ -60,8 +61,14 @@ struct Fate {
   std::uint32_t attempt = 0;
   int happened = 0;
   std::set<std::uint32_t> coming_back{};
+  bool is_ready = false;       // since the last start
+  bool covered = true;         // every state had a copy on another node when the last loss came
+  std::size_t heard = 0;       // reports
+  std::int64_t reported = -1;  // the last step
+  std::string broken{};
 
   void look() {
+    listen();
     std::int64_t back_after_us = 0;
     if (next < scenario.losses.size() && world.messages() >= scenario.losses[next].after_messages) {
       const NodeLoss loss = scenario.losses[next++];
@@ -72,13 +79,29 @@ struct Fate {
     for (std::uint32_t node = 0; node < nodes(); ++node) {
       if (world.is_up(node) || !coming_back.insert(node).second) continue;
       ++happened;
+      covered = is_ready && coming_back.size() == 1 && nodes() > 1 && scenario.config.recovery.copies > 0;
       world.events().at(world.now_us() + kDetectUs + back_after_us, [this, node] { bring_back(node); });
+    }
+  }
+  // A step once reported is not lost while every state has a copy; its decision may be, and it is done again.
+  void listen() {
+    for (; heard < world.reports().size(); ++heard) {
+      const Report& report = world.reports()[heard];
+      if (report.kind != "ready" && report.kind != "step") continue;
+      const auto line = nlohmann::json::parse(report.json);
+      if (report.kind == "step") reported = line.at("step");
+      if (report.kind != "ready") continue;
+      if (covered && line.at("version") < reported)
+        broken = fmt::format("one node was lost after step {}, and the run went back to version {}", reported,
+                             line.at("version").dump());
+      is_ready = covered = true;
     }
   }
   // Whoever comes last begins again.
   void bring_back(std::uint32_t node) {
     world.restart(node);
     coming_back.erase(node);
+    is_ready = false;
     if (coming_back.empty()) world.start(last_checkpoint(folder, ++attempt));
   }
   std::uint32_t nodes() const { return static_cast<std::uint32_t>(scenario.config.layout.nodes); }
@@ -158,7 +181,7 @@ void Simulator::play(const Scenario& scenario, const std::string& folder, bool t
   result.virtual_us += world.now_us();
   const bool at_rest = result.fell || (in_time && world.settle(world.now_us() + kRestLimitUs));
   read_curve(result.curve, world.reports());
-  result.broken = first_broken(world, ledger, result.curve);
+  result.broken = fate.broken.empty() ? first_broken(world, ledger, result.curve) : fate.broken;
   if (result.broken.empty() && !at_rest)
     result.broken = fmt::format("{}; owed: {}", in_time ? "it comes to no rest" : "it made no end",
                                 world.owed().empty() ? "nothing" : world.owed());
@@ -210,7 +233,7 @@ std::string Simulator::judge(const Scenario& scenario, const std::string& folder
     const bool may_be_torn = result.fell || result.losses > 0;
     if (!problem.empty() && !may_be_torn) return fmt::format("{}: {}", one.path, problem);
   }
-  const Restore last = last_checkpoint(folder, 0);
+  const Recover last = last_checkpoint(folder, 0);
   if (last.version != scenario.config.train.steps && !result.disk_full) return "the last step is in no checkpoint";
   if (!scenario.numbers) return "";
   if (!result.disk_full) result.digest = weights_digest(last.path);
