@@ -12,6 +12,7 @@ namespace troupe {
 
 namespace {
 
+constexpr int kTurnsMax = 10'000;  // of a node in one moment
 constexpr std::int64_t kNever = std::numeric_limits<std::int64_t>::max();
 constexpr Address kSupervisor{Role::supervisor, 0}, kConductor{Role::conductor, 0},
     kCheckpointer{Role::checkpointer, 0};
@@ -142,7 +143,10 @@ void SimWorld::turn(Member& member) {
   member.has_mail = false;
   member.device->advance(now_us_);
   if (member.disk) member.disk->advance(now_us_);
-  while (member.node->turn(now_us_)) member.device->advance(now_us_);
+  for (int turns = 0; member.node->turn(now_us_); ++turns) {
+    CHECK(turns < kTurnsMax, "node {} comes to no rest at {} us: its actors post without end", member.node_id, now_us_);
+    member.device->advance(now_us_);
+  }
   member.device->advance(now_us_);
   if (member.disk) member.disk->advance(now_us_);
   if (member.disk && member.disk->fell())

@@ -57,14 +57,15 @@ struct Fate {
   SimWorld& world;
   const Scenario& scenario;
   std::string folder;
+  std::map<std::uint32_t, std::int64_t>& decided;  // the last step whose decision came to a node
   std::size_t next = 0;
   std::uint32_t attempt = 0;
   int happened = 0;
   std::set<std::uint32_t> coming_back{};
-  bool is_ready = false;       // since the last start
-  bool covered = true;         // every state had a copy on another node when the last loss came
-  std::size_t heard = 0;       // reports
-  std::int64_t reported = -1;  // the last step
+  bool is_ready = false;            // since the last start
+  std::int64_t least_version = -1;  // to which the run may go back
+  bool covered = false;             // every state had a copy on another node when the last loss came
+  std::size_t heard = 0;            // reports
   std::string broken{};
 
   void look() {
@@ -80,21 +81,23 @@ struct Fate {
       if (world.is_up(node) || !coming_back.insert(node).second) continue;
       ++happened;
       covered = is_ready && coming_back.size() == 1 && nodes() > 1 && scenario.config.recovery.copies > 0;
+      decided.erase(node);
+      least_version = 0;
+      for (const auto& [other, step] : decided)
+        if (covered) least_version = std::max(least_version, step + 1);
       world.events().at(world.now_us() + kDetectUs + back_after_us, [this, node] { bring_back(node); });
     }
   }
-  // A step once reported is not lost while every state has a copy; its decision may be, and it is done again.
+  // A decision that anybody saw stands, while every state has a copy.
   void listen() {
     for (; heard < world.reports().size(); ++heard) {
       const Report& report = world.reports()[heard];
-      if (report.kind != "ready" && report.kind != "step") continue;
-      const auto line = nlohmann::json::parse(report.json);
-      if (report.kind == "step") reported = line.at("step");
       if (report.kind != "ready") continue;
-      if (covered && line.at("version") < reported)
-        broken = fmt::format("one node was lost after step {}, and the run went back to version {}", reported,
-                             line.at("version").dump());
-      is_ready = covered = true;
+      const auto version = nlohmann::json::parse(report.json).at("version").get<std::int64_t>();
+      if (version < least_version)
+        broken = fmt::format("one node was lost, version {} was decided, and the run went back to version {}",
+                             least_version, version);
+      is_ready = true;
     }
   }
   // Whoever comes last begins again.
@@ -102,6 +105,7 @@ struct Fate {
     world.restart(node);
     coming_back.erase(node);
     is_ready = false;
+    if (!covered) decided.clear();
     if (coming_back.empty()) world.start(last_checkpoint(folder, ++attempt));
   }
   std::uint32_t nodes() const { return static_cast<std::uint32_t>(scenario.config.layout.nodes); }
@@ -163,12 +167,14 @@ void Simulator::play(const Scenario& scenario, const std::string& folder, bool t
   options.corpus = corpus_of(scenario.config);
   const std::shared_ptr<const Corpus> corpus = options.corpus;
   Ledger ledger(scenario.config, *corpus);
+  std::map<std::uint32_t, std::int64_t> decided;
   SimWorld world(scenario.config, std::move(options),
                  [&](std::int64_t now_us, std::uint32_t node, const Envelope& envelope) {
                    ledger.see(envelope);
+                   if (const auto* decision = std::get_if<Decision>(&envelope.message)) decided[node] = decision->step;
                    if (trace) print(now_us, node, envelope);
                  });
-  Fate fate{world, scenario, folder};
+  Fate fate{world, scenario, folder, decided};
   world.start(last_checkpoint(folder, 0));
   const auto falls = [&] { return scenario.sequel && world.messages() >= scenario.falls_after_messages; };
   const auto over = [&] {
