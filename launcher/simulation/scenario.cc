@@ -143,14 +143,22 @@ void draw_devices(Scenario& s, Dice dice) {
   s.world.disk.bytes_per_us = dice.scale(1, 1'000);
 }
 
+// Half of the losses come at a moment that matters: about a decision, a vote, a restoring under way.
 void draw_losses(Scenario& s, Dice dice) {
-  for (int i = dice.between(1, 2); i > 0; --i)
-    s.losses.push_back({static_cast<std::uint64_t>(dice.scale(10, 6'000)),
-                        static_cast<std::uint32_t>(dice.below(static_cast<std::uint64_t>(s.config.layout.nodes))),
-                        static_cast<std::int64_t>(dice.scale(100, 2'000'000)), dice.one_in(4)});
+  for (int i = dice.between(1, 3); i > 0; --i) {
+    NodeLoss loss;
+    loss.after_messages = static_cast<std::uint64_t>(dice.scale(10, 6'000));
+    if (dice.one_in(2)) {
+      loss.kind = dice.of({"Decision", "Decision", "Vote", "Restore", "Restored", "Fetch", "SnapshotPart",
+                           "ShadowGradient", "Standing"});
+      loss.after_messages = static_cast<std::uint64_t>(dice.scale(1, 40));
+    }
+    loss.node = static_cast<std::uint32_t>(dice.below(static_cast<std::uint64_t>(s.config.layout.nodes)));
+    loss.back_after_us = static_cast<std::int64_t>(dice.scale(100, 2'000'000));
+    loss.abandoned = dice.one_in(4);
+    s.losses.push_back(loss);
+  }
   if (dice.one_in(4)) s.world.disk.crash_at_primitive = static_cast<std::uint64_t>(dice.scale(1, 200));
-  std::sort(s.losses.begin(), s.losses.end(),
-            [](const NodeLoss& a, const NodeLoss& b) { return a.after_messages < b.after_messages; });
 }
 
 bool possible(const Config& config) {

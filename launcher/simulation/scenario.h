@@ -16,8 +16,9 @@
 
 namespace troupe {
 
-// A node that dies when the world has delivered so many messages, and comes back after a while.
+// A node that dies when so many messages of a kind have reached their actors, and comes back after a while.
 struct NodeLoss {
+  std::string kind;  // as kind_of() says it; empty: any
   std::uint64_t after_messages = 0;
   std::uint32_t node = 0;
   std::int64_t back_after_us = 0;

@@ -57,8 +57,8 @@ struct Fate {
   SimWorld& world;
   const Scenario& scenario;
   std::string folder;
-  std::map<std::uint32_t, std::int64_t>& decided;  // the last step whose decision came to a node
-  std::size_t next = 0;
+  std::vector<NodeLoss> to_come;
+  std::map<std::uint32_t, std::int64_t> decided{};  // the last step whose decision came to a node
   std::uint32_t attempt = 0;
   int happened = 0;
   std::set<std::uint32_t> coming_back{};
@@ -68,14 +68,24 @@ struct Fate {
   std::size_t heard = 0;            // reports
   std::string broken{};
 
+  void see(std::uint32_t node, const Envelope& envelope) {
+    if (const auto* decision = std::get_if<Decision>(&envelope.message)) decided[node] = decision->step;
+    for (NodeLoss& loss : to_come)
+      if (loss.after_messages > 0 && (loss.kind.empty() || loss.kind == kind_of(envelope.message)))
+        --loss.after_messages;
+  }
   void look() {
     listen();
     std::int64_t back_after_us = 0;
-    if (next < scenario.losses.size() && world.messages() >= scenario.losses[next].after_messages) {
-      const NodeLoss loss = scenario.losses[next++];
+    const auto due =
+        std::find_if(to_come.begin(), to_come.end(), [](const NodeLoss& loss) { return loss.after_messages == 0; });
+    if (due != to_come.end()) {
+      const NodeLoss loss = *due;
+      to_come.erase(due);
       back_after_us = loss.back_after_us;
       // A zombie that owns the run's folder is killed by its parent: two writers are nobody's to sort out.
-      if (world.is_up(loss.node)) loss.abandoned&& loss.node != 0 ? world.abandon(loss.node) : world.kill(loss.node);
+      const bool runs_on = loss.abandoned && loss.node != 0;
+      if (world.is_up(loss.node)) runs_on ? world.abandon(loss.node) : world.kill(loss.node);
     }
     for (std::uint32_t node = 0; node < nodes(); ++node) {
       if (world.is_up(node) || !coming_back.insert(node).second) continue;
@@ -167,14 +177,15 @@ void Simulator::play(const Scenario& scenario, const std::string& folder, bool t
   options.corpus = corpus_of(scenario.config);
   const std::shared_ptr<const Corpus> corpus = options.corpus;
   Ledger ledger(scenario.config, *corpus);
-  std::map<std::uint32_t, std::int64_t> decided;
+  Fate* fates = nullptr;
   SimWorld world(scenario.config, std::move(options),
                  [&](std::int64_t now_us, std::uint32_t node, const Envelope& envelope) {
                    ledger.see(envelope);
-                   if (const auto* decision = std::get_if<Decision>(&envelope.message)) decided[node] = decision->step;
+                   if (fates != nullptr) fates->see(node, envelope);
                    if (trace) print(now_us, node, envelope);
                  });
-  Fate fate{world, scenario, folder, decided};
+  Fate fate{world, scenario, folder, scenario.losses};
+  fates = &fate;
   world.start(last_checkpoint(folder, 0));
   const auto falls = [&] { return scenario.sequel && world.messages() >= scenario.falls_after_messages; };
   const auto over = [&] {
