@@ -67,7 +67,14 @@ std::unique_ptr<Transport> SimNetwork::attach(std::uint32_t node, std::uint32_t 
   return std::make_unique<SimTransport>(*this, End{node, incarnation});
 }
 
-void SimNetwork::detach(std::uint32_t node, std::uint32_t incarnation) { inboxes_.erase({node, incarnation}); }
+void SimNetwork::detach(std::uint32_t node, std::uint32_t incarnation, double lost) {
+  const End dead{node, incarnation};
+  inboxes_.erase(dead);
+  for (auto& [end, inbox] : inboxes_)
+    std::erase_if(inbox, [&](const auto& item) {
+      return item.second.from == dead && random_uniform(key("lost", dead, end), item.first.second) < lost;
+    });
+}
 
 std::uint64_t SimNetwork::key(const char* purpose, const End& from, const End& to) const {
   return random_key(options_.seed,
@@ -108,7 +115,7 @@ void SimNetwork::send(const End& from, const End& to, Frame frame) {
   at_us += options_.latency_us + wait(options_.jitter_us, "jitter");
   if (strikes(options_.duplicate, "duplicate")) {
     ++counters_.duplicated;
-    put(to, at_us + wait(options_.latency_us + options_.reorder_us, "duplicate's way"), {frame, {}});
+    put(to, at_us + wait(options_.latency_us + options_.reorder_us, "duplicate's way"), {from, frame, {}});
   }
   if (strikes(options_.reorder, "reorder")) {
     ++counters_.held;
@@ -120,7 +127,7 @@ void SimNetwork::send(const End& from, const End& to, Frame frame) {
     damage = {true, random_below(bytes, key("where", from, to), number),
               1 + random_below(255, key("what", from, to), number)};
   }
-  put(to, at_us, {std::move(frame), damage});
+  put(to, at_us, {from, std::move(frame), damage});
 }
 
 void SimNetwork::put(const End& to, std::int64_t at_us, Flight flight) {

@@ -2,7 +2,7 @@
 // take on the link, and a jitter; small frames overtake large ones; some are lost, repeated, held back or damaged, and a
 // cut link carries nothing. The law: what happens to the n-th frame from one end to another is a pure function of seed,
 // ends and n. An end is one incarnation of a node: what is sent to a dead one vanishes, what a dead one had sent still
-// arrives.
+// arrives, all or some of it.
 #pragma once
 
 #include <cstdint>
@@ -47,8 +47,8 @@ class SimNetwork {
 
   // The transport of one incarnation of a node. REQUIRES: the network outlives it.
   std::unique_ptr<Transport> attach(std::uint32_t node, std::uint32_t incarnation);
-  // The incarnation is dead: nothing reaches it any more.
-  void detach(std::uint32_t node, std::uint32_t incarnation);
+  // The incarnation is dead: nothing reaches it any more, and of what it had sent this share is lost, by a draw.
+  void detach(std::uint32_t node, std::uint32_t incarnation, double lost = 0);
   static std::string address(std::uint32_t node, std::uint32_t incarnation);
 
   void set_time(std::int64_t now_us) { now_us_ = now_us; }
@@ -70,6 +70,7 @@ class SimNetwork {
     std::uint64_t where = 0, what = 0;
   };
   struct Flight {
+    End from;
     Frame frame;
     Damage damage;
   };

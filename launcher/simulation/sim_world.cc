@@ -193,7 +193,8 @@ void SimWorld::kill(std::uint32_t node) {
   Member* const member = living(node);
   CHECK(member != nullptr, "node {} is down already", node);
   log(static_cast<std::uint64_t>(Mark::killed) << 32 | node);
-  network_.detach(node, member->incarnation);
+  const std::uint64_t key = random_key(options_.seed, fmt::format("death of node {}.{}", node, member->incarnation));
+  network_.detach(node, member->incarnation, static_cast<double>(random_below(3, key, 0)) / 2);
   segments_of_dead_ += member->device->finished();
   member->node->close();
   if (member->disk) member->disk->crash();
