@@ -154,7 +154,7 @@ void draw_losses(Scenario& s, Dice dice) {
       loss.after_messages = static_cast<std::uint64_t>(dice.scale(1, 40));
     }
     loss.node = static_cast<std::uint32_t>(dice.below(static_cast<std::uint64_t>(s.config.layout.nodes)));
-    loss.back_after_us = static_cast<std::int64_t>(dice.scale(100, 2'000'000));
+    loss.back_after_us = static_cast<std::int64_t>(dice.scale(1, 2'000'000));
     loss.abandoned = dice.one_in(4);
     s.losses.push_back(loss);
   }

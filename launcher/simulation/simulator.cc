@@ -19,7 +19,6 @@ namespace {
 
 constexpr std::int64_t kTimeLimitUs = 100'000'000, kStepLimitUs = 60'000'000;  // of a world that makes no end
 constexpr std::int64_t kRestLimitUs = 60'000'000;                              // for the last acknowledgements
-constexpr std::int64_t kDetectUs = 20'000;  // from a death to the supervisor's knowing
 
 // A folder that is gone with it.
 struct Folder {
@@ -95,7 +94,7 @@ struct Fate {
       least_version = 0;
       for (const auto& [other, step] : decided)
         if (covered) least_version = std::max(least_version, step + 1);
-      world.events().at(world.now_us() + kDetectUs + back_after_us, [this, node] { bring_back(node); });
+      world.events().at(world.now_us() + back_after_us, [this, node] { bring_back(node); });
     }
   }
   // A decision that anybody saw stands, while every state has a copy.
