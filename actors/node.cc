@@ -51,7 +51,12 @@ void Node::deliver_local(Envelope envelope) {
     log_warning("event=message_for_nobody to={} kind={}", to_string(envelope.to), kind_of(envelope.message));
     return;
   }
-  company_.deliver(actor->second, std::move(envelope));
+  hand_over(actor->second, std::move(envelope));
+}
+
+void Node::hand_over(std::uint32_t actor, Envelope envelope) {
+  if (witness_) witness_(envelope);
+  company_.deliver(actor, std::move(envelope));
 }
 
 void Node::receive(const Frame& frame) {
@@ -76,11 +81,11 @@ bool Node::turn(std::int64_t now_us) {
   completions_.clear();
   parts_.device->take_completions(completions_);
   for (const Completion& c : completions_)
-    company_.deliver(c.actor, Envelope{kNobody, addresses_[c.actor], SegmentDone{c.token}});
+    hand_over(c.actor, Envelope{kNobody, addresses_[c.actor], SegmentDone{c.token}});
   outcomes_.clear();
   if (parts_.disk != nullptr) parts_.disk->take_outcomes(outcomes_);
   for (DiskOutcome& o : outcomes_)
-    company_.deliver(o.actor, Envelope{kNobody, addresses_[o.actor], DiskDone{o.token, o.problem}});
+    hand_over(o.actor, Envelope{kNobody, addresses_[o.actor], DiskDone{o.token, o.problem}});
   busy |= !completions_.empty() || !outcomes_.empty();
   if (now_us_ - last_tick_us_ >= kTickUs) {
     last_tick_us_ = now_us_;
@@ -89,6 +94,12 @@ bool Node::turn(std::int64_t now_us) {
   }
   busy |= company_.run(kMessagesATurn);
   return busy;
+}
+
+std::size_t Node::frames_owed() const {
+  std::size_t owed = 0;
+  for (const auto& [peer, link] : links_) owed += link.unacknowledged();
+  return owed;
 }
 
 std::vector<std::pair<std::uint32_t, std::uint32_t>> Node::silent_peers(std::int64_t limit_us) const {

@@ -80,6 +80,8 @@ class Node {
 
   void post(const Address& from, const Address& to, Message message);
   void set_choice(Company::Choice choice) { company_.set_choice(std::move(choice)); }
+  // Sees every envelope that reaches an actor here: a simulated world's log.
+  void set_witness(std::function<void(const Envelope&)> witness) { witness_ = std::move(witness); }
 
   // From here on mail is dropped unread: the actors are about to end.
   void close() { company_.close(); }
@@ -91,11 +93,14 @@ class Node {
   static constexpr std::int64_t kTickUs = 50'000;
   std::int64_t now_us() const { return now_us_; }
   NodeParts& parts() { return parts_; }
+  // Frames sent that a peer has yet to acknowledge.
+  std::size_t frames_owed() const;
   // Peers connected and not heard for longer than `limit_us`, with their incarnation.
   std::vector<std::pair<std::uint32_t, std::uint32_t>> silent_peers(std::int64_t limit_us) const;
 
  private:
   void deliver_local(Envelope envelope);
+  void hand_over(std::uint32_t actor, Envelope envelope);
   void receive(const Frame& frame);
 
   std::uint32_t id_, incarnation_;
@@ -106,7 +111,7 @@ class Node {
   std::map<Address, std::uint32_t> directory_;
   std::map<Address, std::uint32_t> local_;
   std::map<std::uint32_t, Link> links_;
-  std::function<void(const Envelope&)> uplink_;
+  std::function<void(const Envelope&)> uplink_, witness_;
   std::vector<Completion> completions_;
   std::vector<DiskOutcome> outcomes_;
   std::int64_t now_us_ = 0, last_tick_us_ = 0;

@@ -301,7 +301,7 @@ void Stage::release(int slot) {
   Work& work = works_[static_cast<std::size_t>(slot)];
   const bool from_rollout = work.generate.has_value() && shape_.first;
   if (work.train()) {
-    if (shape_.last) losses_.push_back(work.loss);
+    losses_.push_back(work.loss);  // of a stage before the last: the balance of its layers
     ++released_;
   }
   const bool train = work.train();

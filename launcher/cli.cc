@@ -19,6 +19,7 @@ struct Arguments {
   EvaluateOptions evaluate;
   CheckOptions check;
   ExportOptions export_model;
+  SimulateOptions simulate;
   std::string digest_run, config_path;
   std::vector<std::string> sets;
   int nodes = 0, socket = -1;
@@ -92,6 +93,21 @@ CLI::App* add_check(CLI::App& app, Arguments& a) {
   return c;
 }
 
+CLI::App* add_simulate(CLI::App& app, Arguments& a) {
+  CLI::App* c = app.add_subcommand(
+      "simulate", "run the production actors in a world of virtual time whose layout and faults a seed draws");
+  c->add_option("CONFIG", a.simulate.config_path, "train this model on this data (default: tiny ones, drawn too)");
+  c->add_option("--seed", a.simulate.seed, "of the first world (default 1)")->type_name("N");
+  c->add_option("--seeds", a.simulate.seeds, "worlds, one a seed (default 1)")
+      ->type_name("COUNT")
+      ->check(CLI::PositiveNumber);
+  c->add_flag("--losses", a.simulate.losses, "nodes die and come back");
+  c->add_flag("--trace", a.simulate.trace, "every message as it reaches its actor");
+  c->add_flag("--quiet", a.simulate.quiet, "a line only for a world that broke a law");
+  add_set(c, a.simulate.sets);
+  return c;
+}
+
 int dispatch(CLI::App& app, Arguments& a) {
   if (app.got_subcommand("train")) {
     if (a.nodes != 0) a.train.sets.push_back(fmt::format("layout.nodes={}", a.nodes));
@@ -103,6 +119,7 @@ int dispatch(CLI::App& app, Arguments& a) {
   if (app.got_subcommand("eval")) return evaluate(a.evaluate);
   if (app.got_subcommand("check")) return check(a.check);
   if (app.got_subcommand("export")) return export_model(a.export_model);
+  if (app.got_subcommand("simulate")) return simulate(a.simulate);
   if (app.got_subcommand("digest")) return digest(a.digest_run);
   return node_main(a.socket);
 }
@@ -122,6 +139,7 @@ int run_command_line(int argc, char** argv) {
   add_generate(app, a);
   add_evaluate(app, a);
   add_check(app, a);
+  add_simulate(app, a);
   CLI::App* exporting = app.add_subcommand("export", "write a trained model as a Hugging Face directory");
   exporting->add_option("RUN", a.export_model.run, "a run's folder or one of its checkpoints")->required();
   exporting->add_option("DIR", a.export_model.out, "folder to make")->required();

@@ -36,6 +36,15 @@ struct ExportOptions {
 };
 int export_model(const ExportOptions& options);
 
+struct SimulateOptions {
+  std::string config_path;  // numbers of this run; empty: drawn
+  std::vector<std::string> sets;
+  std::uint64_t seed = 1, seeds = 1;
+  bool losses = false, quiet = false, trace = false;
+};
+// 0: every law held in every world.
+int simulate(const SimulateOptions& options);
+
 int digest(const std::string& run);
 int plan(const std::string& config_path, const std::vector<std::string>& sets);
 int show_config(const std::string& config_path, const std::vector<std::string>& sets, bool keys);

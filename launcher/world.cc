@@ -5,14 +5,10 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
-#include "actors/checkpointer.h"
-#include "actors/expert_shard.h"
-#include "actors/loader.h"
 #include "actors/rules/placement.h"
-#include "actors/shadow.h"
-#include "actors/stage.h"
 #include "kernels/base/error.h"
 #include "kernels/cpu/device.h"
+#include "launcher/company.h"
 #include "messages/ucx.h"
 
 namespace troupe {
@@ -30,41 +26,6 @@ struct World::Parts {
 namespace {
 
 constexpr Address kConductor{Role::conductor, 0};
-
-void add_actor(Node& node, const Config& config, const WorldOptions& options, const Address& address) {
-  switch (address.role) {
-    case Role::stage: {
-      const auto stages = static_cast<std::uint32_t>(config.layout.stages);
-      node.add<Stage>(address, config, static_cast<int>(address.index / stages),
-                      static_cast<int>(address.index % stages), options.capture);
-      return;
-    }
-    case Role::expert_shard: {
-      const auto shards = static_cast<std::uint32_t>(config.layout.expert_shards);
-      node.add<ExpertShard>(address, config, static_cast<int>(address.index / shards),
-                            static_cast<int>(address.index % shards), options.capture);
-      return;
-    }
-    case Role::loader:
-      node.add<Loader>(address, config, options.corpus);
-      return;
-    case Role::conductor:
-      node.add<Conductor>(address, config, options.mode);
-      return;
-    case Role::checkpointer:
-      node.add<Checkpointer>(address, config, options.run_folder,
-                             options.corpus ? options.corpus->provenance() : std::vector<Provenance>{});
-      return;
-    case Role::rollout:
-      node.add<Rollout>(address, config, options.request, options.sink);
-      return;
-    case Role::shadow:
-      node.add<Shadow>(address, config, owners(config).at(address.index));
-      return;
-    case Role::supervisor:
-      return;
-  }
-}
 
 }  // namespace
 

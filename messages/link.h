@@ -37,6 +37,7 @@ class Link {
   void tick(std::int64_t now_us, const std::function<void(Frame)>& out);
   const LinkCounters& counters() const { return counters_; }
   std::uint32_t peer_incarnation() const { return peer_incarnation_; }
+  std::size_t unacknowledged() const { return unacknowledged_.size(); }
   std::int64_t heard_us() const { return heard_us_; }  // when the last frame of this peer's incarnation came
 
  private:

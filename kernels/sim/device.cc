@@ -1,0 +1,122 @@
+#include "kernels/sim/device.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <numeric>
+#include <utility>
+
+#include "kernels/base/random.h"
+#include "kernels/cost.h"
+
+namespace troupe {
+
+namespace {
+
+constexpr std::size_t kLine = 64;
+
+std::uint64_t key_of(std::uint64_t seed, const SegmentKey& key) {
+  const std::uint64_t place = random_word(seed, static_cast<std::uint64_t>(key.step), 0);
+  return random_word(place, static_cast<std::uint64_t>(key.microbatch), static_cast<std::uint64_t>(key.layer));
+}
+
+// `count` different experts of a token, in drawn order: a few first places of a permutation.
+void draw_experts(std::int32_t* chosen, std::int64_t count, std::uint64_t experts, std::uint64_t key) {
+  for (std::int64_t k = 0; k < count; ++k)
+    chosen[k] = static_cast<std::int32_t>(random_permute(static_cast<std::uint64_t>(k), experts, key));
+}
+
+}  // namespace
+
+void make_up_routing(const Router& op, std::uint64_t key) {
+  const std::int64_t rows = op.x.rows, experts = op.scores.cols, slots = op.indices.cols;
+  std::vector<std::int32_t> next(static_cast<std::size_t>(experts), 0);
+  std::int32_t* counts = op.counts.row<std::int32_t>(0);
+  std::fill_n(counts, experts, 0);
+  for (std::int64_t t = 0; t < rows; ++t) {
+    auto* chosen = op.indices.row<std::int32_t>(t);
+    std::fill_n(op.scores.row<float>(t), experts, 0.5F);
+    std::fill_n(op.weights.row<float>(t), slots, op.scaling / static_cast<float>(slots));
+    if (!op.reuse_indices)
+      draw_experts(chosen, slots, static_cast<std::uint64_t>(experts), random_word(key, static_cast<std::uint64_t>(t)));
+    for (std::int64_t k = 0; k < slots; ++k) ++counts[chosen[k]];
+  }
+  std::exclusive_scan(counts, counts + experts, next.begin(), 0);
+  for (std::int64_t t = 0; t < rows; ++t) {
+    for (std::int64_t k = 0; k < slots; ++k) {
+      const std::int32_t place = next[static_cast<std::size_t>(op.indices.row<std::int32_t>(t)[k])]++;
+      op.position.row<std::int32_t>(t)[k] = place;
+      *op.sorted_token.row<std::int32_t>(place) = static_cast<std::int32_t>(t);
+      *op.sorted_weight.row<float>(place) = op.weights.row<float>(t)[k];
+    }
+  }
+}
+
+SimDevice::SimDevice(SimDeviceOptions options) : options_(std::move(options)) {
+  CHECK(options_.servers > 0 && options_.flops_per_us > 0 && options_.bytes_per_us > 0, "a device that can do nothing");
+}
+
+Memory SimDevice::allocate(std::size_t size) {
+  const std::size_t padded = std::max(kLine, (size + kLine - 1) / kLine * kLine);
+  void* data = std::aligned_alloc(kLine, padded);
+  CHECK(data != nullptr, "no memory for {} simulated bytes", size);
+  std::memset(data, 0, padded);
+  return {std::shared_ptr<void>(data, [](void* memory) { std::free(memory); }), data, size};
+}
+
+void SimDevice::submit(Segment segment) { heap_.push(std::move(segment)); }
+
+void SimDevice::take_completions(std::vector<Completion>& out) {
+  out.insert(out.end(), done_.begin(), done_.end());
+  done_.clear();
+}
+
+std::int64_t SimDevice::duration_us(const Segment& segment, std::int64_t now_us) const {
+  const Cost total = cost(segment);
+  double us = std::max(total.flops / options_.flops_per_us, total.bytes / options_.bytes_per_us);
+  for (const SlowSpan& span : options_.slow)
+    if (now_us >= span.begin_us && now_us < span.end_us) us *= span.factor;
+  return std::max<std::int64_t>(1, std::llround(us));
+}
+
+void SimDevice::compute(const Segment& segment) {
+  for (const Op& op : segment.ops) {
+    if (options_.numbers) {
+      cpu::run(op, scratch_);
+    } else if (const auto* router = std::get_if<Router>(&op)) {
+      make_up_routing(*router, key_of(options_.seed, segment.key));
+    }
+  }
+}
+
+void SimDevice::start(Segment segment, std::int64_t now_us) {
+  if (options_.compute_at == ComputeAt::start) compute(segment);
+  const std::int64_t end_us = now_us + duration_us(segment, now_us);
+  running_.push_back({std::move(segment), end_us, started_++});
+}
+
+void SimDevice::advance(std::int64_t now_us) {
+  while (!running_.empty()) {
+    const auto first = std::min_element(running_.begin(), running_.end(), [](const Running& a, const Running& b) {
+      return std::pair(a.end_us, a.number) < std::pair(b.end_us, b.number);
+    });
+    if (first->end_us > now_us) break;
+    const Running ended = std::move(*first);
+    running_.erase(first);
+    if (options_.compute_at == ComputeAt::end) compute(ended.segment);
+    done_.push_back(ended.segment.done);
+    ++finished_;
+    if (!heap_.empty()) start(heap_.pop(), ended.end_us);
+  }
+  while (!heap_.empty() && running_.size() < static_cast<std::size_t>(options_.servers)) start(heap_.pop(), now_us);
+}
+
+std::int64_t SimDevice::next_us() const {
+  std::int64_t next = std::numeric_limits<std::int64_t>::max();
+  for (const Running& running : running_) next = std::min(next, running.end_us);
+  return next;
+}
+
+}  // namespace troupe

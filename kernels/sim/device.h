@@ -1,0 +1,72 @@
+// SimDevice: the production ready heap in front of k servers in virtual time. A segment lasts as long as its cost says
+// (kernels/cost.h) at the rates given, times the slowness of the moment; it is done when advance() reaches its end.
+// With numbers every op is computed; without, only the router writes: a made-up routing that is legal and depends on
+// nothing but the segment's key, so that actors have something to dispatch.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/cpu/kernels.h"
+#include "kernels/device.h"
+#include "kernels/ready_heap.h"
+
+namespace troupe {
+
+// From begin_us until end_us everything takes `factor` times as long.
+struct SlowSpan {
+  std::int64_t begin_us = 0, end_us = 0;
+  double factor = 1;
+};
+
+// When a segment's ops are computed: an actor may rely on neither.
+enum class ComputeAt : std::uint8_t { start, end };
+
+struct SimDeviceOptions {
+  int servers = 1;
+  double flops_per_us = 1000, bytes_per_us = 1000;  // of one server
+  bool numbers = true;
+  ComputeAt compute_at = ComputeAt::start;
+  std::uint64_t seed = 0;  // of the made-up routing
+  std::vector<SlowSpan> slow;
+};
+
+class SimDevice final : public Device {
+ public:
+  explicit SimDevice(SimDeviceOptions options);
+
+  Memory allocate(std::size_t size) override;
+  void submit(Segment segment) override;
+  void take_completions(std::vector<Completion>& out) override;
+  int completion_fd() const override { return -1; }
+  std::size_t pending() const override { return heap_.size() + running_.size(); }
+
+  // Ends what is due by now, earliest first, and starts what may start.
+  void advance(std::int64_t now_us);
+  // When the next segment under way ends; the largest number if there is none.
+  std::int64_t next_us() const;
+  std::size_t running() const { return running_.size(); }
+  std::uint64_t finished() const { return finished_; }
+
+ private:
+  struct Running {
+    Segment segment;
+    std::int64_t end_us = 0;
+    std::uint64_t number = 0;
+  };
+  void start(Segment segment, std::int64_t now_us);
+  void compute(const Segment& segment);
+  std::int64_t duration_us(const Segment& segment, std::int64_t now_us) const;
+
+  SimDeviceOptions options_;
+  ReadyHeap heap_;
+  std::vector<Running> running_;  // at most one a server
+  std::vector<Completion> done_;
+  cpu::Scratch scratch_;
+  std::uint64_t started_ = 0, finished_ = 0;
+};
+
+// A routing as kernels/op.h wants it (indices, weights, the plan), drawn from `key`. Scores are all one half.
+void make_up_routing(const Router& op, std::uint64_t key);
+
+}  // namespace troupe

@@ -1,0 +1,57 @@
+// What must hold in every simulated world, whatever strikes it. The ledger watches messages as they pass; the curve is
+// what the world reported, to be compared bit for bit with that of an undisturbed world of the same numbers.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "actors/config.h"
+#include "actors/data/corpus.h"
+#include "messages/message.h"
+
+namespace troupe {
+
+// Watches votes and decisions: every token of a decided step was counted once, and a step has one decision.
+class Ledger {
+ public:
+  // REQUIRES: config and corpus outlive the ledger.
+  Ledger(const Config& config, const Corpus& corpus) : config_(config), corpus_(corpus) {}
+  void see(const Envelope& envelope);
+  // The first law broken, as a sentence; empty: none.
+  const std::string& broken() const { return broken_; }
+  std::uint64_t votes() const { return votes_seen_; }
+
+ private:
+  using Try = std::pair<std::int64_t, std::uint32_t>;  // step, attempt
+  void see_vote(const Vote& vote, const Address& from);
+  void see_decision(const Decision& decision, const Address& to);
+  void check_votes(const Decision& decision);
+  void breaks(const std::string& sentence);
+
+  const Config& config_;
+  const Corpus& corpus_;
+  std::map<Try, std::map<Address, Vote>> votes_;
+  std::map<std::int64_t, std::string> decided_;  // by step: all that a decision says about numbers
+  std::uint64_t votes_seen_ = 0;
+  std::string broken_;
+};
+
+// What a run reported: by step and by evaluated version, every digit.
+struct Curve {
+  std::map<std::int64_t, std::string> steps, evaluations;
+  std::string broken;  // a step out of turn, or one reported twice with different numbers
+};
+// Reads what one world said into the run's curve.
+void read_curve(Curve& curve, const std::vector<Report>& reports);
+
+// What an undisturbed world of these numbers came to.
+struct Undisturbed {
+  Curve curve;
+  std::string digest;  // of the final weights
+};
+// The first difference as a sentence; empty: the same bits. An empty digest is not compared.
+std::string difference(const Undisturbed& reference, const Curve& curve, const std::string& digest);
+
+}  // namespace troupe

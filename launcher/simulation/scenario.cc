@@ -1,0 +1,252 @@
+#include "launcher/simulation/scenario.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/base/error.h"
+#include "kernels/base/random.h"
+#include "launcher/config.h"
+
+namespace troupe {
+
+namespace {
+
+constexpr std::uint64_t kNumbers = 16;  // different models and schedules
+constexpr int kAnswersMax = 4;          // written by a person's model at the end: each takes many messages
+
+// One draw after the other for one purpose.
+class Dice {
+ public:
+  Dice(std::uint64_t seed, std::string_view purpose) : key_(random_key(seed, purpose)) {}
+  std::uint64_t below(std::uint64_t bound) { return random_below(bound, key_, next_++); }
+  bool one_in(std::uint64_t count) { return below(count) == 0; }
+  template <typename T>
+  T of(std::initializer_list<T> some) {
+    return *(some.begin() + below(some.size()));
+  }
+  int between(int low, int high) { return low + static_cast<int>(below(static_cast<std::uint64_t>(high - low + 1))); }
+  // Evenly on a logarithmic scale: small values are as likely as large ones.
+  double scale(double low, double high) { return low * std::exp(random_uniform(key_, next_++) * std::log(high / low)); }
+
+ private:
+  std::uint64_t key_, next_ = 0;
+};
+
+void draw_model(ModelConfig& m, Dice dice) {
+  const bool sparse = !dice.one_in(8);
+  m.model_type = sparse ? "deepseek_v3" : dice.of({"qwen2", "llama"});
+  m.vocab_size = dice.of({16, 40, 64});
+  m.hidden_size = dice.of({8, 16});
+  m.intermediate_size = dice.of({8, 24});
+  m.num_hidden_layers = dice.between(2, 3);
+  m.num_attention_heads = 2;
+  m.num_key_value_heads = dice.between(1, 2);
+  m.tie_word_embeddings = dice.one_in(3);
+  m.max_position_embeddings = 64;
+  m.q_lora_rank = dice.one_in(2) ? std::optional<int>(8) : std::nullopt;
+  m.kv_lora_rank = 8;
+  m.qk_nope_head_dim = m.v_head_dim = 4;
+  m.qk_rope_head_dim = dice.of({2, 4});
+  m.moe_intermediate_size = dice.of({4, 8});
+  m.n_routed_experts = dice.between(2, 5);
+  m.n_shared_experts = dice.between(0, 1);
+  m.num_experts_per_tok = dice.between(1, 2);
+  m.first_k_dense_replace = dice.between(0, 1);
+  m.norm_topk_prob = !dice.one_in(4);
+  m.aux_loss_alpha = dice.one_in(2) ? 0.01 : 0;
+  m.num_nextn_predict_layers = sparse && dice.one_in(3) ? 1 : 0;
+}
+
+void draw_training(Config& c, Dice dice) {
+  TrainConfig& t = c.train;
+  t.steps = dice.between(3, 5);
+  t.seed = dice.below(1000);
+  t.gradient_lanes = dice.of({1, 2, 4});
+  t.microbatches = t.gradient_lanes * (t.gradient_lanes == 4 ? 1 : dice.between(1, 2));
+  t.batch_sequences = t.microbatches * dice.between(1, 3);
+  t.sequence_length = dice.between(4, 8);
+  t.dtype = dice.one_in(3) ? "bfloat16" : "float32";
+  t.clip_norm = dice.of({0.0, 0.5});
+  t.warmup_steps = 1;
+  c.data.kind = "none";
+  c.evaluate.exact_match_problems = 0;
+  c.data.mask_documents = dice.one_in(2);
+}
+
+void draw_layout(Config& c, Dice dice) {
+  LayoutConfig& l = c.layout;
+  l.nodes = dice.between(1, 4);
+  l.replicas = dice.of({1, 1, 2, 4});
+  l.stages = dice.between(1, 3);
+  l.expert_shards = dice.between(1, 4);
+  l.slots = dice.of({0, 1, 1, 2});
+  l.chunk_rows_max = dice.of({16, 16, 64});
+  l.chunk_credits = dice.of({1, 1, 2});
+  l.stash_factor = dice.of({0.0, 0.5, 1.5});
+  c.train.recompute = dice.one_in(3);
+  c.evaluate.every_steps = dice.between(0, 2);
+  c.checkpoint.every_steps = dice.between(0, 2);
+  c.checkpoint.keep_last = dice.between(1, 2);
+  c.device.threads = dice.between(1, 4);
+  c.recovery.copies = dice.one_in(4) ? 0 : 1;
+}
+
+std::vector<LinkCut> draw_cuts(Dice& dice, int nodes) {
+  std::vector<LinkCut> cuts;
+  if (nodes < 2 || !dice.one_in(4)) return cuts;
+  const auto from = static_cast<std::uint32_t>(dice.below(static_cast<std::uint64_t>(nodes)));
+  const auto to = (from + 1) % static_cast<std::uint32_t>(nodes);
+  const auto begin_us = static_cast<std::int64_t>(dice.scale(100, 100'000));
+  const std::int64_t end_us = begin_us + static_cast<std::int64_t>(dice.scale(1'000, 3'000'000));
+  cuts.push_back({from, to, begin_us, end_us});
+  if (dice.one_in(2)) cuts.push_back({to, from, begin_us, end_us});
+  return cuts;
+}
+
+void draw_network(SimWorldOptions& world, Dice dice, int nodes) {
+  SimNetworkOptions& n = world.network;
+  n.seed = dice.below(1ULL << 62);
+  n.latency_us = static_cast<std::int64_t>(dice.scale(2, 500));
+  n.jitter_us = dice.one_in(2) ? static_cast<std::int64_t>(dice.scale(1, 4.0 * static_cast<double>(n.latency_us))) : 0;
+  n.bytes_per_us = dice.scale(5, 10'000);
+  n.small_bytes_max = dice.of<std::size_t>({256, 1024, 8192});
+  n.reorder_us = static_cast<std::int64_t>(dice.scale(10, 20'000));
+  if (!dice.one_in(3)) {
+    n.drop = dice.one_in(2) ? dice.scale(0.001, 0.05) : 0;
+    n.duplicate = dice.one_in(2) ? dice.scale(0.001, 0.1) : 0;
+    n.reorder = dice.one_in(2) ? dice.scale(0.01, 0.3) : 0;
+    n.corrupt = dice.one_in(2) ? dice.scale(0.001, 0.03) : 0;
+  }
+  n.cuts = draw_cuts(dice, nodes);
+  world.link.reliable_transport = false;
+  world.link.payload_checksum = true;
+}
+
+void draw_devices(Scenario& s, Dice dice) {
+  const double rate = dice.scale(20, 20'000);
+  const ComputeAt compute_at = dice.of({ComputeAt::start, ComputeAt::end});
+  for (int node = 0; node < s.config.layout.nodes; ++node) {
+    SimDeviceOptions d;
+    d.servers = s.config.device.threads;
+    d.flops_per_us = d.bytes_per_us = rate;
+    d.numbers = s.numbers;
+    d.compute_at = compute_at;
+    d.seed = random_key(s.config.train.seed, "made-up routing");
+    if (dice.one_in(4)) {
+      const auto begin_us = static_cast<std::int64_t>(dice.scale(100, 100'000));
+      const auto lasts_us = static_cast<std::int64_t>(dice.scale(1'000, 1'000'000));
+      d.slow.push_back({begin_us, begin_us + lasts_us, dice.scale(2, 50)});
+    }
+    s.world.devices.push_back(d);
+  }
+  s.world.disk.job_us = static_cast<std::int64_t>(dice.scale(1, 20'000));
+  s.world.disk.bytes_per_us = dice.scale(1, 1'000);
+}
+
+// Half of the losses come at a moment that matters: about a decision, a vote, a restoring under way.
+void draw_losses(Scenario& s, Dice dice) {
+  for (int i = dice.between(1, 3); i > 0; --i) {
+    NodeLoss loss;
+    loss.after_messages = static_cast<std::uint64_t>(dice.scale(10, 6'000));
+    if (dice.one_in(2)) {
+      loss.kind = dice.of({"Decision", "Decision", "Vote", "Restore", "Restored", "Fetch", "SnapshotPart",
+                           "ShadowGradient", "Standing"});
+      loss.after_messages = static_cast<std::uint64_t>(dice.scale(1, 40));
+    }
+    loss.node = static_cast<std::uint32_t>(dice.below(static_cast<std::uint64_t>(s.config.layout.nodes)));
+    loss.back_after_us = static_cast<std::int64_t>(dice.scale(1, 2'000'000));
+    loss.abandoned = dice.one_in(4);
+    s.losses.push_back(loss);
+  }
+  if (dice.one_in(4)) s.world.disk.crash_at_primitive = static_cast<std::uint64_t>(dice.scale(1, 200));
+}
+
+bool possible(const Config& config) {
+  try {
+    check_config(config);
+  } catch (const Error&) {
+    return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+namespace {
+
+Config draw_numbers(std::uint64_t seed) {
+  const std::uint64_t numbers = random_key(seed % kNumbers, "simulated numbers");
+  Config config;
+  for (std::uint64_t draw = 0; draw == 0 || !possible(config); ++draw) {
+    config = {};
+    draw_model(config.model, Dice(numbers, fmt::format("model {}", draw)));
+    draw_training(config, Dice(numbers, fmt::format("training {}", draw)));
+  }
+  return config;
+}
+
+// Layout and faults for these numbers.
+void draw_surroundings(Scenario& s, const Config& numbers, std::uint64_t seed) {
+  s.seed = s.world.seed = seed;
+  for (std::uint64_t draw = 0; draw == 0 || !possible(s.config); ++draw) {
+    s.config = numbers;
+    draw_layout(s.config, Dice(seed, fmt::format("layout {}", draw)));
+  }
+  draw_network(s.world, Dice(seed, "network"), s.config.layout.nodes);
+  draw_devices(s, Dice(seed, "devices"));
+}
+
+}  // namespace
+
+Scenario draw_scenario(std::uint64_t seed, const ScenarioOptions& options) {
+  Config numbers = options.base ? *options.base : draw_numbers(seed);
+  numbers.evaluate.exact_match_problems = std::min(numbers.evaluate.exact_match_problems, kAnswersMax);
+  Scenario s;
+  s.numbers = !Dice(seed, "numbers").one_in(3);
+  draw_surroundings(s, numbers, seed);
+  if (options.losses) draw_losses(s, Dice(seed, "losses"));
+  Dice fate(seed, "fate");
+  if (fate.one_in(4)) {
+    Scenario sequel;
+    sequel.numbers = s.numbers;
+    draw_surroundings(sequel, numbers, random_key(seed, "sequel"));
+    s.falls_after_messages = static_cast<std::uint64_t>(fate.scale(100, 6'000));
+    s.sequel = std::make_shared<const Scenario>(std::move(sequel));
+  } else if (fate.one_in(8)) {
+    s.world.disk.written_max = static_cast<std::size_t>(fate.scale(1'000, 200'000));
+  }
+  return s;
+}
+
+std::string describe(const Scenario& s) {
+  const LayoutConfig& l = s.config.layout;
+  const SimNetworkOptions& n = s.world.network;
+  std::string text = fmt::format(
+      "{} {} nodes {} replicas {} stages {} shards {} slots {} chunk {} credits {} stash {} copies {}{} | latency {} "
+      "us jitter "
+      "{}",
+      s.numbers ? "numbers" : "skeleton", s.config.train.dtype, l.nodes, l.replicas, l.stages, l.expert_shards,
+      s.config.slots(), l.chunk_rows_max, l.chunk_credits, l.stash_factor, s.config.recovery.copies,
+      s.config.train.recompute ? " recompute" : "", n.latency_us, n.jitter_us);
+  const auto percent = [&](const char* name, double value) {
+    if (value > 0) text += fmt::format(" {} {:.1f}%", name, value * 100);
+  };
+  percent("drop", n.drop);
+  percent("duplicate", n.duplicate);
+  percent("reorder", n.reorder);
+  percent("corrupt", n.corrupt);
+  if (!n.cuts.empty()) text += fmt::format(" cuts {}", n.cuts.size());
+  const auto slow = std::count_if(s.world.devices.begin(), s.world.devices.end(),
+                                  [](const SimDeviceOptions& d) { return !d.slow.empty(); });
+  if (slow > 0) text += fmt::format(" slow nodes {}", slow);
+  for (const NodeLoss& loss : s.losses)
+    text +=
+        fmt::format(" {} node {} at message {}", loss.abandoned ? "abandon" : "kill", loss.node, loss.after_messages);
+  const SimDiskOptions& disk = s.world.disk;
+  if (disk.crash_at_primitive > 0) text += fmt::format(" disk falls at primitive {}", disk.crash_at_primitive);
+  if (disk.written_max > 0) text += fmt::format(" disk full at {} bytes", disk.written_max);
+  if (s.sequel) text += fmt::format(" falls at message {}, then {}", s.falls_after_messages, describe(*s.sequel));
+  return text;
+}
+
+}  // namespace troupe

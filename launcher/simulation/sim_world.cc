@@ -1,0 +1,253 @@
+#include "launcher/simulation/sim_world.h"
+
+#include <algorithm>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "actors/rules/placement.h"
+#include "kernels/base/random.h"
+#include "launcher/company.h"
+
+namespace troupe {
+
+namespace {
+
+constexpr int kTurnsMax = 10'000;  // of a node in one moment
+constexpr std::int64_t kNever = std::numeric_limits<std::int64_t>::max();
+constexpr Address kSupervisor{Role::supervisor, 0}, kConductor{Role::conductor, 0},
+    kCheckpointer{Role::checkpointer, 0};
+
+enum class Mark : std::uint8_t { killed = 200, abandoned, restarted, started };  // in the log, beside message kinds
+
+std::uint64_t word_of(const Address& address) { return static_cast<std::uint64_t>(address.role) << 32 | address.index; }
+
+}  // namespace
+
+// One incarnation of a node with its parts. Declared in the order in which they must live: the node ends first.
+struct SimWorld::Member {
+  std::uint32_t node_id = 0, incarnation = 0;
+  bool abandoned = false, has_mail = false;
+  std::uint64_t choices = 0;
+  std::vector<Address> here;
+  PayloadPool pool;
+  std::unique_ptr<SimDevice> device;
+  std::unique_ptr<SimDisk> disk;
+  std::unique_ptr<Transport> transport;
+  std::unique_ptr<Node> node;
+
+  std::int64_t next_us(const SimNetwork& network) const {
+    if (has_mail) return 0;
+    std::int64_t next = std::min(device->next_us(), node->next_tick_us());
+    if (disk) next = std::min(next, disk->next_us());
+    return std::min(next, network.next_us(node_id, incarnation));
+  }
+};
+
+SimWorld::SimWorld(const Config& config, SimWorldOptions options, Witness witness)
+    : config_(config), options_(std::move(options)), witness_(std::move(witness)), network_(options_.network) {
+  const auto nodes = static_cast<std::uint32_t>(config_.layout.nodes);
+  CHECK(options_.devices.size() == nodes, "{} devices for {} nodes", options_.devices.size(), nodes);
+  incarnations_.assign(nodes, 1);
+  for (std::uint32_t node = 0; node < nodes; ++node) add_member(node, 1);
+  for (auto& one : members_)
+    for (auto& other : members_)
+      if (one->node_id != other->node_id) introduce(*one, *other);
+}
+
+SimWorld::~SimWorld() {
+  for (auto& member : members_) member->node->close();
+}
+
+void SimWorld::add_member(std::uint32_t node, std::uint32_t incarnation) {
+  auto member = std::make_unique<Member>();
+  Member* const m = member.get();
+  m->node_id = node;
+  m->incarnation = incarnation;
+  m->device = std::make_unique<SimDevice>(options_.devices[node]);
+  m->transport = network_.attach(node, incarnation);
+  const auto places = place_actors(config_);
+  if (places.at(kCheckpointer) == node) {
+    SimDiskOptions disk = options_.disk;
+    disk.root = options_.run_folder;
+    disk.seed = random_word(options_.seed, incarnation, 7);
+    if (incarnation > 1) disk.crash_at_primitive = 0;
+    m->disk = std::make_unique<SimDisk>(disk);
+  }
+  m->node = std::make_unique<Node>(
+      node, incarnation, NodeParts{m->device.get(), m->disk.get(), &m->pool, m->transport.get(), options_.link});
+  const std::uint64_t key = random_key(options_.seed, fmt::format("choices of node {}.{}", node, incarnation));
+  m->node->set_choice([m, key](std::size_t count) { return random_below(count, key, m->choices++); });
+  m->node->set_uplink([this, m](const Envelope& envelope) {
+    if (!m->abandoned) hear(envelope);
+  });
+  m->node->set_witness([this, m](const Envelope& envelope) {
+    log(m->node_id | static_cast<std::uint64_t>(envelope.message.index()) << 32);
+    log(word_of(envelope.from));
+    log(word_of(envelope.to));
+    ++messages_;
+    if (witness_ && !m->abandoned) witness_(now_us_, m->node_id, envelope);
+  });
+  WorldOptions world;
+  world.node = node;
+  world.incarnation = incarnation;
+  world.run_folder = options_.run_folder;
+  world.corpus = options_.corpus;
+  for (const auto& [address, place] : places) {
+    m->node->place(address, place);
+    if (place != node) continue;
+    m->here.push_back(address);
+    add_actor(*m->node, config_, world, address);
+  }
+  members_.push_back(std::move(member));
+}
+
+void SimWorld::introduce(Member& one, Member& other) {
+  one.node->forget(other.node_id);
+  one.node->connect(other.node_id, other.incarnation, other.transport->local_address(), now_us_);
+}
+
+// FNV-1a over the bytes of the time and of the word.
+void SimWorld::log(std::uint64_t word) {
+  for (const std::uint64_t part : {static_cast<std::uint64_t>(now_us_), word})
+    for (int byte = 0; byte < 8; ++byte) hash_ = (hash_ ^ (part >> (8 * byte) & 0xFF)) * 1099511628211ULL;
+}
+
+void SimWorld::hear(const Envelope& envelope) {
+  const auto* report = std::get_if<Report>(&envelope.message);
+  if (report == nullptr) return;
+  reports_.push_back(*report);
+  finished_ |= report->kind == "finished";
+  if (report->kind == "problem" && problem_.empty())
+    problem_ = nlohmann::json::parse(report->json).at("sentence").get<std::string>();
+}
+
+void SimWorld::start(const Recover& recover) {
+  log(static_cast<std::uint64_t>(Mark::started) << 32 | recover.attempt);
+  for (auto& member : members_) {
+    const auto& here = member->here;
+    if (member->abandoned || std::find(here.begin(), here.end(), kConductor) == here.end()) continue;
+    member->node->post(kSupervisor, kConductor, recover);
+    member->has_mail = true;
+  }
+}
+
+// ---- Time -----------------------------------------------------------------------------------------------------------
+
+std::int64_t SimWorld::next_us() const {
+  std::int64_t next = events_.next_us();
+  for (const auto& member : members_) next = std::min(next, member->next_us(network_));
+  return std::max(next, now_us_);
+}
+
+void SimWorld::turn(Member& member) {
+  member.has_mail = false;
+  member.device->advance(now_us_);
+  if (member.disk) member.disk->advance(now_us_);
+  for (int turns = 0; member.node->turn(now_us_); ++turns) {
+    CHECK(turns < kTurnsMax, "node {} comes to no rest at {} us: its actors post without end", member.node_id, now_us_);
+    member.device->advance(now_us_);
+  }
+  member.device->advance(now_us_);
+  if (member.disk) member.disk->advance(now_us_);
+  if (member.disk && member.disk->fell())
+    events_.at(now_us_, [this, node = member.node_id] {
+      if (is_up(node)) kill(node);
+    });
+}
+
+// One moment: what happens from outside, then every node with something to do, in a drawn order.
+void SimWorld::step() {
+  now_us_ = next_us();
+  network_.set_time(now_us_);
+  events_.run(now_us_);
+  const std::size_t first = members_.empty() ? 0 : random_below(members_.size(), options_.seed, rounds_++);
+  for (std::size_t i = 0; i < members_.size(); ++i) {
+    Member& member = *members_[(first + i) % members_.size()];
+    if (member.next_us(network_) <= now_us_) turn(member);
+  }
+}
+
+bool SimWorld::run_until(const std::function<bool()>& done, std::int64_t limit_us) {
+  while (!done()) {
+    if (next_us() > limit_us) return false;
+    step();
+  }
+  return true;
+}
+
+bool SimWorld::settle(std::int64_t limit_us) {
+  return run_until([&] { return owed().empty(); }, limit_us);
+}
+
+// ---- Lives and deaths -----------------------------------------------------------------------------------------------
+
+SimWorld::Member* SimWorld::living(std::uint32_t node) const {
+  for (const auto& member : members_)
+    if (member->node_id == node && !member->abandoned) return member.get();
+  return nullptr;
+}
+
+bool SimWorld::is_up(std::uint32_t node) const { return living(node) != nullptr; }
+
+void SimWorld::kill(std::uint32_t node) {
+  Member* const member = living(node);
+  CHECK(member != nullptr, "node {} is down already", node);
+  log(static_cast<std::uint64_t>(Mark::killed) << 32 | node);
+  const std::uint64_t key = random_key(options_.seed, fmt::format("death of node {}.{}", node, member->incarnation));
+  network_.detach(node, member->incarnation, static_cast<double>(random_below(3, key, 0)) / 2);
+  segments_of_dead_ += member->device->finished();
+  member->node->close();
+  if (member->disk) member->disk->crash();
+  std::erase_if(members_, [&](const auto& one) { return one.get() == member; });
+}
+
+void SimWorld::abandon(std::uint32_t node) {
+  Member* const member = living(node);
+  CHECK(member != nullptr, "node {} is down already", node);
+  log(static_cast<std::uint64_t>(Mark::abandoned) << 32 | node);
+  member->abandoned = true;
+}
+
+void SimWorld::restart(std::uint32_t node) {
+  CHECK(!is_up(node), "node {} is up", node);
+  log(static_cast<std::uint64_t>(Mark::restarted) << 32 | node);
+  add_member(node, ++incarnations_[node]);
+  Member& fresh = *members_.back();
+  for (auto& other : members_) {
+    if (other->node_id == node || other->abandoned) continue;
+    introduce(*other, fresh);
+    introduce(fresh, *other);
+  }
+}
+
+// ---- Accounts -------------------------------------------------------------------------------------------------------
+
+std::uint64_t SimWorld::segments() const {
+  std::uint64_t sum = segments_of_dead_;
+  for (const auto& member : members_) sum += member->device->finished();
+  return sum;
+}
+
+const SimDisk* SimWorld::disk() const {
+  for (const auto& member : members_)
+    if (member->disk && !member->abandoned) return member->disk.get();
+  return nullptr;
+}
+
+std::string SimWorld::owed() const {
+  std::string all;
+  for (const auto& member : members_) {
+    if (member->abandoned) continue;
+    std::string own;
+    if (const auto frames = member->node->frames_owed(); frames > 0)
+      own += fmt::format(", {} frames unacknowledged", frames);
+    if (const auto segments = member->device->pending(); segments > 0)
+      own += fmt::format(", {} segments ({} running)", segments, member->device->running());
+    if (member->disk && member->disk->jobs() > 0) own += fmt::format(", {} disk jobs", member->disk->jobs());
+    if (member->has_mail) own += ", mail";
+    if (!own.empty()) all += fmt::format("{}node {}: {}", all.empty() ? "" : "; ", member->node_id, own.substr(2));
+  }
+  return all;
+}
+
+}  // namespace troupe

@@ -1,0 +1,92 @@
+// SimWorld: all nodes of a run in one process and in virtual time. The actors, the node, the link layer, the codec and
+// the ready heap are those of production; device, wires, disk and clock are simulated. The law: everything that happens
+// is a function of the configuration and of the options with their seed; log_hash() says in one number that two worlds
+// went alike.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "actors/sim_disk.h"
+#include "kernels/sim/device.h"
+#include "launcher/simulation/events.h"
+#include "launcher/world.h"
+#include "messages/sim_network.h"
+
+namespace troupe {
+
+struct SimWorldOptions {
+  std::uint64_t seed = 1;
+  std::string run_folder;
+  std::shared_ptr<const Corpus> corpus;
+  SimNetworkOptions network;
+  std::vector<SimDeviceOptions> devices;  // one a node
+  SimDiskOptions disk;                    // of the node that writes checkpoints; its root is the run's folder
+  LinkLimits link;
+};
+
+class SimWorld {
+ public:
+  // Told of every message that reaches an actor of a node that is not a zombie.
+  using Witness = std::function<void(std::int64_t now_us, std::uint32_t node, const Envelope& envelope)>;
+  SimWorld(const Config& config, SimWorldOptions options, Witness witness = {});
+  ~SimWorld();
+  SimWorld(const SimWorld&) = delete;
+  SimWorld& operator=(const SimWorld&) = delete;
+
+  // Begins or begins again, as the supervisor does: the conductor is told to bring everybody to one state.
+  void start(const Recover& recover);
+  // Goes on until `done`, which is asked between events. False: the virtual time limit came first.
+  bool run_until(const std::function<bool()>& done, std::int64_t limit_us);
+  // Goes on until nothing is owed anywhere. False: something still is at the time limit.
+  bool settle(std::int64_t limit_us);
+
+  // The node's process ends at once; its disk loses what was not synced.
+  void kill(std::uint32_t node);
+  // The node is given up by the others but runs on; what it sends must be refused. It dies with the world.
+  void abandon(std::uint32_t node);
+  // A new incarnation in the place of one that was killed or abandoned; the others are introduced to it.
+  void restart(std::uint32_t node);
+  bool is_up(std::uint32_t node) const;
+  Events& events() { return events_; }
+
+  std::int64_t now_us() const { return now_us_; }
+  std::uint64_t messages() const { return messages_; }
+  std::uint64_t segments() const;
+  std::uint64_t log_hash() const { return hash_; }
+  const SimNetworkCounters& network_counters() const { return network_.counters(); }
+  const std::vector<Report>& reports() const { return reports_; }
+  bool finished() const { return finished_; }
+  const std::string& problem() const { return problem_; }
+  const SimDisk* disk() const;  // null while its node is down
+  // What is owed, a sentence a node; empty at rest.
+  std::string owed() const;
+
+ private:
+  struct Member;
+  void add_member(std::uint32_t node, std::uint32_t incarnation);
+  void introduce(Member& one, Member& other);
+  void hear(const Envelope& envelope);
+  void turn(Member& member);
+  void step();
+  std::int64_t next_us() const;
+  Member* living(std::uint32_t node) const;
+  void log(std::uint64_t word);
+
+  const Config config_;
+  const SimWorldOptions options_;
+  Witness witness_;
+  SimNetwork network_;
+  Events events_;
+  std::vector<std::unique_ptr<Member>> members_;
+  std::vector<std::uint32_t> incarnations_;  // the last of each node
+  std::int64_t now_us_ = 0;
+  std::uint64_t messages_ = 0, rounds_ = 0, segments_of_dead_ = 0, hash_ = 14695981039346656037ULL;
+  std::vector<Report> reports_;
+  bool finished_ = false;
+  std::string problem_;
+};
+
+}  // namespace troupe

@@ -1,0 +1,192 @@
+#include "messages/sim_network.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+
+#include "kernels/base/check.h"
+#include "kernels/base/random.h"
+
+namespace troupe {
+
+namespace {
+
+constexpr std::int64_t kNever = std::numeric_limits<std::int64_t>::max();
+
+std::size_t bytes_of(const Frame& frame) {
+  std::size_t bytes = frame.header.size();
+  for (const Payload& payload : frame.payloads) bytes += payload.size;
+  return bytes;
+}
+
+}  // namespace
+
+class SimTransport final : public Transport {
+ public:
+  SimTransport(SimNetwork& network, SimNetwork::End self) : network_(network), self_(self) {}
+
+  std::string local_address() const override { return SimNetwork::address(self_.first, self_.second); }
+  void connect(std::uint32_t node, const std::string& address) override {
+    const std::size_t mark = address.rfind(' ');
+    CHECK(mark != std::string::npos, "\"{}\" is no address in a simulated network", address);
+    peers_[node] = {node, static_cast<std::uint32_t>(std::stoul(address.substr(mark + 1)))};
+  }
+  void forget(std::uint32_t node) override { peers_.erase(node); }
+  void send(std::uint32_t node, Frame frame) override {
+    const auto peer = peers_.find(node);
+    if (peer != peers_.end()) network_.send(self_, peer->second, std::move(frame));
+  }
+  bool poll(const std::function<void(Frame)>& deliver) override {
+    bool any = false;
+    for (Frame frame; network_.take(self_, frame); any = true) deliver(std::move(frame));
+    return any;
+  }
+  bool arm() override { return true; }
+  int wake_fd() const override { return -1; }
+
+ private:
+  SimNetwork& network_;
+  const SimNetwork::End self_;
+  std::map<std::uint32_t, SimNetwork::End> peers_;
+};
+
+SimNetwork::SimNetwork(SimNetworkOptions options) : options_(std::move(options)) {
+  CHECK(options_.bytes_per_us > 0, "a link that carries nothing");
+}
+SimNetwork::~SimNetwork() = default;
+
+std::string SimNetwork::address(std::uint32_t node, std::uint32_t incarnation) {
+  return fmt::format("simulated node {} incarnation {}", node, incarnation);
+}
+
+std::unique_ptr<Transport> SimNetwork::attach(std::uint32_t node, std::uint32_t incarnation) {
+  const bool fresh = inboxes_.try_emplace(End{node, incarnation}).second;
+  CHECK(fresh, "node {} has an incarnation {} already", node, incarnation);
+  return std::make_unique<SimTransport>(*this, End{node, incarnation});
+}
+
+void SimNetwork::detach(std::uint32_t node, std::uint32_t incarnation, double lost) {
+  const End dead{node, incarnation};
+  inboxes_.erase(dead);
+  for (auto& [end, inbox] : inboxes_)
+    std::erase_if(inbox, [&](const auto& item) {
+      return item.second.from == dead && random_uniform(key("lost", dead, end), item.first.second) < lost;
+    });
+}
+
+std::uint64_t SimNetwork::key(const char* purpose, const End& from, const End& to) const {
+  return random_key(options_.seed,
+                    fmt::format("network {} {}.{} {}.{}", purpose, from.first, from.second, to.first, to.second));
+}
+
+bool SimNetwork::is_cut(std::uint32_t from, std::uint32_t to) const {
+  return std::any_of(options_.cuts.begin(), options_.cuts.end(), [&](const LinkCut& cut) {
+    return cut.from == from && cut.to == to && now_us_ >= cut.begin_us && now_us_ < cut.end_us;
+  });
+}
+
+void SimNetwork::send(const End& from, const End& to, Frame frame) {
+  ++counters_.sent;
+  Wire& wire = wires_[{from, to}];
+  const std::uint64_t number = wire.frames++;
+  const bool faulty = options_.faults_end_us == 0 || now_us_ < options_.faults_end_us;
+  const auto strikes = [&](double probability, const char* purpose) {
+    return faulty && probability > 0 && random_uniform(key(purpose, from, to), number) < probability;
+  };
+  if (is_cut(from.first, to.first)) {
+    ++counters_.cut;
+    return;
+  }
+  if (strikes(options_.drop, "drop")) {
+    ++counters_.dropped;
+    return;
+  }
+  const std::size_t bytes = bytes_of(frame);
+  const auto carry_us = static_cast<std::int64_t>(static_cast<double>(bytes) / options_.bytes_per_us);
+  std::int64_t at_us = now_us_ + carry_us;
+  if (bytes > options_.small_bytes_max) at_us = wire.free_us = std::max(now_us_, wire.free_us) + carry_us;
+  const auto wait = [&](std::int64_t most, const char* purpose) -> std::int64_t {
+    if (most <= 0) return 0;
+    const auto bound = static_cast<std::uint64_t>(most) + 1;
+    return static_cast<std::int64_t>(random_below(bound, key(purpose, from, to), number));
+  };
+  at_us += options_.latency_us + wait(options_.jitter_us, "jitter");
+  if (strikes(options_.duplicate, "duplicate")) {
+    ++counters_.duplicated;
+    put(to, at_us + wait(options_.latency_us + options_.reorder_us, "duplicate's way"), {from, frame, {}});
+  }
+  if (strikes(options_.reorder, "reorder")) {
+    ++counters_.held;
+    at_us += wait(options_.reorder_us, "held");
+  }
+  Damage damage;
+  if (strikes(options_.corrupt, "corrupt")) {
+    ++counters_.corrupted;
+    damage = {true, random_below(bytes, key("where", from, to), number),
+              1 + random_below(255, key("what", from, to), number)};
+  }
+  put(to, at_us, {from, std::move(frame), damage});
+}
+
+void SimNetwork::put(const End& to, std::int64_t at_us, Flight flight) {
+  const auto inbox = inboxes_.find(to);
+  if (inbox == inboxes_.end()) {
+    ++counters_.vanished;
+    return;
+  }
+  inbox->second.emplace(Arrival{at_us, puts_++}, std::move(flight));
+}
+
+bool SimNetwork::take(const End& end, Frame& frame) {
+  const auto inbox = inboxes_.find(end);
+  if (inbox == inboxes_.end() || inbox->second.empty()) return false;
+  const auto first = inbox->second.begin();
+  if (first->first.first > now_us_) return false;
+  Flight flight = std::move(first->second);
+  inbox->second.erase(first);
+  ++counters_.delivered;
+  frame = arrived(std::move(flight));
+  return true;
+}
+
+// As from another process: one payload or none, in memory of its own. It is read only now, as a rendezvous does: a
+// sender that wrote to what it had sent is found out.
+Frame SimNetwork::arrived(Flight flight) {
+  Frame frame{.header = std::move(flight.frame.header), .payloads = {}};
+  std::size_t size = 0;
+  for (const Payload& piece : flight.frame.payloads) size += piece.size;
+  Payload whole = pool_.take(size);
+  std::byte* at = whole.data.get();
+  for (const Payload& piece : flight.frame.payloads)
+    if (piece.size > 0) at = std::copy_n(piece.data.get(), piece.size, at);
+  if (flight.damage.happens) {
+    const std::uint64_t where = flight.damage.where;
+    std::byte& struck =
+        where < frame.header.size() ? frame.header[where] : whole.data.get()[where - frame.header.size()];
+    struck ^= static_cast<std::byte>(flight.damage.what);
+  }
+  if (size > 0) frame.payloads.push_back(std::move(whole));
+  return frame;
+}
+
+std::int64_t SimNetwork::next_us(std::uint32_t node, std::uint32_t incarnation) const {
+  const auto inbox = inboxes_.find({node, incarnation});
+  return inbox == inboxes_.end() || inbox->second.empty() ? kNever : inbox->second.begin()->first.first;
+}
+
+std::int64_t SimNetwork::next_us() const {
+  std::int64_t next = kNever;
+  for (const auto& [end, inbox] : inboxes_)
+    if (!inbox.empty()) next = std::min(next, inbox.begin()->first.first);
+  return next;
+}
+
+std::size_t SimNetwork::under_way() const {
+  std::size_t count = 0;
+  for (const auto& [end, inbox] : inboxes_) count += inbox.size();
+  return count;
+}
+
+}  // namespace troupe
