@@ -98,10 +98,11 @@ void Checkpointer::finish() {
 }
 
 void Checkpointer::on(const DiskDone& done, const Address&) {
-  if (!done.problem.empty() && problem_.empty() && version_ >= 0) problem_ = done.problem;
-  if (done.token != finish_token_) {
-    const auto owed = owed_.find(done.token);
-    if (owed == owed_.end()) return;
+  const auto owed = owed_.find(done.token);
+  const bool finished = done.token == finish_token_;
+  if (!finished && owed == owed_.end()) return;  // of a save that a new attempt forgot
+  if (problem_.empty()) problem_ = done.problem;
+  if (!finished) {
     context_.post(owed->second, Credit{Channel::snapshot, 0, 1, attempt_});
     owed_.erase(owed);
     return;

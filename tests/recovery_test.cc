@@ -72,11 +72,13 @@ void disturb(Process& process, const std::string& run, const std::vector<int>& s
   }
 }
 
-void expect_undisturbed(const Arguments& layout, const std::vector<int>& signals, std::uint32_t seed) {
+void expect_undisturbed(const Arguments& layout, const std::vector<int>& signals, std::uint32_t seed,
+                        std::size_t total = 300) {
   const Folder folder;
-  expect_success(tiny_run(folder / "calm", kLong));
+  const Arguments length = kLong + Arguments{"train.steps=" + std::to_string(total)};
+  expect_success(tiny_run(folder / "calm", length));
   const std::string run = folder / "run";
-  Process process(troupe_command(tiny_run(run, kLong + layout)), 120'000);
+  Process process(troupe_command(tiny_run(run, length + layout)), 240'000);
   disturb(process, run, signals, seed);
   const Ended ended = process.wait();
   INFO(ended.out << ended.err);
@@ -85,7 +87,7 @@ void expect_undisturbed(const Arguments& layout, const std::vector<int>& signals
   std::set<std::int64_t> steps;
   for (const auto& step : metrics_of(run, "step"))
     CHECK(steps.insert(step.at("step").get<std::int64_t>()).second);  // each told once
-  CHECK(steps.size() == 300);
+  CHECK(steps.size() == total);
 }
 
 Config laid_out(int nodes, int replicas, int stages, int shards) {
@@ -135,7 +137,7 @@ TEST_CASE("a run rides through many losses", "[recovery][.large]") {
     INFO("seed " << seed);
     const int sixth = seed % 6 == 0 ? SIGSTOP : SIGKILL;
     expect_undisturbed(seed % 2 == 0 ? kShards : kTwins,
-                       {SIGKILL, SIGKILL, sixth, SIGKILL, SIGKILL, SIGKILL, SIGKILL, SIGKILL}, seed);
+                       {SIGKILL, SIGKILL, sixth, SIGKILL, SIGKILL, SIGKILL, SIGKILL, SIGKILL}, seed, 1200);
   }
 }
 
