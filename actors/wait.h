@@ -1,0 +1,48 @@
+// Wait: what an actor needs from somebody before it can go on. Every actor tells all of its own when asked; `troupe why`
+// follows them to the root, and the bill charges idle seconds to their cause. Telling changes nothing.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "messages/message.h"
+
+namespace troupe {
+
+enum class Awaited : std::uint8_t {
+  recover,               // the supervisor's word to begin
+  standing,              // a holder's answer to the conductor's inquiry
+  restore,               // the conductor's word what to restore
+  restored,              // a holder's word that it has
+  state_part,            // of the state that is fetched from another holder
+  step_plan,             // the loader's
+  tokens,                // of a microbatch, from the loader
+  activations,           // from the stage before
+  activation_gradients,  // from the stage after
+  expert_batch,          // rows for an expert shard
+  expert_result,         // rows back from it
+  partial_sums,          // of gradients, from a twin
+  shared_gradient,       // of tensors that several stages own
+  gradient_held,         // the shadow's word
+  vote,                  // an owner's
+  decision,              // the conductor's
+  evaluation,            // a last stage's losses
+  generated,             // tokens of the rollout
+  snapshot_part,         // of a checkpoint
+  checkpoint,            // the checkpointer's word that it is whole
+  credit,                // a receiver's leave to send
+  slot,                  // room for another microbatch, that earlier ones free
+  segment,               // of this node's own device
+  disk,                  // a job of this node's own disk
+};
+
+struct Wait {
+  Awaited what = Awaited::decision;
+  Address holder;             // who owes it; for segment, disk and slot the actor itself
+  WorkKey item;               // of what; the fields that don't apply are zero
+  std::int64_t since_us = 0;  // when it began, by the node's clock
+};
+
+using Waits = std::vector<Wait>;
+
+}  // namespace troupe
