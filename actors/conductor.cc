@@ -47,6 +47,7 @@ void Conductor::on(const Recover& recover, const Address&) {
   votes_.clear();
   plan_.reset();
   evaluation_plan_.reset();
+  asked_ = false;
   finished_ = false;
   log_info("event=inquiry attempt={} holders={}", attempt_, holders_.size());
   for (const Address& holder : holders_) context_.post(holder, Inquiry{attempt_});
@@ -55,8 +56,6 @@ void Conductor::on(const Recover& recover, const Address&) {
 void Conductor::on(const Standing& standing, const Address& from) {
   if (standing.attempt != attempt_) return;
   standings_[from] = standing;
-  log_info("event=standing attempt={} from=\"{}\" version={} voted={} decided={}", attempt_, to_string(from),
-           standing.version, standing.voted, standing.decided ? standing.decision.step : -1);
   if (standings_.size() == holders_.size()) restore_all();
 }
 
@@ -112,7 +111,6 @@ void Conductor::on(const Restored& restored, const Address& from) {
   if (restored.attempt != attempt_) return;
   if (!restored.problem.empty()) return problem(restored.problem);
   restored_.insert(from);
-  log_info("event=restored attempt={} from=\"{}\"", attempt_, to_string(from));
   if (restored_.size() == holders_.size()) begin();
 }
 
@@ -175,7 +173,7 @@ void Conductor::try_decide() {
   }
   const StepPlan plan = *plan_;
   const double seconds = static_cast<double>(context_.now_us() - step_began_us_) * 1e-6;
-  state_ = advance(config_, state_, plan, outcome);
+  state_ = advance(state_, plan, outcome);
   state_.seconds += seconds;
   if (d.checkpoint) {
     checkpoint_postponed_ = false;
@@ -202,11 +200,8 @@ void Conductor::next() {
   if (!last_decided_) return start_step();
   const bool answers = config_.data.kind == "arithmetic" && config_.evaluate.exact_match_problems > 0 &&
                        state_.version >= config_.train.steps;
-  if (answers && !answered_) {
-    answered_ = true;
-    return context_.post(kRollout, StartEvaluation{state_.version, attempt_});
-  }
-  answered_ = true;
+  answered_ = answered_ || !answers;
+  if (!answered_ && !std::exchange(asked_, true)) context_.post(kRollout, StartEvaluation{state_.version, attempt_});
   finish_if_done();
 }
 
@@ -234,7 +229,7 @@ void Conductor::finish_evaluation() {
   for (const auto& [layer, counts] : evaluation_counts_) totals.counts.push_back({layer, counts});
   const double loss = totals.targets > 0 ? totals.loss_sum / static_cast<double>(totals.targets) : 0;
   if (totals.targets > 0 || mode_ == RunMode::evaluate)
-    report("evaluation", evaluation_json(config_, state_.version, totals,
+    report("evaluation", evaluation_json(state_.version, totals,
                                          static_cast<double>(context_.now_us() - evaluation_began_us_) * 1e-6));
   if (mode_ == RunMode::evaluate) {
     answered_ = true;

@@ -69,7 +69,9 @@ class Conductor {
   std::int64_t evaluated_version_ = -1;
   // Checkpoint under way.
   std::int64_t checkpoint_version_ = -1;
-  bool checkpoint_postponed_ = false, last_decided_ = false, answered_ = false, finished_ = false;
+  bool checkpoint_postponed_ = false, last_decided_ = false, finished_ = false;
+  // The exact match at the end: asked of the rollout in this attempt; answered, or not wanted.
+  bool asked_ = false, answered_ = false;
   std::set<std::int64_t> checkpointed_;
 };
 

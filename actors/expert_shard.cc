@@ -68,13 +68,9 @@ ExpertShard::ExpertShard(const Context& context, const Config& config, int stage
   }
 }
 
-void ExpertShard::on(const Inquiry& inquiry, const Address& from) {
-  context_.post(from, owner_.standing(inquiry.attempt));
-}
-
 // From here on nothing of an older attempt counts.
 void ExpertShard::on(const Restore& restore, const Address&) {
-  if (!restoring_.begin(restore)) attempt_ = restore.attempt;
+  if (restoring_.begin(restore)) attempt_ = restore.attempt;
 }
 
 void ExpertShard::enter(const Restore& restore, const std::string& problem) {

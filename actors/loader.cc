@@ -40,7 +40,8 @@ void Loader::on(const Credit& credit, const Address& from) {
 
 void Loader::on(const StartStep& start, const Address&) {
   if (start.attempt != attempt_) return;
-  queue(WorkKind::train, start.step, config_.train.microbatches, corpus_->counts(start.step));
+  queue(WorkKind::train, start.step, config_.train.microbatches,
+        corpus_->counts(start.step, config_.train.microbatches));
 }
 
 void Loader::on(const StartEvaluation& start, const Address&) {

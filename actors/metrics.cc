@@ -87,15 +87,13 @@ std::string step_json(const Config& config, const TrainingState& state, const St
       .dump();
 }
 
-std::string evaluation_json(const Config& config, std::int64_t version, const EvaluationTotals& totals,
-                            double seconds) {
+std::string evaluation_json(std::int64_t version, const EvaluationTotals& totals, double seconds) {
   json load = json::array();
   double worst = 0;
   for (const ExpertCounts& c : totals.counts) {
     load.push_back(load_ratio(c));
     worst = std::max(worst, load_ratio(c));
   }
-  (void)config;
   const double loss = totals.targets > 0 ? totals.loss_sum / static_cast<double>(totals.targets) : 0;
   return json{{"kind", "evaluation"},
               {"version", version},

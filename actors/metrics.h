@@ -21,7 +21,7 @@ struct EvaluationTotals {
   std::int64_t targets = 0;
   std::vector<ExpertCounts> counts;
 };
-std::string evaluation_json(const Config& config, std::int64_t version, const EvaluationTotals& totals, double seconds);
+std::string evaluation_json(std::int64_t version, const EvaluationTotals& totals, double seconds);
 
 struct WrittenAnswer {
   std::string prompt, text, answer;

@@ -104,8 +104,10 @@ std::size_t Node::frames_owed() const {
 
 std::vector<std::pair<std::uint32_t, std::uint32_t>> Node::silent_peers(std::int64_t limit_us) const {
   std::vector<std::pair<std::uint32_t, std::uint32_t>> silent;
-  for (const auto& [peer, link] : links_)
-    if (now_us_ - link.heard_us() > limit_us) silent.emplace_back(peer, link.peer_incarnation());
+  for (const auto& [peer, link] : links_) {
+    const bool missing = link.missing_since_us() >= 0 && now_us_ - link.missing_since_us() > limit_us;
+    if (missing || now_us_ - link.heard_us() > limit_us) silent.emplace_back(peer, link.peer_incarnation());
+  }
   return silent;
 }
 

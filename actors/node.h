@@ -95,7 +95,8 @@ class Node {
   NodeParts& parts() { return parts_; }
   // Frames sent that a peer has yet to acknowledge.
   std::size_t frames_owed() const;
-  // Peers connected and not heard for longer than `limit_us`, with their incarnation.
+  // Peers connected and not heard for longer than `limit_us`, or of which a message is missing for so long, with their
+  // incarnation.
   std::vector<std::pair<std::uint32_t, std::uint32_t>> silent_peers(std::int64_t limit_us) const;
 
  private:

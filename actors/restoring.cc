@@ -24,12 +24,16 @@ bool Restoring::takes(const SegmentDone&) {
 }
 
 bool Restoring::begin(const Restore& restore) {
-  if (begun_ && restore.attempt <= restore_.attempt) return true;
+  if (begun_ && restore.attempt <= restore_.attempt) return false;
   begun_ = true;
   restore_ = restore;
   if (step_ != Step::apply) step_ = Step::drain;
   go_on();
-  return false;
+  return true;
+}
+
+void Restoring::on(const Inquiry& inquiry, const Address& from) {
+  context_.post(from, owner_.standing(inquiry.attempt));
 }
 
 // An update that is under way when the attempt ends is finished: state `version` is half overwritten.

@@ -23,8 +23,9 @@ class Restoring {
   // REQUIRES: called first for every SegmentDone. True: it belonged to what is forgotten, or to the restoring.
   bool takes(const SegmentDone& done);
 
-  // True: an older attempt's, nothing is to be done.
+  // False: an older attempt's, nothing is to be done.
   bool begin(const Restore& restore);
+  void on(const Inquiry& inquiry, const Address& from);
   bool active() const { return step_ != Step::idle; }
   void on(const SnapshotPart& part);
   void on(const Fetch& fetch, const Address& from);

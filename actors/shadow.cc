@@ -25,10 +25,8 @@ Shadow::Shadow(const Context& context, const Config& config, const Address& owne
         context_.post(kConductor, Restored{restore.version, restore.attempt, problem});
       }) {}
 
-void Shadow::on(const Inquiry& inquiry, const Address& from) { context_.post(from, owner_.standing(inquiry.attempt)); }
-
 void Shadow::on(const Restore& restore, const Address&) {
-  if (!restoring_.begin(restore)) attempt_ = restore.attempt;
+  if (restoring_.begin(restore)) attempt_ = restore.attempt;
 }
 
 // The owner has voted on what this decides, so its gradient is here.

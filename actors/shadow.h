@@ -11,7 +11,7 @@ class Shadow {
  public:
   Shadow(const Context& context, const Config& config, const Address& owner);
 
-  void on(const Inquiry& inquiry, const Address& from);
+  void on(const Inquiry& inquiry, const Address& from) { restoring_.on(inquiry, from); }
   void on(const Restore& restore, const Address& from);
   void on(const Fetch& fetch, const Address& from) { restoring_.on(fetch, from); }
   void on(const SnapshotPart& part, const Address&) { restoring_.on(part); }

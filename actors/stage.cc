@@ -100,11 +100,9 @@ Stage::Token Stage::unpack(std::uint64_t word) {
           static_cast<std::uint16_t>(word >> 32)};
 }
 
-void Stage::on(const Inquiry& inquiry, const Address& from) { context_.post(from, owner_.standing(inquiry.attempt)); }
-
 // From here on nothing of an older attempt counts.
 void Stage::on(const Restore& restore, const Address&) {
-  if (!restoring_.begin(restore)) attempt_ = restore.attempt;
+  if (restoring_.begin(restore)) attempt_ = restore.attempt;
 }
 
 void Stage::enter(const Restore& restore, const std::string& problem) {

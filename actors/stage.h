@@ -29,7 +29,7 @@ class Stage {
  public:
   Stage(const Context& context, const Config& config, int replica, int stage, Capture* capture);
 
-  void on(const Inquiry& inquiry, const Address& from);
+  void on(const Inquiry& inquiry, const Address& from) { restoring_.on(inquiry, from); }
   void on(const Restore& restore, const Address& from);
   void on(const Fetch& fetch, const Address& from) { restoring_.on(fetch, from); }
   void on(const SnapshotPart& part, const Address&) { restoring_.on(part); }

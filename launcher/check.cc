@@ -47,16 +47,6 @@ class FixtureCorpus final : public Corpus {
     return make_batch(sequences, length, cut(ids_), cut(labels_),
                       std::vector<std::vector<std::int32_t>>(static_cast<std::size_t>(sequences), {0}), false);
   }
-  StepCounts counts(std::int64_t step) const override {
-    StepCounts sum;
-    for (std::int32_t m = 0; m < config_.train.microbatches; ++m) {
-      const Batch batch = train(step, m);
-      sum.target_tokens += batch.target_count();
-      sum.mtp_target_tokens += batch.mtp_target_count();
-      sum.tokens += static_cast<std::int64_t>(batch.ids.size());
-    }
-    return sum;
-  }
   std::int32_t held_out_microbatches(std::int64_t) const override { return config_.train.microbatches; }
   Batch held_out(std::int32_t microbatch) const override { return train(0, microbatch); }
   std::vector<Provenance> provenance() const override { return {{"fixture", "", "", 0}}; }

@@ -12,7 +12,11 @@ namespace troupe {
 
 namespace {
 constexpr std::int64_t kLookUs = 5'000;  // the watched descriptors are looked at even when the node is never idle
-}
+// A transport that has something queued for a dead peer may never arm again: after so many refusals in a row the loop
+// looks now and then instead of always.
+constexpr int kRefusedMax = 200;
+constexpr std::int64_t kUnarmedSleepUs = 100;
+}  // namespace
 
 std::int64_t monotonic_us() {
   timespec now{};
@@ -39,20 +43,21 @@ void Loop::watch(int fd, std::function<void()> readable) {
   CHECK(epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, fd, &event) == 0, "can't watch descriptor {}", fd);
 }
 
-bool Loop::sleep(int milliseconds) {
+void Loop::sleep(std::int64_t us) {
   std::array<epoll_event, 16> events{};
-  const int ready = epoll_wait(epoll_fd_, events.data(), static_cast<int>(events.size()), milliseconds);
+  const timespec limit{us / 1'000'000, us % 1'000'000 * 1000};
+  const int ready = epoll_pwait2(epoll_fd_, events.data(), static_cast<int>(events.size()), &limit, nullptr);
   for (int i = 0; i < ready; ++i) {
     const auto watcher = watched_.find(events[static_cast<std::size_t>(i)].data.fd);
     if (watcher != watched_.end()) watcher->second();
   }
-  return ready > 0;
 }
 
 void Loop::run(const std::function<bool()>& done) {
   Transport* transport = node_.parts().transport;
   while (!done()) {
     if (node_.turn(monotonic_us())) {
+      refused_ = 0;
       if (node_.now_us() - last_look_us_ > kLookUs) {
         last_look_us_ = node_.now_us();
         sleep(0);
@@ -60,8 +65,12 @@ void Loop::run(const std::function<bool()>& done) {
       continue;
     }
     if (done()) return;
-    if (transport != nullptr && !transport->arm()) continue;
-    sleep(static_cast<int>(Node::kTickUs / 1000));
+    const bool armed = transport == nullptr || transport->arm();
+    refused_ = armed ? 0 : refused_ + 1;
+    if (armed)
+      sleep(Node::kTickUs);
+    else if (refused_ > kRefusedMax)
+      sleep(kUnarmedSleepUs);
   }
 }
 

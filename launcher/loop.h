@@ -21,11 +21,12 @@ class Loop {
   void run(const std::function<bool()>& done);
 
  private:
-  bool sleep(int milliseconds);
+  void sleep(std::int64_t us);
 
   Node& node_;
   std::map<int, std::function<void()>> watched_;
   std::int64_t last_look_us_ = 0;
+  int refused_ = 0;  // times in a row that the transport did not arm
   int epoll_fd_ = -1;
 };
 

@@ -68,18 +68,18 @@ void NodeProcess::introduce() {
                    {"machine", machine_kind()},
                    {"digest", numbers_digest(config)}}
                   .dump());
-  meet(wait_for(socket, "peers"));
   world->node().set_uplink([this](const Envelope& envelope) {
     if (const auto* report = std::get_if<Report>(&envelope.message))
       socket.send(json{{"kind", "report"}, {"report", report->kind}, {"json", report->json}}.dump());
   });
-  socket.send(json{{"kind", "up"}}.dump());
+  meet(wait_for(socket, "peers"));
   log_info("event=up node={}", id);
 }
 
 void NodeProcess::meet(const json& introduced) {
   for (const json& peer : introduced.at("peers"))
     if (peer.at("node") != id) world->connect(peer.at("node"), peer.at("incarnation"), from_hex(peer.at("address")));
+  socket.send(json{{"kind", "up"}, {"introduction", introduced.at("introduction")}}.dump());
 }
 
 // A sign of life, and whom this node hears nothing from: twice the time after which the launcher misses a process, so

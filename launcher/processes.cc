@@ -11,6 +11,7 @@
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <utility>
@@ -41,7 +42,9 @@ struct Child {
   std::string log_rest, last_line, failure;
   json hello;
   bool up = false, gone = false;
-  bool introduced = false;                                   // the others know this incarnation
+  bool introduced = false;                                   // the others were told of this incarnation
+  std::uint32_t met = 0;                                     // the last introduction that it has followed
+  std::string why_gone;                                      // what the launcher holds against it
   std::set<std::pair<std::uint32_t, std::uint32_t>> silent;  // peers, with incarnation, that it hears nothing from
   Clock::time_point heard = Clock::now();
   int status = 0;
@@ -62,16 +65,18 @@ class Supervisor {
   void hear(Child& child);
   void read_log(Child& child);
   void reap(Child& child);
-  bool wait_until(const char* what, bool (*ready)(const Child&));
+  bool wait_until(const char* what, const std::function<bool(const Child&)>& ready);
   void suspect();
+  static void give_up(Child& child, const std::string& why);
   void bury(Child& child);
+  void mourn(Child& child);
   void gather();
   void introduce();
   void recover();
   void report(const std::string& kind, const std::string& text);
   void end_all();
   void obey_interrupts();
-  std::string how_lost(const Child& child) const;
+  static std::string how_lost(const Child& child);
   bool any_lost() const;
   [[noreturn]] void fail(const Child& child);
 
@@ -84,6 +89,7 @@ class Supervisor {
   bool finished_ = false, started_ = false;
   int seen_ = 0;      // interrupts
   int restarts_ = 0;  // since the last committed step
+  std::uint32_t introductions_ = 0;
   std::int64_t reported_step_ = -1, evaluated_version_ = -1;
   bool ready_ = false, answered_ = false;
 };
@@ -174,7 +180,7 @@ void Supervisor::hear(Child& child) {
     const json message = json::parse(*line);
     const std::string kind = message.at("kind");
     if (kind == "hello") child.hello = message;
-    if (kind == "up") child.up = true;
+    if (kind == "up") child.up = true, child.met = message.at("introduction");
     if (kind == "failed") child.failure = message.at("sentence");
     if (kind == "silent") child.silent = message.at("peers").get<std::set<std::pair<std::uint32_t, std::uint32_t>>>();
     if (kind == "report") report(message.at("report"), message.at("json"));
@@ -205,26 +211,33 @@ void Supervisor::suspect() {
   const auto limit = std::chrono::milliseconds(config_.limits.silence_ms);
   std::vector<std::size_t> complaints(children_.size());
   for (Child& c : children_) {
-    if (c.up && !c.gone && Clock::now() - c.heard > limit) c.gone = true;
+    if (c.up && !c.gone && Clock::now() - c.heard > limit)
+      give_up(c, fmt::format("silent for {} ms (limits.silence_ms): stopped, or its machine is",
+                             config_.limits.silence_ms));
     for (const auto& [peer, incarnation] : c.silent)
       if (!c.gone && peer < children_.size() && !children_[peer].gone && children_[peer].incarnation == incarnation)
         complaints[peer] += 1, complaints[c.node] += 1;
   }
   const auto worst = std::max_element(complaints.rbegin(), complaints.rend());
   if (worst == complaints.rend() || *worst == 0) return;
-  Child& lost = children_[static_cast<std::size_t>(complaints.rend() - worst) - 1];
-  lost.gone = true;
+  give_up(children_[static_cast<std::size_t>(complaints.rend() - worst) - 1],
+          fmt::format("another node has heard nothing from it for {} ms (twice limits.silence_ms)",
+                      2 * config_.limits.silence_ms));
   for (Child& c : children_) c.silent.clear();
+}
+
+void Supervisor::give_up(Child& child, const std::string& why) {
+  child.gone = true;
+  child.why_gone = why;
 }
 
 void Supervisor::reap(Child& child) {
   if (child.pid > 0 && waitpid(child.pid, &child.status, 0) == child.pid) child.pid = -1;
 }
 
-std::string Supervisor::how_lost(const Child& child) const {
+std::string Supervisor::how_lost(const Child& child) {
   if (!child.failure.empty()) return child.failure;
-  if (child.up && Clock::now() - child.heard > std::chrono::milliseconds(config_.limits.silence_ms))
-    return fmt::format("silent for {} ms (limits.silence_ms): stopped, or its machine is", config_.limits.silence_ms);
+  if (!child.why_gone.empty()) return child.why_gone;
   if (WIFSIGNALED(child.status))
     return fmt::format("killed by signal {} ({})", WTERMSIG(child.status), strsignal(WTERMSIG(child.status)));
   return fmt::format("ended with code {}", WIFEXITED(child.status) ? WEXITSTATUS(child.status) : -1);
@@ -253,7 +266,7 @@ bool Supervisor::any_lost() const {
 }
 
 // False: another was lost meanwhile.
-bool Supervisor::wait_until(const char* what, bool (*ready)(const Child&)) {
+bool Supervisor::wait_until(const char* what, const std::function<bool(const Child&)>& ready) {
   const auto deadline = Clock::now() + std::chrono::seconds(config_.limits.start_seconds);
   for (const Child& c : children_) {
     while (!ready(c)) {
@@ -268,21 +281,22 @@ bool Supervisor::wait_until(const char* what, bool (*ready)(const Child&)) {
   return true;
 }
 
+// A lost process is buried, and forgotten by the others; or the run ends here.
+void Supervisor::mourn(Child& child) {
+  if (!started_ || ++restarts_ > config_.recovery.restarts_max) fail(child);
+  bury(child);
+  std::fprintf(stderr, "\nnode %u is lost while %s: %s; starting it again\n", child.node, doing_.c_str(),
+               how_lost(child).c_str());
+  for (Child& other : children_)
+    if (!other.gone) other.socket.send(json{{"kind", "forget"}, {"node", child.node}}.dump());
+}
+
 // Starts who is missing, until all are there at once.
 void Supervisor::gather() {
   do {
     for (Child& c : children_) {
       if (!c.gone) continue;
-      const bool first = c.incarnation == 0;
-      if (!first) {
-        const auto silence = Clock::now() - c.heard;
-        bury(c);
-        std::fprintf(stderr, "\nnode %u is lost while %s: %s; starting it again\n", c.node, doing_.c_str(),
-                     silence > std::chrono::milliseconds(config_.limits.silence_ms) ? "silent" : how_lost(c).c_str());
-        if (!started_ || ++restarts_ > config_.recovery.restarts_max) fail(c);
-        for (Child& other : children_)
-          if (!other.gone) other.socket.send(json{{"kind", "forget"}, {"node", c.node}}.dump());
-      }
+      if (c.incarnation > 0) mourn(c);
       start(c);
     }
   } while (!wait_until("start", [](const Child& c) { return !c.hello.is_null(); }));
@@ -304,29 +318,34 @@ void Supervisor::introduce() {
     all.push_back(peer);
     if (!c.introduced) fresh.push_back(peer);
   }
-  for (Child& c : children_) c.socket.send(json{{"kind", "peers"}, {"peers", c.introduced ? fresh : all}}.dump());
-  for (Child& c : children_) c.introduced = true;
+  ++introductions_;
+  for (Child& c : children_) {
+    c.socket.send(
+        json{{"kind", "peers"}, {"introduction", introductions_}, {"peers", c.introduced ? fresh : all}}.dump());
+    c.introduced = true;
+  }
 }
 
-// Start and every recovery: all are there, know each other, and the conductor brings them to one state.
+// Start and every recovery: all are there, all know each other, and only then the conductor brings them to one state: a
+// node that has yet to follow the introduction would refuse what a new one says.
 void Supervisor::recover() {
   do {
     gather();
     introduce();
-  } while (!wait_until("connect", [](const Child& c) { return c.up; }));
+  } while (!wait_until("connect", [this](const Child& c) { return c.met == introductions_; }));
   if (started_) {
     const std::uint32_t attempt = begin_.attempt + 1;
     begin_ = starting_point(config_, folder_.path(), true);
     begin_.attempt = attempt;
   }
   started_ = true;
-  for (Child& c : children_)
-    c.socket.send(json{{"kind", "recover"},
-                       {"version", begin_.version},
-                       {"attempt", begin_.attempt},
-                       {"path", begin_.path},
-                       {"weights_only", begin_.weights_only}}
-                      .dump());
+  children_[0].socket.send(json{
+      {"kind", "recover"},
+      {"version", begin_.version},
+      {"attempt", begin_.attempt},
+      {"path", begin_.path},
+      {"weights_only",
+       begin_.weights_only}}.dump());
   if (seen_ > 0) children_[0].socket.send(json{{"kind", "stop"}, {"reason", "interrupted"}}.dump());
 }
 

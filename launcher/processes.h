@@ -3,11 +3,11 @@
 // control socket; a process that is silent for too long is killed. Its successor has the next incarnation.
 //
 // On the control socket, one JSON object a line:
-//   launcher -> node  start {config, node, incarnation, mode, run_folder}   peers {peers: [{node, incarnation,
-//   address}]}
-//                     forget {node}   recover {attempt, version, path, weights_only}   stop {reason}   end {}
-//   node -> launcher  hello {address, build, machine, digest}   up {}   alive {}   silent {peers}
-//                     report {report, json}   failed {sentence}
+//   launcher -> node  start {config, node, incarnation, mode, run_folder}
+//                     peers {introduction, peers: [{node, incarnation, address}]}   forget {node}   end {}
+//   launcher -> 0     recover {attempt, version, path, weights_only}   stop {reason}
+//   node -> launcher  hello {address, build, machine, digest}   up {introduction}: it is followed
+//                     alive {}   silent {peers}   report {report, json}   failed {sentence}
 #pragma once
 
 #include "actors/config.h"

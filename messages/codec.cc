@@ -318,9 +318,9 @@ std::string problem_of_prelude(const Frame& frame) {
   const std::size_t payload_bytes = frame.payloads.empty() ? 0 : frame.payloads[0].size;
   if (prelude.payload_bytes != payload_bytes)
     return fmt::format("a payload of {} bytes arrived, {} were sent", payload_bytes, prelude.payload_bytes);
-  const bool bare = prelude.sequence == 0;
-  if (bare && (frame.header.size() > kPreludeSize || payload_bytes > 0)) return "an acknowledgement carries a message";
-  if (!bare && frame.header.size() == kPreludeSize) return "a numbered frame carries no message";
+  const bool bare = frame.header.size() == kPreludeSize;
+  if (bare && payload_bytes > 0) return "an acknowledgement carries a payload";
+  if (!bare && prelude.sequence == 0) return "a message has no number";
   if (frame.header.size() % sizeof(capnp::word) != 0) return "the message is not whole words";
   return {};
 }
@@ -354,7 +354,7 @@ std::string read_envelope(const Frame& frame, const Payload& whole, Envelope& en
 }  // namespace
 
 Frame encode(const Envelope& envelope, const LinkHeader& link, bool payload_checksum) {
-  CHECK(link.sequence > 0, "sequence 0 is for bare acknowledgements, {} has it", kind_of(envelope.message));
+  CHECK(link.sequence > 0, "a {} needs a number, they begin with 1", kind_of(envelope.message));
   Frame frame;
   capnp::word scratch[128] = {};  // larger messages go on to the heap
   capnp::MallocMessageBuilder builder(kj::ArrayPtr<capnp::word>(scratch, 128));
@@ -377,7 +377,6 @@ Frame encode(const Envelope& envelope, const LinkHeader& link, bool payload_chec
 }
 
 Frame encode_acknowledgement(const LinkHeader& link) {
-  CHECK(link.sequence == 0, "a bare acknowledgement has sequence 0, this has {}", link.sequence);
   Frame frame;
   frame.header.resize(kPreludeSize);
   store_prelude(frame, Prelude{.header_bytes = kPreludeSize}, link);
@@ -399,7 +398,7 @@ std::optional<DecodedFrame> decode(const Frame& frame, std::string& problem) {
                   .to_incarnation = prelude.to_incarnation,
                   .sequence = prelude.sequence,
                   .acknowledge = prelude.acknowledge};
-  if (prelude.sequence == 0) return decoded;
+  if (frame.header.size() == kPreludeSize) return decoded;
   const Payload whole = frame.payloads.empty() ? Payload{} : frame.payloads[0];
   problem = problem_of_payload(prelude, whole);
   if (problem.empty()) problem = read_envelope(frame, whole, decoded.envelope.emplace());

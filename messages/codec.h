@@ -17,7 +17,7 @@ namespace troupe {
 
 struct LinkHeader {
   std::uint32_t from_node = 0, from_incarnation = 0, to_incarnation = 0;
-  std::uint64_t sequence = 0;     // 0: a bare acknowledgement, carries no message
+  std::uint64_t sequence = 0;     // from 1; a bare acknowledgement's: the last that was sent
   std::uint64_t acknowledge = 0;  // every sequence up to this one has been delivered
 };
 
@@ -28,7 +28,7 @@ struct DecodedFrame {
 
 // Payloads start at multiples of 64 in the concatenation; pieces of zeros stand between.
 Frame encode(const Envelope& envelope, const LinkHeader& link, bool payload_checksum);
-// A frame of sequence 0 that carries no message.
+// A frame that carries no message: what was sent, and what has been delivered.
 Frame encode_acknowledgement(const LinkHeader& link);
 // Sets only the link fields of an encoded frame again (resend with a newer acknowledgement).
 void restamp(Frame& frame, const LinkHeader& link);

@@ -52,6 +52,10 @@ void Link::receive(DecodedFrame frame, std::int64_t now_us, const std::function<
     return;
   }
   heard_us_ = now_us;
+  if (link.sequence > sent_there_) {
+    if (sent_there_ == delivered_) missing_since_us_ = now_us;
+    sent_there_ = link.sequence;
+  }
   while (!unacknowledged_.empty() && unacknowledged_.front().sequence <= link.acknowledge) unacknowledged_.pop_front();
   if (!frame.envelope) return;
   acknowledgement_owed_ = true;  // a duplicate's too: the acknowledgement that it missed was lost
@@ -68,6 +72,7 @@ void Link::receive(DecodedFrame frame, std::int64_t now_us, const std::function<
   }
   if (link.sequence != delivered_ + 1) ++counters_.reordered;
   waiting_.emplace(link.sequence, std::move(*frame.envelope));
+  if (link.sequence == delivered_ + 1) missing_since_us_ = now_us;  // what is missing now is another one
   deliver_ready(deliver);
 }
 
@@ -94,7 +99,7 @@ void Link::tick(std::int64_t now_us, const std::function<void(Frame)>& out) {
   const bool owed = acknowledgement_owed_ && !limits_.reliable_transport;
   if (!owed && now_us - told_us_ < limits_.heartbeat_us) return;
   told_us_ = now_us;
-  out(encode_acknowledgement(stamp(0)));
+  out(encode_acknowledgement(stamp(next_sequence_ - 1)));
 }
 
 }  // namespace troupe

@@ -39,6 +39,8 @@ class Link {
   std::uint32_t peer_incarnation() const { return peer_incarnation_; }
   std::size_t unacknowledged() const { return unacknowledged_.size(); }
   std::int64_t heard_us() const { return heard_us_; }  // when the last frame of this peer's incarnation came
+  // Since when a message that was sent is missing, or a later one waits for it; -1: none is.
+  std::int64_t missing_since_us() const { return delivered_ < sent_there_ ? missing_since_us_ : -1; }
 
  private:
   struct Unacknowledged {
@@ -51,7 +53,9 @@ class Link {
   std::uint32_t local_node_, local_incarnation_, peer_node_, peer_incarnation_;
   LinkLimits limits_;
   std::uint64_t next_sequence_ = 1;
-  std::uint64_t delivered_ = 0;        // every sequence up to this one has been delivered here
+  std::uint64_t delivered_ = 0;   // every sequence up to this one has been delivered here
+  std::uint64_t sent_there_ = 0;  // the last that the peer is known to have sent
+  std::int64_t missing_since_us_ = 0;
   bool acknowledgement_owed_ = false;  // something arrived since the last frame left
   std::deque<Unacknowledged> unacknowledged_;
   std::map<std::uint64_t, Envelope> waiting_;  // arrived early

@@ -45,7 +45,8 @@
 #           8  header bytes u32        32  acknowledge u64          56  Envelope, Cap'n Proto
 #          12  crc32c u32 of the header's other bytes
 #
-# Flag 1: the payload checksum counts. Sequence 0: a bare acknowledgement, 56 bytes and nothing else. The link layer
+# Flag 1: the payload checksum counts. 56 bytes and nothing else are a bare acknowledgement, which says that its end
+# lives: its sequence is the last that was sent, so that a lost message is missed though none follows it. The link layer
 # reads the prelude alone: a frame of another incarnation is refused whatever it says.
 #
 # A payload field below is only its size in bytes. The bytes ride beside, in the order in which fields are declared (a

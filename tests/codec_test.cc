@@ -141,13 +141,13 @@ TEST_CASE("a received payload keeps the frame's bytes alive", "[codec]") {
 }
 
 TEST_CASE("a bare acknowledgement carries only its link fields", "[codec]") {
-  const Frame frame =
-      encode_acknowledgement({.from_node = 1, .from_incarnation = 4, .to_incarnation = 5, .acknowledge = 9});
+  const Frame frame = encode_acknowledgement(
+      {.from_node = 1, .from_incarnation = 4, .to_incarnation = 5, .sequence = 7, .acknowledge = 9});
   std::string problem;
   const auto decoded = decode(frame, problem);
   REQUIRE(problem == "");
   CHECK(!decoded->envelope);
-  CHECK((decoded->link.sequence == 0 && decoded->link.acknowledge == 9 && decoded->link.from_incarnation == 4));
+  CHECK((decoded->link.sequence == 7 && decoded->link.acknowledge == 9 && decoded->link.from_incarnation == 4));
 }
 
 TEST_CASE("what is wrong with a frame is named", "[codec]") {

@@ -175,7 +175,7 @@ TEST_CASE("text windows come from the training part, held-out ones cover the res
   const Batch tail = corpus->held_out(1);  // 6 bytes and padding, which is not learned
   CHECK(text_of(tail, 0) == text.substr(694) + std::string(26, '\x01'));
   CHECK(tail.target_count() == 5);
-  const StepCounts counts = corpus->counts(3);
+  const StepCounts counts = corpus->counts(3, 4);
   CHECK(counts.target_tokens == 8 * 31);
   CHECK(counts.mtp_target_tokens == 8 * 30);
   CHECK(counts.tokens == 8 * 32);

@@ -179,3 +179,24 @@ TEST_CASE("a delivered message may be answered at once", "[link]") {
   right.tick(1, [&](const Frame&) { ++sent; });
   CHECK(sent == 0);  // the answer was the acknowledgement
 }
+
+TEST_CASE("a message that is lost for good is missed, though none follows it", "[link]") {
+  const LinkLimits limits{.heartbeat_us = 1000};
+  Link sender(0, 1, 1, 1, limits), receiver(1, 1, 0, 1, limits);
+  std::vector<std::int64_t> steps;
+  const auto give = [&](const Frame& frame, std::int64_t now_us) {
+    receiver.receive(received_by_decode(frame), now_us,
+                     [&](const Envelope& e) { steps.push_back(std::get<StartStep>(e.message).step); });
+  };
+  const Frame first = frame_from(sender, 1), lost = frame_from(sender, 2);
+  give(first, 100);
+  CHECK(receiver.missing_since_us() == -1);
+  sender.tick(2000, [&](const Frame& sign_of_life) { give(sign_of_life, 2100); });
+  CHECK(receiver.missing_since_us() == 2100);
+  CHECK(steps == std::vector<std::int64_t>{1});
+  give(frame_from(sender, 3), 3000);  // waits behind the lost one
+  CHECK(receiver.missing_since_us() == 2100);
+  give(lost, 4000);
+  CHECK(receiver.missing_since_us() == -1);
+  CHECK(steps == std::vector<std::int64_t>{1, 2, 3});
+}

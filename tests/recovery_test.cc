@@ -58,7 +58,10 @@ void disturb(Process& process, const std::string& run, const std::vector<int>& s
     const pid_t victim = before[draw() % before.size()];
     const std::size_t done = metrics_of(run, "step").size();
     ::kill(victim, signal);
-    REQUIRE(process.follow([&] { return metrics_of(run, "step").size() > done + 1; }));
+    const bool went_on = process.follow([&] { return metrics_of(run, "step").size() > done + 1; });
+    INFO("process " << victim << " was sent signal " << signal << " after " << done << " steps; the launcher says:\n"
+                    << process.err());
+    REQUIRE(went_on);
     REQUIRE(process.follow([&] {
       const std::vector<pid_t> after = nodes_of(process);
       return std::find(after.begin(), after.end(), victim) == after.end();
@@ -143,6 +146,23 @@ TEST_CASE("a run rides through many losses", "[recovery][.large]") {
 
 TEST_CASE("without copies a loss goes back to the last checkpoint, and the bits are the same", "[recovery]") {
   expect_undisturbed(kShards + Arguments{"recovery.copies=0"}, {SIGKILL, SIGKILL}, 4);
+}
+
+TEST_CASE("a process lost while the model answers at the end is replaced, and the answers come", "[recovery]") {
+  const Folder folder;
+  const std::string run = folder / "run";
+  Process process(troupe_command(tiny_run(run, kLong + kShards +
+                                                   Arguments{"train.steps=3", "checkpoint.every_steps=0",
+                                                             "evaluate.exact_match_problems=200"})),
+                  60'000);
+  REQUIRE(process.follow([&] { return metrics_of(run, "checkpoint").size() == 1; }));
+  REQUIRE(metrics_of(run, "exact_match").empty());
+  ::kill(nodes_of(process).back(), SIGKILL);
+  const Ended ended = process.wait();
+  INFO(ended.out << ended.err);
+  CHECK(ended.code == 0);
+  CHECK(ended.err.find("starting it again") != std::string::npos);
+  CHECK(metrics_of(run, "exact_match").size() == 1);
 }
 
 TEST_CASE("every state has a copy on another node", "[recovery]") {

@@ -89,17 +89,6 @@ class MixedCorpus final : public Corpus {
     return finish(sequences);
   }
 
-  StepCounts counts(std::int64_t step) const override {
-    StepCounts counts;
-    for (std::int32_t microbatch = 0; microbatch < config_.train.microbatches; ++microbatch) {
-      const Batch batch = train(step, microbatch);
-      counts.target_tokens += batch.target_count();
-      counts.mtp_target_tokens += batch.mtp_target_count();
-      counts.tokens += static_cast<std::int64_t>(batch.ids.size());
-    }
-    return counts;
-  }
-
   // A limit is kept to whole microbatches, at least one.
   std::int32_t held_out_microbatches(std::int64_t tokens_max) const override {
     const std::int64_t rows = config_.microbatch_sequences();
@@ -219,6 +208,17 @@ std::unique_ptr<Corpus> open_arithmetic(const Config& config) {
 }
 
 }  // namespace
+
+StepCounts Corpus::counts(std::int64_t step, std::int32_t microbatches) const {
+  StepCounts counts;
+  for (std::int32_t microbatch = 0; microbatch < microbatches; ++microbatch) {
+    const Batch batch = train(step, microbatch);
+    counts.target_tokens += batch.target_count();
+    counts.mtp_target_tokens += batch.mtp_target_count();
+    counts.tokens += static_cast<std::int64_t>(batch.ids.size());
+  }
+  return counts;
+}
 
 std::unique_ptr<Corpus> open_corpus(const Config& config) {
   if (config.data.kind == "arithmetic") return open_arithmetic(config);

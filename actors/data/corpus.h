@@ -46,8 +46,8 @@ class Corpus {
  public:
   virtual ~Corpus() = default;
   virtual Batch train(std::int64_t step, std::int32_t microbatch) const = 0;
-  // Sums over all microbatches of the step: the divisors of its losses.
-  virtual StepCounts counts(std::int64_t step) const = 0;
+  // Sums over the step's microbatches: the divisors of its losses.
+  StepCounts counts(std::int64_t step, std::int32_t microbatches) const;
   // The held-out part, cut into microbatches of the training shape (the last may hold fewer sequences).
   virtual std::int32_t held_out_microbatches(std::int64_t tokens_max) const = 0;  // tokens_max 0: all
   virtual Batch held_out(std::int32_t microbatch) const = 0;

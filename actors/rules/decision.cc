@@ -114,8 +114,7 @@ StepOutcome decide(const Config& config, const TrainingState& state, const StepP
   return out;
 }
 
-TrainingState advance(const Config& config, const TrainingState& state, const StepPlan& plan,
-                      const StepOutcome& outcome) {
+TrainingState advance(const TrainingState& state, const StepPlan& plan, const StepOutcome& outcome) {
   TrainingState next = state;
   next.version = plan.step + 1;
   next.updates = outcome.decision.updates;
@@ -124,7 +123,6 @@ TrainingState advance(const Config& config, const TrainingState& state, const St
   next.skips_in_row = committed ? 0 : state.skips_in_row + 1;
   if (committed)
     next.loss_mean = state.loss_mean > 0 ? 0.9 * state.loss_mean + 0.1 * outcome.losses.loss : outcome.losses.loss;
-  (void)config;
   return next;
 }
 

@@ -39,7 +39,6 @@ using Votes = std::map<Address, Vote>;
 // REQUIRES: a vote of every owner, all of this step and attempt.
 StepOutcome decide(const Config& config, const TrainingState& state, const StepPlan& plan, const Votes& votes);
 // The state after the decision.
-TrainingState advance(const Config& config, const TrainingState& state, const StepPlan& plan,
-                      const StepOutcome& outcome);
+TrainingState advance(const TrainingState& state, const StepPlan& plan, const StepOutcome& outcome);
 
 }  // namespace troupe

@@ -66,7 +66,7 @@ void Ledger::check_votes(const Decision& decision) {
     for (const ExpertCounts& layer : vote.counts)
       for (const std::int64_t count : layer.counts) rows_of_layer[layer.layer] += count;
   }
-  const StepCounts expected = corpus_.counts(decision.step);
+  const StepCounts expected = corpus_.counts(decision.step, config_.train.microbatches);
   if (targets != expected.target_tokens)
     breaks(fmt::format("step {} counted {} targets of {}", decision.step, targets, expected.target_tokens));
   if (config_.model.has_mtp() && mtp_targets != expected.mtp_target_tokens)

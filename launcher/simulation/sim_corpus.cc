@@ -20,16 +20,6 @@ class SimCorpus final : public Corpus {
     return draw(static_cast<std::uint64_t>(step * config_.train.microbatches + microbatch),
                 config_.microbatch_sequences());
   }
-  StepCounts counts(std::int64_t step) const override {
-    StepCounts sum;
-    for (std::int32_t m = 0; m < config_.train.microbatches; ++m) {
-      const Batch batch = train(step, m);
-      sum.target_tokens += batch.target_count();
-      sum.mtp_target_tokens += batch.mtp_target_count();
-      sum.tokens += static_cast<std::int64_t>(batch.ids.size());
-    }
-    return sum;
-  }
   // The last one holds fewer sequences.
   std::int32_t held_out_microbatches(std::int64_t tokens_max) const override {
     const auto all = static_cast<std::int32_t>(random_below(kHeldOutRowsMax + 1, key_, 1));
