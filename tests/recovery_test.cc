@@ -155,7 +155,8 @@ TEST_CASE("a process lost while the model answers at the end is replaced, and th
                                                    Arguments{"train.steps=3", "checkpoint.every_steps=0",
                                                              "evaluate.exact_match_problems=200"})),
                   60'000);
-  REQUIRE(process.follow([&] { return metrics_of(run, "checkpoint").size() == 1; }));
+  REQUIRE(process.follow(
+      [&] { return metrics_of(run, "checkpoint").size() == 1 && metrics_of(run, "evaluation").size() == 1; }));
   REQUIRE(metrics_of(run, "exact_match").empty());
   ::kill(nodes_of(process).back(), SIGKILL);
   const Ended ended = process.wait();
