@@ -6,6 +6,7 @@
 #include "actors/checkpoint/manifest.h"
 #include "actors/rules/placement.h"
 #include "kernels/base/log.h"
+#include "kernels/base/mutant.h"
 
 namespace troupe {
 
@@ -87,13 +88,16 @@ void Checkpointer::on(const SnapshotPart& part, const Address& from) {
 void Checkpointer::finish() {
   const std::string partial = folder(version_) + ".partial";
   Disk& disk = context_.disk();
+  if (mutant(Mutant::manifest_first)) disk.run([partial] { write_manifest(partial, {}); });
+  if (mutant(Mutant::pruned_early)) prune();
   disk.write_text(partial + "/config.json", model_config_to_json(config_.model).dump(1) + "\n");
   disk.write_text(partial + "/state.json", state_ + "\n");
   const nlohmann::json extra = {
       {"version", version_}, {"data", describe(provenance_)}, {"build", build_version()}, {"machine", machine_kind()}};
-  disk.run([partial, extra] { write_manifest(partial, extra); });
+  if (!mutant(Mutant::manifest_first)) disk.run([partial, extra] { write_manifest(partial, extra); });
   disk.commit_folder(partial, folder(version_));
   finish_token_ = next_token_++;
+  if (mutant(Mutant::done_before_disk)) context_.post(kConductor, CheckpointDone{version_, folder(version_), ""});
   disk.report(context_.handle(), finish_token_);
 }
 

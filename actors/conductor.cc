@@ -7,6 +7,7 @@
 
 #include "actors/rules/placement.h"
 #include "kernels/base/log.h"
+#include "kernels/base/mutant.h"
 
 namespace troupe {
 
@@ -63,7 +64,7 @@ void Conductor::on(const Standing& standing, const Address& from) {
 void Conductor::remember(const RecoveryPlan& plan) {
   if (state_.version == plan.version && !plan.from_disk && plan.version > 0) return;
   const std::string file = recover_.path + "/state.json";
-  if (plan.decision)
+  if (plan.decision && !mutant(Mutant::conductor_forgets))
     state_ = state_from_json(plan.decision->state);
   else if (!recover_.path.empty() && !recover_.weights_only)
     state_ = state_from_json(read_text(file));
@@ -148,14 +149,15 @@ void Conductor::on(const StepPlan& plan, const Address&) {
 }
 
 void Conductor::on(const Vote& vote, const Address& from) {
-  if (vote.attempt != attempt_ || vote.step != state_.version) return;
+  if (vote.step != state_.version || (vote.attempt != attempt_ && !mutant(Mutant::vote_of_old_attempt))) return;
   votes_[from] = vote;
   try_decide();
 }
 
 // The step is committed when the last vote is in.
 void Conductor::try_decide() {
-  if (!plan_ || votes_.size() < owners_.size() || finished_) return;
+  if (!plan_ || votes_.size() + (mutant(Mutant::decided_before_last_vote) ? 1 : 0) < owners_.size() || finished_)
+    return;
   StepOutcome outcome = decide(config_, state_, *plan_, votes_);
   if (!outcome.problem.empty()) return problem(outcome.problem);
   Decision& d = outcome.decision;

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "kernels/base/error.h"
+#include "kernels/base/mutant.h"
 
 namespace troupe {
 namespace {
@@ -80,7 +81,8 @@ void DiskJobs::remove_all(const std::string& path) const {
 // Every file of the folder, not only those written here: `run` may have written some.
 void DiskJobs::sync_and_rename(const std::string& from, const std::string& to) const {
   for (const fs::directory_entry& entry : fs::recursive_directory_iterator(from)) {
-    if (entry.is_regular_file() || entry.is_directory()) sync(entry.path().string());
+    if (!mutant(Mutant::rename_before_sync) && (entry.is_regular_file() || entry.is_directory()))
+      sync(entry.path().string());
   }
   sync(from);
   const bool replaces = fs::exists(to);  // the same version again, after falling back to an older one

@@ -5,6 +5,7 @@
 
 #include "actors/rules/recovery.h"
 #include "actors/stage_memory.h"
+#include "kernels/base/mutant.h"
 
 namespace troupe {
 
@@ -128,7 +129,7 @@ void ExpertShard::submit(SegmentClass segment_class, const Chunk& chunk, Phase p
 }
 
 void ExpertShard::on(const ExpertBatch& batch, const Address& from) {
-  if (batch.key.attempt != attempt_) return;
+  if (batch.key.attempt != attempt_ && !mutant(Mutant::chunk_of_old_attempt)) return;
   if (batch.key.step == owner_.version() && !decision_) return begin(batch, from);
   if (batch.key.step <= owner_.version() && !decision_) return;  // a late duplicate
   early_.emplace_back(batch, from);
@@ -205,7 +206,8 @@ void ExpertShard::backward_done(Chunk& chunk) {
 void ExpertShard::run_weights(int layer) {
   LayerTurn& turn = turns_[layer];
   if (turn.running) return;
-  const auto next = turn.ready.find({turn.microbatch, turn.chunk});
+  const auto next =
+      mutant(Mutant::chunks_by_arrival) ? turn.ready.begin() : turn.ready.find({turn.microbatch, turn.chunk});
   if (next == turn.ready.end()) return;
   Chunk& chunk = chunks_.at(next->second);
   turn.ready.erase(next);
@@ -230,7 +232,7 @@ void ExpertShard::weights_done(Chunk& chunk) {
   }
   if (chunk.stashed) --stash_used_;
   free_slot(chunk.slot);
-  grant(chunk.from, Direction::backward, layer);
+  if (chunk.batch.rows > 0 || !mutant(Mutant::empty_chunk_credit_kept)) grant(chunk.from, Direction::backward, layer);
   chunks_.erase(chunk.number);
   if (turn.microbatch == config_.train.microbatches && ++layers_done_ == static_cast<int>(layers_.size()))
     return step_done();
@@ -251,7 +253,7 @@ void ExpertShard::on(const SegmentDone& done, const Address&) {
     case Phase::measure:
       if (--group_left_ > 0) return;
       measured_ = true;
-      if (held_) vote();
+      if (held_ || mutant(Mutant::vote_before_copy)) vote();
       return;
     case Phase::apply:
       if (--group_left_ == 0) applied();
@@ -285,7 +287,7 @@ void ExpertShard::step_done() {
 void ExpertShard::on(const GradientHeld& held, const Address&) {
   if (held.attempt != attempt_ || restoring_.active() || held.step != owner_.version()) return;
   held_ = true;
-  if (measured_) vote();
+  if (measured_ && !mutant(Mutant::vote_before_copy)) vote();
 }
 
 void ExpertShard::vote() {

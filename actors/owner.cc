@@ -7,6 +7,7 @@
 
 #include "actors/checkpoint/safetensors.h"
 #include "kernels/base/error.h"
+#include "kernels/base/mutant.h"
 #include "kernels/base/random.h"
 
 namespace troupe {
@@ -92,7 +93,7 @@ Standing Owner::standing(std::uint32_t attempt) const {
 }
 
 void Owner::entered(const Restore& restore) {
-  std::fill_n(floats(gradients_), accumulated_ * lanes_, 0.0F);
+  if (!mutant(Mutant::sums_kept)) std::fill_n(floats(gradients_), accumulated_ * lanes_, 0.0F);
   parts_.clear();
   voted_ = applying_ = false;
   if (restore.decided) last_decision_ = restore.decision;
@@ -132,7 +133,7 @@ void load_parameter(const Config& config, const Parameter& p, const Restore& res
 void Owner::load_moments(const Restore& restore) {
   std::fill_n(floats(m_), block_.elements(), 0.0F);
   std::fill_n(floats(v_), block_.elements(), 0.0F);
-  if (restore.path.empty() || restore.weights_only) return;
+  if (restore.path.empty() || restore.weights_only || mutant(Mutant::moments_not_loaded)) return;
   const SafetensorsReader moments(restore.path + "/optimizer.safetensors");
   for (std::size_t i = 0; i < block_.parameters().size(); ++i) {
     const Parameter& p = block_.parameters()[i];
@@ -330,6 +331,8 @@ void Owner::take_gradient(const Payload& sums) {
 void Owner::take_part(const SnapshotPart& part) {
   const std::array<float*, 3> arenas = {floats(masters_), floats(m_), floats(v_)};
   const std::size_t i = block_.index(part.name);
+  if (mutant(Mutant::moments_not_fetched) && part.kind == 2) return;
+  if (mutant(Mutant::router_bias_not_fetched) && block_.parameters()[i].kind == ParameterKind::router_bias) return;
   CHECK(part.kind >= 0 && part.kind < 3 && part.offset >= 0 &&
             part.offset + static_cast<std::int64_t>(part.values.size / 4) <= block_.parameters()[i].elements(),
         "a part of {} that doesn't fit", part.name);

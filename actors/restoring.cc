@@ -1,6 +1,7 @@
 #include "actors/restoring.h"
 
 #include "kernels/base/error.h"
+#include "kernels/base/mutant.h"
 
 namespace troupe {
 
@@ -27,6 +28,10 @@ bool Restoring::begin(const Restore& restore) {
   if (begun_ && restore.attempt <= restore_.attempt) return false;
   begun_ = true;
   restore_ = restore;
+  if (mutant(Mutant::decision_applied_twice) && restore.decided && owner_.version() == restore.version) {
+    owner_.hold(restore.version - 1);
+    owner_.set_voted();
+  }
   if (step_ != Step::apply) step_ = Step::drain;
   go_on();
   return true;
@@ -39,7 +44,7 @@ void Restoring::on(const Inquiry& inquiry, const Address& from) {
 // An update that is under way when the attempt ends is finished: state `version` is half overwritten.
 void Restoring::go_on() {
   if (in_flight_ > 0 || (step_ != Step::drain && step_ != Step::apply)) return;
-  if (owner_.applying()) owner_.committed(owner_.last_decision());
+  if (owner_.applying() && !mutant(Mutant::half_update_forgotten)) owner_.committed(owner_.last_decision());
   step_ = Step::drain;
   if (owner_.version() == restore_.version) return finish("");
   if (restore_.decided && owner_.version() + 1 == restore_.version && owner_.voted()) return apply();
@@ -75,7 +80,7 @@ void Restoring::ask() {
 void Restoring::on(const SnapshotPart& part) {
   if (step_ != Step::fetch || part.attempt != restore_.attempt) return;
   owner_.take_part(part);
-  if (++received_ < owner_.state_parts()) return ask();
+  if (++received_ + (mutant(Mutant::restored_early) ? 1 : 0) < owner_.state_parts()) return ask();
   owner_.hold(restore_.version);
   finish("");
 }

@@ -1,6 +1,7 @@
 #include "actors/shadow.h"
 
 #include "actors/rules/placement.h"
+#include "kernels/base/mutant.h"
 
 namespace troupe {
 
@@ -35,6 +36,7 @@ void Shadow::on(const Decision& decision, const Address&) {
     return;
   CHECK(owner_.voted(), "{}: decision {} without a gradient", to_string(context_.self()), decision.step);
   auto work = owner_.apply(decision);
+  if (mutant(Mutant::shadow_keeps_old)) work.clear();
   segments_left_ = static_cast<int>(work.size());
   for (Ops& ops : work) restoring_.submit({SegmentClass::apply, decision.step, 0, 0}, std::move(ops), 0);
   if (segments_left_ == 0) owner_.committed(decision);

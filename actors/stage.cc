@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "actors/rules/recovery.h"
+#include "kernels/base/mutant.h"
 #include "kernels/model/rope_table.h"
 
 namespace troupe {
@@ -137,7 +138,7 @@ void Stage::begin_step() {
   folded_ = reduced_ = measured_ = held_ = false;
   own_sums_ = {};
   counts_.clear();
-  losses_.clear();
+  if (!mutant(Mutant::counts_kept)) losses_.clear();
   const auto lanes = static_cast<std::size_t>(config_.train.gradient_lanes / config_.layout.replicas);
   unit_lanes_.assign(static_cast<std::size_t>(shape_.layers) + 3, std::vector<UnitLane>(lanes));
   for (auto& unit : unit_lanes_)
@@ -146,7 +147,7 @@ void Stage::begin_step() {
 
 void Stage::on(const Credit& credit, const Address& from) {
   if (restoring_.active() || is_future(credit.attempt, attempt_)) {
-    early_credits_.emplace_back(credit, from);
+    if (!mutant(Mutant::early_credit_dropped)) early_credits_.emplace_back(credit, from);
     return;
   }
   if (stale(credit.attempt)) return;
@@ -162,7 +163,7 @@ void Stage::on(const Credit& credit, const Address& from) {
   const Direction direction = credit.channel == Channel::dispatch_forward ? Direction::forward : Direction::backward;
   const int unit = credit.layer == config_.model.num_hidden_layers ? shape_.layers : credit.layer - shape_.first_layer;
   const int shard = static_cast<int>(from.index) % config_.layout.expert_shards;
-  sender(direction, unit, shard).grant(credit.count);
+  sender(direction, mutant(Mutant::credit_without_layer) ? 0 : unit, shard).grant(credit.count);
   drain(direction, unit, shard);
 }
 
@@ -305,7 +306,7 @@ void Stage::release(int slot) {
   const bool train = work.train();
   work = Work{};
   const Address upstream = shape_.first ? kLoader : stage_address(config_, replica_, shape_.stage - 1);
-  if (!from_rollout) grant(upstream, Channel::microbatch, 0, 1);
+  if (!from_rollout && !mutant(Mutant::microbatch_credit_kept)) grant(upstream, Channel::microbatch, 0, 1);
   if (train && released_ == config_.train.microbatches / config_.layout.replicas) fold();
 }
 
@@ -344,6 +345,7 @@ void Stage::on(const SegmentDone& done, const Address&) {
       return weights_done(slot, unit);
     case Phase::copy:
       copy_version_ = owner_.version();
+      if (mutant(Mutant::lost_wakeup)) return;
       for (std::size_t i = 0; i < works_.size(); ++i) try_start(static_cast<int>(i));
       return;
     case Phase::snapshot:

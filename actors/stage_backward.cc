@@ -1,5 +1,6 @@
 // The backward way of a microbatch through a stage, and its weight gradients in strict order.
 #include "actors/stage.h"
+#include "kernels/base/mutant.h"
 
 namespace troupe {
 
@@ -136,7 +137,7 @@ void Stage::weights_ready(int slot, int unit) {
 // A lane's sum runs over microbatches in increasing order: the next one, when it is ready and nothing else runs.
 void Stage::run_weights(int unit, int lane) {
   UnitLane& state = unit_lanes_[static_cast<std::size_t>(unit)][static_cast<std::size_t>(lane)];
-  const auto next = state.ready.find(state.next);
+  const auto next = mutant(Mutant::microbatches_by_arrival) ? state.ready.begin() : state.ready.find(state.next);
   if (state.running || next == state.ready.end()) return;
   const int slot = next->second;
   state.ready.erase(next);
@@ -145,6 +146,7 @@ void Stage::run_weights(int unit, int lane) {
 }
 
 Ops Stage::weight_ops(int slot, int unit, int lane) {
+  if (mutant(Mutant::wrong_lane)) lane = 0;
   Ops ops;
   Work& work = works_[static_cast<std::size_t>(slot)];
   StageSlot& memory = slots_[static_cast<std::size_t>(slot)];

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "actors/stage.h"
+#include "kernels/base/mutant.h"
 
 namespace troupe {
 
@@ -127,7 +128,7 @@ void Stage::on(const PartialSums& sums, const Address&) {
   if (stale(sums.attempt) || sums.step < owner_.version()) return;
   CHECK(sums.sums.size == static_cast<std::size_t>(owner_.lane(0).cols) * 4, "twin {} sends {} bytes of sums",
         sums.replica, sums.sums.size);
-  partial_[{sums.step, sums.replica}] = sums.sums;
+  partial_[{mutant(Mutant::sums_under_wrong_step) ? owner_.version() : sums.step, sums.replica}] = sums.sums;
   if (folded_ && group_left_ == 0) reduce_replicas();
 }
 
@@ -192,12 +193,12 @@ void Stage::measure() {
 void Stage::on(const GradientHeld& held, const Address&) {
   if (stale(held.attempt) || restoring_.active() || held.step != owner_.version()) return;
   held_ = true;
-  if (measured_) vote();
+  if (measured_ && !mutant(Mutant::vote_before_copy)) vote();
 }
 
 void Stage::measured() {
   measured_ = true;
-  if (held_) vote();
+  if (held_ || mutant(Mutant::vote_before_copy)) vote();
 }
 
 void Stage::vote() {
@@ -216,7 +217,7 @@ void Stage::on(const Decision& decision, const Address&) {
   if (stale(decision.attempt) || decision.step != owner_.version() || decision_) return;  // a second one is ignored
   decision_ = decision;
   owner_.decided(decision);
-  if (snapshots_left_ == 0) apply_decision(decision);
+  if (snapshots_left_ == 0 || mutant(Mutant::snapshot_overtaken)) apply_decision(decision);
 }
 
 void Stage::apply_decision(const Decision& decision) { run_all(Phase::apply, owner_.apply(decision), &Stage::applied); }

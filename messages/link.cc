@@ -6,6 +6,7 @@
 
 #include "kernels/base/check.h"
 #include "kernels/base/log.h"
+#include "kernels/base/mutant.h"
 
 namespace troupe {
 
@@ -26,7 +27,8 @@ LinkHeader Link::stamp(std::uint64_t sequence) {
           .from_incarnation = local_incarnation_,
           .to_incarnation = peer_incarnation_,
           .sequence = sequence,
-          .acknowledge = delivered_};
+          .acknowledge =
+              mutant(Mutant::acknowledged_too_much) && !waiting_.empty() ? waiting_.rbegin()->first : delivered_};
 }
 
 void Link::send(const Envelope& envelope, std::int64_t now_us, const std::function<void(Frame)>& out) {
@@ -45,8 +47,9 @@ void Link::send(const Envelope& envelope, std::int64_t now_us, const std::functi
 
 void Link::receive(DecodedFrame frame, std::int64_t now_us, const std::function<void(Envelope)>& deliver) {
   const LinkHeader& link = frame.link;
-  const bool known = link.from_node == peer_node_ && link.from_incarnation == peer_incarnation_ &&
-                     link.to_incarnation == local_incarnation_;
+  const bool known = mutant(Mutant::stale_incarnation_accepted) ||
+                     (link.from_node == peer_node_ && link.from_incarnation == peer_incarnation_ &&
+                      link.to_incarnation == local_incarnation_);
   if (!known || link.acknowledge >= next_sequence_) {
     ++counters_.refused;
     return;
@@ -61,6 +64,7 @@ void Link::receive(DecodedFrame frame, std::int64_t now_us, const std::function<
   acknowledgement_owed_ = true;  // a duplicate's too: the acknowledgement that it missed was lost
   if (link.sequence <= delivered_ || waiting_.contains(link.sequence)) {
     ++counters_.duplicates;
+    if (mutant(Mutant::duplicate_delivered)) deliver(std::move(*frame.envelope));
     return;
   }
   if (link.sequence - delivered_ > limits_.reorder_max) {
@@ -78,10 +82,10 @@ void Link::receive(DecodedFrame frame, std::int64_t now_us, const std::function<
 
 // `deliver` may send on this link: the state is whole before each call.
 void Link::deliver_ready(const std::function<void(Envelope)>& deliver) {
-  while (!waiting_.empty() && waiting_.begin()->first == delivered_ + 1) {
+  while (!waiting_.empty() && (waiting_.begin()->first == delivered_ + 1 || mutant(Mutant::gap_ignored))) {
     Envelope envelope = std::move(waiting_.begin()->second);
+    delivered_ = waiting_.begin()->first;
     waiting_.erase(waiting_.begin());
-    ++delivered_;
     ++counters_.delivered;
     deliver(std::move(envelope));
   }

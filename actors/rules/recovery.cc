@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "actors/rules/placement.h"
+#include "kernels/base/mutant.h"
 
 namespace troupe {
 
@@ -13,7 +14,7 @@ namespace {
 // The latest version that the holder can be at, alone.
 std::int64_t reach(const Standing& s) {
   const bool pending = s.decided && s.decision.step == s.version && s.voted;
-  return s.version < 0 ? -1 : s.version + (pending ? 1 : 0);
+  return s.version < 0 ? -1 : s.version + (pending && !mutant(Mutant::decision_forgotten) ? 1 : 0);
 }
 
 // Whether the holder can be at `version`, told the decision that leads there.

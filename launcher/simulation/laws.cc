@@ -3,8 +3,11 @@
 #include <fmt/format.h>
 
 #include <bit>
+#include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "actors/checkpoint/manifest.h"
 #include "actors/rules/placement.h"
 
 namespace troupe {
@@ -131,6 +134,24 @@ std::string difference(const Undisturbed& reference, const Curve& curve, const s
     return fmt::format("the final weights are {}, undisturbed {}", digest.substr(0, 12),
                        reference.digest.substr(0, 12));
   return "";
+}
+
+// ---- Checkpoints ----------------------------------------------------------------------------------------------------
+
+std::string state_digest(const std::string& checkpoint) {
+  return sha256_file(checkpoint + "/model.safetensors") + sha256_file(checkpoint + "/optimizer.safetensors");
+}
+
+std::string checkpoint_problem(const std::string& checkpoint, std::int64_t version, const Undisturbed* reference) {
+  std::ifstream file(checkpoint + "/manifest.json");
+  const json manifest = json::parse(file);
+  for (const auto& entry : std::filesystem::directory_iterator(checkpoint)) {
+    const std::string name = entry.path().filename().string();
+    if (name != "manifest.json" && !manifest.at("files").contains(name))
+      return fmt::format("{}: the manifest does not name {}", checkpoint, name);
+  }
+  if (reference == nullptr || state_digest(checkpoint) == reference->states.at(version)) return "";
+  return fmt::format("{} is not the undisturbed state of version {}", checkpoint, version);
 }
 
 }  // namespace troupe

@@ -49,8 +49,13 @@ void read_curve(Curve& curve, const std::vector<Report>& reports);
 // What an undisturbed world of these numbers came to.
 struct Undisturbed {
   Curve curve;
-  std::string digest;  // of the final weights
+  std::string digest;                          // of the final weights
+  std::map<std::int64_t, std::string> states;  // by version: state_digest of its checkpoint
 };
+// Of a checkpoint: weights, moments and router bias, every bit.
+std::string state_digest(const std::string& checkpoint);
+// What a finished checkpoint must be besides verified: complete, and that state of the undisturbed run. Empty: it is.
+std::string checkpoint_problem(const std::string& checkpoint, std::int64_t version, const Undisturbed* reference);
 // The first difference as a sentence; empty: the same bits. An empty digest is not compared.
 std::string difference(const Undisturbed& reference, const Curve& curve, const std::string& digest);
 

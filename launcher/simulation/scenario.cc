@@ -139,7 +139,8 @@ void draw_devices(Scenario& s, Dice dice) {
     }
     s.world.devices.push_back(d);
   }
-  s.world.disk.job_us = static_cast<std::int64_t>(dice.scale(1, 20'000));
+  // A disk slower than the run leaves no checkpoint to come back to: one in four.
+  s.world.disk.job_us = static_cast<std::int64_t>(dice.scale(1, dice.one_in(4) ? 20'000 : 100));
   s.world.disk.bytes_per_us = dice.scale(1, 1'000);
 }
 
@@ -147,14 +148,15 @@ void draw_devices(Scenario& s, Dice dice) {
 void draw_losses(Scenario& s, Dice dice) {
   for (int i = dice.between(1, 3); i > 0; --i) {
     NodeLoss loss;
-    loss.after_messages = static_cast<std::uint64_t>(dice.scale(10, 6'000));
+    loss.after_messages = static_cast<std::uint64_t>(dice.scale(10, 3'000));
     if (dice.one_in(2)) {
       loss.kind = dice.of({"Decision", "Decision", "Vote", "Restore", "Restored", "Fetch", "SnapshotPart",
                            "ShadowGradient", "Standing"});
       loss.after_messages = static_cast<std::uint64_t>(dice.scale(1, 40));
     }
     loss.node = static_cast<std::uint32_t>(dice.below(static_cast<std::uint64_t>(s.config.layout.nodes)));
-    loss.back_after_us = static_cast<std::int64_t>(dice.scale(1, 2'000'000));
+    // At once: what was under way when the node died still is when everybody begins again.
+    loss.back_after_us = static_cast<std::int64_t>(dice.one_in(2) ? dice.scale(1, 1'000) : dice.scale(1, 2'000'000));
     loss.abandoned = dice.one_in(4);
     s.losses.push_back(loss);
   }
@@ -210,7 +212,7 @@ Scenario draw_scenario(std::uint64_t seed, const ScenarioOptions& options) {
     Scenario sequel;
     sequel.numbers = s.numbers;
     draw_surroundings(sequel, numbers, random_key(seed, "sequel"));
-    s.falls_after_messages = static_cast<std::uint64_t>(fate.scale(100, 6'000));
+    s.falls_after_messages = static_cast<std::uint64_t>(fate.scale(300, 6'000));
     s.sequel = std::make_shared<const Scenario>(std::move(sequel));
   } else if (fate.one_in(8)) {
     s.world.disk.written_max = static_cast<std::size_t>(fate.scale(1'000, 200'000));

@@ -50,9 +50,10 @@ struct WorldResult {
   Curve curve;
   std::int64_t virtual_us = 0;
   std::uint64_t messages = 0, segments = 0, hash = 0;
-  int losses = 0;          // that happened before the end
-  bool fell = false;       // as a whole, and went on in another world
-  bool disk_full = false;  // and a checkpoint failed for it
+  int losses = 0;           // that happened before the end
+  bool fell = false;        // as a whole, and went on in another world
+  bool disk_full = false;   // and a checkpoint failed for it
+  std::int64_t saved = -1;  // the last version that was reported as saved
 };
 
 // Runs worlds; keeps the outcomes of undisturbed ones. Everything is written below `scratch`, which goes with it. While

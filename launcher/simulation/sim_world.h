@@ -54,6 +54,7 @@ class SimWorld {
 
   std::int64_t now_us() const { return now_us_; }
   std::uint64_t messages() const { return messages_; }
+  std::uint64_t rounds() const { return rounds_; }  // moments so far
   std::uint64_t segments() const;
   std::uint64_t log_hash() const { return hash_; }
   const SimNetworkCounters& network_counters() const { return network_.counters(); }

@@ -19,6 +19,7 @@ namespace {
 
 constexpr std::int64_t kTimeLimitUs = 100'000'000, kStepLimitUs = 60'000'000;  // of a world that makes no end
 constexpr std::int64_t kRestLimitUs = 60'000'000;                              // for the last acknowledgements
+constexpr std::uint64_t kRoundsMax = 300'000;  // moments without a report: something goes round and round
 
 // A folder that is gone with it.
 struct Folder {
@@ -65,6 +66,8 @@ struct Fate {
   std::int64_t least_version = -1;  // to which the run may go back
   bool covered = false;             // every state had a copy on another node when the last loss came
   std::size_t heard = 0;            // reports
+  std::int64_t saved = -1;          // the last version that was reported as saved
+  std::uint64_t heard_in_round = 0;
   std::string broken{};
 
   void see(std::uint32_t node, const Envelope& envelope) {
@@ -101,6 +104,8 @@ struct Fate {
   void listen() {
     for (; heard < world.reports().size(); ++heard) {
       const Report& report = world.reports()[heard];
+      heard_in_round = world.rounds();
+      if (report.kind == "checkpoint") listen_to_save(nlohmann::json::parse(report.json));
       if (report.kind != "ready") continue;
       const auto version = nlohmann::json::parse(report.json).at("version").get<std::int64_t>();
       if (version < least_version)
@@ -109,13 +114,25 @@ struct Fate {
       is_ready = true;
     }
   }
+  void listen_to_save(const nlohmann::json& report) {
+    if (report.at("problem") == "") saved = std::max(saved, report.at("version").get<std::int64_t>());
+  }
+  // The checkpoint from which everybody could go on: what was reported as saved is never lost.
+  Recover newest(std::uint32_t number) {
+    const Recover found = last_checkpoint(folder, number);
+    if (found.version < saved && broken.empty())
+      broken = fmt::format("version {} was reported as saved, and the last whole checkpoint has version {}", saved,
+                           found.version);
+    return found;
+  }
+  bool goes_round() const { return world.rounds() - heard_in_round > kRoundsMax; }
   // Whoever comes last begins again.
   void bring_back(std::uint32_t node) {
     world.restart(node);
     coming_back.erase(node);
     is_ready = false;
     if (!covered) decided.clear();
-    if (coming_back.empty()) world.start(last_checkpoint(folder, ++attempt));
+    if (coming_back.empty()) world.start(newest(++attempt));
   }
   std::uint32_t nodes() const { return static_cast<std::uint32_t>(scenario.config.layout.nodes); }
 };
@@ -184,15 +201,17 @@ void Simulator::play(const Scenario& scenario, const std::string& folder, bool t
                    if (trace) print(now_us, node, envelope);
                  });
   Fate fate{world, scenario, folder, scenario.losses};
+  fate.saved = result.saved;
   fates = &fate;
-  world.start(last_checkpoint(folder, 0));
+  world.start(fate.newest(0));
   const auto falls = [&] { return scenario.sequel && world.messages() >= scenario.falls_after_messages; };
   const auto over = [&] {
     fate.look();
-    return world.finished() || falls() || !world.problem().empty() || !ledger.broken().empty();
+    return world.finished() || falls() || fate.goes_round() || !fate.broken.empty() || !world.problem().empty() ||
+           !ledger.broken().empty();
   };
   const std::int64_t limit_us = kTimeLimitUs + scenario.config.train.steps * kStepLimitUs;
-  const bool in_time = world.run_until(over, limit_us);
+  const bool in_time = world.run_until(over, limit_us) && !fate.goes_round();
   result.fell = falls() && !world.finished();
   result.virtual_us += world.now_us();
   const bool at_rest = result.fell || (in_time && world.settle(world.now_us() + kRestLimitUs));
@@ -207,6 +226,7 @@ void Simulator::play(const Scenario& scenario, const std::string& folder, bool t
   result.segments += world.segments();
   result.hash ^= world.log_hash();
   result.losses += fate.happened;
+  result.saved = fate.saved;
   result.disk_full |= disk_was_full(world, scenario);
   for (std::uint32_t node = 0; result.fell && node < fate.nodes(); ++node)
     if (world.is_up(node)) world.kill(node);
@@ -222,12 +242,18 @@ const Undisturbed& Simulator::undisturbed(const Scenario& scenario) {
   plain.config.train.recompute = false;
   plain.config.evaluate.every_steps = 1;
   plain.config.checkpoint = {};
+  plain.config.checkpoint.every_steps = 1;
+  plain.config.checkpoint.keep_last = plain.config.train.steps;
   plain.world.devices.resize(1);
+  plain.world.disk.job_us = 0;  // every version is saved before the next
+  plain.world.disk.bytes_per_us = 1e9;
   const Folder folder(scratch_ + "/undisturbed");
   WorldResult result;
   play(plain, folder.path, false, result);
   CHECK(result.broken.empty(), "the undisturbed world of seed {}: {}", scenario.seed, result.broken);
-  return undisturbed_[name] = {std::move(result.curve), weights_digest(resolve_checkpoint(folder.path))};
+  Undisturbed outcome{std::move(result.curve), weights_digest(resolve_checkpoint(folder.path)), {}};
+  for (const CheckpointEntry& one : list_checkpoints(folder.path)) outcome.states[one.version] = state_digest(one.path);
+  return undisturbed_[name] = std::move(outcome);
 }
 
 WorldResult Simulator::run(const Scenario& scenario) {
@@ -248,6 +274,9 @@ std::string Simulator::judge(const Scenario& scenario, const std::string& folder
     const std::string problem = verify_checkpoint(one.path, true);
     const bool may_be_torn = result.fell || result.losses > 0;
     if (!problem.empty() && !may_be_torn) return fmt::format("{}: {}", one.path, problem);
+    if (!problem.empty()) continue;
+    const Undisturbed* const reference = scenario.numbers ? &undisturbed(scenario) : nullptr;
+    if (std::string wrong = checkpoint_problem(one.path, one.version, reference); !wrong.empty()) return wrong;
   }
   const Recover last = last_checkpoint(folder, 0);
   if (last.version != scenario.config.train.steps && !result.disk_full) return "the last step is in no checkpoint";

@@ -1,0 +1,8 @@
+// No mutant is picked, as the compiler knows. The build of the mutants has another file in this one's place.
+#pragma once
+
+namespace troupe {
+
+constexpr int kPickedMutant = 0;
+
+}  // namespace troupe
