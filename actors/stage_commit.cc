@@ -217,7 +217,7 @@ void Stage::on(const Decision& decision, const Address&) {
   if (stale(decision.attempt) || decision.step != owner_.version() || decision_) return;  // a second one is ignored
   decision_ = decision;
   owner_.decided(decision);
-  if (snapshots_left_ == 0 || mutant(Mutant::snapshot_overtaken)) apply_decision(decision);
+  if (snapshots_left_ == 0) apply_decision(decision);
 }
 
 void Stage::apply_decision(const Decision& decision) { run_all(Phase::apply, owner_.apply(decision), &Stage::applied); }

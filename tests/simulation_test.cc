@@ -8,6 +8,7 @@
 
 #include "actors/checkpoint/manifest.h"
 #include "actors/sim_disk.h"
+#include "kernels/base/mutant.h"
 #include "kernels/sim/device.h"
 #include "launcher/simulation/scenario.h"
 #include "messages/codec.h"
@@ -70,6 +71,12 @@ TEST_CASE("the same seed makes the same world, another seed another", "[sim]") {
     CHECK(once.digest == again.digest);
     CHECK(simulator.run(draw_scenario(seed + 16, {})).hash != once.hash);
   }
+}
+
+TEST_CASE("no mutant lives outside the build of the mutants", "[sim]") {
+  STATIC_REQUIRE(kPickedMutant == 0);
+  for (int number = 1; number < static_cast<int>(Mutant::count); ++number)
+    CHECK_FALSE(mutant(static_cast<Mutant>(number)));
 }
 
 // ---- Device ---------------------------------------------------------------------------------------------------------

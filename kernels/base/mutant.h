@@ -37,7 +37,7 @@ enum class Mutant : int {
   wrong_lane,
   sums_under_wrong_step,
   lost_wakeup,
-  snapshot_overtaken,
+  part_of_forgotten_save,
   manifest_first,
   rename_before_sync,
   done_before_disk,

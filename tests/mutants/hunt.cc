@@ -59,7 +59,7 @@ constexpr std::array kMutants = {
     Entry{Mutant::wrong_lane, "every gradient goes to the first lane"},
     Entry{Mutant::sums_under_wrong_step, "a twin's sums are filed under the receiver's step"},
     Entry{Mutant::lost_wakeup, "work that waits for the embedding is not woken"},
-    Entry{Mutant::snapshot_overtaken, "a decision is applied while the state before it is copied"},
+    Entry{Mutant::part_of_forgotten_save, "parts of a save that a loss cut short are written into the next"},
     Entry{Mutant::manifest_first, "the manifest is written before the last files"},
     Entry{Mutant::rename_before_sync, "a checkpoint gets its name before it is synced"},
     Entry{Mutant::done_before_disk, "a checkpoint is reported before the disk has it"},
