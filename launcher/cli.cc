@@ -103,6 +103,13 @@ CLI::App* add_simulate(CLI::App& app, Arguments& a) {
       ->check(CLI::PositiveNumber);
   c->add_flag("--losses", a.simulate.losses, "nodes die and come back");
   c->add_flag("--trace", a.simulate.trace, "every message as it reaches its actor");
+  c->add_option("--faults", a.simulate.faults_path, "what strikes, how often: configs/faults/storm.toml")
+      ->type_name("FILE");
+  c->add_option("--fault", a.simulate.faults, "change a key of it: --fault network.drop.chance=0; may be repeated")
+      ->type_name("KEY=VALUE")
+      ->take_all()
+      ->allow_extra_args(false);
+  c->add_flag("--shrink", a.simulate.shrink, "of a seed that breaks a law: the smallest world that still does");
   c->add_flag("--quiet", a.simulate.quiet, "a line only for a world that broke a law");
   add_set(c, a.simulate.sets);
   return c;

@@ -57,7 +57,7 @@ TEST_CASE("whatever the network does, a world keeps every law and has the bits o
 }
 
 TEST_CASE("nodes die and come back, and a world still has the bits of an undisturbed one", "[sim]") {
-  check_worlds(1, 100, {.base = {}, .losses = true});
+  check_worlds(1, 100, {.base = {}, .losses = true, .faults = {}, .sets = {}});
 }
 
 TEST_CASE("the same seed makes the same world, another seed another", "[sim]") {

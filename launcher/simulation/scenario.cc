@@ -20,6 +20,10 @@ class Dice {
   Dice(std::uint64_t seed, std::string_view purpose) : key_(random_key(seed, purpose)) {}
   std::uint64_t below(std::uint64_t bound) { return random_below(bound, key_, next_++); }
   bool one_in(std::uint64_t count) { return below(count) == 0; }
+  bool happens(double chance) { return random_uniform(key_, next_++) < chance; }
+  double from(const Range& range) { return range.from > 0 ? scale(range.from, range.to) : range.from; }
+  // Dice of their own for a part: what is drawn for one leaves the others as they are.
+  Dice of_part(std::string_view name) const { return {key_, name}; }
   template <typename T>
   T of(std::initializer_list<T> some) {
     return *(some.begin() + below(some.size()));
@@ -91,38 +95,40 @@ void draw_layout(Config& c, Dice dice) {
   c.recovery.copies = dice.one_in(4) ? 0 : 1;
 }
 
-std::vector<LinkCut> draw_cuts(Dice& dice, int nodes) {
+std::vector<LinkCut> draw_cuts(Dice dice, const NetworkFaults& faults, int nodes) {
   std::vector<LinkCut> cuts;
-  if (nodes < 2 || !dice.one_in(4)) return cuts;
+  if (!dice.happens(faults.partition.chance) || nodes < 2) return cuts;
   const auto from = static_cast<std::uint32_t>(dice.below(static_cast<std::uint64_t>(nodes)));
   const auto to = (from + 1) % static_cast<std::uint32_t>(nodes);
   const auto begin_us = static_cast<std::int64_t>(dice.scale(100, 100'000));
-  const std::int64_t end_us = begin_us + static_cast<std::int64_t>(dice.scale(1'000, 3'000'000));
+  const std::int64_t end_us = begin_us + static_cast<std::int64_t>(dice.from(faults.partition.size));
   cuts.push_back({from, to, begin_us, end_us});
-  if (dice.one_in(2)) cuts.push_back({to, from, begin_us, end_us});
+  if (!dice.happens(faults.one_way)) cuts.push_back({to, from, begin_us, end_us});
   return cuts;
 }
 
-void draw_network(SimWorldOptions& world, Dice dice, int nodes) {
+// How hard the fault strikes this world; 0: not at all.
+double draw_fault(Dice dice, const Fault& fault) { return dice.happens(fault.chance) ? dice.from(fault.size) : 0; }
+
+void draw_network(SimWorldOptions& world, Dice dice, const NetworkFaults& faults, int nodes) {
   SimNetworkOptions& n = world.network;
   n.seed = dice.below(1ULL << 62);
-  n.latency_us = static_cast<std::int64_t>(dice.scale(2, 500));
-  n.jitter_us = dice.one_in(2) ? static_cast<std::int64_t>(dice.scale(1, 4.0 * static_cast<double>(n.latency_us))) : 0;
-  n.bytes_per_us = dice.scale(5, 10'000);
+  n.latency_us = static_cast<std::int64_t>(dice.from(faults.latency_us));
+  n.bytes_per_us = dice.from(faults.bytes_per_us);
   n.small_bytes_max = dice.of<std::size_t>({256, 1024, 8192});
   n.reorder_us = static_cast<std::int64_t>(dice.scale(10, 20'000));
-  if (!dice.one_in(3)) {
-    n.drop = dice.one_in(2) ? dice.scale(0.001, 0.05) : 0;
-    n.duplicate = dice.one_in(2) ? dice.scale(0.001, 0.1) : 0;
-    n.reorder = dice.one_in(2) ? dice.scale(0.01, 0.3) : 0;
-    n.corrupt = dice.one_in(2) ? dice.scale(0.001, 0.03) : 0;
-  }
-  n.cuts = draw_cuts(dice, nodes);
+  n.jitter_us =
+      static_cast<std::int64_t>(draw_fault(dice.of_part("jitter"), faults.jitter) * static_cast<double>(n.latency_us));
+  n.drop = draw_fault(dice.of_part("drop"), faults.drop);
+  n.duplicate = draw_fault(dice.of_part("duplicate"), faults.duplicate);
+  n.reorder = draw_fault(dice.of_part("reorder"), faults.reorder);
+  n.corrupt = draw_fault(dice.of_part("corrupt"), faults.corrupt);
+  n.cuts = draw_cuts(dice.of_part("cuts"), faults, nodes);
   world.link.reliable_transport = false;
   world.link.payload_checksum = true;
 }
 
-void draw_devices(Scenario& s, Dice dice) {
+void draw_devices(Scenario& s, Dice dice, const Faults& faults) {
   const double rate = dice.scale(20, 20'000);
   const ComputeAt compute_at = dice.of({ComputeAt::start, ComputeAt::end});
   for (int node = 0; node < s.config.layout.nodes; ++node) {
@@ -132,35 +138,42 @@ void draw_devices(Scenario& s, Dice dice) {
     d.numbers = s.numbers;
     d.compute_at = compute_at;
     d.seed = random_key(s.config.train.seed, "made-up routing");
-    if (dice.one_in(4)) {
-      const auto begin_us = static_cast<std::int64_t>(dice.scale(100, 100'000));
-      const auto lasts_us = static_cast<std::int64_t>(dice.scale(1'000, 1'000'000));
-      d.slow.push_back({begin_us, begin_us + lasts_us, dice.scale(2, 50)});
+    Dice own = dice.of_part(fmt::format("slow {}", node));
+    if (own.happens(faults.nodes.slow.chance)) {
+      const auto begin_us = static_cast<std::int64_t>(own.scale(100, 100'000));
+      const auto lasts_us = static_cast<std::int64_t>(own.scale(1'000, 1'000'000));
+      d.slow.push_back({begin_us, begin_us + lasts_us, own.from(faults.nodes.slow.size)});
     }
     s.world.devices.push_back(d);
   }
-  // A disk slower than the run leaves no checkpoint to come back to: one in four.
-  s.world.disk.job_us = static_cast<std::int64_t>(dice.scale(1, dice.one_in(4) ? 20'000 : 100));
+  // A disk slower than the run leaves no checkpoint to come back to.
+  const double slow_us = draw_fault(dice.of_part("slow disk"), faults.disk.slow);
+  s.world.disk.job_us = static_cast<std::int64_t>(slow_us > 0 ? slow_us : dice.scale(1, 100));
   s.world.disk.bytes_per_us = dice.scale(1, 1'000);
 }
 
 // Half of the losses come at a moment that matters: about a decision, a vote, a restoring under way.
-void draw_losses(Scenario& s, Dice dice) {
-  for (int i = dice.between(1, 3); i > 0; --i) {
+void draw_losses(Scenario& s, Dice dice, const Faults& faults) {
+  const int count = dice.between(static_cast<int>(faults.nodes.losses.from), static_cast<int>(faults.nodes.losses.to));
+  for (int i = 0; i < count; ++i) {
+    Dice own = dice.of_part(fmt::format("loss {}", i));
     NodeLoss loss;
-    loss.after_messages = static_cast<std::uint64_t>(dice.scale(10, 3'000));
-    if (dice.one_in(2)) {
-      loss.kind = dice.of({"Decision", "Decision", "Vote", "Restore", "Restored", "Fetch", "SnapshotPart",
-                           "ShadowGradient", "Standing"});
-      loss.after_messages = static_cast<std::uint64_t>(dice.scale(1, 40));
+    loss.after_messages = static_cast<std::uint64_t>(own.scale(10, 3'000));
+    if (own.one_in(2)) {
+      loss.kind = own.of({"Decision", "Decision", "Vote", "Restore", "Restored", "Fetch", "SnapshotPart",
+                          "ShadowGradient", "Standing"});
+      loss.after_messages = static_cast<std::uint64_t>(own.scale(1, 40));
     }
-    loss.node = static_cast<std::uint32_t>(dice.below(static_cast<std::uint64_t>(s.config.layout.nodes)));
+    loss.node = static_cast<std::uint32_t>(own.below(static_cast<std::uint64_t>(s.config.layout.nodes)));
     // At once: what was under way when the node died still is when everybody begins again.
-    loss.back_after_us = static_cast<std::int64_t>(dice.one_in(2) ? dice.scale(1, 1'000) : dice.scale(1, 2'000'000));
-    loss.abandoned = dice.one_in(4);
+    const Range back = faults.nodes.back_after_us;
+    loss.back_after_us = static_cast<std::int64_t>(
+        own.from(own.one_in(2) ? Range{back.from, std::clamp(1'000.0, back.from, back.to)} : back));
+    loss.abandoned = own.happens(faults.nodes.zombie);
     s.losses.push_back(loss);
   }
-  if (dice.one_in(4)) s.world.disk.crash_at_primitive = static_cast<std::uint64_t>(dice.scale(1, 200));
+  s.world.disk.crash_at_primitive =
+      static_cast<std::uint64_t>(draw_fault(dice.of_part("disk falls"), faults.disk.fall));
 }
 
 bool possible(const Config& config) {
@@ -188,14 +201,16 @@ Config draw_numbers(std::uint64_t seed) {
 }
 
 // Layout and faults for these numbers.
-void draw_surroundings(Scenario& s, const Config& numbers, std::uint64_t seed) {
+void draw_surroundings(Scenario& s, const Config& numbers, std::uint64_t seed, const ScenarioOptions& options) {
   s.seed = s.world.seed = seed;
   for (std::uint64_t draw = 0; draw == 0 || !possible(s.config); ++draw) {
     s.config = numbers;
     draw_layout(s.config, Dice(seed, fmt::format("layout {}", draw)));
   }
-  draw_network(s.world, Dice(seed, "network"), s.config.layout.nodes);
-  draw_devices(s, Dice(seed, "devices"));
+  if (!options.base && !options.sets.empty())
+    s.config = config_from_text(config_to_toml(s.config), "drawn configuration", options.sets);
+  draw_network(s.world, Dice(seed, "network"), options.faults.network, s.config.layout.nodes);
+  draw_devices(s, Dice(seed, "devices"), options.faults);
 }
 
 }  // namespace
@@ -205,17 +220,18 @@ Scenario draw_scenario(std::uint64_t seed, const ScenarioOptions& options) {
   numbers.evaluate.exact_match_problems = std::min(numbers.evaluate.exact_match_problems, kAnswersMax);
   Scenario s;
   s.numbers = !Dice(seed, "numbers").one_in(3);
-  draw_surroundings(s, numbers, seed);
-  if (options.losses) draw_losses(s, Dice(seed, "losses"));
+  draw_surroundings(s, numbers, seed, options);
+  if (options.losses) draw_losses(s, Dice(seed, "losses"), options.faults);
   Dice fate(seed, "fate");
-  if (fate.one_in(4)) {
+  s.world.disk.written_max =
+      static_cast<std::size_t>(draw_fault(fate.of_part("disk is full"), options.faults.disk.full));
+  if (fate.happens(options.faults.nodes.whole_run)) {
     Scenario sequel;
     sequel.numbers = s.numbers;
-    draw_surroundings(sequel, numbers, random_key(seed, "sequel"));
+    draw_surroundings(sequel, numbers, random_key(seed, "sequel"), options);
+    s.world.disk.written_max = 0;
     s.falls_after_messages = static_cast<std::uint64_t>(fate.scale(300, 6'000));
     s.sequel = std::make_shared<const Scenario>(std::move(sequel));
-  } else if (fate.one_in(8)) {
-    s.world.disk.written_max = static_cast<std::size_t>(fate.scale(1'000, 200'000));
   }
   return s;
 }

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "actors/config.h"
+#include "launcher/simulation/faults.h"
 #include "launcher/simulation/laws.h"
 #include "launcher/simulation/sim_world.h"
 
@@ -28,6 +29,8 @@ struct NodeLoss {
 struct ScenarioOptions {
   std::optional<Config> base;  // numbers of a person's configuration instead of drawn ones
   bool losses = false;         // nodes die
+  Faults faults{};
+  std::vector<std::string> sets{};  // keys of a drawn configuration that are given instead, "layout.nodes=2"
 };
 
 struct Scenario {
@@ -66,6 +69,9 @@ class Simulator {
   Simulator(const Simulator&) = delete;
   Simulator& operator=(const Simulator&) = delete;
   WorldResult run(const Scenario& scenario);
+  const std::string& scratch() const { return scratch_; }
+  // Errors that were logged by others into this simulator's log are not its next world's.
+  void forget_errors() { logged_error(); }
 
  private:
   const Undisturbed& undisturbed(const Scenario& scenario);

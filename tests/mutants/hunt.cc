@@ -1,20 +1,15 @@
 // The hunt: simulated worlds with one planted fault after another, each world in a process of its own, until a law is
 // broken. Law: what a world is compared with was computed by the healthy program, before any mutant was picked.
 #include <fmt/format.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
 #include <chrono>
 #include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <filesystem>
-#include <fstream>
-#include <map>
+#include <string>
 
 #include "kernels/base/mutant.h"
-#include "launcher/simulation/scenario.h"
+#include "launcher/simulation/child.h"
 
 namespace troupe {
 namespace {
@@ -80,36 +75,7 @@ struct Hunt {
   std::string law, replay;
 };
 
-std::string first_line(const std::string& path) {
-  std::ifstream file(path);
-  std::string line;
-  std::getline(file, line);
-  return line;
-}
-
-// The law that a world of the picked mutant broke; empty: none.
-std::string broken_law(Simulator& simulator, const Scenario& scenario, const std::string& scratch) {
-  const std::string answer = scratch + "/answer", last_words = scratch + "/last-words";
-  std::filesystem::remove(answer);
-  std::filesystem::resize_file(scratch + "/errors.log", 0);
-  std::fflush(nullptr);
-  const pid_t child = ::fork();
-  if (child == 0) {
-    if (std::freopen(last_words.c_str(), "w", stderr) == nullptr) ::_exit(3);
-    ::alarm(kWorldSecondsMax);
-    const std::string broken = simulator.run(scenario).broken;
-    std::ofstream(answer) << (broken.empty() ? "" : broken.substr(0, broken.find('\n'))) << "\n";
-    ::_exit(0);
-  }
-  int status = 0;
-  ::waitpid(child, &status, 0);
-  if (WIFEXITED(status) && std::filesystem::exists(answer)) return first_line(answer);
-  if (WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM) return "TOO LONG: no law says so";
-  const std::string words = first_line(last_words);
-  return words.empty() ? fmt::format("it ended by signal {}", WTERMSIG(status)) : words;
-}
-
-Hunt hunt(Simulator& simulator, const Options& options, const std::string& scratch, const Entry& entry) {
+Hunt hunt(Simulator& simulator, const Options& options, const Entry& entry) {
   Hunt hunt;
   const auto begin = Clock::now();
   const auto seconds = [&] { return std::chrono::duration<double>(Clock::now() - begin).count(); };
@@ -119,9 +85,9 @@ Hunt hunt(Simulator& simulator, const Options& options, const std::string& scrat
   };
   for (std::uint64_t seed = 1; goes_on(seed); ++seed) {
     for (const bool losses : {false, true}) {
-      const Scenario scenario = draw_scenario(seed, {.base = {}, .losses = losses});
+      const Scenario scenario = draw_scenario(seed, {.base = {}, .losses = losses, .faults = {}, .sets = {}});
       kPickedMutant = static_cast<int>(entry.mutant);
-      const std::string law = broken_law(simulator, scenario, scratch);
+      const std::string law = broken_in_child(simulator, scenario, kWorldSecondsMax);
       kPickedMutant = 0;
       ++hunt.worlds;
       ++hunt.of[losses ? 1 : 0];
@@ -153,8 +119,7 @@ bool read_options(int argc, char** argv, Options& options) {
 }
 
 int run(const Options& options) {
-  const std::string scratch = fmt::format("/dev/shm/troupe-mutants-{}", ::getpid());
-  Simulator simulator(scratch);
+  Simulator simulator(fmt::format("/dev/shm/troupe-simulate-{}", ::getpid()));
   for (std::uint64_t seed = 1; seed <= kHealthyWorlds; ++seed) {
     const std::string broken = simulator.run(draw_scenario(seed, {})).broken;
     if (broken.empty()) continue;
@@ -168,7 +133,7 @@ int run(const Options& options) {
   for (const Entry& entry : kMutants) {
     const int number = static_cast<int>(entry.mutant);
     if (options.only != 0 && options.only != number) continue;
-    const Hunt h = hunt(simulator, options, scratch, entry);
+    const Hunt h = hunt(simulator, options, entry);
     const bool by_law = h.first != 0 && !h.law.starts_with("TOO LONG");
     missed += by_law ? 0 : 1;
     fmt::print("| {} | {} | {} | {:.1f} | {} of {} | {} of {} | {} ({}) |\n", number, entry.what,
