@@ -86,7 +86,7 @@ struct HardwareConfig {  // configs/hardware/NAME.toml
 };
 
 struct LimitsConfig {  // [limits]
-  int heartbeat_ms = 500, silence_ms = 20000, start_seconds = 60;
+  int heartbeat_ms = 500, silence_ms = 20000, start_seconds = 60, stall_seconds = 60;
 };
 
 struct RecoveryConfig {   // [recovery]

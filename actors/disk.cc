@@ -80,6 +80,10 @@ class PosixDisk final : public Disk {
   }
   int outcome_fd() const override { return event_; }
   std::size_t queued_bytes() const override { return queued_bytes_; }
+  std::size_t jobs() const override {
+    const std::lock_guard lock(mutex_);
+    return jobs_.size() + (busy_ ? 1 : 0);
+  }
 
  private:
   void queue(std::function<void()> job) {
@@ -99,8 +103,11 @@ class PosixDisk final : public Disk {
         if (jobs_.empty()) return;
         job = std::move(jobs_.front());
         jobs_.pop_front();
+        busy_ = true;
       }
       job();
+      const std::lock_guard lock(mutex_);
+      busy_ = false;
     }
   }
 
@@ -109,7 +116,7 @@ class PosixDisk final : public Disk {
   DiskJobs work_;  // disk thread only
   mutable std::mutex mutex_;
   std::condition_variable ready_;
-  bool closing_ = false;
+  bool closing_ = false, busy_ = false;
   std::deque<std::function<void()>> jobs_;
   std::vector<DiskOutcome> outcomes_;
   std::thread thread_;

@@ -36,6 +36,8 @@ class Disk {
   virtual void take_outcomes(std::vector<DiskOutcome>& out) = 0;
   virtual int outcome_fd() const = 0;
   virtual std::size_t queued_bytes() const = 0;
+  // Asked for and not yet done.
+  virtual std::size_t jobs() const = 0;
 };
 
 std::unique_ptr<Disk> make_posix_disk();

@@ -55,7 +55,7 @@ void Node::deliver_local(Envelope envelope) {
 }
 
 void Node::hand_over(std::uint32_t actor, Envelope envelope) {
-  if (witness_) witness_(envelope);
+  if (witness_ && !witness_(envelope)) return;
   company_.deliver(actor, std::move(envelope));
 }
 
@@ -76,6 +76,7 @@ void Node::receive(const Frame& frame) {
 
 bool Node::turn(std::int64_t now_us) {
   now_us_ = now_us;
+  if (parts_.board != nullptr) parts_.board->turn(now_us);
   bool busy = false;
   if (parts_.transport != nullptr) busy |= parts_.transport->poll([&](const Frame& frame) { receive(frame); });
   completions_.clear();
@@ -87,13 +88,65 @@ bool Node::turn(std::int64_t now_us) {
   for (DiskOutcome& o : outcomes_)
     hand_over(o.actor, Envelope{kNobody, addresses_[o.actor], DiskDone{o.token, o.problem}});
   busy |= !completions_.empty() || !outcomes_.empty();
-  if (now_us_ - last_tick_us_ >= kTickUs) {
+  page_.finished += completions_.size();
+  page_.disk_done += outcomes_.size();
+  if (!completions_.empty()) page_.finished_us = now_us_;
+  if (!outcomes_.empty()) page_.disk_us = now_us_;
+  const bool tick = now_us_ - last_tick_us_ >= kTickUs;
+  if (tick) {
     last_tick_us_ = now_us_;
     for (auto& [peer, link] : links_)
       link.tick(now_us_, [&, to = peer](Frame frame) { parts_.transport->send(to, std::move(frame)); });
   }
   busy |= company_.run(kMessagesATurn);
+  if (tick) write_board();
   return busy;
+}
+
+// ---- The board ------------------------------------------------------------------------------------------------------
+
+Company::Handler Node::marked(std::uint32_t actor, Company::Handler handler) {
+  if (parts_.board == nullptr) return handler;
+  return [this, actor, handler = std::move(handler)](const Envelope& envelope) {
+    parts_.board->begin(actor, envelope, now_us_);
+    handler(envelope);
+    parts_.board->end(actor);
+  };
+}
+
+void Node::write_board() {
+  if (parts_.board == nullptr) return;
+  page_.node = id_;
+  page_.incarnation = incarnation_;
+  page_.tick_us = now_us_;
+  page_.pending = parts_.device->pending();
+  page_.disk_jobs = parts_.disk == nullptr ? 0 : parts_.disk->jobs();
+  page_.peers_count = 0;
+  for (const auto& [peer, link] : links_)
+    if (page_.peers_count < kBoardPeersMax) page_.peers[page_.peers_count++] = peer_of(peer, link);
+  parts_.board->publish(page_);
+  for (std::uint32_t actor = 0; actor < addresses_.size(); ++actor) {
+    waits_.clear();
+    waits(actor, waits_);
+    const Teller& teller = tellers_[actor];
+    parts_.board->publish(actor, addresses_[actor], teller.attempt(), teller.version(), waits_, now_us_);
+  }
+}
+
+BoardPeer Node::peer_of(std::uint32_t node, const Link& link) {
+  BoardPeer peer{node, link.peer_incarnation(), link.heard_us(), static_cast<std::uint32_t>(link.unacknowledged()),
+                 static_cast<std::uint32_t>(link.early()), 0};
+  if (peer.early == 0)
+    missing_since_us_.erase(node);
+  else
+    peer.missing_since_us = missing_since_us_.try_emplace(node, now_us_).first->second;
+  return peer;
+}
+
+void Node::close() {
+  company_.close();
+  page_.closed = 1;
+  if (parts_.board != nullptr) parts_.board->publish(page_);
 }
 
 std::size_t Node::frames_owed() const {

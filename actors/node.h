@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "actors/adapter.h"
+#include "actors/board.h"
 #include "actors/disk.h"
 #include "actors/wait.h"
 #include "kernels/device.h"
@@ -50,6 +51,7 @@ struct NodeParts {
   PayloadPool* pool = nullptr;
   Transport* transport = nullptr;  // null: a single process
   LinkLimits link;
+  Board* board = nullptr;  // null: nobody reads what this node is at
 };
 
 class Node {
@@ -71,10 +73,11 @@ class Node {
   Actor& add(const Address& address, Args&&... args) {
     const auto handle = static_cast<std::uint32_t>(actors_.size());
     auto actor = std::make_shared<Actor>(Context(*this, address, handle), std::forward<Args>(args)...);
-    const std::uint32_t hired = company_.hire(handler_of(*actor));
+    const std::uint32_t hired = company_.hire(marked(handle, handler_of(*actor)));
     CHECK(hired == handle, "actor {} was hired as {}", handle, hired);
     actors_.push_back(actor);
-    tell_waits_.push_back([&told = *actor](Waits& out) { told.waits(out); });
+    tellers_.push_back({[&told = *actor](Waits& out) { told.waits(out); }, [&told = *actor] { return told.attempt(); },
+                        [&told = *actor] { return told.version(); }});
     addresses_.push_back(address);
     local_[address] = handle;
     return *actor;
@@ -82,15 +85,16 @@ class Node {
 
   const std::vector<Address>& actors() const { return addresses_; }  // by handle
   // All that an actor waits for now; `since_us` is left to who asks.
-  void waits(std::uint32_t actor, Waits& out) const { tell_waits_.at(actor)(out); }
+  void waits(std::uint32_t actor, Waits& out) const { tellers_.at(actor).waits(out); }
 
   void post(const Address& from, const Address& to, Message message);
   void set_choice(Company::Choice choice) { company_.set_choice(std::move(choice)); }
-  // Sees every envelope that reaches an actor here: a simulated world's log.
-  void set_witness(std::function<void(const Envelope&)> witness) { witness_ = std::move(witness); }
+  // Sees every envelope that reaches an actor here: a simulated world's log. False: it is lost on its last step.
+  using Witness = std::function<bool(const Envelope&)>;
+  void set_witness(Witness witness) { witness_ = std::move(witness); }
 
   // From here on mail is dropped unread: the actors are about to end.
-  void close() { company_.close(); }
+  void close();
 
   // One pass over everything that waits; true while more may be waiting.
   bool turn(std::int64_t now_us);
@@ -106,6 +110,14 @@ class Node {
   std::vector<std::pair<std::uint32_t, std::uint32_t>> silent_peers(std::int64_t limit_us) const;
 
  private:
+  struct Teller {
+    std::function<void(Waits&)> waits;
+    std::function<std::uint32_t()> attempt;
+    std::function<std::int64_t()> version;
+  };
+  Company::Handler marked(std::uint32_t actor, Company::Handler handler);
+  void write_board();
+  BoardPeer peer_of(std::uint32_t node, const Link& link);
   void deliver_local(Envelope envelope);
   void hand_over(std::uint32_t actor, Envelope envelope);
   void receive(const Frame& frame);
@@ -115,14 +127,18 @@ class Node {
   Company company_;
   std::vector<std::shared_ptr<void>> actors_;
   std::vector<Address> addresses_;
-  std::vector<std::function<void(Waits&)>> tell_waits_;
+  std::vector<Teller> tellers_;
   std::map<Address, std::uint32_t> directory_;
   std::map<Address, std::uint32_t> local_;
   std::map<std::uint32_t, Link> links_;
-  std::function<void(const Envelope&)> uplink_, witness_;
+  std::function<void(const Envelope&)> uplink_;
+  Witness witness_;
   std::vector<Completion> completions_;
   std::vector<DiskOutcome> outcomes_;
   std::int64_t now_us_ = 0, last_tick_us_ = 0;
+  BoardNode page_;
+  Waits waits_;
+  std::map<std::uint32_t, std::int64_t> missing_since_us_;  // by peer
 };
 
 }  // namespace troupe

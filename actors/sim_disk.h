@@ -43,7 +43,7 @@ class SimDisk final : public Disk {
   void advance(std::int64_t now_us);
   // When the job under way is done; the largest number if there is none.
   std::int64_t next_us() const;
-  std::size_t jobs() const { return queue_.size(); }
+  std::size_t jobs() const override { return queue_.size(); }
   std::uint64_t primitives() const { return primitives_; }
   // It fell at the primitive it was told to.
   bool fell() const { return fell_; }

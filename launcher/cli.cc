@@ -20,7 +20,7 @@ struct Arguments {
   CheckOptions check;
   ExportOptions export_model;
   SimulateOptions simulate;
-  std::string digest_run, config_path;
+  std::string digest_run, why_run, config_path;
   std::vector<std::string> sets;
   int nodes = 0, socket = -1;
   bool keys = false;
@@ -128,6 +128,7 @@ int dispatch(CLI::App& app, Arguments& a) {
   if (app.got_subcommand("export")) return export_model(a.export_model);
   if (app.got_subcommand("simulate")) return simulate(a.simulate);
   if (app.got_subcommand("digest")) return digest(a.digest_run);
+  if (app.got_subcommand("why")) return why(a.why_run);
   return node_main(a.socket);
 }
 
@@ -157,6 +158,9 @@ int run_command_line(int argc, char** argv) {
   add_set(config, a.sets);
   CLI::App* digesting = app.add_subcommand("digest", "SHA-256 over a run's float32 weights, names sorted bytewise");
   digesting->add_option("RUN", a.digest_run, "a run's folder or one of its checkpoints")->required();
+  CLI::App* asking =
+      app.add_subcommand("why", "why a run is waiting: who waits for whom, since when, and the root of it");
+  asking->add_option("RUN", a.why_run, "a run's folder")->required();
   CLI::App* node = app.add_subcommand("node", "");
   node->group("");
   node->add_option("--socket", a.socket)->required();

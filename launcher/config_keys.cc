@@ -189,6 +189,8 @@ void add_machine_keys(std::vector<Key>& keys) {
   limits.add("heartbeat_ms", &I::heartbeat_ms, at_least(1), "between signs of life");
   limits.add("silence_ms", &I::silence_ms, at_least(1), "silence after which a node counts as lost");
   limits.add("start_seconds", &I::start_seconds, at_least(1), "for all nodes to appear");
+  limits.add("stall_seconds", &I::stall_seconds, at_least(1),
+             "without any progress, then it is told who waits for whom");
   using R = RecoveryConfig;
   Table<R> recovery(keys, "recovery", &Config::recovery);
   recovery.add("copies", &R::copies, within(0, 1), "of every state, in another node's memory; 0: only checkpoints");

@@ -21,6 +21,7 @@
 #include "launcher/config.h"
 #include "launcher/program.h"
 #include "launcher/progress.h"
+#include "launcher/stall.h"
 #include "launcher/train.h"
 #include "messages/control_socket.h"
 
@@ -84,6 +85,7 @@ class Supervisor {
   RunFolder& folder_;
   Recover begin_;
   Progress progress_;
+  Stalls stalls_{config_, folder_};
   std::vector<Child> children_;
   std::string doing_ = "starting";
   bool finished_ = false, started_ = false;
@@ -202,6 +204,7 @@ void Supervisor::look(int milliseconds) {
     if ((fds[2 * i].revents & (POLLIN | POLLHUP | POLLERR)) != 0) hear(children_[i]);
   }
   suspect();
+  stalls_.look();
   for (const Child& c : children_)
     if (!c.failure.empty() && !finished_) fail(c);  // its own words: a new process would say the same
 }

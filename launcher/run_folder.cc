@@ -32,6 +32,8 @@ RunFolder::RunFolder(std::string path, bool resume) : path_(std::move(path)) {
   if (lock_fd_ < 0) throw Error("{}/lock: can't be opened; is the folder writable?", path_);
   if (flock(lock_fd_, LOCK_EX | LOCK_NB) != 0)
     throw Error("{}: another process is running in this folder; wait for it, or choose another with --out", path_);
+  fs::remove_all(path_ + "/boards", failed);  // of processes that are gone
+  fs::create_directories(path_ + "/boards", failed);
   metrics_.open(path_ + "/metrics.jsonl", std::ios::app);
   if (!metrics_) throw Error("{}/metrics.jsonl: can't be written", path_);
 }
@@ -47,6 +49,7 @@ void RunFolder::save_config(const Config& config) const {
 }
 
 void RunFolder::append_metrics(const std::string& json_line) {
+  const std::lock_guard lock(metrics_mutex_);
   metrics_ << json_line << '\n';
   metrics_.flush();
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <fstream>
+#include <mutex>
 #include <string>
 
 #include "actors/config.h"
@@ -24,6 +25,7 @@ class RunFolder {
  private:
   std::string path_;
   int lock_fd_ = -1;
+  std::mutex metrics_mutex_;  // a stall is told by another thread
   std::ofstream metrics_;
 };
 

@@ -48,6 +48,7 @@ struct SimulateOptions {
 int simulate(const SimulateOptions& options);
 
 int digest(const std::string& run);
+int why(const std::string& run);
 int plan(const std::string& config_path, const std::vector<std::string>& sets);
 int show_config(const std::string& config_path, const std::vector<std::string>& sets, bool keys);
 

@@ -13,6 +13,7 @@
 #include "launcher/program.h"
 #include "launcher/progress.h"
 #include "launcher/run_folder.h"
+#include "launcher/stall.h"
 #include "launcher/world.h"
 
 namespace troupe {
@@ -38,6 +39,7 @@ int train_here(const Config& config, RunFolder& folder, const Recover& begin, bo
   World world(config, options);
   Progress progress(config, quiet);
   catch_interrupts();
+  const StallThread stalls(config, folder);
   world.recover(begin);
   const std::string resume = resume_command(folder.path());
   int seen = 0;

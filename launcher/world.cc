@@ -2,12 +2,15 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <thread>
 
 #include "actors/rules/placement.h"
 #include "kernels/base/error.h"
 #include "kernels/cpu/device.h"
+#include "launcher/board_file.h"
 #include "launcher/company.h"
 #include "messages/ucx.h"
 
@@ -18,6 +21,7 @@ struct World::Parts {
   std::unique_ptr<Device> device;
   std::unique_ptr<Disk> disk;
   std::unique_ptr<Transport> transport;
+  std::optional<BoardFile> board_file;
   std::unique_ptr<Node> node;
   std::unique_ptr<Loop> loop;
   std::vector<Address> here;
@@ -34,12 +38,20 @@ World::World(const Config& config, WorldOptions options) : config_(config), part
   parts_->disk = make_posix_disk();
   if (config.layout.nodes > 1)
     parts_->transport = make_ucx_transport({config.layout.transport, config.layout.interface}, parts_->pool);
+  const auto places = place_actors(config);
+  if (!options.run_folder.empty()) {
+    const auto here =
+        std::count_if(places.begin(), places.end(), [&](const auto& p) { return p.second == options.node; });
+    parts_->board_file.emplace(options.run_folder, options.node, static_cast<std::size_t>(here),
+                               config.layout.nodes > 1 ? getppid() : getpid());
+  }
   parts_->node =
       std::make_unique<Node>(options.node, options.incarnation,
                              NodeParts{parts_->device.get(), parts_->disk.get(), &parts_->pool, parts_->transport.get(),
-                                       LinkLimits{.heartbeat_us = std::int64_t{1000} * config.limits.heartbeat_ms}});
+                                       LinkLimits{.heartbeat_us = std::int64_t{1000} * config.limits.heartbeat_ms},
+                                       parts_->board_file ? &parts_->board_file->board() : nullptr});
   parts_->loop = std::make_unique<Loop>(*parts_->node);
-  for (const auto& [address, place] : place_actors(config)) {
+  for (const auto& [address, place] : places) {
     parts_->node->place(address, place);
     if (place != options.node) continue;
     parts_->here.push_back(address);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "actors/rules/placement.h"
 #include "kernels/base/random.h"
@@ -26,16 +27,20 @@ std::uint64_t word_of(const Address& address) { return static_cast<std::uint64_t
 // One incarnation of a node with its parts. Declared in the order in which they must live: the node ends first.
 struct SimWorld::Member {
   std::uint32_t node_id = 0, incarnation = 0;
-  bool abandoned = false, has_mail = false;
+  bool abandoned = false, has_mail = false, stopped = false, hung = false;
   std::uint64_t choices = 0;
   std::vector<Address> here;
   PayloadPool pool;
   std::unique_ptr<SimDevice> device;
   std::unique_ptr<SimDisk> disk;
   std::unique_ptr<Transport> transport;
+  std::vector<std::byte> board_memory;
+  std::optional<Board> board;
   std::unique_ptr<Node> node;
 
+  BoardPage page() const { return read_board(board_memory.data(), board_memory.size()).value_or(BoardPage{}); }
   std::int64_t next_us(const SimNetwork& network) const {
+    if (stopped) return kNever;
     if (has_mail) return 0;
     std::int64_t next = std::min(device->next_us(), node->next_tick_us());
     if (disk) next = std::min(next, disk->next_us());
@@ -73,8 +78,13 @@ void SimWorld::add_member(std::uint32_t node, std::uint32_t incarnation) {
     if (incarnation > 1) disk.crash_at_primitive = 0;
     m->disk = std::make_unique<SimDisk>(disk);
   }
+  const auto here = static_cast<std::size_t>(
+      std::count_if(places.begin(), places.end(), [&](const auto& place) { return place.second == node; }));
+  m->board_memory.resize(board_size(here));
+  m->board.emplace(m->board_memory.data(), here, BoardOwner{});
   m->node = std::make_unique<Node>(
-      node, incarnation, NodeParts{m->device.get(), m->disk.get(), &m->pool, m->transport.get(), options_.link});
+      node, incarnation,
+      NodeParts{m->device.get(), m->disk.get(), &m->pool, m->transport.get(), options_.link, &*m->board});
   const std::uint64_t key = random_key(options_.seed, fmt::format("choices of node {}.{}", node, incarnation));
   m->node->set_choice([m, key](std::size_t count) { return random_below(count, key, m->choices++); });
   m->node->set_uplink([this, m](const Envelope& envelope) {
@@ -86,6 +96,7 @@ void SimWorld::add_member(std::uint32_t node, std::uint32_t incarnation) {
     log(word_of(envelope.to));
     ++messages_;
     if (witness_ && !m->abandoned) witness_(now_us_, m->node_id, envelope);
+    return !(options_.loses && options_.loses(envelope));
   });
   WorldOptions world;
   world.node = node;
@@ -196,6 +207,8 @@ void SimWorld::kill(std::uint32_t node) {
   const std::uint64_t key = random_key(options_.seed, fmt::format("death of node {}.{}", node, member->incarnation));
   network_.detach(node, member->incarnation, static_cast<double>(random_below(3, key, 0)) / 2);
   segments_of_dead_ += member->device->finished();
+  graves_.push_back(member->page());
+  graves_.back().life = Life::dead;
   member->node->close();
   if (member->disk) member->disk->crash();
   std::erase_if(members_, [&](const auto& one) { return one.get() == member; });
@@ -220,7 +233,32 @@ void SimWorld::restart(std::uint32_t node) {
   }
 }
 
+void SimWorld::stop(std::uint32_t node) {
+  Member* const member = living(node);
+  CHECK(member != nullptr, "node {} is down already", node);
+  member->stopped = true;
+}
+
+void SimWorld::hang(std::uint32_t node, std::uint32_t actor, const Envelope& envelope) {
+  stop(node);
+  living(node)->hung = true;
+  living(node)->board->begin(actor, envelope, now_us_);
+}
+
 // ---- Accounts -------------------------------------------------------------------------------------------------------
+
+std::vector<BoardPage> SimWorld::pages() const {
+  std::vector<BoardPage> pages = graves_;
+  for (const auto& member : members_) {
+    if (member->abandoned) continue;
+    pages.push_back(member->page());
+    if (member->stopped && !member->hung) pages.back().life = Life::stopped;
+    std::erase_if(pages, [&](const BoardPage& page) {
+      return page.node.node == member->node_id && page.node.incarnation < member->incarnation;
+    });
+  }
+  return pages;
+}
 
 std::uint64_t SimWorld::segments() const {
   std::uint64_t sum = segments_of_dead_;

@@ -25,6 +25,7 @@ struct SimWorldOptions {
   std::vector<SimDeviceOptions> devices;  // one a node
   SimDiskOptions disk;                    // of the node that writes checkpoints; its root is the run's folder
   LinkLimits link;
+  std::function<bool(const Envelope&)> loses;  // true: the message vanishes before its actor, a fault of the program
 };
 
 class SimWorld {
@@ -50,6 +51,11 @@ class SimWorld {
   // A new incarnation in the place of one that was killed or abandoned; the others are introduced to it.
   void restart(std::uint32_t node);
   bool is_up(std::uint32_t node) const;
+  // The node does nothing any more, as a process that is stopped; or because this actor's handler never returns.
+  void stop(std::uint32_t node);
+  void hang(std::uint32_t node, std::uint32_t actor, const Envelope& envelope);
+  // The boards of all nodes, of those that died the last.
+  std::vector<BoardPage> pages() const;
   Events& events() { return events_; }
 
   std::int64_t now_us() const { return now_us_; }
@@ -88,6 +94,7 @@ class SimWorld {
   std::vector<Report> reports_;
   bool finished_ = false;
   std::string problem_;
+  std::vector<BoardPage> graves_;
 };
 
 }  // namespace troupe
