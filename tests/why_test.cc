@@ -1,0 +1,191 @@
+// Why a run is waiting: planted wedges whose root must be named, in simulated worlds and in real processes; and healthy
+// worlds in which no stall may be told.
+#include <csignal>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "actors/rules/placement.h"
+#include "launcher/board_file.h"
+#include "launcher/loop.h"
+#include "launcher/simulation/scenario.h"
+#include "launcher/simulation/sim_corpus.h"
+#include "launcher/stall.h"
+#include "launcher/why.h"
+#include "tests/support/run.h"
+
+#include "tests/support/catch.h"
+
+using namespace troupe;
+namespace fs = std::filesystem;
+
+namespace {
+
+// Two replicas of two stages with two shards each, on two nodes; a tied head, shadows of the shards, evaluations and
+// checkpoints. No numbers are computed.
+Config small_company() {
+  Config c;
+  ModelConfig& m = c.model;
+  m.model_type = "deepseek_v3";
+  m.vocab_size = 16;
+  m.hidden_size = m.intermediate_size = 8;
+  m.num_hidden_layers = 4;
+  m.num_attention_heads = m.num_key_value_heads = 2;
+  m.tie_word_embeddings = true;
+  m.max_position_embeddings = 64;
+  m.kv_lora_rank = 8;
+  m.qk_nope_head_dim = m.v_head_dim = 4;
+  m.qk_rope_head_dim = 2;
+  m.moe_intermediate_size = 4;
+  m.n_routed_experts = 4;
+  m.n_shared_experts = 1;
+  m.num_experts_per_tok = 2;
+  m.first_k_dense_replace = 0;
+  c.train.steps = 6;
+  c.train.gradient_lanes = 2;
+  c.train.microbatches = 4;
+  c.train.batch_sequences = 8;
+  c.train.sequence_length = 8;
+  c.data.kind = "none";
+  c.evaluate.exact_match_problems = 0;
+  c.evaluate.every_steps = 2;
+  c.checkpoint.every_steps = 2;
+  c.layout.nodes = c.layout.replicas = c.layout.stages = c.layout.expert_shards = 2;
+  c.layout.slots = 1;
+  c.layout.chunk_rows_max = 16;
+  c.layout.chunk_credits = 1;
+  c.device.threads = 1;
+  return c;
+}
+
+SimWorldOptions calm(const Config& config, const std::string& folder) {
+  SimWorldOptions options;
+  options.run_folder = folder;
+  options.corpus = make_sim_corpus(config);
+  options.devices.resize(static_cast<std::size_t>(config.layout.nodes));
+  for (SimDeviceOptions& device : options.devices) device.numbers = false;
+  return options;
+}
+
+struct Wedge {
+  std::string name;
+  std::function<void(Config&, SimWorldOptions&)> plant;         // before the world is made
+  std::function<void(SimWorld&, const Envelope&)> strike = {};  // at each message
+  RootKind kind = RootKind::lost;
+  std::vector<std::string> named = {};  // in the root
+};
+
+struct Found {
+  bool stalled = false, finished = false;
+  Explanation why;
+};
+
+Found run_wedge(const Wedge& wedge, const std::string& folder) {
+  fs::create_directories(folder + "/checkpoints");
+  Config config = small_company();
+  SimWorldOptions options = calm(config, folder);
+  if (wedge.plant) wedge.plant(config, options);
+  options.corpus = make_sim_corpus(config);
+  options.devices.resize(static_cast<std::size_t>(config.layout.nodes), options.devices.front());
+  SimWorld* here = nullptr;
+  SimWorld world(config, options, [&](std::int64_t, std::uint32_t, const Envelope& envelope) {
+    if (wedge.strike && here != nullptr) wedge.strike(*here, envelope);
+  });
+  here = &world;
+  world.start({});
+  StallRule rule(std::int64_t{1'000'000} * config.limits.stall_seconds);
+  Found found;
+  std::int64_t looked_us = 0;
+  world.run_until(
+      [&] {
+        if (world.now_us() - looked_us >= 1'000'000) {
+          looked_us = world.now_us();
+          found.stalled = rule.look(looked_us, world.pages());
+        }
+        return found.stalled || world.finished();
+      },
+      600'000'000);
+  found.finished = world.finished();
+  found.why = explain(config, world.pages(), {world.now_us(), "troupe train --resume"});
+  fs::remove_all(folder);
+  return found;
+}
+
+// The n-th message of a kind (counted from 1) that `is_meant` vanishes before its actor.
+template <typename M>
+Wedge lost(const std::string& kind, int n, std::function<bool(const M&, const Envelope&)> is_meant = {},
+           std::function<void(Config&)> change = {}) {
+  Wedge wedge;
+  wedge.name = fmt::format("{} {} lost", kind, n);
+  wedge.plant = [=](Config& config, SimWorldOptions& options) {
+    if (change) change(config);
+    options.loses = [=, left = n](const Envelope& envelope) mutable {
+      const auto* message = std::get_if<M>(&envelope.message);
+      return message != nullptr && (!is_meant || is_meant(*message, envelope)) && --left == 0;
+    };
+  };
+  wedge.named = {kind};
+  return wedge;
+}
+
+bool forward(const WorkKey& key) { return key.kind == WorkKind::train && key.direction == Direction::forward; }
+
+std::vector<Wedge> lost_messages() {
+  const auto batch_forward = [](const ExpertBatch& b, const Envelope&) { return forward(b.key); };
+  const auto batch_backward = [](const ExpertBatch& b, const Envelope&) { return !forward(b.key); };
+  const auto result_forward = [](const ExpertResult& b, const Envelope&) { return forward(b.key); };
+  const auto result_backward = [](const ExpertResult& b, const Envelope&) { return !forward(b.key); };
+  const auto credit = [](Channel channel) {
+    return [channel](const Credit& c, const Envelope&) { return c.channel == channel; };
+  };
+  const auto to = [](Role role) { return [role](const auto&, const Envelope& e) { return e.to.role == role; }; };
+  const auto tokens_to = [](std::uint32_t stage) {
+    return [stage](const TokenBatch& b, const Envelope& e) { return b.key.step == 1 && e.to.index == stage; };
+  };
+  const auto deep = [](Config& c) { c.train.microbatches = 8; };
+  return {lost<Inquiry>("Inquiry", 2),
+          lost<Standing>("Standing", 3),
+          lost<Restore>("Restore", 5, to(Role::expert_shard)),
+          lost<Restored>("Restored", 4),
+          lost<StartStep>("StartStep", 2),
+          lost<StepPlan>("StepPlan", 3),
+          lost<TokenBatch>("TokenBatch", 1, tokens_to(0)),
+          lost<TokenBatch>("TokenBatch", 1, tokens_to(3)),
+          lost<Activations>("Activations", 7),
+          lost<ActivationGradients>("ActivationGradients", 6),
+          lost<ExpertBatch>("ExpertBatch", 30, batch_forward),
+          lost<ExpertBatch>("ExpertBatch", 30, batch_backward),
+          lost<ExpertResult>("ExpertResult", 30, result_forward),
+          lost<ExpertResult>("ExpertResult", 30, result_backward),
+          lost<Credit>("Credit", 7, credit(Channel::microbatch), deep),
+          lost<Credit>("Credit", 60, credit(Channel::dispatch_forward)),
+          lost<Credit>("Credit", 60, credit(Channel::dispatch_backward)),
+          lost<PartialSums>("PartialSums", 6),
+          lost<SharedGradient>("SharedGradient", 3),
+          lost<SharedTensor>("SharedTensor", 5),
+          lost<ShadowGradient>("ShadowGradient", 5),
+          lost<GradientHeld>("GradientHeld", 5),
+          lost<Vote>("Vote", 9),
+          lost<Decision>("Decision", 3, to(Role::stage)),
+          lost<Decision>("Decision", 4, to(Role::expert_shard)),
+          lost<Decision>("Decision", 4, to(Role::shadow)),
+          lost<EvaluationLoss>("EvaluationLoss", 3),
+          lost<SnapshotBegin>("SnapshotBegin", 3),
+          lost<SnapshotPart>("SnapshotPart", 700),
+          lost<CheckpointDone>("CheckpointDone", 3)};
+}
+
+}  // namespace
+
+TEST_CASE("whatever message is lost, why names it", "[why]") {
+  const std::string folder = fmt::format("/dev/shm/troupe-why-test-{}", ::getpid());
+  int number = 0;
+  for (const Wedge& wedge : lost_messages()) {
+    const Found found = run_wedge(wedge, folder);
+    ++number;
+    INFO("wedge " << number << ": " << wedge.name << "\n" << found.why.text());
+    CHECK(found.stalled);
+    CHECK(static_cast<int>(found.why.kind) == static_cast<int>(wedge.kind));
+    for (const std::string& name : wedge.named) CHECK_THAT(found.why.root, Catch::Contains(name));
+  }
+}
