@@ -1,5 +1,7 @@
 #include "actors/node.h"
 
+#include <algorithm>
+
 #include "kernels/base/log.h"
 
 namespace troupe {
@@ -77,6 +79,7 @@ void Node::receive(const Frame& frame) {
 bool Node::turn(std::int64_t now_us) {
   now_us_ = now_us;
   if (parts_.board != nullptr) parts_.board->turn(now_us);
+  if (page_.tick_us == 0) write_board();  // before anything can get stuck
   bool busy = false;
   if (parts_.transport != nullptr) busy |= parts_.transport->poll([&](const Frame& frame) { receive(frame); });
   completions_.clear();
@@ -118,7 +121,7 @@ void Node::write_board() {
   if (parts_.board == nullptr) return;
   page_.node = id_;
   page_.incarnation = incarnation_;
-  page_.tick_us = now_us_;
+  page_.tick_us = std::max<std::int64_t>(1, now_us_);
   page_.pending = parts_.device->pending();
   page_.disk_jobs = parts_.disk == nullptr ? 0 : parts_.disk->jobs();
   page_.peers_count = 0;

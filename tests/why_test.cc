@@ -213,7 +213,10 @@ std::vector<Wedge> other_wedges() {
   };
   const auto stop = [](std::uint32_t node) { return [=](SimWorld& world, const Envelope&) { world.stop(node); }; };
   const auto kill = [](std::uint32_t node) { return [=](SimWorld& world, const Envelope&) { world.kill(node); }; };
-  Wedge no_word = lost<SegmentDone>("SegmentDone", 200), no_outcome = lost<DiskDone>("DiskDone", 9);
+  Wedge no_word = lost<SegmentDone>("SegmentDone", 200), no_outcome{"no DiskDone ever comes", {}};
+  no_outcome.plant = [](Config&, SimWorldOptions& o) {
+    o.loses = [](const Envelope& envelope) { return std::holds_alternative<DiskDone>(envelope.message); };
+  };
   no_word.kind = no_outcome.kind = RootKind::completion;
   no_word.named = {"a segment", "was lost"};
   no_outcome.named = {"a disk job", "was lost"};
