@@ -6,10 +6,13 @@
 #include <set>
 
 #include "actors/checkpoint/manifest.h"
+#include "actors/rules/placement.h"
 #include "kernels/base/log.h"
 #include "launcher/config.h"
 #include "launcher/simulation/scenario.h"
 #include "launcher/simulation/sim_corpus.h"
+#include "launcher/stall.h"
+#include "launcher/why.h"
 
 namespace troupe {
 
@@ -137,6 +140,34 @@ struct Fate {
   std::uint32_t nodes() const { return static_cast<std::uint32_t>(scenario.config.layout.nodes); }
 };
 
+// No silent wait: every wait has a holder, and while a world goes on no stall is told.
+class Watch {
+ public:
+  explicit Watch(const Config& config)
+      : config_(config), places_(place_actors(config)), rule_(std::int64_t{1'000'000} * config.limits.stall_seconds) {}
+  void look(const SimWorld& world) {
+    if (world.now_us() - looked_us_ < kWatchUs || !broken.empty()) return;
+    looked_us_ = world.now_us();
+    const std::vector<BoardPage> pages = world.pages();
+    if (rule_.look(looked_us_, pages))
+      broken = "a stall was told: " + explain(config_, pages, {looked_us_, "troupe train"}).text();
+    for (const BoardPage& page : pages)
+      for (const BoardPage::Actor& actor : page.actors)
+        for (const Wait& wait : actor.waits)
+          if (wait.holder.role != Role::supervisor && !places_.contains(wait.holder))
+            broken = fmt::format("{} waits for {} from {}, who is nobody", to_string(actor.address),
+                                 to_string(wait.what), to_string(wait.holder));
+  }
+  std::string broken{};
+
+ private:
+  static constexpr std::int64_t kWatchUs = 1'000'000;
+  const Config& config_;
+  std::map<Address, std::uint32_t> places_;
+  StallRule rule_;
+  std::int64_t looked_us_ = 0;
+};
+
 void print(std::int64_t now_us, std::uint32_t node, const Envelope& envelope) {
   std::string work;
   std::visit(
@@ -205,10 +236,12 @@ void Simulator::play(const Scenario& scenario, const std::string& folder, bool t
   fates = &fate;
   world.start(fate.newest(0));
   const auto falls = [&] { return scenario.sequel && world.messages() >= scenario.falls_after_messages; };
+  Watch watch(scenario.config);
   const auto over = [&] {
     fate.look();
+    watch.look(world);
     return world.finished() || falls() || fate.goes_round() || !fate.broken.empty() || !world.problem().empty() ||
-           !ledger.broken().empty();
+           !ledger.broken().empty() || !watch.broken.empty();
   };
   const std::int64_t limit_us = kTimeLimitUs + scenario.config.train.steps * kStepLimitUs;
   const bool in_time = world.run_until(over, limit_us) && !fate.goes_round();
@@ -217,6 +250,7 @@ void Simulator::play(const Scenario& scenario, const std::string& folder, bool t
   const bool at_rest = result.fell || (in_time && world.settle(world.now_us() + kRestLimitUs));
   read_curve(result.curve, world.reports());
   result.broken = fate.broken.empty() ? first_broken(world, ledger, result.curve) : fate.broken;
+  if (result.broken.empty()) result.broken = watch.broken;
   if (result.broken.empty() && !at_rest)
     result.broken = fmt::format("{}; owed: {}", in_time ? "it comes to no rest" : "it made no end",
                                 world.owed().empty() ? "nothing" : world.owed());
