@@ -1,5 +1,8 @@
 // Why a run is waiting: planted wedges whose root must be named, in simulated worlds and in real processes; and healthy
 // worlds in which no stall may be told.
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <csignal>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -264,3 +267,172 @@ void expect_named(const std::vector<Wedge>& wedges) {
 TEST_CASE("whatever message is lost, why names it", "[why]") { expect_named(lost_messages()); }
 
 TEST_CASE("whatever stands still, why names it", "[why]") { expect_named(other_wedges()); }
+
+TEST_CASE("waits that lead back to themselves are a circle", "[why]") {
+  Config config = small_company();
+  const auto places = place_actors(config);
+  std::vector<BoardPage> pages(2);
+  for (const auto& [address, node] : places) pages[node].actors.push_back({address, 0, 1, 0, "", {}, 0, {}, false});
+  for (std::uint32_t node = 0; node < 2; ++node) {
+    pages[node].node.node = node;
+    pages[node].turn_us = 100'000'000;
+  }
+  const auto actor = [&](const Address& address) -> BoardPage::Actor& {
+    auto& actors = pages[places.at(address)].actors;
+    return *std::find_if(actors.begin(), actors.end(), [&](const auto& one) { return one.address == address; });
+  };
+  const Address stage{Role::stage, 0}, shard{Role::expert_shard, 0};
+  const WorkKey key{WorkKind::train, Direction::backward, 1, 0, 2, 3, 0};
+  actor({Role::conductor, 0}).waits = {{Awaited::vote, stage, step_key(1, 0), 0}};
+  actor(stage).waits = {{Awaited::credit, shard, key, 0}};
+  actor(shard).waits = {{Awaited::turn, shard, key, 0}, {Awaited::expert_batch, stage, key, 0}};
+  const Explanation why = explain(config, pages, {100'000'000, "troupe train"});
+  INFO(why.text());
+  CHECK(why.kind == RootKind::circle);
+  CHECK(why.links.size() == 4);
+  CHECK_THAT(why.links.front(), Catch::StartsWith("conductor 0 (node 0) waits for a vote"));
+  CHECK_THAT(why.links.back(), Catch::Contains("of 60 s (limits.stall_seconds)"));
+}
+
+TEST_CASE("a stall is told once, and again only after progress", "[why]") {
+  StallRule rule(10);
+  std::vector<BoardPage> pages(1);
+  CHECK_FALSE(rule.look(0, pages));
+  CHECK_FALSE(rule.look(9, pages));
+  CHECK(rule.look(10, pages));
+  CHECK_FALSE(rule.look(40, pages));
+  pages[0].node.finished = 1;
+  CHECK_FALSE(rule.look(50, pages));
+  CHECK_FALSE(rule.look(59, pages));
+  CHECK(rule.look(60, pages));
+}
+
+TEST_CASE("no stall is told in a thousand healthy worlds", "[why][.large]") {
+  Simulator simulator(fmt::format("/dev/shm/troupe-why-test-{}", ::getpid()));
+  for (std::uint64_t seed = 1; seed <= 1000; ++seed) {
+    Scenario scenario = draw_scenario(seed, {});
+    scenario.config.limits.stall_seconds = 20;
+    INFO("seed " << seed);
+    CHECK(simulator.run(scenario).broken == "");
+  }
+}
+
+// ---- Real processes -------------------------------------------------------------------------------------------------
+
+namespace {
+
+const test::Arguments kTwoNodes{"train.steps=100000", "layout.nodes=2", "layout.expert_shards=2",
+                                "limits.silence_ms=1000000", "limits.stall_seconds=2"};
+
+std::string ask_why(const std::string& run) { return test::troupe({"why", run}).out; }
+
+pid_t pid_of(const std::string& run, std::uint32_t node) {
+  for (const BoardPage& page : read_boards(run, 2))
+    if (page.node.node == node) return static_cast<pid_t>(page.pid);
+  return -1;
+}
+
+// What a person who waits a little is told.
+std::string told_in_the_end(const std::string& run, const std::string& expected) {
+  std::string told;
+  for (int i = 0; i < 100 && told.find(expected) == std::string::npos; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    told = ask_why(run);
+  }
+  return told;
+}
+
+struct StuckActor {
+  explicit StuckActor(const Context&) {}
+  template <typename Any>
+  void on(const Any&, const Address&) {
+    for (;;) ::pause();
+  }
+  void waits(Waits&) const {}
+  static std::uint32_t attempt() { return 0; }
+  static std::int64_t version() { return 0; }
+};
+
+[[noreturn]] void live_with_a_stuck_actor(const std::string& run) {
+  BoardFile file(run, 0, 1, ::getpid());
+  SimDevice device({});
+  PayloadPool pool;
+  Node node(0, 1, {&device, nullptr, &pool, nullptr, {}, &file.board()});
+  node.add<StuckActor>({Role::loader, 0});
+  node.post({Role::conductor, 0}, {Role::loader, 0}, StartStep{7, 0});
+  for (;;) node.turn(monotonic_us());
+}
+
+}  // namespace
+
+TEST_CASE("a stopped process is named, in the warning and when asked", "[why]") {
+  const test::Folder folder;
+  const std::string run = folder / "run";
+  test::Process process(test::troupe_command(test::tiny_run(run, kTwoNodes)), 60'000);
+  REQUIRE(process.follow([&] { return test::metrics_of(run, "step").size() > 3; }));
+  CHECK_THAT(ask_why(run), Catch::Contains("root: nothing stands still"));
+  const pid_t victim = pid_of(run, 1);
+  ::kill(victim, SIGSTOP);
+  CHECK_THAT(told_in_the_end(run, "is stopped"),
+             Catch::Contains(fmt::format("node 1 (process {}) is stopped", victim)));
+  REQUIRE(process.follow([&] { return !test::metrics_of(run, "stall").empty(); }));
+  CHECK_THAT(test::metrics_of(run, "stall")[0].at("root").get<std::string>(), Catch::Contains("is stopped"));
+  CHECK_THAT(process.err(), Catch::Contains("no progress for 2 s (limits.stall_seconds)"));
+  ::kill(victim, SIGCONT);
+  const std::size_t steps = test::metrics_of(run, "step").size();
+  CHECK(process.follow([&] { return test::metrics_of(run, "step").size() > steps; }));
+}
+
+TEST_CASE("a dead process that nobody replaces is named, and so is who should", "[why]") {
+  const test::Folder folder;
+  const std::string run = folder / "run";
+  test::Process process(test::troupe_command(test::tiny_run(run, kTwoNodes)), 60'000);
+  REQUIRE(process.follow([&] { return test::metrics_of(run, "step").size() > 3; }));
+  ::kill(process.pid(), SIGSTOP);
+  ::kill(pid_of(run, 1), SIGKILL);
+  const std::string told = told_in_the_end(run, "is dead");
+  CHECK_THAT(told, Catch::Contains("node 1") && Catch::Contains("is dead"));
+  CHECK_THAT(told, Catch::Contains(fmt::format("kill -CONT {}", process.pid())));
+  process.signal_group(SIGKILL);
+  process.wait();
+  CHECK_THAT(ask_why(run), Catch::Contains("no process of this run lives any more; continue with: "));
+}
+
+TEST_CASE("a real handler that never returns is named", "[why]") {
+  const test::Folder folder;
+  fs::create_directories(folder / "run");
+  const pid_t child = ::fork();
+  REQUIRE(child >= 0);
+  if (child == 0) live_with_a_stuck_actor(folder / "run");
+  Config config;
+  Explanation why;
+  for (int i = 0; i < 100 && why.kind != RootKind::handler; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    why = explain(config, read_boards(folder / "run", 1), {monotonic_us(), "troupe train"});
+  }
+  ::kill(child, SIGKILL);
+  ::waitpid(child, nullptr, 0);
+  CHECK_THAT(why.root, Catch::StartsWith("loader 0 (node 0) has been handling StartStep from conductor 0 for "));
+}
+
+TEST_CASE("a run in one process is asked about too; one that is over, unstarted or none says so", "[why]") {
+  const test::Folder folder;
+  const std::string run = folder / "run";
+  {
+    test::Process process(test::troupe_command(test::tiny_run(run, {"train.steps=100000"})), 60'000);
+    REQUIRE(process.follow([&] { return !test::metrics_of(run, "step").empty(); }));
+    ::kill(process.pid(), SIGSTOP);
+    CHECK_THAT(told_in_the_end(run, "is stopped"),
+               Catch::Contains(fmt::format("node 0 (process {}) is stopped", process.pid())));
+  }
+  const std::string whole = folder / "whole", unstarted = folder / "unstarted";
+  CHECK(test::troupe(test::tiny_run(whole, {"train.steps=2"})).code == 0);
+  CHECK_THAT(ask_why(whole), Catch::Contains("the run is finished, at step 2"));
+  CHECK(test::metrics_of(whole, "stall").empty());
+  fs::create_directories(unstarted);
+  fs::copy_file(whole + "/config.toml", unstarted + "/config.toml");
+  CHECK_THAT(ask_why(unstarted), Catch::Contains("no process of this run has started"));
+  const test::Ended none = test::troupe({"why", folder / "nothing"});
+  CHECK(none.code == 1);
+  CHECK_THAT(none.err, Catch::Contains("not a run's folder"));
+}
