@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "actors/rules/placement.h"
+#include "kernels/base/log.h"
 #include "launcher/board_file.h"
 #include "launcher/loop.h"
 #include "launcher/simulation/scenario.h"
@@ -64,7 +65,6 @@ Config small_company() {
 SimWorldOptions calm(const Config& config, const std::string& folder) {
   SimWorldOptions options;
   options.run_folder = folder;
-  options.corpus = make_sim_corpus(config);
   options.devices.resize(static_cast<std::size_t>(config.layout.nodes));
   for (SimDeviceOptions& device : options.devices) device.numbers = false;
   return options;
@@ -79,17 +79,27 @@ struct Wedge {
 };
 
 struct Found {
-  bool stalled = false, finished = false;
+  bool stalled = false, finished = false, lost = false;
+  Envelope gone;  // what was lost
   Explanation why;
 };
 
-Found run_wedge(const Wedge& wedge, const std::string& folder) {
+Found run_wedge(const Wedge& wedge, const std::string& folder, std::uint64_t seed = 1) {
   fs::create_directories(folder + "/checkpoints");
   Config config = small_company();
   SimWorldOptions options = calm(config, folder);
   if (wedge.plant) wedge.plant(config, options);
-  options.corpus = make_sim_corpus(config);
+  options.corpus = config.data.kind == "none" ? make_sim_corpus(config) : open_corpus(config);
   options.devices.resize(static_cast<std::size_t>(config.layout.nodes), options.devices.front());
+  options.seed = seed;
+  Found found;
+  if (options.loses)
+    options.loses = [&found, loses = options.loses](const Envelope& envelope) {
+      if (!loses(envelope)) return false;
+      found.lost = true;
+      found.gone = envelope;
+      return true;
+    };
   SimWorld* here = nullptr;
   SimWorld world(config, options, [&](std::int64_t, std::uint32_t, const Envelope& envelope) {
     if (wedge.strike && here != nullptr) wedge.strike(*here, envelope);
@@ -97,7 +107,6 @@ Found run_wedge(const Wedge& wedge, const std::string& folder) {
   here = &world;
   world.start({});
   StallRule rule(std::int64_t{1'000'000} * config.limits.stall_seconds);
-  Found found;
   std::int64_t looked_us = 0;
   world.run_until(
       [&] {
@@ -133,7 +142,8 @@ Wedge lost(const std::string& kind, int n, std::function<bool(const M&, const En
 
 bool forward(const WorkKey& key) { return key.kind == WorkKind::train && key.direction == Direction::forward; }
 
-std::vector<Wedge> lost_messages() {
+// later: of the messages of a kind so many later ones.
+std::vector<Wedge> lost_messages(int later = 0) {
   const auto batch_forward = [](const ExpertBatch& b, const Envelope&) { return forward(b.key); };
   const auto batch_backward = [](const ExpertBatch& b, const Envelope&) { return !forward(b.key); };
   const auto result_forward = [](const ExpertResult& b, const Envelope&) { return forward(b.key); };
@@ -146,6 +156,14 @@ std::vector<Wedge> lost_messages() {
     return [stage](const TokenBatch& b, const Envelope& e) { return b.key.step == 1 && e.to.index == stage; };
   };
   const auto deep = [](Config& c) { c.train.microbatches = 8; };
+  const auto answers = [](Config& c) {
+    c.model.vocab_size = 256;
+    c.data.kind = "arithmetic";
+    c.data.arithmetic_digits = 1;
+    c.train.sequence_length = 32;
+    c.train.steps = 1;
+    c.evaluate.exact_match_problems = 2;
+  };
   return {lost<Inquiry>("Inquiry", 2),
           lost<Standing>("Standing", 3),
           lost<Restore>("Restore", 3, to(Role::expert_shard)),
@@ -154,28 +172,31 @@ std::vector<Wedge> lost_messages() {
           lost<StepPlan>("StepPlan", 3),
           lost<TokenBatch>("TokenBatch", 1, tokens_to(0)),
           lost<TokenBatch>("TokenBatch", 1, tokens_to(3)),
-          lost<Activations>("Activations", 7),
-          lost<ActivationGradients>("ActivationGradients", 6),
-          lost<ExpertBatch>("ExpertBatch", 30, batch_forward),
-          lost<ExpertBatch>("ExpertBatch", 30, batch_backward),
-          lost<ExpertResult>("ExpertResult", 30, result_forward),
-          lost<ExpertResult>("ExpertResult", 30, result_backward),
-          lost<Credit>("Credit", 7, credit(Channel::microbatch), deep),
-          lost<Credit>("Credit", 60, credit(Channel::dispatch_forward)),
-          lost<Credit>("Credit", 60, credit(Channel::dispatch_backward)),
-          lost<PartialSums>("PartialSums", 6),
+          lost<Activations>("Activations", 7 + later),
+          lost<ActivationGradients>("ActivationGradients", 6 + later),
+          lost<ExpertBatch>("ExpertBatch", 30 + later, batch_forward),
+          lost<ExpertBatch>("ExpertBatch", 30 + later, batch_backward),
+          lost<ExpertResult>("ExpertResult", 30 + later, result_forward),
+          lost<ExpertResult>("ExpertResult", 30 + later, result_backward),
+          lost<Credit>("Credit", 7 + later, credit(Channel::microbatch), deep),
+          lost<Credit>("Credit", 60 + later, credit(Channel::dispatch_forward)),
+          lost<Credit>("Credit", 60 + later, credit(Channel::dispatch_backward)),
+          lost<PartialSums>("PartialSums", 6 + later),
           lost<SharedGradient>("SharedGradient", 3),
           lost<SharedTensor>("SharedTensor", 5),
           lost<ShadowGradient>("ShadowGradient", 5),
           lost<GradientHeld>("GradientHeld", 5),
-          lost<Vote>("Vote", 9),
+          lost<Vote>("Vote", 9 + later),
           lost<Decision>("Decision", 3, to(Role::stage)),
           lost<Decision>("Decision", 4, to(Role::expert_shard)),
           lost<Decision>("Decision", 4, to(Role::shadow)),
           lost<EvaluationLoss>("EvaluationLoss", 3),
           lost<SnapshotBegin>("SnapshotBegin", 1),
-          lost<SnapshotPart>("SnapshotPart", 20),
-          lost<CheckpointDone>("CheckpointDone", 1)};
+          lost<SnapshotPart>("SnapshotPart", 20 + later),
+          lost<CheckpointDone>("CheckpointDone", 1),
+          lost<Generated>("Generated", 1, {}, answers),
+          lost<GenerateBatch>("GenerateBatch", 2, {}, answers),
+          lost<GenerateActivations>("GenerateActivations", 2, {}, answers)};
 }
 
 // Acts once, at the n-th message of a kind to such an actor.
@@ -251,20 +272,33 @@ std::vector<Wedge> other_wedges() {
       {"a disk job never ends", slow_disk, {}, RootKind::disk, {"the disk of node 0"}}};
 }
 
-void expect_named(const std::vector<Wedge>& wedges) {
+void expect_named(const std::vector<Wedge>& wedges, std::uint64_t seed = 1) {
   const std::string folder = fmt::format("/dev/shm/troupe-why-test-{}", ::getpid());
+  start_log("why", "", LogLevel::error);
   for (const Wedge& wedge : wedges) {
-    const Found found = run_wedge(wedge, folder);
+    const Found found = run_wedge(wedge, folder, seed);
+    if (seed > 1 && found.finished) continue;  // in that order of events it was no wedge
     INFO(wedge.name << (found.finished ? " (it finished)" : "") << "\n" << found.why.text());
     CHECK(found.stalled);
     CHECK(static_cast<int>(found.why.kind) == static_cast<int>(wedge.kind));
     for (const std::string& name : wedge.named) CHECK_THAT(found.why.root, Catch::Contains(name));
+    if (wedge.kind != RootKind::lost) continue;
+    CHECK_THAT(found.why.root,
+               Catch::Contains(to_string(found.gone.from)) && Catch::Contains(to_string(found.gone.to)));
   }
 }
 
 }  // namespace
 
 TEST_CASE("whatever message is lost, why names it", "[why]") { expect_named(lost_messages()); }
+
+TEST_CASE("whatever message is lost at whatever moment, why names it", "[why][.large]") {
+  for (std::uint64_t seed = 2; seed <= 40; ++seed) {
+    INFO("seed " << seed);
+    expect_named(lost_messages(static_cast<int>(seed)), seed);
+    expect_named(other_wedges(), seed);
+  }
+}
 
 TEST_CASE("whatever stands still, why names it", "[why]") { expect_named(other_wedges()); }
 
