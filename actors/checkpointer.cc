@@ -5,6 +5,7 @@
 #include "actors/build_info.h"
 #include "actors/checkpoint/manifest.h"
 #include "actors/rules/placement.h"
+#include "actors/shadow.h"
 #include "kernels/base/log.h"
 #include "kernels/base/mutant.h"
 
@@ -63,6 +64,10 @@ void Checkpointer::on(const SnapshotBegin& begin, const Address&) {
   version_ = begin.version;
   state_ = begin.state;
   received_ = 0;
+  missing_.clear();
+  for (const Address& owner : snapshot_owners(config_))
+    for (const Parameter& p : parameters_of(config_, owner))
+      missing_[owner] += p.elements() * (p.kind == ParameterKind::router_bias ? 1 : 3);
   problem_.clear();
   const std::string partial = folder(version_) + ".partial";
   Disk& disk = context_.disk();
@@ -82,6 +87,7 @@ void Checkpointer::on(const SnapshotPart& part, const Address& from) {
   owed_[next_token_] = from;
   context_.disk().report(context_.handle(), next_token_++);
   received_ += static_cast<std::int64_t>(part.values.size / 4);
+  missing_[from] -= static_cast<std::int64_t>(part.values.size / 4);
   if (received_ == expected_) finish();
 }
 

@@ -42,6 +42,7 @@ class Checkpointer {
   std::vector<Provenance> provenance_;
   SafetensorsPlan model_, optimizer_;
   std::int64_t expected_ = 0, received_ = 0;  // elements
+  std::map<Address, std::int64_t> missing_;   // by owner
   std::uint32_t attempt_ = 0;
   std::int64_t version_ = -1, best_ = -1;  // version_ -1: idle
   std::string state_, problem_;

@@ -50,7 +50,8 @@ void Checkpointer::waits(Waits& out) const {
   if (version_ < 0) return;
   const WorkKey item = step_key(version_, attempt_);
   if (finish_token_ > 0 || !owed_.empty()) return out.push_back({Awaited::disk, context_.self(), item});
-  for (const Address& owner : snapshot_owners(config_)) out.push_back({Awaited::snapshot_part, owner, item});
+  for (const auto& [owner, elements] : missing_)
+    if (elements > 0) out.push_back({Awaited::snapshot_part, owner, item});
 }
 
 void Rollout::waits(Waits& out) const {

@@ -49,6 +49,7 @@ class Search {
   void visit(int link);
   bool own_wait(const Link& link, const Wait& wait, int number);
   bool somebody_else_explains(const Link& link, const Wait& wait) const;
+  std::string parties(const Link& link, const Wait& wait) const;
   void add(RootKind kind, std::int64_t since_us, int link, std::string root);
   void add_process(RootKind kind, const BoardPage& page, std::string root);
   void add_way(std::int64_t since_us, std::uint32_t node, std::uint32_t peer, std::string root);
@@ -208,10 +209,13 @@ void Search::follow(const Actor& actor, int before) {
     if (seen_.try_emplace({&actor, i}, static_cast<int>(links_.size())).second) links_.push_back({&actor, i, before});
 }
 
-// The same thing is asked of several, and one of them is at it.
+// The same thing is asked of several, when who asks can't know which of them has it.
+bool is_asked_of_several(const Wait& wait) {
+  return wait.what == Awaited::evaluation || wait.what == Awaited::generated || wait.what == Awaited::snapshot_part;
+}
+
 bool Search::somebody_else_explains(const Link& link, const Wait& wait) const {
-  if (wait.what != Awaited::evaluation && wait.what != Awaited::generated && wait.what != Awaited::snapshot_part)
-    return false;
+  if (!is_asked_of_several(wait)) return false;
   for (const Wait& other : link.actor->waits) {
     const auto holder = actors_.find(other.holder);
     const bool same = other.what == wait.what && other.item == wait.item && other.holder != wait.holder;
@@ -219,6 +223,23 @@ bool Search::somebody_else_explains(const Link& link, const Wait& wait) const {
       return true;
   }
   return false;
+}
+
+// Between whom a message was lost: of several, whoever may have sent it; of an evaluation also the last that answered.
+std::string Search::parties(const Link& link, const Wait& wait) const {
+  std::string all = place(link.actor->address);
+  if (!is_asked_of_several(wait)) return all + " and " + place(wait.holder);
+  const auto stages = static_cast<std::uint32_t>(config_.layout.stages);
+  bool first = true;
+  for (const Wait& other : link.actor->waits) {
+    if (other.what != wait.what || other.item != wait.item || other.holder.role == Role::loader) continue;
+    const std::uint32_t index = other.holder.index;
+    if (first && wait.what == Awaited::evaluation)
+      all += ", " + place(index % stages > 0 ? Address{Role::stage, index - 1} : Address{Role::loader, 0});
+    all += ", " + place(other.holder);
+    first = false;
+  }
+  return all;
 }
 
 // Segments and disk jobs of the node itself. True: this wait is done with.
@@ -280,10 +301,10 @@ void Search::visit(int number) {
         fmt::format("nothing stands still: {} of {} is on its way", to_string(wait.what), describe(wait.item)));
   else
     add(RootKind::lost, wait.since_us, number,
-        fmt::format("{} of {} was lost between {} and {}: one waits for {} since {}, the other owes nothing that it "
-                    "knows of; {}",
-                    why.lost, describe(wait.item), place(link.actor->address), place(wait.holder), to_string(wait.what),
-                    age(wait.since_us), replace(page)));
+        fmt::format("{} of {} was lost between {}: {} waits for {} since {}, and who should have sent it owes nothing "
+                    "that it knows of; {}",
+                    why.lost, describe(wait.item), parties(link, wait), place(link.actor->address),
+                    to_string(wait.what), age(wait.since_us), replace(page)));
 }
 
 Explanation Search::tell(const Candidate& root) const {

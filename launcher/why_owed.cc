@@ -105,7 +105,7 @@ Owed owed_evaluation(const Actor& holder, const Wait& asked) {
                             w.item.microbatch <= asked.item.microbatch;
         return loader ? queued : same_work(w, asked);
       },
-      "EvaluationLoss (or the TokenBatch or Activations that it is made of)");
+      "TokenBatch, Activations or EvaluationLoss");
 }
 
 // ---- Forward and backward -------------------------------------------------------------------------------------------
@@ -155,7 +155,7 @@ Owed owed_result(const Actor& shard, const Wait& asked) {
   return those(shard, own, "ExpertBatch or ExpertResult");
 }
 
-Owed owed_credit(const Actor& asker, const Wait& asked, const Actor& holder) {
+Owed owed_credit(const Config& config, const Actor& asker, const Wait& asked, const Actor& holder) {
   if (holder.address.role == Role::checkpointer)
     return those(
         holder, [](const Wait& w) { return is(w, Awaited::disk); }, "Credit");
@@ -165,7 +165,9 @@ Owed owed_credit(const Actor& asker, const Wait& asked, const Actor& holder) {
         holder,
         [&](const Wait& w) {
           const bool holds = is(w, Awaited::turn) || is(w, Awaited::segment);
-          return holds && w.item.layer == asked.item.layer && w.item.direction == asked.item.direction;
+          const auto replica = static_cast<std::uint32_t>(w.item.microbatch % config.layout.replicas);
+          const bool of_asker = asker.address.index / static_cast<std::uint32_t>(config.layout.stages) == replica;
+          return holds && of_asker && w.item.layer == asked.item.layer && w.item.direction == asked.item.direction;
         },
         "Credit");
   const auto has_room = [&](const Wait& w) {
@@ -243,14 +245,14 @@ Owed owed(const Config& config, const Actor& asker, const Wait& asked, const Act
       if (holder.address.role == Role::rollout) return everything(holder, "StartEvaluation or Report");
       return those(
           holder, [&](const Wait& w) { return same_work(w, asked); },
-          "Generated (or the GenerateBatch that it answers)");
+          "GenerateBatch, GenerateActivations or Generated");
     case A::snapshot_part:
       return owed_part(holder, asked);
     case A::checkpoint:
       return those(
           holder, [](const Wait&) { return true; }, "SnapshotBegin or CheckpointDone");
     case A::credit:
-      return owed_credit(asker, asked, holder);
+      return owed_credit(config, asker, asked, holder);
     case A::turn:
     case A::slot:
       return those(
