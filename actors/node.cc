@@ -137,13 +137,12 @@ void Node::write_board() {
 }
 
 BoardPeer Node::peer_of(std::uint32_t node, const Link& link) {
-  BoardPeer peer{node, link.peer_incarnation(), link.heard_us(), static_cast<std::uint32_t>(link.unacknowledged()),
-                 static_cast<std::uint32_t>(link.early()), 0};
-  if (peer.early == 0)
-    missing_since_us_.erase(node);
-  else
-    peer.missing_since_us = missing_since_us_.try_emplace(node, now_us_).first->second;
-  return peer;
+  return {node,
+          link.peer_incarnation(),
+          link.heard_us(),
+          static_cast<std::uint32_t>(link.unacknowledged()),
+          static_cast<std::uint32_t>(link.early()),
+          std::max<std::int64_t>(0, link.missing_since_us())};
 }
 
 void Node::close() {

@@ -117,7 +117,7 @@ class Node {
   };
   Company::Handler marked(std::uint32_t actor, Company::Handler handler);
   void write_board();
-  BoardPeer peer_of(std::uint32_t node, const Link& link);
+  static BoardPeer peer_of(std::uint32_t node, const Link& link);
   void deliver_local(Envelope envelope);
   void hand_over(std::uint32_t actor, Envelope envelope);
   void receive(const Frame& frame);
@@ -138,7 +138,6 @@ class Node {
   std::int64_t now_us_ = 0, last_tick_us_ = 0;
   BoardNode page_;
   Waits waits_;
-  std::map<std::uint32_t, std::int64_t> missing_since_us_;  // by peer
 };
 
 }  // namespace troupe

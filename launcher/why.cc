@@ -194,11 +194,11 @@ void Search::look_at_links(const BoardPage& page) {
               fmt::format("node {} has heard nothing from node {} for {}, and both live: the way between them is cut; "
                           "after twice limits.silence_ms ({} ms) one of them is replaced",
                           node, peer.node, age(peer.heard_us), config_.limits.silence_ms));
-    if (peer.early > 0 && is_old(peer.missing_since_us))
+    if (peer.missing_since_us > 0 && is_old(peer.missing_since_us))
       add_way(peer.missing_since_us, node, peer.node,
               fmt::format("a frame from node {} to node {} is missing for {}, and {} that came after it wait: the "
-                          "transport lost it; kill -9 {} has node {} replaced, and its links begin anew",
-                          peer.node, node, age(peer.missing_since_us), peer.early, other->pid, peer.node));
+                          "transport lost it; after twice limits.silence_ms ({} ms) one of them is replaced",
+                          peer.node, node, age(peer.missing_since_us), peer.early, config_.limits.silence_ms));
   }
 }
 
