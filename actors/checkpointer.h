@@ -11,6 +11,7 @@
 #include "actors/config.h"
 #include "actors/data/corpus.h"
 #include "actors/node.h"
+#include "actors/wait.h"
 
 namespace troupe {
 
@@ -25,6 +26,9 @@ class Checkpointer {
   void on(const DiskDone& done, const Address& from);
   void on(const Report& best, const Address& from);  // kind "best": the version that evaluates best so far
   void on(const Stop&, const Address&) {}
+  void waits(Waits& out) const;
+  std::uint32_t attempt() const { return attempt_; }
+  std::int64_t version() const { return version_; }
 
  private:
   void plan_files();

@@ -49,7 +49,7 @@ void Conductor::on(const Recover& recover, const Address&) {
   plan_.reset();
   evaluation_plan_.reset();
   asked_ = false;
-  finished_ = false;
+  evaluating_ = finished_ = false;
   log_info("event=inquiry attempt={} holders={}", attempt_, holders_.size());
   for (const Address& holder : holders_) context_.post(holder, Inquiry{attempt_});
 }
@@ -131,6 +131,8 @@ void Conductor::start_step() {
 
 void Conductor::start_evaluation() {
   evaluation_began_us_ = context_.now_us();
+  evaluating_ = true;
+  evaluation_heard_.clear();
   evaluation_losses_.clear();
   evaluation_counts_.clear();
   evaluation_targets_ = evaluation_answers_ = 0;
@@ -207,8 +209,9 @@ void Conductor::next() {
   finish_if_done();
 }
 
-void Conductor::on(const EvaluationLoss& loss, const Address&) {
+void Conductor::on(const EvaluationLoss& loss, const Address& from) {
   if (loss.key.attempt != attempt_ || loss.key.step != evaluated_version_) return;
+  evaluation_heard_.emplace(from, loss.key.microbatch);
   ++evaluation_answers_;
   evaluation_losses_[loss.key.microbatch] += loss.loss_sum;
   evaluation_targets_ += loss.targets;
@@ -225,6 +228,7 @@ void Conductor::finish_evaluation() {
       evaluation_answers_ < static_cast<std::int64_t>(evaluation_plan_->microbatches) * config_.layout.stages)
     return;
   evaluation_plan_.reset();
+  evaluating_ = false;
   EvaluationTotals totals;
   for (const auto& [m, sum] : evaluation_losses_) totals.loss_sum += sum;
   totals.targets = evaluation_targets_;

@@ -13,6 +13,7 @@
 #include "actors/node.h"
 #include "actors/rules/decision.h"
 #include "actors/rules/recovery.h"
+#include "actors/wait.h"
 
 namespace troupe {
 
@@ -32,8 +33,14 @@ class Conductor {
   void on(const Report& report, const Address& from);
   void on(const Credit&, const Address&) {}
   void on(const Stop&, const Address&);
+  void waits(Waits& out) const;
+  std::uint32_t attempt() const { return attempt_; }
+  std::int64_t version() const { return state_.version; }
 
  private:
+  // conductor_waits.cc
+  void evaluation_waits(Waits& out) const;
+
   void restore_all();
   void remember(const RecoveryPlan& plan);
   void begin();
@@ -62,6 +69,8 @@ class Conductor {
   bool stopping_ = false, stopped_early_ = false;
   std::int64_t step_began_us_ = 0, run_began_us_ = 0, evaluation_began_us_ = 0;
   // Evaluation under way.
+  bool evaluating_ = false;
+  std::set<std::pair<Address, std::int32_t>> evaluation_heard_;  // stage and microbatch
   std::optional<StepPlan> evaluation_plan_;
   std::map<std::int32_t, double> evaluation_losses_;  // by microbatch: summed in order
   std::map<std::int32_t, std::vector<std::int64_t>> evaluation_counts_;

@@ -15,6 +15,7 @@
 #include "actors/owner.h"
 #include "actors/restoring.h"
 #include "actors/rules/placement.h"
+#include "actors/wait.h"
 #include "kernels/model/expert.h"
 
 namespace troupe {
@@ -41,6 +42,9 @@ class ExpertShard {
   void on(const Decision& decision, const Address& from);
   void on(const SegmentDone& done, const Address& from);
   void on(const Stop&, const Address&) {}
+  void waits(Waits& out) const;
+  std::uint32_t attempt() const { return attempt_; }
+  std::int64_t version() const { return owner_.version(); }
 
  private:
   enum class Phase : std::uint8_t { forward, backward, weights, measure, apply, snapshot };
@@ -59,6 +63,10 @@ class ExpertShard {
     bool running = false;
     std::map<std::pair<std::int32_t, std::int32_t>, std::int64_t> ready;  // (microbatch, chunk) -> chunk number
   };
+
+  // expert_shard_waits.cc
+  void turn_waits(Waits& out) const;
+  void step_end_waits(Waits& out) const;
 
   void begin(const ExpertBatch& batch, const Address& from);
   void begin_forward(Chunk& chunk);

@@ -24,6 +24,7 @@ Loader::Loader(const Context& context, const Config& config, std::shared_ptr<con
 
 void Loader::on(const Restore& restore, const Address&) {
   attempt_ = restore.attempt;
+  next_step_ = restore.version;
   const auto replicas = static_cast<std::size_t>(config_.layout.replicas);
   credits_.assign(replicas, 0);
   orders_.assign(replicas, {});
@@ -40,6 +41,7 @@ void Loader::on(const Credit& credit, const Address& from) {
 
 void Loader::on(const StartStep& start, const Address&) {
   if (start.attempt != attempt_) return;
+  next_step_ = start.step + 1;
   queue(WorkKind::train, start.step, config_.train.microbatches,
         corpus_->counts(start.step, config_.train.microbatches));
 }

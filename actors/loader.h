@@ -9,6 +9,7 @@
 #include "actors/config.h"
 #include "actors/data/corpus.h"
 #include "actors/node.h"
+#include "actors/wait.h"
 
 namespace troupe {
 
@@ -21,6 +22,9 @@ class Loader {
   void on(const StartStep& start, const Address& from);
   void on(const StartEvaluation& start, const Address& from);
   void on(const Stop&, const Address&) {}
+  void waits(Waits& out) const;
+  std::uint32_t attempt() const { return attempt_; }
+  std::int64_t version() const { return next_step_; }
 
  private:
   struct Order {
@@ -35,6 +39,7 @@ class Loader {
   const Config& config_;
   std::shared_ptr<const Corpus> corpus_;
   std::uint32_t attempt_ = kNoAttempt;
+  std::int64_t next_step_ = -1;  // after the last that was begun
   std::vector<std::pair<Credit, Address>> early_credits_;
   std::vector<int> credits_;               // per replica
   std::vector<std::deque<Order>> orders_;  // per replica, in increasing microbatch

@@ -13,6 +13,7 @@
 
 #include "actors/adapter.h"
 #include "actors/disk.h"
+#include "actors/wait.h"
 #include "kernels/device.h"
 #include "messages/link.h"
 #include "messages/transport.h"
@@ -73,10 +74,15 @@ class Node {
     const std::uint32_t hired = company_.hire(handler_of(*actor));
     CHECK(hired == handle, "actor {} was hired as {}", handle, hired);
     actors_.push_back(actor);
+    tell_waits_.push_back([&told = *actor](Waits& out) { told.waits(out); });
     addresses_.push_back(address);
     local_[address] = handle;
     return *actor;
   }
+
+  const std::vector<Address>& actors() const { return addresses_; }  // by handle
+  // All that an actor waits for now; `since_us` is left to who asks.
+  void waits(std::uint32_t actor, Waits& out) const { tell_waits_.at(actor)(out); }
 
   void post(const Address& from, const Address& to, Message message);
   void set_choice(Company::Choice choice) { company_.set_choice(std::move(choice)); }
@@ -109,6 +115,7 @@ class Node {
   Company company_;
   std::vector<std::shared_ptr<void>> actors_;
   std::vector<Address> addresses_;
+  std::vector<std::function<void(Waits&)>> tell_waits_;
   std::map<Address, std::uint32_t> directory_;
   std::map<Address, std::uint32_t> local_;
   std::map<std::uint32_t, Link> links_;

@@ -37,6 +37,17 @@ class OrderedSender {
     }
   }
   int credits() const { return credits_; }
+  // What leaves next when a credit comes; null: nothing that could.
+  const Item* front() const {
+    const auto first = waiting_.begin();
+    return first == waiting_.end() || first->first != next_ || first->second.empty() ? nullptr : &first->second.front();
+  }
+  bool entered(std::int64_t sequence) const { return sequence < next_ || waiting_.contains(sequence); }
+  // Of an entry's items those that have yet to leave.
+  std::size_t unsent(std::int64_t sequence) const {
+    const auto entry = waiting_.find(sequence);
+    return entry == waiting_.end() ? 0 : entry->second.size();
+  }
   std::size_t waiting() const { return waiting_.size(); }
   std::int64_t next() const { return next_; }
 

@@ -82,6 +82,7 @@ class Owner {
   // Copies state for the checkpointer: the ops to run, then parts to send in order.
   std::vector<Ops> begin_snapshot(std::uint32_t attempt);
   std::deque<SnapshotPart>& snapshot_parts() { return parts_; }
+  std::size_t snapshot_parts_count() const { return parts_.size(); }
 
  private:
   void load_moments(const Restore& restore);

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "actors/owner.h"
+#include "actors/wait.h"
 
 namespace troupe {
 
@@ -27,6 +28,7 @@ class Restoring {
   bool begin(const Restore& restore);
   void on(const Inquiry& inquiry, const Address& from);
   bool active() const { return step_ != Step::idle; }
+  void waits(Waits& out) const;  // while it is active
   void on(const SnapshotPart& part);
   void on(const Fetch& fetch, const Address& from);
 

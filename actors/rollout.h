@@ -8,6 +8,7 @@
 
 #include "actors/config.h"
 #include "actors/node.h"
+#include "actors/wait.h"
 
 namespace troupe {
 
@@ -38,6 +39,9 @@ class Rollout {
   void on(const Generated& generated, const Address& from);
   void on(const Credit&, const Address&) {}
   void on(const Stop&, const Address&) {}
+  void waits(Waits& out) const;
+  std::uint32_t attempt() const { return attempt_; }
+  std::int64_t version() const { return version_; }
 
  private:
   struct Sequence {

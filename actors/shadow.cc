@@ -19,6 +19,7 @@ std::vector<Parameter> parameters_of(const Config& config, const Address& owner)
 
 Shadow::Shadow(const Context& context, const Config& config, const Address& owner)
     : context_(context),
+      of_(owner),
       owner_(context, config, parameters_of(config, owner), 1, 1, 0),
       restoring_(context, owner_, [this](const Restore& restore, const std::string& problem) {
         segments_left_ = 0;

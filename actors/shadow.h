@@ -4,6 +4,7 @@
 
 #include "actors/owner.h"
 #include "actors/restoring.h"
+#include "actors/wait.h"
 
 namespace troupe {
 
@@ -19,9 +20,13 @@ class Shadow {
   void on(const Decision& decision, const Address& from);
   void on(const SegmentDone& done, const Address& from);
   void on(const Stop&, const Address&) {}
+  void waits(Waits& out) const;
+  std::uint32_t attempt() const { return attempt_; }
+  std::int64_t version() const { return owner_.version(); }
 
  private:
   Context context_;
+  Address of_;  // the owner
   Owner owner_;
   Restoring restoring_;
   std::uint32_t attempt_ = kNoAttempt;

@@ -129,6 +129,7 @@ void Stage::reset() {
   shared_in_.clear();
   decision_.reset();
   copy_version_ = -1;
+  copying_ = false;
   group_left_ = snapshot_credits_ = snapshots_left_ = 0;
   begin_step();
 }
@@ -315,7 +316,8 @@ void Stage::grant(const Address& to, Channel channel, int layer, int count) {
 }
 
 void Stage::submit(SegmentClass segment_class, int slot, int unit, Phase phase, Ops ops) {
-  const Work& work = works_[static_cast<std::size_t>(slot)];
+  Work& work = works_[static_cast<std::size_t>(slot)];
+  ++work.segments;
   const SegmentClass actual = work.train() ? segment_class : SegmentClass::evaluate;
   restoring_.submit({actual, work.key.step, work.key.microbatch, layer_of(unit)}, std::move(ops),
                     pack({phase, static_cast<std::uint8_t>(attempt_), static_cast<std::uint16_t>(slot),
@@ -326,6 +328,7 @@ void Stage::on(const SegmentDone& done, const Address&) {
   if (restoring_.takes(done)) return;
   const Token token = unpack(done.token);
   const int slot = token.slot, unit = token.unit;
+  if (token.phase <= Phase::weights) --works_[static_cast<std::size_t>(slot)].segments;
   switch (token.phase) {
     case Phase::attention:
       return attention_done(slot);
@@ -345,6 +348,7 @@ void Stage::on(const SegmentDone& done, const Address&) {
       return weights_done(slot, unit);
     case Phase::copy:
       copy_version_ = owner_.version();
+      copying_ = false;
       if (mutant(Mutant::lost_wakeup)) return;
       for (std::size_t i = 0; i < works_.size(); ++i) try_start(static_cast<int>(i));
       return;

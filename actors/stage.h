@@ -22,6 +22,7 @@
 #include "actors/restoring.h"
 #include "actors/rules/dispatch.h"
 #include "actors/stage_memory.h"
+#include "actors/wait.h"
 
 namespace troupe {
 
@@ -47,6 +48,9 @@ class Stage {
   void on(const GenerateActivations& activations, const Address& from);
   void on(const SegmentDone& done, const Address& from);
   void on(const Stop&, const Address&) {}
+  void waits(Waits& out) const;
+  std::uint32_t attempt() const { return attempt_; }
+  std::int64_t version() const { return owner_.version(); }
 
  private:
   enum class Phase : std::uint8_t {
@@ -91,6 +95,7 @@ class Stage {
     int unit = 0;                            // layer under way, counted within the stage; MTP layer = layers
     std::vector<Piece> pieces;               // of the dispatch under way
     int awaited = 0;                         // results not yet here
+    int segments = 0;                        // under way
     std::vector<std::vector<char>> stashed;  // per unit and chunk: the shard kept the forward rows
     Payload gathered, gates, inputs;         // rows on their way out
     Payload hidden_in, hidden_out;
@@ -172,6 +177,14 @@ class Stage {
   void group_done();
   void grant(const Address& to, Channel channel, int layer, int count);
 
+  // stage_waits.cc
+  void work_waits(int slot, Waits& out) const;
+  void start_waits(const Work& work, Waits& out) const;
+  void dispatch_waits(const Work& work, const WorkKey& key, Waits& out) const;
+  void sender_waits(Waits& out) const;
+  void arrival_waits(Waits& out) const;
+  void step_end_waits(Waits& out) const;
+
   // Views and names.
   LayerSlot layer_view(int slot, int unit) const;
   SlotScratch scratch_view(int slot, int unit) const;
@@ -221,6 +234,7 @@ class Stage {
   HeadTensors head_, mtp_head_;
   MtpTensors mtp_;
   std::int64_t copy_version_ = 0;  // of the embedding's read copy
+  bool copying_ = false;
 
   std::int64_t next_sequence_ = 0, next_train_sequence_ = 0;
   std::map<std::pair<std::int64_t, std::int32_t>, TokenBatch> early_batches_;  // last stage: tokens before activations

@@ -266,6 +266,7 @@ void Stage::on(const SharedTensor& tensor, const Address&) {
   if (stale(tensor.attempt)) return;
   const std::int64_t v = config_.model.vocab_size, d = config_.model.hidden_size;
   copy_source_ = tensor.values;
+  copying_ = true;
   const Tensor values{copy_source_.data.get(), v, d, d, Dtype::f32};
   Ops ops{Copy{values, Tensor{copy_memory_.data, v, d, d, Dtype::f32}}};
   if (copy16_memory_.data != nullptr) ops.push_back(Copy{values, Tensor{copy16_memory_.data, v, d, d, Dtype::bf16}});

@@ -34,15 +34,25 @@ enum class Awaited : std::uint8_t {
   slot,                  // room for another microbatch, that earlier ones free
   segment,               // of this node's own device
   disk,                  // a job of this node's own disk
+  turn,                  // behind earlier work of this actor's own
+  start,                 // the conductor's word to begin a step
+  shared_tensor,         // of the first stage's embedding, read by the last
+  shadow_gradient,       // from the owner that is shadowed
 };
+constexpr std::uint8_t kAwaited = 28;
+const char* to_string(Awaited what);
 
 struct Wait {
   Awaited what = Awaited::decision;
-  Address holder;             // who owes it; for segment, disk and slot the actor itself
-  WorkKey item;               // of what; the fields that don't apply are zero
+  Address holder;             // who owes it; for segment, disk, slot and turn the actor itself
+  WorkKey item;               // of what; microbatch -1: of the whole step; other fields that don't apply are zero
   std::int64_t since_us = 0;  // when it began, by the node's clock
 };
 
 using Waits = std::vector<Wait>;
+
+inline WorkKey step_key(std::int64_t step, std::uint32_t attempt) {
+  return {.step = step, .attempt = attempt, .microbatch = -1};
+}
 
 }  // namespace troupe

@@ -1,0 +1,65 @@
+// What the smaller actors wait for, told from the state that they hold.
+#include "actors/checkpointer.h"
+#include "actors/loader.h"
+#include "actors/restoring.h"
+#include "actors/rollout.h"
+#include "actors/rules/placement.h"
+#include "actors/rules/recovery.h"
+#include "actors/shadow.h"
+
+namespace troupe {
+
+namespace {
+
+constexpr Address kConductor{Role::conductor, 0};
+
+}  // namespace
+
+void Restoring::waits(Waits& out) const {
+  const WorkKey item = step_key(restore_.version, restore_.attempt);
+  if (step_ == Step::fetch)
+    out.push_back({Awaited::state_part, {restore_.source_role, restore_.source_index}, item});
+  else
+    out.push_back({Awaited::segment, context_.self(), item});
+}
+
+void Shadow::waits(Waits& out) const {
+  if (restoring_.active()) return restoring_.waits(out);
+  if (attempt_ == kNoAttempt) return out.push_back({Awaited::restore, kConductor, {}});
+  const WorkKey step = step_key(owner_.version(), attempt_);
+  if (owner_.applying())
+    out.push_back({Awaited::segment, context_.self(), step});
+  else if (owner_.voted())
+    out.push_back({Awaited::decision, kConductor, step});
+  else
+    out.push_back({Awaited::shadow_gradient, of_, step});
+}
+
+void Loader::waits(Waits& out) const {
+  if (attempt_ == kNoAttempt) return out.push_back({Awaited::restore, kConductor, {}});
+  bool idle = true;
+  for (std::size_t r = 0; r < orders_.size(); ++r) {
+    if (orders_[r].empty()) continue;
+    idle = false;
+    out.push_back({Awaited::credit, stage_address(config_, static_cast<int>(r), 0), orders_[r].front().key});
+  }
+  if (idle) out.push_back({Awaited::start, kConductor, step_key(next_step_, attempt_)});
+}
+
+void Checkpointer::waits(Waits& out) const {
+  if (version_ < 0) return;
+  const WorkKey item = step_key(version_, attempt_);
+  if (finish_token_ > 0 || !owed_.empty()) return out.push_back({Awaited::disk, context_.self(), item});
+  for (const Address& owner : snapshot_owners(config_)) out.push_back({Awaited::snapshot_part, owner, item});
+}
+
+void Rollout::waits(Waits& out) const {
+  if (group_.empty()) return;
+  WorkKey item = step_key(version_, attempt_);
+  item.kind = WorkKind::generate;
+  item.microbatch = sent_ - 1;
+  for (int s = 0; s < config_.layout.stages; ++s)
+    out.push_back({Awaited::generated, stage_address(config_, 0, s), item});
+}
+
+}  // namespace troupe
