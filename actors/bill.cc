@@ -54,7 +54,8 @@ std::int64_t Meter::charge_busy(const Usage& usage) {
 
 void Meter::charge_idle(const Ask& ask) {
   if (idle_us_ == 0) return;
-  cause_ = cause_of(ask(), ran_);
+  const bool waking = seen_.ready > 0 && seen_.threads_idle > 0;
+  cause_ = waking ? Cause{Bin::messages, kNoHolder} : cause_of(ask(), ran_);
   bill_.account[cause_] += std::exchange(idle_us_, 0);
 }
 

@@ -17,6 +17,7 @@ constexpr std::size_t kUses = 4;
 struct Usage {
   std::array<std::int64_t, kUses> spent_us{};
   int threads = 0, threads_idle = 0;
+  std::size_t ready = 0;  // segments that no thread has taken yet
   std::int64_t of(Use use) const { return spent_us[static_cast<std::size_t>(use)]; }
   std::int64_t total_us() const { return std::accumulate(spent_us.begin(), spent_us.end(), std::int64_t{0}); }
 };

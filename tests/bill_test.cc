@@ -24,7 +24,7 @@ constexpr Address kStage{Role::stage, 0}, kNext{Role::stage, 1}, kShard{Role::ex
 Wait wait_for(Awaited what, const Address& holder) { return {what, holder, {}, 0}; }
 
 Usage usage_of(std::int64_t learn_us, std::int64_t evaluate_us, std::int64_t snapshot_us, std::int64_t idle_us) {
-  return {{learn_us, evaluate_us, snapshot_us, idle_us}, 1, 1};
+  return {{learn_us, evaluate_us, snapshot_us, idle_us}, 1, 1, 0};
 }
 
 Meter::Ask told(Awaited what, const Address& holder) {
@@ -114,6 +114,15 @@ TEST_CASE("a meter's bins sum to the device's time, whenever it is asked", "[bil
   CHECK(of(meter, Bin::messages, end) == 30);
   CHECK(of(meter, Bin::bubble, end) == 240);
   CHECK(total_us(meter.bill(end, kBubble, 0, 0).account) == end.total_us());
+}
+
+TEST_CASE("a thread that has yet to wake for a segment waits for nobody", "[bill]") {
+  Meter meter(1);
+  Usage usage = usage_of(0, 0, 0, 500);
+  usage.ready = 1;
+  meter.turn(usage, kBubble);
+  CHECK(of(meter, Bin::messages, usage) == 500);
+  CHECK(of(meter, Bin::bubble, usage) == 0);
 }
 
 TEST_CASE("what was spent since the version to which the run goes back is redo", "[bill]") {

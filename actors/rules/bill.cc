@@ -107,7 +107,7 @@ const char* to_string(Bin bin) {
 const char* meaning(Bin bin) {
   constexpr std::array<const char*, kBins> kMeanings = {"training",
                                                         "held-out loss and answers",
-                                                        "messages being handled",
+                                                        "messages handled, threads woken",
                                                         "too little to do at once",
                                                         "waiting for another stage",
                                                         "waiting for experts' rows",

@@ -12,7 +12,7 @@ namespace troupe {
 enum class Bin : std::uint8_t {
   useful,      // forward, backward, weight gradients, optimizer
   evaluation,  // and generation
-  messages,    // idle while the loop thread handles what came
+  messages,    // idle while the loop thread handles what came, or work is ready and the thread has yet to wake
   narrow,      // idle beside a thread that works: too little to do at once
   bubble,      // idle until another stage of the pipeline has done its part
   imbalance,   // idle until rows come from or for experts: one shard has more to do, or the way to it is slow

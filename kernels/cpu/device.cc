@@ -121,6 +121,7 @@ void CpuDevice::Worker::enter(Use use) {
 
 Usage CpuDevice::usage(std::int64_t at_us) const {
   Usage usage;
+  usage.ready = waiting_.load(std::memory_order_acquire);
   for (const auto& worker : workers_) {
     std::lock_guard lock(worker->timeline_mutex);
     worker->timeline.add_to(usage, at_us);

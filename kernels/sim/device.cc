@@ -122,6 +122,7 @@ void SimDevice::advance(std::int64_t now_us) {
 
 Usage SimDevice::usage(std::int64_t now_us) const {
   Usage usage;
+  usage.ready = heap_.size();
   for (const Timeline& server : servers_) server.add_to(usage, now_us);
   return usage;
 }
