@@ -334,7 +334,7 @@ void ExpertShard::begin_snapshot() {
   std::vector<Ops> work = owner_.begin_snapshot(attempt_);
   snapshots_left_ = static_cast<int>(work.size());
   for (Ops& ops : work)
-    restoring_.submit({SegmentClass::apply, owner_.version(), 0, 0}, std::move(ops),
+    restoring_.submit({SegmentClass::apply, owner_.version(), 0, 0, true}, std::move(ops),
                       pack(static_cast<int>(Phase::snapshot), attempt_, 0));
 }
 

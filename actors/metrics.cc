@@ -82,7 +82,6 @@ std::string step_json(const Config& config, const TrainingState& state, const St
               {"worst_load", worst},
               {"router_entropy", entropy},
               {"memory_mib", peak_memory_mib()},
-              {"cost_dollars", timing.run_seconds / 3600 * config.hardware.dollars_per_hour * config.layout.nodes},
               {"attempt", outcome.decision.attempt}}
       .dump();
 }

@@ -1,4 +1,8 @@
 // What the conductor tells people: one JSON object a line, for metrics.jsonl and the progress line.
+// The launcher adds to a step its `cost_dollars` (of all that the run has taken so far, with its earlier processes), and
+// lines of its own of kind "bill", about one a second and one at the end: `version`, `thread_seconds` by bin (see
+// actors/rules/bill.h), their sum `total_thread_seconds`, what the clock says `wall_thread_seconds`, `worst` by bin (who
+// was waited for most), `useful` (share of the total), `cost_dollars`. All count from the beginning of the run.
 #pragma once
 
 #include <string>
@@ -12,7 +16,7 @@ struct StepTiming {
   double seconds = 0, run_seconds = 0;
 };  // of this step; of the run since its first step
 
-// step, loss, gradient norm, learning rate, tokens/s, MFU, load max/mean per layer, router entropy, memory, cost.
+// step, loss, gradient norm, learning rate, tokens/s, MFU, load max/mean per layer, router entropy, memory.
 std::string step_json(const Config& config, const TrainingState& state, const StepPlan& plan,
                       const StepOutcome& outcome, const StepTiming& timing);
 

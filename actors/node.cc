@@ -21,7 +21,7 @@ PayloadPool& Context::pool() const { return *node_->parts().pool; }
 std::int64_t Context::now_us() const { return node_->now_us(); }
 
 Node::Node(std::uint32_t id, std::uint32_t incarnation, NodeParts parts)
-    : id_(id), incarnation_(incarnation), parts_(parts) {}
+    : id_(id), incarnation_(incarnation), parts_(parts), meter_(incarnation) {}
 
 void Node::connect(std::uint32_t node, std::uint32_t incarnation, const std::string& transport_address,
                    std::int64_t now_us) {
@@ -58,6 +58,7 @@ void Node::deliver_local(Envelope envelope) {
 
 void Node::hand_over(std::uint32_t actor, Envelope envelope) {
   if (witness_ && !witness_(envelope)) return;
+  meter_.see(envelope.message);
   company_.deliver(actor, std::move(envelope));
 }
 
@@ -80,6 +81,7 @@ bool Node::turn(std::int64_t now_us) {
   now_us_ = now_us;
   if (parts_.board != nullptr) parts_.board->turn(now_us);
   if (page_.tick_us == 0) write_board();  // before anything can get stuck
+  meter_.turn(parts_.device->usage(now_us), [this] { return all_waits(); });
   bool busy = false;
   if (parts_.transport != nullptr) busy |= parts_.transport->poll([&](const Frame& frame) { receive(frame); });
   completions_.clear();
@@ -149,6 +151,19 @@ void Node::close() {
   company_.close();
   page_.closed = 1;
   if (parts_.board != nullptr) parts_.board->publish(page_);
+}
+
+// ---- The bill -------------------------------------------------------------------------------------------------------
+
+NodeWaits Node::all_waits() const {
+  NodeWaits all;
+  for (std::uint32_t handle = 0; handle < addresses_.size(); ++handle) waits(handle, all[addresses_[handle]]);
+  return all;
+}
+
+NodeBill Node::bill(std::int64_t since_us, std::int64_t now_us) {
+  return meter_.bill(
+      parts_.device->usage(now_us), [this] { return all_waits(); }, since_us, now_us);
 }
 
 std::size_t Node::frames_owed() const {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "actors/adapter.h"
+#include "actors/bill.h"
 #include "actors/board.h"
 #include "actors/disk.h"
 #include "actors/wait.h"
@@ -98,6 +99,10 @@ class Node {
 
   // One pass over everything that waits; true while more may be waiting.
   bool turn(std::int64_t now_us);
+  // The node is about to sleep; what was idle since the turn began waited for the loop.
+  void rest(std::int64_t now_us) { meter_.rest(parts_.device->usage(now_us)); }
+  // Where the time of the compute threads went. REQUIRES: since_us is when the device began.
+  NodeBill bill(std::int64_t since_us, std::int64_t now_us);
   // When turn() should be called again even if nothing comes: links resend, and tell that they live.
   std::int64_t next_tick_us() const { return last_tick_us_ + kTickUs; }
   static constexpr std::int64_t kTickUs = 50'000;
@@ -121,10 +126,12 @@ class Node {
   void deliver_local(Envelope envelope);
   void hand_over(std::uint32_t actor, Envelope envelope);
   void receive(const Frame& frame);
+  NodeWaits all_waits() const;
 
   std::uint32_t id_, incarnation_;
   NodeParts parts_;
   Company company_;
+  Meter meter_;
   std::vector<std::shared_ptr<void>> actors_;
   std::vector<Address> addresses_;
   std::vector<Teller> tellers_;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/op.h"
+#include "kernels/usage.h"
 
 namespace troupe {
 
@@ -19,8 +20,14 @@ struct SegmentKey {
   std::int64_t step = 0;
   std::int32_t microbatch = 0;
   std::int32_t layer = 0;
+  bool snapshot = false;  // copies for a checkpoint: for the bill, no order looks at it
   friend bool operator==(const SegmentKey&, const SegmentKey&) = default;
 };
+
+inline Use use_of(const SegmentKey& key) {
+  if (key.snapshot) return Use::snapshot;
+  return key.segment_class == SegmentClass::evaluate ? Use::evaluate : Use::learn;
+}
 
 // Whom to tell: the actor's place in the process's directory, and a word of the actor's own.
 struct Completion {
@@ -52,6 +59,8 @@ class Device {
   virtual int completion_fd() const = 0;
   // Segments submitted and not yet finished.
   virtual std::size_t pending() const = 0;
+  // Of all compute threads, until now. REQUIRES: now_us is of the clock that the device runs by.
+  virtual Usage usage(std::int64_t now_us) const = 0;
 };
 
 }  // namespace troupe

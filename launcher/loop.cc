@@ -66,6 +66,7 @@ void Loop::run(const std::function<bool()>& done) {
     }
     if (done()) return;
     const bool armed = transport == nullptr || transport->arm();
+    node_.rest(monotonic_us());
     refused_ = armed ? 0 : refused_ + 1;
     if (armed)
       sleep(Node::kTickUs);

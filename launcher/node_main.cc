@@ -89,10 +89,9 @@ void NodeProcess::beat() {
   if (now_us - last_beat_us < std::int64_t{1000} * config.limits.heartbeat_ms) return;
   last_beat_us = now_us;
   const auto silent = world->node().silent_peers(std::int64_t{2000} * config.limits.silence_ms);
-  if (silent.empty())
-    socket.send(json{{"kind", "alive"}}.dump());
-  else
-    socket.send(json{{"kind", "silent"}, {"peers", silent}}.dump());
+  json beat{{"kind", silent.empty() ? "alive" : "silent"}, {"bill", to_json(world->bill())}};
+  if (!silent.empty()) beat["peers"] = silent;
+  socket.send(beat.dump());
 }
 
 // What the launcher says while the node runs.
@@ -132,6 +131,8 @@ int node_main(int socket_fd) {
     log_error("event=failed reason=\"{}\"", error.what());
     return 1;
   }
+  process.socket.send(json{{"kind", "ended"}, {"bill", to_json(process.world->bill())}}.dump());
+  process.socket.flush();
   log_info("event=down node={}", process.id);
   process.world.reset();
   return 0;

@@ -19,6 +19,7 @@
 
 #include "kernels/base/error.h"
 #include "launcher/config.h"
+#include "launcher/loop.h"
 #include "launcher/program.h"
 #include "launcher/progress.h"
 #include "launcher/stall.h"
@@ -55,8 +56,8 @@ struct Child {
 // part in the work, so that its memory of the run is no more than what it has been told.
 class Supervisor {
  public:
-  Supervisor(const Config& config, RunFolder& folder, const Recover& begin, bool quiet)
-      : config_(config), folder_(folder), begin_(begin), progress_(config, quiet) {}
+  Supervisor(const Config& config, RunFolder& folder, const Recover& begin, RunBill& bill, bool quiet)
+      : config_(config), folder_(folder), begin_(begin), bill_(bill), progress_(config, quiet) {}
   ~Supervisor() { end_all(); }
   int run();
 
@@ -84,6 +85,7 @@ class Supervisor {
   const Config& config_;
   RunFolder& folder_;
   Recover begin_;
+  RunBill& bill_;
   Progress progress_;
   Stalls stalls_{config_, folder_};
   std::vector<Child> children_;
@@ -169,9 +171,12 @@ void Supervisor::report(const std::string& kind, const std::string& text) {
   }
   if (kind == "exact_match" && std::exchange(answered_, true)) return;
   if (kind == "problem") throw Error("{}", parsed.at("sentence").get<std::string>());
+  if (kind == "ready") bill_.ready(parsed.at("version"));
   if (kind == "ready" && std::exchange(ready_, true)) return;
-  folder_.append_metrics(text);
-  progress_.show(parsed);
+  for (const json& line : bill_.hear(parsed, monotonic_us())) {
+    folder_.append_metrics(line.dump());
+    progress_.show(line);
+  }
   finished_ = finished_ || kind == "finished";
 }
 
@@ -185,6 +190,7 @@ void Supervisor::hear(Child& child) {
     if (kind == "up") child.up = true, child.met = message.at("introduction");
     if (kind == "failed") child.failure = message.at("sentence");
     if (kind == "silent") child.silent = message.at("peers").get<std::set<std::pair<std::uint32_t, std::uint32_t>>>();
+    if (message.contains("bill")) bill_.tell(child.node, node_bill_from(message.at("bill")));
     if (kind == "report") report(message.at("report"), message.at("json"));
   }
   if (!open) child.gone = true;
@@ -288,6 +294,7 @@ bool Supervisor::wait_until(const char* what, const std::function<bool(const Chi
 void Supervisor::mourn(Child& child) {
   if (!started_ || ++restarts_ > config_.recovery.restarts_max) fail(child);
   bury(child);
+  bill_.lost(child.node);
   std::fprintf(stderr, "\nnode %u is lost while %s: %s; starting it again\n", child.node, doing_.c_str(),
                how_lost(child).c_str());
   for (Child& other : children_)
@@ -379,6 +386,10 @@ int Supervisor::run() {
     obey_interrupts();
   }
   end_all();
+  for (Child& c : children_) hear(c);  // their last bill
+  const json last = bill_.line(true, monotonic_us());
+  folder_.append_metrics(last.dump());
+  progress_.show(last);
   if (seen_ == 0)
     progress_.summary(folder_.path());
   else
@@ -412,8 +423,8 @@ void Supervisor::end_all() {
 
 }  // namespace
 
-int train_in_processes(const Config& config, RunFolder& folder, const Recover& begin, bool quiet) {
-  return Supervisor(config, folder, begin, quiet).run();
+int train_in_processes(const Config& config, RunFolder& folder, const Recover& begin, RunBill& bill, bool quiet) {
+  return Supervisor(config, folder, begin, bill, quiet).run();
 }
 
 std::string to_hex(const std::string& bytes) {

@@ -7,16 +7,18 @@
 //                     peers {introduction, peers: [{node, incarnation, address}]}   forget {node}   end {}
 //   launcher -> 0     recover {attempt, version, path, weights_only}   stop {reason}
 //   node -> launcher  hello {address, build, machine, digest}   up {introduction}: it is followed
-//                     alive {}   silent {peers}   report {report, json}   failed {sentence}
+//                     alive {bill}   silent {peers, bill}   report {report, json}
+//                     failed {sentence}   ended {bill}
 #pragma once
 
 #include "actors/config.h"
+#include "launcher/bill.h"
 #include "launcher/run_folder.h"
 #include "messages/message.h"
 
 namespace troupe {
 
-int train_in_processes(const Config& config, RunFolder& folder, const Recover& begin, bool quiet);
+int train_in_processes(const Config& config, RunFolder& folder, const Recover& begin, RunBill& bill, bool quiet);
 
 // `troupe node --socket FD`: a node process. Returns its exit code.
 int node_main(int socket_fd);

@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "launcher/bill.h"
 #include "launcher/program.h"
 
 namespace troupe {
@@ -84,7 +85,6 @@ void Progress::step(const nlohmann::json& r) {
   const double seconds = r.at("step_seconds");
   seconds_per_step_ = steps_seen_ == 0 ? seconds : 0.95 * seconds_per_step_ + 0.05 * seconds;
   ++steps_seen_;
-  cost_ = r.at("cost_dollars");
   tokens_ = r.at("tokens");
   train_seconds_ += seconds;
   const std::int64_t now = now_ms();
@@ -96,7 +96,9 @@ void Progress::step(const nlohmann::json& r) {
                   number(r, "loss"), grouped(r.at("tokens_per_second")), 100 * r.at("mfu").get<double>());
   if (!r.at("load_max_over_mean").empty())
     text += fmt::format("  busiest expert {:.2f}x", r.at("worst_load").get<double>());
-  text += fmt::format("  ${:.4f}  {} left", cost_, human_time(static_cast<double>(steps - done) * seconds_per_step_));
+  if (useful_ >= 0) text += fmt::format("  useful {:.0f}%", 100 * useful_);
+  text += fmt::format("  ${:.4f}  {} left", r.at("cost_dollars").get<double>(),
+                      human_time(static_cast<double>(steps - done) * seconds_per_step_));
   if (r.at("verdict") != "commit") text += "  (step skipped: loss not finite or a spike)";
   line(text, r.at("verdict") == "commit" && done != steps);
 }
@@ -104,6 +106,10 @@ void Progress::step(const nlohmann::json& r) {
 void Progress::show(const nlohmann::json& r) {
   const std::string kind = r.at("kind");
   if (kind == "step") return step(r);
+  if (kind == "bill") {
+    useful_ = r.at("useful");
+    bill_ = bill_table(r);
+  }
   if (kind == "evaluation") {
     held_out_loss_ = number(r, "loss");
     evaluate_seconds_ += r.at("seconds").get<double>();
@@ -146,9 +152,9 @@ void Progress::summary(const std::string& run_folder) {
   std::printf("talk to it      %s generate %s --prompt \"...\"\n", shell_quoted(program()).c_str(),
               shell_quoted(run_folder).c_str());
   const double rate = config_.hardware.dollars_per_hour * config_.layout.nodes;
-  std::printf("bill            %s tokens in %s of training (%s evaluating) at $%.3g an hour: $%.4f\n",
+  std::printf("bill            %s tokens in %s of training (%s evaluating) at $%.3g an hour\n%s",
               grouped(static_cast<double>(tokens_)).c_str(), human_time(train_seconds_).c_str(),
-              human_time(evaluate_seconds_).c_str(), rate, (train_seconds_ + evaluate_seconds_) / 3600 * rate);
+              human_time(evaluate_seconds_).c_str(), rate, bill_.c_str());
   std::fflush(stdout);
 }
 

@@ -13,7 +13,7 @@ class Progress {
  public:
   explicit Progress(const Config& config, bool quiet = false);
   ~Progress();
-  // One report of the conductor (kind: ready, step, evaluation, checkpoint, exact_match, generation, problem,
+  // One report of the conductor or line of the bill (kind: bill, ready, step, evaluation, checkpoint, exact_match, generation, problem,
   // finished).
   void show(const nlohmann::json& report);
   // The end: losses, answers, where the model lies, the bill.
@@ -28,9 +28,10 @@ class Progress {
   const Config& config_;
   bool quiet_, terminal_, open_line_ = false;
   std::int64_t last_shown_ms_ = 0, steps_seen_ = 0;
-  double seconds_per_step_ = 0, cost_ = 0, train_seconds_ = 0, held_out_loss_ = 0, share_ = -1, evaluate_seconds_ = 0;
+  double seconds_per_step_ = 0, train_seconds_ = 0, useful_ = -1, held_out_loss_ = 0, share_ = -1,
+         evaluate_seconds_ = 0;
   std::int64_t problems_ = 0, right_ = 0, tokens_ = 0;
-  std::string answers_, checkpoint_;
+  std::string answers_, checkpoint_, bill_;
 };
 
 std::string human_time(double seconds);

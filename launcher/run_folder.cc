@@ -32,8 +32,6 @@ RunFolder::RunFolder(std::string path, bool resume) : path_(std::move(path)) {
   if (lock_fd_ < 0) throw Error("{}/lock: can't be opened; is the folder writable?", path_);
   if (flock(lock_fd_, LOCK_EX | LOCK_NB) != 0)
     throw Error("{}: another process is running in this folder; wait for it, or choose another with --out", path_);
-  fs::remove_all(path_ + "/boards", failed);  // of processes that are gone
-  fs::create_directories(path_ + "/boards", failed);
   metrics_.open(path_ + "/metrics.jsonl", std::ios::app);
   if (!metrics_) throw Error("{}/metrics.jsonl: can't be written", path_);
 }
@@ -42,7 +40,10 @@ RunFolder::~RunFolder() {
   if (lock_fd_ >= 0) close(lock_fd_);
 }
 
-void RunFolder::save_config(const Config& config) const {
+void RunFolder::begin(const Config& config) const {
+  std::error_code failed;
+  fs::remove_all(path_ + "/boards", failed);
+  fs::create_directories(path_ + "/boards", failed);
   std::ofstream file(path_ + "/config.toml");
   file << config_to_toml(config);
   if (!file.flush()) throw Error("{}/config.toml: can't be written; is the disk full?", path_);

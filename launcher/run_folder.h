@@ -19,7 +19,8 @@ class RunFolder {
   RunFolder(const RunFolder&) = delete;
 
   const std::string& path() const { return path_; }
-  void save_config(const Config& config) const;
+  // The folder is this run's from here on: its configuration is written, boards of processes that are gone are removed.
+  void begin(const Config& config) const;
   void append_metrics(const std::string& json_line);
 
  private:

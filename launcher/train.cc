@@ -8,6 +8,7 @@
 #include "actors/checkpoint/manifest.h"
 #include "kernels/base/error.h"
 #include "kernels/base/log.h"
+#include "launcher/bill.h"
 #include "launcher/config.h"
 #include "launcher/processes.h"
 #include "launcher/program.h"
@@ -31,7 +32,7 @@ void catch_interrupts() {
 }
 
 // One process: the supervisor is this function.
-int train_here(const Config& config, RunFolder& folder, const Recover& begin, bool quiet) {
+int train_here(const Config& config, RunFolder& folder, const Recover& begin, RunBill& bill, bool quiet) {
   start_log("troupe", folder.path() + "/logs/node-0.log", LogLevel::info);
   WorldOptions options;
   options.run_folder = folder.path();
@@ -45,8 +46,11 @@ int train_here(const Config& config, RunFolder& folder, const Recover& begin, bo
   int seen = 0;
   world.run(
       [&](const Report& report) {
-        folder.append_metrics(report.json);
-        progress.show(nlohmann::json::parse(report.json));
+        bill.tell(0, world.bill());
+        for (const nlohmann::json& line : bill.hear(nlohmann::json::parse(report.json), monotonic_us())) {
+          folder.append_metrics(line.dump());
+          progress.show(line);
+        }
       },
       [&] {
         if (interrupts == seen) return false;
@@ -56,6 +60,10 @@ int train_here(const Config& config, RunFolder& folder, const Recover& begin, bo
         world.stop("interrupted");
         return false;
       });
+  bill.tell(0, world.bill());
+  const nlohmann::json last = bill.line(true, monotonic_us());
+  folder.append_metrics(last.dump());
+  progress.show(last);
   if (seen > 0) {
     std::fprintf(stderr, "saved; continue with: %s\n", resume.c_str());
     return 130;
@@ -100,6 +108,7 @@ Recover starting_point(const Config& config, const std::string& run_folder, bool
 }
 
 int train(const TrainOptions& options) {
+  const std::int64_t begin_us = monotonic_us();
   Config config = load_config(options.config_path, options.sets);
   const Config as_written = config;
   resolve_machine(config);
@@ -108,11 +117,13 @@ int train(const TrainOptions& options) {
   RunFolder folder(out, options.resume && !fresh);
   if (options.resume && !fresh) check_resumable(load_run_config(out), config, out);
   const Recover begin = starting_point(config, out, options.resume);
-  folder.save_config(as_written);
+  folder.begin(as_written);
+  RunBill bill(config, begin_us);
+  if (options.resume && !fresh) bill.go_on(out + "/metrics.jsonl", begin.version);
   if (!begin.path.empty())
     std::printf("starting at step %lld from %s\n", static_cast<long long>(begin.version), begin.path.c_str());
-  return config.layout.nodes == 1 ? train_here(config, folder, begin, options.quiet)
-                                  : train_in_processes(config, folder, begin, options.quiet);
+  return config.layout.nodes == 1 ? train_here(config, folder, begin, bill, options.quiet)
+                                  : train_in_processes(config, folder, begin, bill, options.quiet);
 }
 
 }  // namespace troupe

@@ -14,15 +14,17 @@ namespace troupe {
 
 namespace {
 
-// The last line of metrics.jsonl, when it says that the run is finished.
+// The version that metrics.jsonl ends with, when the run is finished: its bill comes after that.
 std::optional<std::int64_t> finished_at(const std::string& run) {
   std::ifstream file(run + "/metrics.jsonl");
-  std::string last;
-  for (std::string line; std::getline(file, line);)
-    if (!line.empty()) last = line;
-  const auto json = nlohmann::json::parse(last, nullptr, false);
-  if (json.is_discarded() || json.value("kind", "") != "finished") return std::nullopt;
-  return json.value("version", std::int64_t{0});
+  std::optional<std::int64_t> version;
+  for (std::string line; std::getline(file, line);) {
+    const auto json = nlohmann::json::parse(line, nullptr, false);
+    const std::string kind = json.is_discarded() ? "" : json.value("kind", "");
+    if (kind == "finished") version = json.value("version", std::int64_t{0});
+    if (kind == "step") version.reset();
+  }
+  return version;
 }
 
 bool lives(const std::vector<BoardPage>& pages) {

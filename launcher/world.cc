@@ -17,6 +17,7 @@
 namespace troupe {
 
 struct World::Parts {
+  std::int64_t device_began_us = 0;
   PayloadPool pool;
   std::unique_ptr<Device> device;
   std::unique_ptr<Disk> disk;
@@ -34,6 +35,7 @@ constexpr Address kConductor{Role::conductor, 0};
 }  // namespace
 
 World::World(const Config& config, WorldOptions options) : config_(config), parts_(std::make_unique<Parts>()) {
+  parts_->device_began_us = monotonic_us();
   parts_->device = std::make_unique<CpuDevice>(config.device.threads);
   parts_->disk = make_posix_disk();
   if (config.layout.nodes > 1)
@@ -83,6 +85,8 @@ void World::run(const std::function<void(const Report&)>& hear, const std::funct
 
 Node& World::node() { return *parts_->node; }
 Loop& World::loop() { return *parts_->loop; }
+
+NodeBill World::bill() { return parts_->node->bill(parts_->device_began_us, monotonic_us()); }
 
 std::string World::transport_address() const { return parts_->transport ? parts_->transport->local_address() : ""; }
 

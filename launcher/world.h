@@ -32,6 +32,7 @@ class World {
 
   Node& node();
   Loop& loop();
+  NodeBill bill();                        // until now
   std::string transport_address() const;  // for the other nodes
   void connect(std::uint32_t peer, std::uint32_t incarnation, const std::string& address);
   // To the conductor, if it lives here: bring everybody to one state and go on.

@@ -1,7 +1,7 @@
 // The CPU device: every segment runs once and tells once, the most urgent first, several at a time.
 #include <poll.h>
 
-#include <numeric>
+#include <chrono>
 
 #include "kernels/cpu/device.h"
 #include "tests/support/naive.h"
@@ -26,6 +26,11 @@ std::vector<Completion> wait_for(Device& device, std::size_t count) {
     device.take_completions(done);
   }
   return done;
+}
+
+std::int64_t now_us() {
+  const auto now = std::chrono::steady_clock::now().time_since_epoch();
+  return std::chrono::duration_cast<std::chrono::microseconds>(now).count();
 }
 
 // About a hundred milliseconds of work.
@@ -91,9 +96,34 @@ TEST_CASE("two threads work at once and their time is counted", "[device]") {
   const auto done = wait_for(device, 4);
   REQUIRE(done.size() == 4);
   CHECK(done.back().token == 0);
-  const auto busy = device.busy_ns();
-  CHECK(busy.size() == 2);
-  CHECK(std::accumulate(busy.begin(), busy.end(), std::uint64_t{0}) > 0);
+  const Usage usage = device.usage(now_us());
+  CHECK(usage.threads == 2);
+  CHECK(usage.threads_idle == 2);
+  CHECK(usage.of(Use::learn) > 0);
+  CHECK(usage.of(Use::evaluate) == 0);
+}
+
+TEST_CASE("every moment of every compute thread is in one use", "[device][bill]") {
+  const std::int64_t before_us = now_us();
+  CpuDevice device(2);
+  const std::int64_t after_us = now_us();
+  const Owned learned(1000, 100), judged(1000, 100), copied(1000, 100);
+  device.submit(segment(SegmentClass::forward, 0, 0, {long_op(learned)}));
+  device.submit(segment(SegmentClass::evaluate, 0, 1, {long_op(judged)}));
+  Segment snapshot = segment(SegmentClass::apply, 0, 2, {long_op(copied)});
+  snapshot.key.snapshot = true;
+  device.submit(std::move(snapshot));
+  const auto within = [&](const Usage& usage, std::int64_t at_us) {
+    CHECK(usage.total_us() <= 2 * (at_us - before_us));
+    CHECK(usage.total_us() >= 2 * (at_us - after_us));
+  };
+  const std::int64_t half_us = now_us();
+  within(device.usage(half_us), half_us);  // what runs counts too
+  REQUIRE(wait_for(device, 3).size() == 3);
+  const std::int64_t end_us = now_us();
+  const Usage usage = device.usage(end_us);
+  within(usage, end_us);
+  for (const Use use : {Use::learn, Use::evaluate, Use::snapshot, Use::idle}) CHECK(usage.of(use) > 0);
 }
 
 TEST_CASE("a device that closes runs what it was given first", "[device]") {

@@ -124,16 +124,18 @@ Latencies expect_undisturbed(const Arguments& layout, const std::vector<int>& bl
                              std::size_t total = 300) {
   const Folder folder;
   const Arguments length = kLong + Arguments{"train.steps=" + std::to_string(total)};
-  expect_success(tiny_run(folder / "calm", length));
-  const std::string run = folder / "run";
-  Process process(troupe_command(tiny_run(run, length + layout)), 240'000);
-  Latencies latencies = disturb(process, run, blows, seed);
+  const Ended calm = run(troupe_command(tiny_run(folder / "calm", length)), 0, 240'000);
+  INFO(calm.err);
+  REQUIRE(calm.code == 0);
+  const std::string disturbed = folder / "run";
+  Process process(troupe_command(tiny_run(disturbed, length + layout)), 240'000);
+  Latencies latencies = disturb(process, disturbed, blows, seed);
   const Ended ended = process.wait();
   INFO(ended.out << ended.err);
   CHECK(ended.code == 0);
-  CHECK(digest_after(run) == digest_after(folder / "calm"));
+  CHECK(digest_after(disturbed) == digest_after(folder / "calm"));
   std::set<std::int64_t> steps;
-  for (const auto& step : metrics_of(run, "step"))
+  for (const auto& step : metrics_of(disturbed, "step"))
     CHECK(steps.insert(step.at("step").get<std::int64_t>()).second);  // each told once
   CHECK(steps.size() == total);
   return latencies;
@@ -290,4 +292,71 @@ TEST_CASE("when an owner and its copy are lost, all go back to the file", "[reco
   CHECK(plan.version == 5);
   CHECK(plan.fetch.empty());
   CHECK(plan_recovery(config, {1, 5, "file", false}, all_at(config, -1)).from_disk);  // the start
+}
+
+// ---- The bill -------------------------------------------------------------------------------------------------------
+
+namespace {
+
+// The bins sum to threads x wall time within 0.1 %, and to the cost that the last step showed, all but the end.
+nlohmann::json expect_whole_bill(const std::string& run) {
+  const auto bills = metrics_of(run, "bill");
+  REQUIRE(!bills.empty());
+  double sum = 0;
+  const nlohmann::json last = bills.back();
+  for (const auto& [bin, spent] : last.at("thread_seconds").items()) {
+    INFO(bin << " " << spent);
+    CHECK(spent.get<double>() >= 0);
+    sum += spent.get<double>();
+  }
+  INFO(last.dump());
+  CHECK(sum == Approx(last.at("wall_thread_seconds").get<double>()).epsilon(0.001));
+  CHECK(last.at("cost_dollars") == Approx(sum / 3600 * 0.1).epsilon(0.001));  // a node of one thread costs $0.1 an hour
+  CHECK(last.at("cost_dollars") >= metrics_of(run, "step").back().at("cost_dollars"));
+  return last;
+}
+
+double spent(const nlohmann::json& bill, const char* bin) { return bill.at("thread_seconds").at(bin); }
+
+}  // namespace
+
+TEST_CASE("an undisturbed run's bill is whole and knows of no redo", "[recovery][bill]") {
+  const Folder folder;
+  expect_success(tiny_run(folder / "run", {"train.steps=60"}));
+  const auto bill = expect_whole_bill(folder / "run");
+  CHECK(spent(bill, "redo") == 0);
+  CHECK(spent(bill, "useful") > 0);
+}
+
+TEST_CASE("a stopped process is paid for as redo, and the bill is whole", "[recovery][bill]") {
+  const Folder folder;
+  const std::string run = folder / "run";
+  Process process(troupe_command(tiny_run(run, kLong + kShards)), 120'000);
+  disturb(process, run, {SIGSTOP, SIGKILL}, 5);
+  const Ended ended = process.wait();
+  INFO(ended.out << ended.err);
+  REQUIRE(ended.code == 0);
+  const auto bill = expect_whole_bill(run);
+  CHECK(bill.at("losses") == 2);
+  CHECK(spent(bill, "redo") > 4 * 1.5);  // the silence alone, of four nodes
+  CHECK_THAT(ended.out, Catch::Contains("; 2 lost"));
+}
+
+TEST_CASE("a run that was killed and goes on pays for the lost tail as redo", "[recovery][bill]") {
+  const Folder folder;
+  const std::string run = folder / "run";
+  const Arguments sets{"train.steps=100000", "checkpoint.every_steps=100000"};
+  {
+    Process process(troupe_command(tiny_run(run, sets)), 60'000);
+    REQUIRE(process.follow([&] { return metrics_of(run, "bill").size() >= 2; }));
+  }
+  const auto before = metrics_of(run, "bill").back();
+  const Ended ended = troupe::test::run(troupe_command(tiny_resume(run, sets)), 4000);
+  INFO(ended.out << ended.err);
+  const auto after = metrics_of(run, "bill").back();
+  CHECK(after.at("wall_thread_seconds") > before.at("wall_thread_seconds").get<double>());
+  CHECK(spent(after, "redo") == Approx(before.at("total_thread_seconds").get<double>() - spent(before, "start-up")));
+  double sum = 0;
+  for (const auto& [bin, seconds] : after.at("thread_seconds").items()) sum += seconds.get<double>();
+  CHECK(sum == Approx(after.at("wall_thread_seconds").get<double>()).epsilon(0.001));
 }

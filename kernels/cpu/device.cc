@@ -20,13 +20,17 @@ constexpr std::size_t kLine = 64, kHugePage = std::size_t{1} << 21;
 constexpr std::chrono::microseconds kSpin{20};  // about what waking a sleeping thread costs
 using Clock = std::chrono::steady_clock;
 
+std::int64_t now_us() {
+  return std::chrono::duration_cast<std::chrono::microseconds>(Clock::now().time_since_epoch()).count();
+}
+
 }  // namespace
 
 CpuDevice::CpuDevice(int threads) : event_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)), inline_(threads == 0) {
   CHECK(threads >= 0, "a device of {} threads", threads);
   if (event_ < 0)
     throw Error("can't create an event descriptor: {}; raise the limit of open files", std::strerror(errno));
-  for (int i = 0; i < std::max(threads, 1); ++i) workers_.push_back(std::make_unique<Worker>());
+  for (int i = 0; i < std::max(threads, 1); ++i) workers_.push_back(std::make_unique<Worker>(now_us()));
   if (inline_) return;
   for (auto& worker : workers_) worker->thread = std::thread([this, &worker] { work(*worker); });
 }
@@ -82,10 +86,9 @@ bool CpuDevice::next(Segment& segment) {
 }
 
 void CpuDevice::run(Worker& worker, const Segment& segment) {
-  const auto begin = Clock::now();
+  worker.enter(use_of(segment.key));
   for (const Op& op : segment.ops) cpu::run(op, worker.scratch);
-  const auto spent = std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - begin).count();
-  worker.busy_ns.fetch_add(static_cast<std::uint64_t>(spent), std::memory_order_relaxed);
+  worker.enter(Use::idle);
   complete(segment.done);
 }
 
@@ -111,10 +114,19 @@ void CpuDevice::take_completions(std::vector<Completion>& out) {
         std::strerror(errno));
 }
 
-std::vector<std::uint64_t> CpuDevice::busy_ns() const {
-  std::vector<std::uint64_t> busy;
-  for (const auto& worker : workers_) busy.push_back(worker->busy_ns.load(std::memory_order_relaxed));
-  return busy;
+void CpuDevice::Worker::enter(Use use) {
+  std::lock_guard lock(timeline_mutex);
+  timeline.enter(use, now_us());
+}
+
+Usage CpuDevice::usage(std::int64_t at_us) const {
+  Usage usage;
+  usage.ready = waiting_.load(std::memory_order_acquire);
+  for (const auto& worker : workers_) {
+    std::lock_guard lock(worker->timeline_mutex);
+    worker->timeline.add_to(usage, at_us);
+  }
+  return usage;
 }
 
 }  // namespace troupe

@@ -28,13 +28,15 @@ class CpuDevice final : public Device {
   int completion_fd() const override { return event_; }
   std::size_t pending() const override { return pending_.load(std::memory_order_acquire); }
 
-  // Nanoseconds that each compute thread has spent inside segments; readable from any thread.
-  std::vector<std::uint64_t> busy_ns() const;
+  Usage usage(std::int64_t now_us) const override;  // by the monotonic clock
 
  private:
   struct Worker {
+    explicit Worker(std::int64_t begin_us) : timeline(begin_us) {}
+    void enter(Use use);
     std::thread thread;
-    std::atomic<std::uint64_t> busy_ns = 0;
+    mutable std::mutex timeline_mutex;
+    Timeline timeline;
     cpu::Scratch scratch;
   };
   void work(Worker& worker);

@@ -56,6 +56,8 @@ void make_up_routing(const Router& op, std::uint64_t key) {
 
 SimDevice::SimDevice(SimDeviceOptions options) : options_(std::move(options)) {
   CHECK(options_.servers > 0 && options_.flops_per_us > 0 && options_.bytes_per_us > 0, "a device that can do nothing");
+  servers_.assign(static_cast<std::size_t>(options_.servers), Timeline(options_.begin_us));
+  for (std::size_t server = servers_.size(); server-- > 0;) idle_servers_.push_back(server);
 }
 
 Memory SimDevice::allocate(std::size_t size) {
@@ -94,7 +96,10 @@ void SimDevice::compute(const Segment& segment) {
 void SimDevice::start(Segment segment, std::int64_t now_us) {
   if (options_.compute_at == ComputeAt::start) compute(segment);
   const std::int64_t end_us = now_us + duration_us(segment, now_us);
-  running_.push_back({std::move(segment), end_us, started_++});
+  const std::size_t server = idle_servers_.back();
+  idle_servers_.pop_back();
+  servers_[server].enter(use_of(segment.key), now_us);
+  running_.push_back({std::move(segment), end_us, started_++, server});
 }
 
 void SimDevice::advance(std::int64_t now_us) {
@@ -106,11 +111,20 @@ void SimDevice::advance(std::int64_t now_us) {
     const Running ended = std::move(*first);
     running_.erase(first);
     if (options_.compute_at == ComputeAt::end) compute(ended.segment);
+    servers_[ended.server].enter(Use::idle, ended.end_us);
+    idle_servers_.push_back(ended.server);
     done_.push_back(ended.segment.done);
     ++finished_;
     if (!heap_.empty()) start(heap_.pop(), ended.end_us);
   }
   while (!heap_.empty() && running_.size() < static_cast<std::size_t>(options_.servers)) start(heap_.pop(), now_us);
+}
+
+Usage SimDevice::usage(std::int64_t now_us) const {
+  Usage usage;
+  usage.ready = heap_.size();
+  for (const Timeline& server : servers_) server.add_to(usage, now_us);
+  return usage;
 }
 
 std::int64_t SimDevice::next_us() const {

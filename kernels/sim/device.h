@@ -29,6 +29,7 @@ struct SimDeviceOptions {
   ComputeAt compute_at = ComputeAt::start;
   std::uint64_t seed = 0;  // of the made-up routing
   std::vector<SlowSpan> slow;
+  std::int64_t begin_us = 0;
 };
 
 class SimDevice final : public Device {
@@ -46,6 +47,8 @@ class SimDevice final : public Device {
   // When the next segment under way ends; the largest number if there is none.
   std::int64_t next_us() const;
   std::size_t running() const { return running_.size(); }
+  // Since begin_us of the options.
+  Usage usage(std::int64_t now_us) const override;
   std::uint64_t finished() const { return finished_; }
 
  private:
@@ -53,6 +56,7 @@ class SimDevice final : public Device {
     Segment segment;
     std::int64_t end_us = 0;
     std::uint64_t number = 0;
+    std::size_t server = 0;
   };
   void start(Segment segment, std::int64_t now_us);
   void compute(const Segment& segment);
@@ -61,6 +65,8 @@ class SimDevice final : public Device {
   SimDeviceOptions options_;
   ReadyHeap heap_;
   std::vector<Running> running_;  // at most one a server
+  std::vector<Timeline> servers_;
+  std::vector<std::size_t> idle_servers_;
   std::vector<Completion> done_;
   cpu::Scratch scratch_;
   std::uint64_t started_ = 0, finished_ = 0;

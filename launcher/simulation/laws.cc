@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <bit>
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -152,6 +153,17 @@ std::string checkpoint_problem(const std::string& checkpoint, std::int64_t versi
   }
   if (reference == nullptr || state_digest(checkpoint) == reference->states.at(version)) return "";
   return fmt::format("{} is not the undisturbed state of version {}", checkpoint, version);
+}
+
+std::string broken_by(const json& bill) {
+  const double wall = bill.at("wall_thread_seconds");
+  double sum = 0;
+  for (const auto& [bin, spent] : bill.at("thread_seconds").items()) {
+    if (spent.get<double>() < 0) return fmt::format("the bin \"{}\" of the bill holds {} s", bin, spent.get<double>());
+    sum += spent.get<double>();
+  }
+  if (std::abs(sum - wall) <= 0.001 * wall) return "";
+  return fmt::format("the bins of the bill sum to {} s, and the threads had {} s", sum, wall);
 }
 
 }  // namespace troupe

@@ -29,6 +29,7 @@ struct SimWorld::Member {
   std::uint32_t node_id = 0, incarnation = 0;
   bool abandoned = false, has_mail = false, stopped = false, hung = false;
   std::uint64_t choices = 0;
+  std::int64_t began_us = 0;
   std::vector<Address> here;
   PayloadPool pool;
   std::unique_ptr<SimDevice> device;
@@ -49,7 +50,11 @@ struct SimWorld::Member {
 };
 
 SimWorld::SimWorld(const Config& config, SimWorldOptions options, Witness witness)
-    : config_(config), options_(std::move(options)), witness_(std::move(witness)), network_(options_.network) {
+    : config_(config),
+      options_(std::move(options)),
+      witness_(std::move(witness)),
+      network_(options_.network),
+      bill_(config_, 0) {
   const auto nodes = static_cast<std::uint32_t>(config_.layout.nodes);
   CHECK(options_.devices.size() == nodes, "{} devices for {} nodes", options_.devices.size(), nodes);
   incarnations_.assign(nodes, 1);
@@ -68,7 +73,10 @@ void SimWorld::add_member(std::uint32_t node, std::uint32_t incarnation) {
   Member* const m = member.get();
   m->node_id = node;
   m->incarnation = incarnation;
-  m->device = std::make_unique<SimDevice>(options_.devices[node]);
+  m->began_us = now_us_;
+  SimDeviceOptions device = options_.devices[node];
+  device.begin_us = now_us_;
+  m->device = std::make_unique<SimDevice>(std::move(device));
   m->transport = network_.attach(node, incarnation);
   const auto places = place_actors(config_);
   if (places.at(kCheckpointer) == node) {
@@ -127,6 +135,8 @@ void SimWorld::hear(const Envelope& envelope) {
   const auto* report = std::get_if<Report>(&envelope.message);
   if (report == nullptr) return;
   reports_.push_back(*report);
+  tell_bills();
+  if (report->kind == "ready") bill_.ready(nlohmann::json::parse(report->json).at("version"));
   finished_ |= report->kind == "finished";
   if (report->kind == "problem" && problem_.empty())
     problem_ = nlohmann::json::parse(report->json).at("sentence").get<std::string>();
@@ -204,6 +214,8 @@ void SimWorld::kill(std::uint32_t node) {
   Member* const member = living(node);
   CHECK(member != nullptr, "node {} is down already", node);
   log(static_cast<std::uint64_t>(Mark::killed) << 32 | node);
+  bill_.tell(node, member->node->bill(member->began_us, now_us_));
+  bill_.lost(node);
   const std::uint64_t key = random_key(options_.seed, fmt::format("death of node {}.{}", node, member->incarnation));
   network_.detach(node, member->incarnation, static_cast<double>(random_below(3, key, 0)) / 2);
   segments_of_dead_ += member->device->finished();
@@ -219,6 +231,8 @@ void SimWorld::abandon(std::uint32_t node) {
   CHECK(member != nullptr, "node {} is down already", node);
   log(static_cast<std::uint64_t>(Mark::abandoned) << 32 | node);
   member->abandoned = true;
+  bill_.tell(node, member->node->bill(member->began_us, now_us_));
+  bill_.lost(node);
 }
 
 void SimWorld::restart(std::uint32_t node) {
@@ -270,6 +284,21 @@ const SimDisk* SimWorld::disk() const {
   for (const auto& member : members_)
     if (member->disk && !member->abandoned) return member->disk.get();
   return nullptr;
+}
+
+void SimWorld::tell_bills() {
+  const auto tell = [&](bool leads) {
+    for (const auto& member : members_)
+      if (!member->abandoned && (member->node_id == 0) == leads)
+        bill_.tell(member->node_id, member->node->bill(member->began_us, now_us_));
+  };
+  tell(false);
+  tell(true);  // the conductor's node last: what it waited for is what others waited for meanwhile
+}
+
+nlohmann::json SimWorld::bill() {
+  tell_bills();
+  return bill_.line(true, now_us_);
 }
 
 std::string SimWorld::owed() const {

@@ -11,6 +11,7 @@
 
 #include "actors/sim_disk.h"
 #include "kernels/sim/device.h"
+#include "launcher/bill.h"
 #include "launcher/simulation/events.h"
 #include "launcher/world.h"
 #include "messages/sim_network.h"
@@ -66,6 +67,8 @@ class SimWorld {
   const SimNetworkCounters& network_counters() const { return network_.counters(); }
   const std::vector<Report>& reports() const { return reports_; }
   bool finished() const { return finished_; }
+  // The bill's last line, as the launcher writes it.
+  nlohmann::json bill();
   const std::string& problem() const { return problem_; }
   const SimDisk* disk() const;  // null while its node is down
   // What is owed, a sentence a node; empty at rest.
@@ -76,6 +79,7 @@ class SimWorld {
   void add_member(std::uint32_t node, std::uint32_t incarnation);
   void introduce(Member& one, Member& other);
   void hear(const Envelope& envelope);
+  void tell_bills();
   void turn(Member& member);
   void step();
   std::int64_t next_us() const;
@@ -92,6 +96,7 @@ class SimWorld {
   std::int64_t now_us_ = 0;
   std::uint64_t messages_ = 0, rounds_ = 0, segments_of_dead_ = 0, hash_ = 14695981039346656037ULL;
   std::vector<Report> reports_;
+  RunBill bill_;
   bool finished_ = false;
   std::string problem_;
   std::vector<BoardPage> graves_;

@@ -254,6 +254,7 @@ void Simulator::play(const Scenario& scenario, const std::string& folder, bool t
   if (result.broken.empty() && !at_rest)
     result.broken = fmt::format("{}; owed: {}", in_time ? "it comes to no rest" : "it made no end",
                                 world.owed().empty() ? "nothing" : world.owed());
+  if (result.broken.empty()) result.broken = broken_by(world.bill());
   const std::string error = logged_error();
   if (result.broken.empty() && !error.empty()) result.broken = "an error was logged: " + error;
   result.messages += world.messages();
@@ -273,6 +274,7 @@ const Undisturbed& Simulator::undisturbed(const Scenario& scenario) {
   Scenario plain;
   plain.config = scenario.config;
   plain.config.layout = {};
+  plain.config.device.threads = 1;
   plain.config.train.recompute = false;
   plain.config.evaluate.every_steps = 1;
   plain.config.checkpoint = {};

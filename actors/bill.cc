@@ -1,0 +1,109 @@
+#include "actors/bill.h"
+
+#include <utility>
+
+namespace troupe {
+
+std::int64_t total_us(const Account& account) {
+  std::int64_t sum = 0;
+  for (const auto& [cause, us] : account) sum += us;
+  return sum;
+}
+
+std::int64_t total_us(const Account& account, Bin bin) {
+  std::int64_t sum = 0;
+  for (const auto& [cause, us] : account) sum += cause.bin == bin ? us : 0;
+  return sum;
+}
+
+void add(Account& account, const Account& more) {
+  for (const auto& [cause, us] : more) account[cause] += us;
+}
+
+void lose_since(NodeBill& bill, std::int64_t version) {
+  if (bill.versions.empty() || bill.versions.rbegin()->first < version) {
+    bill.versions[version] = bill.account;
+    return;
+  }
+  const auto later = bill.versions.upper_bound(version);
+  const Account then = later == bill.versions.begin() ? Account{} : std::prev(later)->second;
+  std::int64_t lost_us = 0;
+  for (auto& [cause, us] : bill.account) {
+    if (cause.bin == Bin::redo || cause.bin == Bin::start_up) continue;
+    const auto before = then.find(cause);
+    const std::int64_t kept_us = before == then.end() ? 0 : before->second;
+    lost_us += us - kept_us;
+    us = kept_us;
+  }
+  bill.account[{Bin::redo, kNoHolder}] += lost_us;
+  bill.versions.erase(bill.versions.lower_bound(version), bill.versions.end());
+  bill.versions[version] = bill.account;
+}
+
+Meter::Meter(std::uint32_t incarnation)
+    : cause_{incarnation > 1 ? Bin::redo : Bin::start_up, kNoHolder}, ran_(incarnation > 1) {}
+
+// The idle time that came meanwhile is for the caller to charge.
+std::int64_t Meter::charge_busy(const Usage& usage) {
+  constexpr std::array<std::pair<Use, Bin>, 3> kBusy{
+      {{Use::learn, Bin::useful}, {Use::evaluate, Bin::evaluation}, {Use::snapshot, Bin::checkpoint}}};
+  for (const auto& [use, bin] : kBusy)
+    if (const std::int64_t us = usage.of(use) - seen_.of(use); us != 0) bill_.account[{bin, kNoHolder}] += us;
+  return usage.of(Use::idle) - std::exchange(seen_, usage).of(Use::idle);
+}
+
+void Meter::charge_idle(const Ask& ask) {
+  if (idle_us_ == 0) return;
+  const bool waking = seen_.ready > 0 && seen_.threads_idle > 0;
+  cause_ = waking ? Cause{Bin::messages, kNoHolder} : cause_of(ask(), ran_);
+  bill_.account[cause_] += std::exchange(idle_us_, 0);
+}
+
+void Meter::turn(const Usage& usage, const Ask& ask) {
+  idle_us_ += charge_busy(usage);
+  if (idle_us_ >= kAskUs) charge_idle(ask);
+}
+
+void Meter::rest(const Usage& usage) {
+  const bool work = cause_.bin != Bin::start_up && cause_.bin != Bin::redo;
+  bill_.account[work ? Cause{Bin::messages, kNoHolder} : cause_] += charge_busy(usage);
+}
+
+void Meter::see(const Message& message) {
+  if (const auto* decision = std::get_if<Decision>(&message)) decided(*decision);
+  if (const auto* begin = std::get_if<Restore>(&message)) restore(*begin);
+}
+
+// It comes once to every actor of the node.
+void Meter::decided(const Decision& decision) {
+  const std::int64_t version = decision.step + 1;
+  if (!attempt_ || decision.attempt != *attempt_ || bill_.versions.contains(version)) return;
+  bill_.versions[version] = bill_.account;
+  if (decision.checkpoint) checkpoints_[version] = bill_.account;
+  if (checkpoints_.size() > kCheckpointsMax) checkpoints_.erase(checkpoints_.begin());
+  if (bill_.versions.size() > kVersionsMax) bill_.versions.erase(bill_.versions.begin());
+}
+
+void Meter::restore(const Restore& restore) {
+  if (attempt_ && restore.attempt <= *attempt_) return;
+  const bool again = std::exchange(attempt_, restore.attempt).has_value();
+  ran_ = ran_ || again;
+  bill_.versions.insert(checkpoints_.begin(), checkpoints_.end());
+  if (again)
+    lose_since(bill_, restore.version);
+  else
+    bill_.versions[restore.version] = bill_.account;
+  checkpoints_.erase(checkpoints_.upper_bound(restore.version), checkpoints_.end());
+}
+
+NodeBill Meter::bill(const Usage& usage, const Ask& ask, std::int64_t since_us, std::int64_t now_us) {
+  idle_us_ += charge_busy(usage);
+  charge_idle(ask);
+  NodeBill told = bill_;
+  told.since_us = since_us;
+  told.until_us = now_us;
+  told.versions.insert(checkpoints_.begin(), checkpoints_.end());
+  return told;
+}
+
+}  // namespace troupe
