@@ -5,9 +5,6 @@
 #include <deque>
 
 namespace troupe {
-
-using Mail = std::shared_ptr<const Envelope>;
-
 namespace {
 
 // An exception that leaves a handler is a programmer's error; CAF would end the actor in silence.
@@ -32,18 +29,42 @@ caf::actor_system_config& configure(caf::actor_system_config& config) {
   return config;
 }
 
+// An actor to CAF, which spawns it, counts references to it, ends it and resumes it. Mail waits in a queue of its own:
+// CAF's mailbox sorts streams, urgent messages and answers that we don't have, and costs more than most handlers.
+class Member final : public caf::event_based_actor {
+ public:
+  Member(caf::actor_config& config, Company::Handler handler, const bool& closed)
+      : caf::event_based_actor(config), handler_(std::move(handler)), closed_(closed) {}
+  caf::behavior make_behavior() override {
+    return {[](const std::string&) {}};  // only that it isn't empty: an actor without a behaviour ends
+  }
+  // True: it had none, and must be resumed now.
+  bool take(Envelope envelope) {
+    mail_.push_back(std::move(envelope));
+    return mail_.size() == 1;
+  }
+  // One message, in its place: what it makes the actor tell itself comes behind it. Without mail, CAF's own affairs.
+  resume_result resume(caf::execution_unit* unit, std::size_t messages_max) override {
+    if (mail_.empty()) return caf::event_based_actor::resume(unit, messages_max);
+    if (!closed_) handle(handler_, mail_.front());
+    mail_.pop_front();
+    return mail_.empty() ? awaiting_message : resume_later;
+  }
+
+ private:
+  Company::Handler handler_;
+  const bool& closed_;
+  std::deque<Envelope> mail_;
+};
+
 }  // namespace
-}  // namespace troupe
-
-CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::Mail)
-
-namespace troupe {
 
 struct Company::Impl {
   caf::actor_system_config config;
   caf::actor_system system{configure(config)};
   InlineUnit unit{&system};
   std::vector<caf::actor> actors;
+  std::vector<Member*> members;  // the same
   Choice choice;
   bool closed = false;
 };
@@ -61,38 +82,20 @@ Company::~Company() {
   dynamic_cast<caf::scheduler::test_coordinator&>(impl_->system.scheduler()).run();
 }
 
-namespace {
-
-// A class, because CAF's own wrapper around a function dereferences a null pointer on its way (harmlessly).
-class Member final : public caf::event_based_actor {
- public:
-  Member(caf::actor_config& config, Company::Handler handler, const bool& closed)
-      : caf::event_based_actor(config), handler_(std::move(handler)), closed_(closed) {}
-  caf::behavior make_behavior() override {
-    return {[this](const Mail& mail) {
-      if (!closed_) handle(handler_, *mail);
-    }};
-  }
-
- private:
-  Company::Handler handler_;
-  const bool& closed_;
-};
-
-}  // namespace
-
 std::uint32_t Company::hire(Handler handler) {
   const auto number = static_cast<std::uint32_t>(impl_->actors.size());
-  impl_->actors.push_back(caf::actor_cast<caf::actor>(impl_->system.spawn<Member>(std::move(handler), impl_->closed)));
+  impl_->actors.push_back(impl_->system.spawn<Member>(std::move(handler), impl_->closed));
+  impl_->members.push_back(static_cast<Member*>(caf::actor_cast<caf::abstract_actor*>(impl_->actors.back())));
   dynamic_cast<caf::scheduler::test_coordinator&>(impl_->system.scheduler()).run();
   return number;
 }
 
 void Company::deliver(std::uint32_t actor, Envelope envelope) {
   CHECK(actor < impl_->actors.size(), "no actor {} on this node", actor);
-  auto* target = caf::actor_cast<caf::abstract_actor*>(impl_->actors[actor]);
-  target->enqueue(nullptr, caf::make_message_id(),
-                  caf::make_message(Mail(std::make_shared<Envelope>(std::move(envelope)))), &impl_->unit);
+  Member* const member = impl_->members[actor];
+  if (!member->take(std::move(envelope))) return;
+  caf::intrusive_ptr_add_ref(static_cast<caf::resumable*>(member));  // released when it has run out of mail
+  impl_->unit.exec_later(member);
 }
 
 bool Company::run(std::size_t messages_max) {

@@ -69,19 +69,20 @@ void Checkpointer::on(const SnapshotBegin& begin, const Address&) {
     for (const Parameter& p : parameters_of(config_, owner))
       missing_[owner] += p.elements() * (p.kind == ParameterKind::router_bias ? 1 : 3);
   problem_.clear();
-  const std::string partial = folder(version_) + ".partial";
+  partial_ = folder(version_) + ".partial";
+  model_path_ = partial_ + "/model.safetensors";
+  optimizer_path_ = partial_ + "/optimizer.safetensors";
   Disk& disk = context_.disk();
-  disk.make_folder(partial);
-  disk.write_text(partial + "/model.safetensors", model_.header);
-  disk.write_text(partial + "/optimizer.safetensors", optimizer_.header);
+  disk.make_folder(partial_);
+  disk.write_text(model_path_, model_.header);
+  disk.write_text(optimizer_path_, optimizer_.header);
 }
 
 void Checkpointer::on(const SnapshotPart& part, const Address& from) {
   if (part.version != version_ || (part.attempt != attempt_ && !mutant(Mutant::part_of_forgotten_save))) return;
   const char* suffix = part.kind == 0 ? "" : part.kind == 1 ? ".m" : ".v";
   const SafetensorsPlan& plan = part.kind == 0 ? model_ : optimizer_;
-  const std::string file =
-      folder(version_) + (part.kind == 0 ? ".partial/model.safetensors" : ".partial/optimizer.safetensors");
+  const std::string& file = part.kind == 0 ? model_path_ : optimizer_path_;
   context_.disk().write(file, plan.offset.at(part.name + suffix) + static_cast<std::uint64_t>(part.offset) * 4,
                         part.values);
   owed_[next_token_] = from;
@@ -92,7 +93,7 @@ void Checkpointer::on(const SnapshotPart& part, const Address& from) {
 }
 
 void Checkpointer::finish() {
-  const std::string partial = folder(version_) + ".partial";
+  const std::string partial = partial_;
   Disk& disk = context_.disk();
   if (mutant(Mutant::manifest_first)) disk.run([partial] { write_manifest(partial, {}); });
   if (mutant(Mutant::pruned_early)) prune();

@@ -46,7 +46,8 @@ class Checkpointer {
   std::uint32_t attempt_ = 0;
   std::int64_t version_ = -1, best_ = -1;  // version_ -1: idle
   std::string state_, problem_;
-  std::map<std::uint64_t, Address> owed_;  // credits to return when the disk has the part
+  std::string partial_, model_path_, optimizer_path_;  // of the save under way
+  std::map<std::uint64_t, Address> owed_;              // credits to return when the disk has the part
   std::uint64_t next_token_ = 1, finish_token_ = 0;
 };
 

@@ -13,11 +13,9 @@
 #include "kernels/base/mutant.h"
 
 namespace troupe {
-namespace {
-
 namespace fs = std::filesystem;
 
-class OpenFile {
+class DiskJobs::OpenFile {
  public:
   OpenFile(const std::string& path, int flags) : path_(path), file_(::open(path.c_str(), flags | O_CLOEXEC, 0644)) {
     if (file_ < 0) throw Error("can't open {}: {}", path, std::strerror(errno));
@@ -37,10 +35,10 @@ class OpenFile {
       size -= static_cast<std::size_t>(count);
     }
   }
+  const std::string& path() const { return path_; }
   void sync() {
     if (::fsync(file_) != 0) throw Error("can't sync {}: {}", path_, std::strerror(errno));
   }
-  // Some file systems tell of a full disk only here.
   void close() {
     const int file = std::exchange(file_, -1);
     if (::close(file) != 0 && errno != EINTR) throw Error("can't close {}: {}", path_, std::strerror(errno));
@@ -51,35 +49,43 @@ class OpenFile {
   int file_;
 };
 
-}  // namespace
+DiskJobs::DiskJobs(FileHooks hooks) : hooks_(std::move(hooks)) {}
+DiskJobs::~DiskJobs() = default;
 
 // ---- Primitives -----------------------------------------------------------------------------------------------------
 
-void DiskJobs::primitive(const FilePrimitive& what, const std::function<void()>& work) const {
+void DiskJobs::primitive(const FilePrimitive& what, const std::function<void()>& work) {
   if (hooks_.before) hooks_.before(what);
+  if (what.act != FileAct::write) close();
   work();
   if (hooks_.after) hooks_.after(what);
 }
 
-void DiskJobs::write_at(const std::string& path, std::uint64_t offset, const char* bytes, std::size_t size,
-                        int flags) const {
+void DiskJobs::write_at(const std::string& path, std::uint64_t offset, const char* bytes, std::size_t size, int flags) {
   primitive({FileAct::write, path, "", size}, [&] {
-    OpenFile file(path, O_WRONLY | O_CREAT | flags);
-    file.write(offset, bytes, size);
-    file.close();
+    if (!open_ || open_->path() != path || flags != 0) {
+      close();
+      open_ = std::make_unique<OpenFile>(path, O_WRONLY | O_CREAT | flags);
+    }
+    open_->write(offset, bytes, size);
   });
 }
 
-void DiskJobs::sync(const std::string& path) const {
+// Some file systems tell of a full disk only here.
+void DiskJobs::close() {
+  if (const auto file = std::exchange(open_, nullptr)) file->close();
+}
+
+void DiskJobs::sync(const std::string& path) {
   primitive({FileAct::sync, path, "", 0}, [&] { OpenFile(path, O_RDONLY).sync(); });
 }
 
-void DiskJobs::remove_all(const std::string& path) const {
+void DiskJobs::remove_all(const std::string& path) {
   primitive({FileAct::remove, path, "", 0}, [&] { fs::remove_all(path); });
 }
 
 // Every file of the folder, not only those written here: `run` may have written some.
-void DiskJobs::sync_and_rename(const std::string& from, const std::string& to) const {
+void DiskJobs::sync_and_rename(const std::string& from, const std::string& to) {
   for (const fs::directory_entry& entry : fs::recursive_directory_iterator(from)) {
     if (!mutant(Mutant::rename_before_sync) && (entry.is_regular_file() || entry.is_directory()))
       sync(entry.path().string());
@@ -132,7 +138,11 @@ void DiskJobs::write_text(const std::string& path, const std::string& text) {
 }
 
 void DiskJobs::run(const std::function<void()>& work) {
-  if (problem_.empty()) attempt(work);
+  if (!problem_.empty()) return;
+  attempt([&] {
+    close();
+    work();
+  });
 }
 
 void DiskJobs::commit_folder(const std::string& from, const std::string& to) {
@@ -142,6 +152,7 @@ void DiskJobs::commit_folder(const std::string& from, const std::string& to) {
     attempt([&] { sync_and_rename(from, to); });
     if (!spoiled_) return;
   }
+  open_.reset();
   std::error_code ignored;  // the first problem is the one to tell
   fs::remove_all(from, ignored);
 }

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 
 #include "messages/payload.h"
@@ -28,7 +29,8 @@ struct FileHooks {
 
 class DiskJobs {
  public:
-  explicit DiskJobs(FileHooks hooks = {}) : hooks_(std::move(hooks)) {}
+  explicit DiskJobs(FileHooks hooks = {});
+  ~DiskJobs();
 
   // As in Disk (actors/disk.h); a problem is kept, none is thrown.
   void make_folder(const std::string& path);
@@ -43,15 +45,19 @@ class DiskJobs {
  private:
   void attempt(const std::function<void()>& work);
   void spoil(const std::string& problem);
-  void primitive(const FilePrimitive& what, const std::function<void()>& work) const;
-  void write_at(const std::string& path, std::uint64_t offset, const char* bytes, std::size_t size, int flags) const;
-  void sync(const std::string& path) const;
-  void sync_and_rename(const std::string& from, const std::string& to) const;
-  void remove_all(const std::string& path) const;
+  void primitive(const FilePrimitive& what, const std::function<void()>& work);
+  void write_at(const std::string& path, std::uint64_t offset, const char* bytes, std::size_t size, int flags);
+  void close();
+  void sync(const std::string& path);
+  void sync_and_rename(const std::string& from, const std::string& to);
+  void remove_all(const std::string& path);
+
+  class OpenFile;
 
   FileHooks hooks_;
-  bool spoiled_ = false;  // something failed since the last make_folder
-  std::string problem_;   // the first since it was last taken
+  std::unique_ptr<OpenFile> open_;  // the file written last: its next piece comes soon
+  bool spoiled_ = false;            // something failed since the last make_folder
+  std::string problem_;             // the first since it was last taken
 };
 
 }  // namespace troupe

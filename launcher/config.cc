@@ -151,7 +151,7 @@ class Reader {
   void assign(Config& config) const;
 
   std::string file_name_;
-  std::vector<Key> keys_;
+  const std::vector<Key>& keys_;
   std::deque<toml::table> tables_;  // the settings point into them
   std::vector<Setting> settings_;   // later ones win
 };

@@ -257,7 +257,9 @@ std::string Allowed::text() const {
   return fmt::format("{}..{}{}", least, most, below ? fmt::format(" without {}", most) : "");
 }
 
-std::vector<Key> config_keys() {
+namespace {
+
+std::vector<Key> list_keys() {
   std::vector<Key> keys;
   const auto name = [](Config& config, bool) -> Slot { return &config.name; };
   keys.push_back({"name", name, anything(), "of the run; its folder is runs/NAME unless told", false});
@@ -266,6 +268,13 @@ std::vector<Key> config_keys() {
   add_data_keys(keys);
   add_schedule_keys(keys);
   add_machine_keys(keys);
+  return keys;
+}
+
+}  // namespace
+
+const std::vector<Key>& config_keys() {
+  static const std::vector<Key> keys = list_keys();
   return keys;
 }
 

@@ -42,7 +42,7 @@ struct Key {
 };
 
 // In the order of the written file.
-std::vector<Key> config_keys();
+const std::vector<Key>& config_keys();
 // "an integer", "a list of strings".
 std::string type_text(const Slot& slot);
 // The value as TOML; "" when absent.

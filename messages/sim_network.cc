@@ -15,6 +15,10 @@ namespace {
 
 constexpr std::int64_t kNever = std::numeric_limits<std::int64_t>::max();
 
+// In the order of SimNetwork::Luck: what the keys of the draws are made of.
+constexpr std::array<const char*, 10> kLuckNames = {
+    "drop", "jitter", "duplicate", "duplicate's way", "reorder", "held", "corrupt", "where", "what", "lost"};
+
 std::size_t bytes_of(const Frame& frame) {
   std::size_t bytes = frame.header.size();
   for (const Payload& payload : frame.payloads) bytes += payload.size;
@@ -71,14 +75,19 @@ void SimNetwork::detach(std::uint32_t node, std::uint32_t incarnation, double lo
   const End dead{node, incarnation};
   inboxes_.erase(dead);
   for (auto& [end, inbox] : inboxes_)
-    std::erase_if(inbox, [&](const auto& item) {
-      return item.second.from == dead && random_uniform(key("lost", dead, end), item.first.second) < lost;
+    std::erase_if(inbox, [&, key = wire(dead, end).key(Luck::lost)](const auto& item) {
+      return item.second.from == dead && random_uniform(key, item.first.second) < lost;
     });
 }
 
-std::uint64_t SimNetwork::key(const char* purpose, const End& from, const End& to) const {
-  return random_key(options_.seed,
-                    fmt::format("network {} {}.{} {}.{}", purpose, from.first, from.second, to.first, to.second));
+SimNetwork::Wire& SimNetwork::wire(const End& from, const End& to) {
+  const auto [place, fresh] = wires_.try_emplace({from, to});
+  if (fresh)
+    std::transform(kLuckNames.begin(), kLuckNames.end(), place->second.keys.begin(), [&](const char* purpose) {
+      return random_key(options_.seed,
+                        fmt::format("network {} {}.{} {}.{}", purpose, from.first, from.second, to.first, to.second));
+    });
+  return place->second;
 }
 
 bool SimNetwork::is_cut(std::uint32_t from, std::uint32_t to) const {
@@ -89,43 +98,43 @@ bool SimNetwork::is_cut(std::uint32_t from, std::uint32_t to) const {
 
 void SimNetwork::send(const End& from, const End& to, Frame frame) {
   ++counters_.sent;
-  Wire& wire = wires_[{from, to}];
-  const std::uint64_t number = wire.frames++;
+  Wire& way = wire(from, to);
+  const std::uint64_t number = way.frames++;
   const bool faulty = options_.faults_end_us == 0 || now_us_ < options_.faults_end_us;
-  const auto strikes = [&](double probability, const char* purpose) {
-    return faulty && probability > 0 && random_uniform(key(purpose, from, to), number) < probability;
+  const auto strikes = [&](double probability, Luck luck) {
+    return faulty && probability > 0 && random_uniform(way.key(luck), number) < probability;
   };
   if (is_cut(from.first, to.first)) {
     ++counters_.cut;
     return;
   }
-  if (strikes(options_.drop, "drop")) {
+  if (strikes(options_.drop, Luck::drop)) {
     ++counters_.dropped;
     return;
   }
   const std::size_t bytes = bytes_of(frame);
   const auto carry_us = static_cast<std::int64_t>(static_cast<double>(bytes) / options_.bytes_per_us);
   std::int64_t at_us = now_us_ + carry_us;
-  if (bytes > options_.small_bytes_max) at_us = wire.free_us = std::max(now_us_, wire.free_us) + carry_us;
-  const auto wait = [&](std::int64_t most, const char* purpose) -> std::int64_t {
+  if (bytes > options_.small_bytes_max) at_us = way.free_us = std::max(now_us_, way.free_us) + carry_us;
+  const auto wait = [&](std::int64_t most, Luck luck) -> std::int64_t {
     if (most <= 0) return 0;
     const auto bound = static_cast<std::uint64_t>(most) + 1;
-    return static_cast<std::int64_t>(random_below(bound, key(purpose, from, to), number));
+    return static_cast<std::int64_t>(random_below(bound, way.key(luck), number));
   };
-  at_us += options_.latency_us + wait(options_.jitter_us, "jitter");
-  if (strikes(options_.duplicate, "duplicate")) {
+  at_us += options_.latency_us + wait(options_.jitter_us, Luck::jitter);
+  if (strikes(options_.duplicate, Luck::duplicate)) {
     ++counters_.duplicated;
-    put(to, at_us + wait(options_.latency_us + options_.reorder_us, "duplicate's way"), {from, frame, {}});
+    put(to, at_us + wait(options_.latency_us + options_.reorder_us, Luck::duplicates_way), {from, frame, {}});
   }
-  if (strikes(options_.reorder, "reorder")) {
+  if (strikes(options_.reorder, Luck::reorder)) {
     ++counters_.held;
-    at_us += wait(options_.reorder_us, "held");
+    at_us += wait(options_.reorder_us, Luck::held);
   }
   Damage damage;
-  if (strikes(options_.corrupt, "corrupt")) {
+  if (strikes(options_.corrupt, Luck::corrupt)) {
     ++counters_.corrupted;
-    damage = {true, random_below(bytes, key("where", from, to), number),
-              1 + random_below(255, key("what", from, to), number)};
+    damage = {true, random_below(bytes, way.key(Luck::where), number),
+              1 + random_below(255, way.key(Luck::what), number)};
   }
   put(to, at_us, {from, std::move(frame), damage});
 }

@@ -5,6 +5,7 @@
 // arrives, all or some of it.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -61,9 +62,13 @@ class SimNetwork {
  private:
   friend class SimTransport;
   using Arrival = std::pair<std::int64_t, std::uint64_t>;  // time, number: of two at one time the first sent
+  enum class Luck : std::uint8_t { drop, jitter, duplicate, duplicates_way, reorder, held, corrupt, where, what, lost };
+  static constexpr std::size_t kLucks = 10;
   struct Wire {
+    std::array<std::uint64_t, kLucks> keys;  // of its draws, by purpose
     std::uint64_t frames = 0;
     std::int64_t free_us = 0;  // when its last large frame has left
+    std::uint64_t key(Luck luck) const { return keys[static_cast<std::size_t>(luck)]; }
   };
   struct Damage {
     bool happens = false;
@@ -78,7 +83,7 @@ class SimNetwork {
   void put(const End& to, std::int64_t at_us, Flight flight);
   bool take(const End& end, Frame& frame);
   bool is_cut(std::uint32_t from, std::uint32_t to) const;
-  std::uint64_t key(const char* purpose, const End& from, const End& to) const;
+  Wire& wire(const End& from, const End& to);
   Frame arrived(Flight flight);
 
   SimNetworkOptions options_;

@@ -98,7 +98,8 @@ std::string sha256_file(const std::string& path) {
   const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (file < 0) throw Error("can't open {}: {}", path, std::strerror(errno));
   Sha256 digest;
-  std::vector<char> block(std::size_t{1} << 20);
+  constexpr std::size_t kBlock = std::size_t{64} << 10;  // stays in the cache while it is summed
+  std::array<char, kBlock> block;
   ssize_t count = 0;
   while ((count = ::read(file, block.data(), block.size())) != 0) {
     if (count < 0 && errno == EINTR) continue;

@@ -3,6 +3,7 @@
 #include "actors/checkpoint/safetensors.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -31,6 +32,12 @@ std::uint64_t element_bytes(const std::string& dtype) {
   if (dtype == "F16" || dtype == "BF16" || dtype == "I16" || dtype == "U16") return 2;
   if (dtype == "I8" || dtype == "U8" || dtype == "BOOL" || dtype == "F8_E4M3" || dtype == "F8_E5M2") return 1;
   return 0;
+}
+
+std::string quoted(const std::string& name) {
+  const bool plain =
+      std::all_of(name.begin(), name.end(), [](char c) { return c >= ' ' && c <= '~' && c != '"' && c != '\\'; });
+  return plain ? '"' + name + '"' : Json(name).dump();
 }
 
 // The library's parser keeps the last of two equal keys; a header with two is refused instead.
@@ -324,10 +331,10 @@ std::vector<std::int64_t> SafetensorsReader::read_i64(const std::string& name) c
 SafetensorsPlan plan_safetensors(const std::vector<SafetensorsTensor>& tensors,
                                  const std::map<std::string, std::string>& metadata) {
   std::vector<SafetensorsTensor> order = tensors;  // wide elements first: every tensor lies aligned
-  std::stable_sort(order.begin(), order.end(),
-                   [](const auto& a, const auto& b) { return element_bytes(a.dtype) > element_bytes(b.dtype); });
-  Json header = Json::object();
-  if (!metadata.empty()) header["__metadata__"] = metadata;
+  const auto wider = [](const auto& a, const auto& b) { return element_bytes(a.dtype) > element_bytes(b.dtype); };
+  if (!std::is_sorted(order.begin(), order.end(), wider)) std::stable_sort(order.begin(), order.end(), wider);
+  std::map<std::string, std::string> header;  // by name
+  if (!metadata.empty()) header["__metadata__"] = Json(metadata).dump();
   SafetensorsPlan plan;
   std::uint64_t reached = 0;
   for (const SafetensorsTensor& tensor : order) {
@@ -336,10 +343,13 @@ SafetensorsPlan plan_safetensors(const std::vector<SafetensorsTensor>& tensors,
     const std::uint64_t end = reached + static_cast<std::uint64_t>(sized.elements()) * element_bytes(tensor.dtype);
     CHECK(plan.offset.emplace(tensor.name, reached).second && tensor.name != "__metadata__", "{} is planned twice",
           tensor.name);
-    header[tensor.name] = {{"dtype", tensor.dtype}, {"shape", tensor.shape}, {"data_offsets", {reached, end}}};
+    header[tensor.name] = fmt::format(R"({{"data_offsets":[{},{}],"dtype":"{}","shape":[{}]}})", reached, end,
+                                      tensor.dtype, fmt::join(tensor.shape, ","));
     reached = end;
   }
-  std::string text = header.dump();
+  std::string text;
+  for (const auto& [name, entry] : header) (((text += text.empty() ? '{' : ',') += quoted(name)) += ':') += entry;
+  text += text.empty() ? "{}" : "}";
   text.append((8 - text.size() % 8) % 8, ' ');
   const std::uint64_t length = text.size();
   plan.header.assign(reinterpret_cast<const char*>(&length), 8);

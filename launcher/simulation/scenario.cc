@@ -209,6 +209,10 @@ void draw_surroundings(Scenario& s, const Config& numbers, std::uint64_t seed, c
   }
   if (!options.base && !options.sets.empty())
     s.config = config_from_text(config_to_toml(s.config), "drawn configuration", options.sets);
+  if (!s.numbers) {  // weights that nobody computes with needn't be drawn
+    s.config.train.initialization = "normal";
+    s.config.train.initializer_range = 0;
+  }
   draw_network(s.world, Dice(seed, "network"), options.faults.network, s.config.layout.nodes);
   draw_devices(s, Dice(seed, "devices"), options.faults);
 }

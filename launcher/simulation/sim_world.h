@@ -81,7 +81,7 @@ class SimWorld {
   void hear(const Envelope& envelope);
   void tell_bills();
   void turn(Member& member);
-  void step();
+  void step(std::int64_t at_us);
   std::int64_t next_us() const;
   Member* living(std::uint32_t node) const;
   void log(std::uint64_t word);
