@@ -43,6 +43,7 @@ Owner::Owner(const Context& context, const Config& config, std::vector<Parameter
   if (bytes.copies > 0) copies_ = device.allocate(bytes.copies);
   gradients_ = device.allocate(bytes.gradients);
   squares_ = device.allocate(block_.parameters().size() * sizeof(double));
+  bits_ = device.allocate(block_.parameters().size() * sizeof(std::int32_t));
 }
 
 OwnerMemory Owner::memory(const Config& config, const ParameterBlock& block, int lanes, int replicas,
@@ -206,7 +207,9 @@ std::vector<Ops> Owner::measure() const {
     }
     weight += block_.parameters()[i].elements();
     Tensor out{static_cast<double*>(squares_.data) + i, 1, 1, 1, Dtype::f64};
-    if (block_.parameters()[i].kind != ParameterKind::router_bias) work.back().push_back(SumSquares{gradient(i), out});
+    Tensor bits{static_cast<std::int32_t*>(bits_.data) + i, 1, 1, 1, Dtype::i32};
+    if (block_.parameters()[i].kind != ParameterKind::router_bias)
+      work.back().push_back(SumSquares{gradient(i), out, bits});
   }
   return work;
 }
@@ -215,7 +218,9 @@ std::vector<TensorSquares> Owner::squares() const {
   std::vector<TensorSquares> all;
   for (std::size_t i = 0; i < block_.parameters().size(); ++i) {
     const Parameter& p = block_.parameters()[i];
-    if (p.kind != ParameterKind::router_bias) all.push_back({p.name, static_cast<const double*>(squares_.data)[i]});
+    if (p.kind != ParameterKind::router_bias)
+      all.push_back(
+          {p.name, static_cast<const double*>(squares_.data)[i], static_cast<const std::uint32_t*>(bits_.data)[i]});
   }
   return all;
 }

@@ -70,7 +70,7 @@ class Owner {
   std::vector<Ops> fold_lanes() const;
   // Sum over replicas' partial sums in the fixed tree: own lane 0 and the others' payloads, by replica.
   std::vector<Ops> fold_replicas(int replica, const std::vector<const float*>& partial) const;
-  // Squares of all gradients, one f64 a parameter; read with squares() when done.
+  // Squares and bits of all gradients, one of each a parameter; read with squares() when done.
   std::vector<Ops> measure() const;
   std::vector<TensorSquares> squares() const;
   // Applies the decision and clears the accumulators (segments), then committed() moves to the next version.
@@ -96,7 +96,7 @@ class Owner {
   ParameterBlock block_;
   int lanes_;
   std::int64_t accumulated_ = 0;  // elements of a lane
-  Memory masters_, m_, v_, copies_, gradients_, squares_;
+  Memory masters_, m_, v_, copies_, gradients_, squares_, bits_;
   std::int64_t version_ = -1;
   bool voted_ = false, applying_ = false;
   std::optional<Decision> last_decision_;

@@ -173,8 +173,9 @@ struct SumRows {
   bool accumulate = false;
 };
 // out[0,0] (f64) = sum of squares: per 4,096-element block (row-major, left to right in f64), blocks in order.
+// bits[0,0] (i32) = sum of the elements' bit patterns as float32, modulo 2^32: no bit can flip without changing it.
 struct SumSquares {
-  Tensor x, out;
+  Tensor x, out, bits;
 };
 
 // g = gradient * clip_scale; m = beta1 m + (1-beta1) g; v = beta2 v + (1-beta2) g^2; p *= 1 - lr * weight_decay;

@@ -141,7 +141,8 @@ Account RunBill::settled(const Member& member) {
   const std::int64_t there_us = us_of(account, kLed), found_us = total_us(member.found);
   const double share = found_us > there_us ? static_cast<double>(there_us) / static_cast<double>(found_us) : 1;
   for (const auto& [cause, us] : member.found) {
-    const std::int64_t moved_us = std::llround(static_cast<double>(us) * share);
+    const std::int64_t moved_us =  // rounded up, they might sum to more
+        std::min<std::int64_t>(std::llround(static_cast<double>(us) * share), us_of(account, kLed));
     account[cause] += moved_us;
     account[kLed] -= moved_us;
   }

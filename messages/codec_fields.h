@@ -220,6 +220,7 @@ template <typename D, typename W>
 void fields(D& d, W w, Subject<D, TensorSquares> m) {
   FIELD(name, Name);
   FIELD(sum, Sum);
+  FIELD(bits, Bits);
 }
 template <typename D, typename W>
 void fields(D& d, W w, Subject<D, MicrobatchLoss> m) {

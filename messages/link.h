@@ -39,7 +39,7 @@ class Link {
   std::uint32_t peer_incarnation() const { return peer_incarnation_; }
   std::size_t unacknowledged() const { return unacknowledged_.size(); }
   std::size_t early() const { return waiting_.size(); }  // frames behind one that is missing
-  std::int64_t heard_us() const { return heard_us_; }  // when the last frame of this peer's incarnation came
+  std::int64_t heard_us() const { return heard_us_; }    // when the last frame of this peer's incarnation came
   // Since when a message that was sent is missing, or a later one waits for it; -1: none is.
   std::int64_t missing_since_us() const { return delivered_ < sent_there_ ? missing_since_us_ : -1; }
 

@@ -203,6 +203,7 @@ struct GradientHeld {
 struct TensorSquares {
   std::string name;
   double sum = 0;
+  std::uint32_t bits = 0;  // the sum of the gradient's bit patterns, modulo 2^32
 };
 struct MicrobatchLoss {
   std::int32_t microbatch = 0;

@@ -154,7 +154,7 @@ struct SharedGradient { step @0 :Int64; attempt @1 :UInt32; use @2 :Int32; sums 
 struct SharedTensor { version @0 :Int64; attempt @1 :UInt32; values @2 :UInt64; }
 
 # ---- Commit
-struct TensorSquares { name @0 :Text; sum @1 :Float64; }
+struct TensorSquares { name @0 :Text; sum @1 :Float64; bits @2 :UInt32; }
 struct ExpertCounts { layer @0 :Int32; counts @1 :List(Int64); }
 struct MicrobatchLoss {
   microbatch @0 :Int32;

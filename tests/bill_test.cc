@@ -264,6 +264,18 @@ TEST_CASE("who waits for the conductor waits for what the conductor's node waits
   CHECK(line.at("worst").at("waiting").at("thread_seconds") == Approx(30));
 }
 
+TEST_CASE("no wait for the conductor is looked behind for longer than it was, to the microsecond", "[bill]") {
+  const Config config = two_nodes();
+  RunBill bill(config, 0);
+  const Cause led{Bin::waiting, kConductor};
+  bill.tell(1, told(0, kSecond, {{led, 3}}));
+  bill.tell(0, told(0, kSecond,
+                    {{{Bin::bubble, kNext}, 7}, {{Bin::imbalance, kShard}, 7}, {{Bin::checkpoint, kNoHolder}, 7}}));
+  bill.tell(1, told(0, kSecond, {{led, 2}}));  // a lost attempt took one back
+  const auto line = bill.line(false, kSecond);
+  for (std::size_t i = 0; i < kBins; ++i) CHECK(spent(line, static_cast<Bin>(i)) >= 0);
+}
+
 TEST_CASE("a run that goes on pays for what its lost tail had cost", "[bill]") {
   const Config config = two_nodes();
   const std::string path = fmt::format("/dev/shm/troupe-bill-test-{}.jsonl", ::getpid());

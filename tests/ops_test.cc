@@ -239,14 +239,18 @@ TEST_CASE("adamw follows its formula and leaves a rounded copy", "[optimizer]") 
 TEST_CASE("a sum of squares is one sum per block of 4096, then over blocks, in float64", "[optimizer]") {
   for (const auto& [rows, cols, slack] :
        {std::array<std::int64_t, 3>{1, 5, 0}, {70, 1000, 0}, {70, 1000, 3}, {9, 4096, 0}}) {
-    const Owned x = normal(rows, cols, 1, Dtype::f32, slack), out(1, 1, Dtype::f64);
-    run(SumSquares{x, out});
+    const Owned x = normal(rows, cols, 1, Dtype::f32, slack), out(1, 1, Dtype::f64), bits = integers(1, 1, {0});
+    run(SumSquares{x, out, bits});
     double total = 0, block = 0;
     for (std::int64_t i = 0; i < rows * cols; ++i) {
       block += x.at(i / cols, i % cols) * x.at(i / cols, i % cols);
       if (i % 4096 == 4095 || i + 1 == rows * cols) total += block, block = 0;
     }
     CHECK(out.at(0, 0) == total);
+    std::uint32_t patterns = 0;
+    for (std::int64_t i = 0; i < rows * cols; ++i)
+      patterns += std::bit_cast<std::uint32_t>(static_cast<float>(x.at(i / cols, i % cols)));
+    CHECK(static_cast<std::uint32_t>(static_cast<std::int32_t>(bits.at(0, 0))) == patterns);
   }
 }
 

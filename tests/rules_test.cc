@@ -356,14 +356,20 @@ TEST_CASE("a spike is a loss above the factor times its running mean", "[rules]"
 }
 
 TEST_CASE("twins that differ in one bit stop the run, and tensor and owners are named", "[rules]") {
-  Step step;
-  step.votes.at(stage_address(step.config, 1, 1)).squares[0].sum = std::nextafter(4.0, 5.0);
-  const StepOutcome outcome = step.decided();
-  CHECK(outcome.decision.verdict == Verdict::stop);
-  for (const std::string part :
-       {"gradients of stage 1 differ between stage 1 (node 0) and stage 3 (node 0)", "step 7"}) {
-    INFO(outcome.problem);
-    CHECK(outcome.problem.find(part) != std::string::npos);
+  for (const bool in_sum : {true, false}) {
+    Step step;
+    TensorSquares& squares = step.votes.at(stage_address(step.config, 1, 1)).squares[0];
+    if (in_sum)
+      squares.sum = std::nextafter(4.0, 5.0);
+    else
+      squares.bits ^= 1;
+    const StepOutcome outcome = step.decided();
+    CHECK(outcome.decision.verdict == Verdict::stop);
+    for (const std::string part :
+         {"gradients of stage 1 differ between stage 1 (node 0) and stage 3 (node 0)", "step 7"}) {
+      INFO(outcome.problem);
+      CHECK(outcome.problem.find(part) != std::string::npos);
+    }
   }
 }
 

@@ -101,7 +101,7 @@ std::vector<std::uint64_t> finished(SimDevice& device) {
 }  // namespace
 
 TEST_CASE("a simulated device runs as many segments as it has servers, the most urgent first", "[sim]") {
-  SimDevice device({.servers = 2, .bytes_per_us = 1000, .numbers = false, .slow = {}});
+  SimDevice device({.servers = 2, .bytes_per_us = 1000, .numbers = false, .slow = {}, .before = {}});
   const SegmentKey late{SegmentClass::weight_gradient}, soon{SegmentClass::backward};
   device.submit(segment_of(120, late, 1));
   device.submit(segment_of(120, late, 2));
@@ -121,7 +121,7 @@ TEST_CASE("a simulated device runs as many segments as it has servers, the most 
 }
 
 TEST_CASE("a slow node's segments last longer while it is slow", "[sim]") {
-  SimDevice device({.bytes_per_us = 1000, .numbers = false, .slow = {{0, 50, 10}}});
+  SimDevice device({.bytes_per_us = 1000, .numbers = false, .slow = {{0, 50, 10}}, .before = {}});
   device.submit(segment_of(12, {}, 1));
   device.advance(0);
   CHECK(device.next_us() == 120);

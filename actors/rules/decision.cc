@@ -13,7 +13,8 @@ namespace troupe {
 
 namespace {
 
-// Twins' votes must be equal bit for bit; a difference is silent data corruption, found for free.
+// Twins' votes must be equal bit for bit; a difference is silent data corruption, found for free. The sum of squares
+// alone would miss a flip in an element too small to count, and a flipped sign.
 std::string compare_twins(const Config& config, const Votes& votes) {
   if (config.layout.replicas == 1) return "";
   const auto places = place_owners(config);
@@ -22,7 +23,8 @@ std::string compare_twins(const Config& config, const Votes& votes) {
     for (int r = 1; r < config.layout.replicas; ++r) {
       const Vote& twin = votes.at(stage_address(config, r, s));
       for (std::size_t i = 0; i < first.squares.size(); ++i) {
-        if (std::bit_cast<std::uint64_t>(first.squares[i].sum) != std::bit_cast<std::uint64_t>(twin.squares[i].sum))
+        if (first.squares[i].bits != twin.squares[i].bits ||
+            std::bit_cast<std::uint64_t>(first.squares[i].sum) != std::bit_cast<std::uint64_t>(twin.squares[i].sum))
           return fmt::format(
               "the gradients of {} differ between {} (node {}) and {} (node {}) in step {}: silent data corruption on "
               "one of these nodes; resume from the last checkpoint on other hardware",

@@ -1,6 +1,8 @@
 // Copy (converts), Add, Fill, SumRows: out[0,d] (+)= sum_t x[t,d] with rows in order in f32.
-// SumSquares: f64, each 4,096-element block (row-major) left to right, then the blocks in order.
+// SumSquares: f64, each 4,096-element block (row-major) left to right, then the blocks in order; and the bits' sum.
 // Add and Copy assign; SumRows owns its accumulation.
+#include <bit>
+
 #include "kernels/cpu/kernels.h"
 #include "kernels/cpu/math.h"
 
@@ -22,6 +24,12 @@ const float* flat(const Tensor& x, std::int64_t begin, std::int64_t count, float
     done += part.cols;
   }
   return buffer;
+}
+
+std::uint32_t sum_of_bits(const float* x, std::int64_t count) {
+  std::uint32_t sum = 0;
+  for (std::int64_t i = 0; i < count; ++i) sum += std::bit_cast<std::uint32_t>(x[i]);
+  return sum;
 }
 
 }  // namespace
@@ -80,9 +88,11 @@ void run(const SumRows& op, Scratch& scratch) {
 void run(const SumSquares& op, Scratch& scratch) {
   CHECK(is_float(op.x), "sum squares: x must be f32 or bf16");
   CHECK(op.out.dtype == Dtype::f64 && op.out.elements() == 1, "sum squares: out must be f64, 1 x 1");
+  CHECK(op.bits.dtype == Dtype::i32 && op.bits.elements() == 1, "sum squares: bits must be i32, 1 x 1");
   const std::int64_t count = op.x.elements();
   float* buffers = scratch.take<float>(kSquaresTogether * kSquaresBlock);
   double total = 0;
+  std::uint32_t bits = 0;
   for (std::int64_t begin = 0; begin < count;) {
     const float* block[kSquaresTogether];
     std::int64_t size[kSquaresTogether] = {};
@@ -101,9 +111,11 @@ void run(const SumSquares& op, Scratch& scratch) {
     for (int b = 0; b < kSquaresTogether; ++b) {
       for (std::int64_t i = common; i < size[b]; ++i) sum[b] += static_cast<double>(block[b][i]) * block[b][i];
       total += sum[b];
+      bits += sum_of_bits(block[b], size[b]);
     }
   }
   *op.out.row<double>(0) = total;
+  *op.bits.row<std::int32_t>(0) = std::bit_cast<std::int32_t>(bits);
 }
 
 }  // namespace troupe::cpu

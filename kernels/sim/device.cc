@@ -85,6 +85,7 @@ std::int64_t SimDevice::duration_us(const Segment& segment, std::int64_t now_us)
 
 void SimDevice::compute(const Segment& segment) {
   for (const Op& op : segment.ops) {
+    if (options_.before) options_.before(segment.key, op);
     if (options_.numbers) {
       cpu::run(op, scratch_);
     } else if (const auto* router = std::get_if<Router>(&op)) {

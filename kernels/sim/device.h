@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "kernels/cpu/kernels.h"
@@ -30,6 +31,7 @@ struct SimDeviceOptions {
   std::uint64_t seed = 0;  // of the made-up routing
   std::vector<SlowSpan> slow;
   std::int64_t begin_us = 0;
+  std::function<void(const SegmentKey&, const Op&)> before;  // each op that is computed: memory that fails
 };
 
 class SimDevice final : public Device {

@@ -296,7 +296,10 @@ WorldResult Simulator::run(const Scenario& scenario) {
   const Folder folder(scratch_ + "/world");
   WorldResult result;
   play(scenario, folder.path, trace_, result);
-  if (result.broken.empty() && result.fell) play(*scenario.sequel, folder.path, trace_, result);
+  if (const bool fell = result.fell; result.broken.empty() && fell) {
+    play(*scenario.sequel, folder.path, trace_, result);
+    result.fell = fell;
+  }
   if (result.broken.empty()) result.broken = judge(scenario, folder.path, result);
   return result;
 }
