@@ -96,7 +96,8 @@ void Checkpointer::finish() {
   const std::string partial = partial_;
   Disk& disk = context_.disk();
   if (mutant(Mutant::manifest_first)) disk.run([partial] { write_manifest(partial, {}); });
-  if (mutant(Mutant::pruned_early)) prune();
+  if (mutant(Mutant::pruned_early))
+    for (const CheckpointEntry& older : list_checkpoints(run_folder_)) disk.remove_folder(older.path);
   disk.write_text(partial + "/config.json", model_config_to_json(config_.model).dump(1) + "\n");
   disk.write_text(partial + "/state.json", state_ + "\n");
   const nlohmann::json extra = {

@@ -119,6 +119,17 @@ Company::Handler Node::marked(std::uint32_t actor, Company::Handler handler) {
   };
 }
 
+Company::Handler Node::timed(Company::Handler handler) const {
+  if (parts_.profile == nullptr) return handler;
+  return [profile = parts_.profile, handler = std::move(handler)](const Envelope& envelope) {
+    const std::int64_t begin_ns = profile->now_ns();
+    handler(envelope);
+    HandlerTime& time = profile->times[{envelope.to.role, kind_of(envelope.message)}];
+    ++time.count;
+    time.ns += profile->now_ns() - begin_ns;
+  };
+}
+
 void Node::write_board() {
   if (parts_.board == nullptr) return;
   page_.node = id_;

@@ -46,13 +46,23 @@ class Context {
   std::uint32_t handle_;
 };
 
+// What handlers took by this clock, by role and kind of message.
+struct HandlerTime {
+  std::int64_t count = 0, ns = 0;
+};
+struct HandlerProfile {
+  std::function<std::int64_t()> now_ns;
+  std::map<std::pair<Role, std::string>, HandlerTime> times;
+};
+
 struct NodeParts {
   Device* device = nullptr;
   Disk* disk = nullptr;
   PayloadPool* pool = nullptr;
   Transport* transport = nullptr;  // null: a single process
   LinkLimits link;
-  Board* board = nullptr;  // null: nobody reads what this node is at
+  Board* board = nullptr;             // null: nobody reads what this node is at
+  HandlerProfile* profile = nullptr;  // null: nobody asks what handlers take
 };
 
 class Node {
@@ -74,7 +84,7 @@ class Node {
   Actor& add(const Address& address, Args&&... args) {
     const auto handle = static_cast<std::uint32_t>(actors_.size());
     auto actor = std::make_shared<Actor>(Context(*this, address, handle), std::forward<Args>(args)...);
-    const std::uint32_t hired = company_.hire(marked(handle, handler_of(*actor)));
+    const std::uint32_t hired = company_.hire(marked(handle, timed(handler_of(*actor))));
     CHECK(hired == handle, "actor {} was hired as {}", handle, hired);
     actors_.push_back(actor);
     tellers_.push_back({[&told = *actor](Waits& out) { told.waits(out); }, [&told = *actor] { return told.attempt(); },
@@ -121,6 +131,7 @@ class Node {
     std::function<std::int64_t()> version;
   };
   Company::Handler marked(std::uint32_t actor, Company::Handler handler);
+  Company::Handler timed(Company::Handler handler) const;
   void write_board();
   static BoardPeer peer_of(std::uint32_t node, const Link& link);
   void deliver_local(Envelope envelope);

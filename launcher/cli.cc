@@ -6,6 +6,7 @@
 #include "actors/build_info.h"
 #include "kernels/base/error.h"
 #include "launcher/processes.h"
+#include "launcher/profile.h"
 #include "launcher/tools.h"
 #include "launcher/train.h"
 
@@ -20,6 +21,7 @@ struct Arguments {
   CheckOptions check;
   ExportOptions export_model;
   SimulateOptions simulate;
+  ProfileOptions profile;
   std::string digest_run, why_run, config_path;
   std::vector<std::string> sets;
   int nodes = 0, socket = -1;
@@ -115,6 +117,17 @@ CLI::App* add_simulate(CLI::App& app, Arguments& a) {
   return c;
 }
 
+CLI::App* add_profile(CLI::App& app, Arguments& a) {
+  CLI::App* c =
+      app.add_subcommand("profile", "where every millisecond of a training step goes: threads, ops, messages");
+  c->add_option("CONFIG", a.profile.config_path, "configuration file (TOML)")->required();
+  c->add_option("--steps", a.profile.steps, "steps measured, after a few that are not (default 10)")
+      ->type_name("N")
+      ->check(CLI::PositiveNumber);
+  add_set(c, a.profile.sets);
+  return c;
+}
+
 int dispatch(CLI::App& app, Arguments& a) {
   if (app.got_subcommand("train")) {
     if (a.nodes != 0) a.train.sets.push_back(fmt::format("layout.nodes={}", a.nodes));
@@ -126,6 +139,7 @@ int dispatch(CLI::App& app, Arguments& a) {
   if (app.got_subcommand("eval")) return evaluate(a.evaluate);
   if (app.got_subcommand("check")) return check(a.check);
   if (app.got_subcommand("export")) return export_model(a.export_model);
+  if (app.got_subcommand("profile")) return profile(a.profile);
   if (app.got_subcommand("simulate")) return simulate(a.simulate);
   if (app.got_subcommand("digest")) return digest(a.digest_run);
   if (app.got_subcommand("why")) return why(a.why_run);
@@ -148,6 +162,7 @@ int run_command_line(int argc, char** argv) {
   add_evaluate(app, a);
   add_check(app, a);
   add_simulate(app, a);
+  add_profile(app, a);
   CLI::App* exporting = app.add_subcommand("export", "write a trained model as a Hugging Face directory");
   exporting->add_option("RUN", a.export_model.run, "a run's folder or one of its checkpoints")->required();
   exporting->add_option("DIR", a.export_model.out, "folder to make")->required();

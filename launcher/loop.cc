@@ -18,11 +18,12 @@ constexpr int kRefusedMax = 200;
 constexpr std::int64_t kUnarmedSleepUs = 100;
 }  // namespace
 
-std::int64_t monotonic_us() {
+std::int64_t monotonic_ns() {
   timespec now{};
   clock_gettime(CLOCK_MONOTONIC, &now);
-  return static_cast<std::int64_t>(now.tv_sec) * 1'000'000 + now.tv_nsec / 1000;
+  return static_cast<std::int64_t>(now.tv_sec) * 1'000'000'000 + now.tv_nsec;
 }
+std::int64_t monotonic_us() { return monotonic_ns() / 1000; }
 
 Loop::Loop(Node& node) : node_(node), epoll_fd_(epoll_create1(EPOLL_CLOEXEC)) {
   CHECK(epoll_fd_ >= 0, "epoll_create1 failed");

@@ -30,7 +30,8 @@ class Loop {
   int epoll_fd_ = -1;
 };
 
-// Microseconds of the machine's monotonic clock.
+// Of the machine's monotonic clock.
 std::int64_t monotonic_us();
+std::int64_t monotonic_ns();
 
 }  // namespace troupe

@@ -19,13 +19,14 @@ namespace troupe {
 struct World::Parts {
   std::int64_t device_began_us = 0;
   PayloadPool pool;
-  std::unique_ptr<Device> device;
+  std::unique_ptr<CpuDevice> device;
   std::unique_ptr<Disk> disk;
   std::unique_ptr<Transport> transport;
   std::optional<BoardFile> board_file;
   std::unique_ptr<Node> node;
   std::unique_ptr<Loop> loop;
   std::vector<Address> here;
+  HandlerProfile handlers{monotonic_ns, {}};
 };
 
 namespace {
@@ -36,7 +37,7 @@ constexpr Address kConductor{Role::conductor, 0};
 
 World::World(const Config& config, WorldOptions options) : config_(config), parts_(std::make_unique<Parts>()) {
   parts_->device_began_us = monotonic_us();
-  parts_->device = std::make_unique<CpuDevice>(config.device.threads);
+  parts_->device = std::make_unique<CpuDevice>(config.device.threads, options.profiled);
   parts_->disk = make_posix_disk();
   if (config.layout.nodes > 1)
     parts_->transport = make_ucx_transport({config.layout.transport, config.layout.interface}, parts_->pool);
@@ -51,7 +52,8 @@ World::World(const Config& config, WorldOptions options) : config_(config), part
       std::make_unique<Node>(options.node, options.incarnation,
                              NodeParts{parts_->device.get(), parts_->disk.get(), &parts_->pool, parts_->transport.get(),
                                        LinkLimits{.heartbeat_us = std::int64_t{1000} * config.limits.heartbeat_ms},
-                                       parts_->board_file ? &parts_->board_file->board() : nullptr});
+                                       parts_->board_file ? &parts_->board_file->board() : nullptr,
+                                       options.profiled ? &parts_->handlers : nullptr});
   parts_->loop = std::make_unique<Loop>(*parts_->node);
   for (const auto& [address, place] : places) {
     parts_->node->place(address, place);
@@ -65,6 +67,13 @@ World::World(const Config& config, WorldOptions options) : config_(config), part
 World::~World() {
   parts_->node->close();
   while (parts_->device->pending() > 0) usleep(200);
+}
+
+OpProfile World::op_profile() const { return parts_->device->profile(); }
+const HandlerProfile& World::handler_profile() const { return parts_->handlers; }
+void World::clear_profile() {
+  parts_->device->clear_profile();
+  parts_->handlers.times.clear();
 }
 
 void World::run(const std::function<void(const Report&)>& hear, const std::function<bool()>& done) {

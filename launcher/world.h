@@ -10,6 +10,7 @@
 #include "actors/data/corpus.h"
 #include "actors/node.h"
 #include "actors/rollout.h"
+#include "kernels/profile.h"
 #include "launcher/loop.h"
 
 namespace troupe {
@@ -22,6 +23,7 @@ struct WorldOptions {
   Capture* capture = nullptr;
   GenerationRequest request;
   GenerationResult* sink = nullptr;
+  bool profiled = false;  // see profile()
 };
 
 class World {
@@ -41,6 +43,10 @@ class World {
   // reported problem.
   void run(const std::function<void(const Report&)>& hear, const std::function<bool()>& done = {});
   void stop(const std::string& reason);  // to the conductor, if it lives here
+  // What ops and handlers took since clear_profile(). REQUIRES: profiled.
+  OpProfile op_profile() const;
+  const HandlerProfile& handler_profile() const;
+  void clear_profile();
 
  private:
   struct Parts;

@@ -26,7 +26,8 @@ std::int64_t now_us() {
 
 }  // namespace
 
-CpuDevice::CpuDevice(int threads) : event_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)), inline_(threads == 0) {
+CpuDevice::CpuDevice(int threads, bool profiled)
+    : event_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)), inline_(threads == 0), profiled_(profiled) {
   CHECK(threads >= 0, "a device of {} threads", threads);
   if (event_ < 0)
     throw Error("can't create an event descriptor: {}; raise the limit of open files", std::strerror(errno));
@@ -87,9 +88,38 @@ bool CpuDevice::next(Segment& segment) {
 
 void CpuDevice::run(Worker& worker, const Segment& segment) {
   worker.enter(use_of(segment.key));
-  for (const Op& op : segment.ops) cpu::run(op, worker.scratch);
+  if (profiled_)
+    run_timed(worker, segment);
+  else
+    for (const Op& op : segment.ops) cpu::run(op, worker.scratch);
   worker.enter(Use::idle);
   complete(segment.done);
+}
+
+void CpuDevice::run_timed(Worker& worker, const Segment& segment) {
+  for (const Op& op : segment.ops) {
+    const auto begin = Clock::now();
+    cpu::run(op, worker.scratch);
+    const auto ns = std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - begin).count();
+    std::lock_guard lock(worker.profile_mutex);
+    worker.profile.add(segment.key.segment_class, op, ns);
+  }
+}
+
+OpProfile CpuDevice::profile() const {
+  OpProfile all;
+  for (const auto& worker : workers_) {
+    std::lock_guard lock(worker->profile_mutex);
+    all.add(worker->profile);
+  }
+  return all;
+}
+
+void CpuDevice::clear_profile() {
+  for (const auto& worker : workers_) {
+    std::lock_guard lock(worker->profile_mutex);
+    worker->profile.clear();
+  }
 }
 
 // The event is written only for the first of a batch: whoever reads it takes them all.

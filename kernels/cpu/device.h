@@ -11,13 +11,14 @@
 
 #include "kernels/cpu/kernels.h"
 #include "kernels/device.h"
+#include "kernels/profile.h"
 #include "kernels/ready_heap.h"
 
 namespace troupe {
 
 class CpuDevice final : public Device {
  public:
-  explicit CpuDevice(int threads);
+  explicit CpuDevice(int threads, bool profiled = false);
   ~CpuDevice() override;  // runs what was submitted, then joins
   CpuDevice(const CpuDevice&) = delete;
   CpuDevice& operator=(const CpuDevice&) = delete;
@@ -29,6 +30,9 @@ class CpuDevice final : public Device {
   std::size_t pending() const override { return pending_.load(std::memory_order_acquire); }
 
   Usage usage(std::int64_t now_us) const override;  // by the monotonic clock
+  // What ops took since clear_profile(). REQUIRES: profiled.
+  OpProfile profile() const;
+  void clear_profile();
 
  private:
   struct Worker {
@@ -38,10 +42,13 @@ class CpuDevice final : public Device {
     mutable std::mutex timeline_mutex;
     Timeline timeline;
     cpu::Scratch scratch;
+    mutable std::mutex profile_mutex;
+    OpProfile profile;
   };
   void work(Worker& worker);
   bool next(Segment& segment);  // false: the device is closing and nothing is ready
   void run(Worker& worker, const Segment& segment);
+  static void run_timed(Worker& worker, const Segment& segment);
   void complete(Completion done);
 
   std::mutex ready_mutex_;
@@ -56,7 +63,7 @@ class CpuDevice final : public Device {
 
   std::atomic<std::size_t> pending_ = 0;
   std::vector<std::unique_ptr<Worker>> workers_;
-  bool inline_;
+  bool inline_, profiled_;
 };
 
 }  // namespace troupe
