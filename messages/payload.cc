@@ -28,13 +28,15 @@ struct PayloadPool::Shelves {
   mutable std::mutex mutex;
   std::map<std::size_t, std::vector<std::byte*>> idle;  // by size class
   std::size_t in_use = 0, idle_bytes = 0, peak = 0;
+  std::size_t asked = 0, asked_peak = 0;  // before rounding
 
   ~Shelves() {
     for (auto& [size, buffers] : idle)
       for (std::byte* buffer : buffers) std::free(buffer);
   }
 
-  std::byte* take(std::size_t size) {
+  // size: a whole class; wanted: what was asked for.
+  std::byte* take(std::size_t size, std::size_t wanted) {
     const std::lock_guard lock(mutex);
     std::byte* buffer = nullptr;
     if (auto shelf = idle.find(size); shelf != idle.end()) {
@@ -48,13 +50,16 @@ struct PayloadPool::Shelves {
     }
     in_use += size;
     peak = std::max(peak, in_use);
+    asked += wanted;
+    asked_peak = std::max(asked_peak, asked);
     shrink(std::max(peak, kHeldMin));
     return buffer;
   }
 
-  void give_back(std::byte* buffer, std::size_t size) {
+  void give_back(std::byte* buffer, std::size_t size, std::size_t wanted) {
     const std::lock_guard lock(mutex);
     in_use -= size;
+    asked -= wanted;
     idle_bytes += size;
     idle[size].push_back(buffer);
   }
@@ -77,15 +82,20 @@ PayloadPool::PayloadPool() : shelves_(std::make_shared<Shelves>()) {}
 Payload PayloadPool::take(std::size_t size) {
   if (size == 0) return {};
   const std::size_t rounded = class_of(size);
-  std::byte* buffer = shelves_->take(rounded);
+  std::byte* buffer = shelves_->take(rounded, size);
   // The deleter shares the shelves: a buffer may outlive the pool.
-  return {.data = {buffer, [shelves = shelves_, rounded](std::byte* b) { shelves->give_back(b, rounded); }},
+  return {.data = {buffer, [shelves = shelves_, rounded, size](std::byte* b) { shelves->give_back(b, rounded, size); }},
           .size = size};
 }
 
 std::size_t PayloadPool::bytes_in_use() const {
   const std::lock_guard lock(shelves_->mutex);
   return shelves_->in_use;
+}
+
+std::size_t PayloadPool::asked_peak() const {
+  const std::lock_guard lock(shelves_->mutex);
+  return shelves_->asked_peak;
 }
 
 std::size_t PayloadPool::bytes_peak() const {

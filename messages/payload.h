@@ -26,6 +26,7 @@ class PayloadPool {
   Payload take(std::size_t size);
   std::size_t bytes_in_use() const;
   std::size_t bytes_peak() const;
+  std::size_t asked_peak() const;  // without the rounding to size classes
 
  private:
   struct Shelves;

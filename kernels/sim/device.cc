@@ -65,7 +65,13 @@ Memory SimDevice::allocate(std::size_t size) {
   void* data = std::aligned_alloc(kLine, padded);
   CHECK(data != nullptr, "no memory for {} simulated bytes", size);
   std::memset(data, 0, padded);
-  return {std::shared_ptr<void>(data, [](void* memory) { std::free(memory); }), data, size};
+  live_->bytes += size;
+  live_->peak = std::max(live_->peak, live_->bytes);
+  const auto give_back = [live = live_, size](void* memory) {
+    live->bytes -= size;
+    std::free(memory);
+  };
+  return {std::shared_ptr<void>(data, give_back), data, size};
 }
 
 void SimDevice::submit(Segment segment) { heap_.push(std::move(segment)); }

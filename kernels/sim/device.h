@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <vector>
 
 #include "kernels/cpu/kernels.h"
@@ -52,6 +53,7 @@ class SimDevice final : public Device {
   // Since begin_us of the options.
   Usage usage(std::int64_t now_us) const override;
   std::uint64_t finished() const { return finished_; }
+  std::size_t bytes_peak() const { return live_->peak; }  // of what was allocated and not given back
 
  private:
   struct Running {
@@ -64,7 +66,11 @@ class SimDevice final : public Device {
   void compute(const Segment& segment);
   std::int64_t duration_us(const Segment& segment, std::int64_t now_us) const;
 
+  struct Live {
+    std::size_t bytes = 0, peak = 0;
+  };
   SimDeviceOptions options_;
+  std::shared_ptr<Live> live_ = std::make_shared<Live>();  // memory may outlive the device
   ReadyHeap heap_;
   std::vector<Running> running_;  // at most one a server
   std::vector<Timeline> servers_;

@@ -304,6 +304,13 @@ nlohmann::json SimWorld::bill() {
   return bill_.line(true, now_us_);
 }
 
+std::map<std::uint32_t, std::size_t> SimWorld::bytes_peak() const {
+  std::map<std::uint32_t, std::size_t> peak;
+  for (const auto& member : members_)
+    if (!member->abandoned) peak[member->node_id] = member->device->bytes_peak() + member->pool.asked_peak();
+  return peak;
+}
+
 std::string SimWorld::owed() const {
   std::string all;
   for (const auto& member : members_) {

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -71,6 +72,8 @@ class SimWorld {
   nlohmann::json bill();
   const std::string& problem() const { return problem_; }
   const SimDisk* disk() const;  // null while its node is down
+  // The most that the actors and messages of a living node held at once, by node.
+  std::map<std::uint32_t, std::size_t> bytes_peak() const;
   // What is owed, a sentence a node; empty at rest.
   std::string owed() const;
 

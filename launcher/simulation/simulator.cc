@@ -9,6 +9,7 @@
 #include "actors/rules/placement.h"
 #include "kernels/base/log.h"
 #include "launcher/config.h"
+#include "launcher/plan.h"
 #include "launcher/simulation/scenario.h"
 #include "launcher/simulation/sim_corpus.h"
 #include "launcher/stall.h"
@@ -19,6 +20,9 @@ namespace troupe {
 namespace fs = std::filesystem;
 
 namespace {
+
+// Of a node: what the plan counts as its program, such as a batch of tokens, counters and what waits to be sent again.
+constexpr std::size_t kSmallBytes = std::size_t{1} << 13;
 
 constexpr std::int64_t kTimeLimitUs = 100'000'000, kStepLimitUs = 60'000'000;  // of a world that makes no end
 constexpr std::int64_t kRestLimitUs = 60'000'000;                              // for the last acknowledgements
@@ -186,6 +190,17 @@ std::string first_broken(const SimWorld& world, const Ledger& ledger, const Curv
   return curve.broken;
 }
 
+// Every node kept to the memory that the plan shows before a run begins.
+std::string over_plan(const SimWorld& world, const Config& config) {
+  const Plan plan = make_plan(config, 0);
+  for (const auto& [node, bytes] : world.bytes_peak()) {
+    const NodePlan& planned = plan.nodes.at(node);
+    if (bytes > planned.actors + planned.messages + kSmallBytes)
+      return fmt::format("node {} held {} bytes, and the plan has {}", node, bytes, planned.actors + planned.messages);
+  }
+  return "";
+}
+
 // No checkpoint because the disk was full: that was reported, and all that is there is whole.
 bool disk_was_full(const SimWorld& world, const Scenario& scenario) {
   if (scenario.world.disk.written_max == 0) return false;
@@ -255,6 +270,7 @@ void Simulator::play(const Scenario& scenario, const std::string& folder, bool t
     result.broken = fmt::format("{}; owed: {}", in_time ? "it comes to no rest" : "it made no end",
                                 world.owed().empty() ? "nothing" : world.owed());
   if (result.broken.empty()) result.broken = broken_by(world.bill());
+  if (result.broken.empty()) result.broken = over_plan(world, scenario.config);
   const std::string error = logged_error();
   if (result.broken.empty() && !error.empty()) result.broken = "an error was logged: " + error;
   result.messages += world.messages();
