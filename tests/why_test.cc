@@ -404,13 +404,15 @@ TEST_CASE("a stopped process is named, in the warning and when asked", "[why]") 
   const std::string run = folder / "run";
   test::Process process(test::troupe_command(test::tiny_run(run, kTwoNodes)), 60'000);
   REQUIRE(process.follow([&] { return test::metrics_of(run, "step").size() > 3; }));
-  CHECK_THAT(ask_why(run), Catch::Contains("root: nothing stands still"));
+  CHECK_THAT(told_in_the_end(run, "nothing stands still"), Catch::Contains("root: nothing stands still"));
   const pid_t victim = pid_of(run, 1);
   ::kill(victim, SIGSTOP);
   CHECK_THAT(told_in_the_end(run, "is stopped"),
              Catch::Contains(fmt::format("node 1 (process {}) is stopped", victim)));
-  REQUIRE(process.follow([&] { return !test::metrics_of(run, "stall").empty(); }));
-  CHECK_THAT(test::metrics_of(run, "stall")[0].at("root").get<std::string>(), Catch::Contains("is stopped"));
+  CHECK(process.follow([&] {
+    const auto told = test::metrics_of(run, "stall");  // the last: an overloaded machine may have stood still before
+    return !told.empty() && told.back().at("root").get<std::string>().find("is stopped") != std::string::npos;
+  }));
   CHECK_THAT(process.err(), Catch::Contains("no progress for 2 s (limits.stall_seconds)"));
   ::kill(victim, SIGCONT);
   const std::size_t steps = test::metrics_of(run, "step").size();

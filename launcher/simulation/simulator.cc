@@ -217,7 +217,7 @@ Simulator::Simulator(std::string scratch, bool trace) : scratch_(std::move(scrat
 }
 
 Simulator::~Simulator() {
-  start_log("simulate", "", LogLevel::info);
+  start_log("simulate", "", LogLevel::warning);
   std::error_code ignored;
   fs::remove_all(scratch_, ignored);
 }

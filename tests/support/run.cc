@@ -113,7 +113,10 @@ void Process::look(int milliseconds) {
 
 bool Process::follow(const std::function<bool()>& happened) {
   for (;;) {
-    if (happened()) return true;
+    if (happened()) {
+      look(0);  // what it said before that is read
+      return true;
+    }
     if (over_ || ended_.late) return false;
     look(kLookMs);
   }
