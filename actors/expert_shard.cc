@@ -336,6 +336,7 @@ void ExpertShard::begin_snapshot() {
   for (Ops& ops : work)
     restoring_.submit({SegmentClass::apply, owner_.version(), 0, 0, true}, std::move(ops),
                       pack(static_cast<int>(Phase::snapshot), attempt_, 0));
+  send_snapshot();  // none of it may have to be copied
 }
 
 void ExpertShard::send_snapshot() {

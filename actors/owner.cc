@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 #include "actors/checkpoint/safetensors.h"
 #include "kernels/base/error.h"
@@ -345,15 +346,22 @@ void Owner::take_part(const SnapshotPart& part) {
               part.values.size);
 }
 
+// A part of this very version that a save before left on its way to the disk is sent again: there is no second copy.
 std::vector<Ops> Owner::begin_snapshot(std::uint32_t attempt) {
   std::vector<Ops> work;
   const std::array<float*, 3> arenas = {floats(masters_), floats(m_), floats(v_)};
-  each_part([&](std::int32_t, std::size_t i, int kind, std::int64_t begin, std::int64_t count) {
-    SnapshotPart part{version_, attempt, block_.parameters()[i].name,
-                      kind,     begin,   context_.pool().take(static_cast<std::size_t>(count) * 4)};
-    work.push_back({Copy{flat(arenas[static_cast<std::size_t>(kind)] + block_.offset(i), begin, count),
-                         flat(part.values.as<float>(), 0, count)}});
-    parts_.push_back(std::move(part));
+  if (std::exchange(snapshot_version_, version_) != version_) snapshot_.clear();
+  snapshot_.resize(static_cast<std::size_t>(state_parts()));
+  each_part([&](std::int32_t number, std::size_t i, int kind, std::int64_t begin, std::int64_t count) {
+    std::weak_ptr<std::byte>& known = snapshot_[static_cast<std::size_t>(number)];
+    Payload values{known.lock(), static_cast<std::size_t>(count) * 4};
+    if (!values.data) {
+      values = context_.pool().take(values.size);
+      known = values.data;
+      work.push_back({Copy{flat(arenas[static_cast<std::size_t>(kind)] + block_.offset(i), begin, count),
+                           flat(values.as<float>(), 0, count)}});
+    }
+    parts_.push_back({version_, attempt, block_.parameters()[i].name, kind, begin, std::move(values)});
   });
   return work;
 }

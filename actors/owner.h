@@ -4,6 +4,7 @@
 #pragma once
 
 #include <deque>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -101,6 +102,8 @@ class Owner {
   bool voted_ = false, applying_ = false;
   std::optional<Decision> last_decision_;
   std::deque<SnapshotPart> parts_;
+  std::int64_t snapshot_version_ = -1;
+  std::vector<std::weak_ptr<std::byte>> snapshot_;  // its parts, while anybody holds them
 };
 
 }  // namespace troupe

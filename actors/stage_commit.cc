@@ -254,6 +254,7 @@ void Stage::begin_snapshot() {
   for (Ops& ops : work)
     restoring_.submit({SegmentClass::apply, owner_.version(), 0, 0, true}, std::move(ops),
                       pack({Phase::snapshot, static_cast<std::uint8_t>(attempt_), 0, 0}));
+  send_snapshot();  // none of it may have to be copied
 }
 
 // The owner's new version of the embedding: taken in once this owner is at that version too.

@@ -179,7 +179,12 @@ void UcxTransport::connect(std::uint32_t node, const std::string& address) {
   // Shared memory has no news of dead peers: asked for it, UCX would refuse, or quietly take TCP.
   params.err_mode = shared_memory_ ? UCP_ERR_HANDLING_MODE_NONE : UCP_ERR_HANDLING_MODE_PEER;
   params.err_handler = {.cb = &on_broken, .arg = peer.get()};
-  require(ucp_ep_create(worker_.get(), &params, &peer->endpoint), "reach a peer", options_);
+  // Its process may have died since it told its address: its frames are dropped until it tells another.
+  if (const ucs_status_t status = ucp_ep_create(worker_.get(), &params, &peer->endpoint); status != UCS_OK) {
+    log_warning("event=unreachable peer={} tls={} interface=\"{}\" reason=\"{}\"", node, options_.tls, options_.interface,
+                ucs_status_string(status));
+    return;
+  }
   peers_[node] = std::move(peer);
 }
 
@@ -221,8 +226,7 @@ void UcxTransport::bury_broken() {
 }
 
 // ---- Sending --------------------------------------------------------------------------------------------------------
-// The data of
-// an active message in one piece; a copy unless it is a single payload already. UCX takes pieces too, but moves them
+// The data of an active message in one piece; a copy unless it is a single payload already. UCX takes pieces too, but moves them
 // through fragments of 8 KiB that need both sides awake: 1 MiB in two pieces took 8 ms to and fro through shared memory
 // where a copy and one piece take 0.4 ms (two busy cores, both sides sleeping between).
 Payload UcxTransport::gather(const Frame& frame, bool long_header) {
@@ -360,8 +364,7 @@ bool UcxTransport::poll(const std::function<void(Frame)>& deliver) {
 }
 
 // ---- The end --------------------------------------------------------------------------------------------------------
-// Progresses
-// until every flush and closing is done, and every transfer of a live peer. False: time is up.
+// Progresses until every flush and closing is done, and every transfer of a live peer. False: time is up.
 bool UcxTransport::settle(Clock::time_point deadline) {
   while (Clock::now() < deadline) {
     std::erase_if(requests_, [](ucs_status_ptr_t request) {

@@ -234,6 +234,36 @@ TEST_CASE("a process outlives a peer that was killed with frames under way", "[t
   }
 }
 
+TEST_CASE("a peer that died before it was reached costs only its frames", "[transport][ucx]") {
+  const auto survivor = [](const UcxOptions& way) -> ProcessBody {
+    return [way](int socket) -> std::string {
+      PayloadPool pool;
+      MessageDraw draw(1);
+      auto transport = make_ucx_transport(way, pool);
+      const std::string address = swap_strings(socket, transport->local_address());
+      char byte = 0;
+      while (::recv(socket, &byte, 1, 0) > 0) continue;  // until its end
+      transport->connect(1, address);
+      for (std::uint64_t i = 1; i <= 10; ++i) transport->send(1, numbered(i, draw.payload(100)));
+      for (int i = 0; i < 100; ++i) transport->poll([](const Frame&) {});
+      return "";
+    };
+  };
+  const auto victim = [](const UcxOptions& way) -> ProcessBody {
+    return [way](int socket) -> std::string {
+      PayloadPool pool;
+      auto transport = make_ucx_transport(way, pool);
+      swap_strings(socket, transport->local_address());
+      ::kill(::getpid(), SIGKILL);
+      return {};
+    };
+  };
+  for (const UcxOptions& way : kWays) {
+    INFO("tls " << way.tls);
+    CHECK(run_two_processes(survivor(way), victim(way)) == std::array{0, SIGKILL});
+  }
+}
+
 TEST_CASE("a transport that doesn't exist is refused with advice", "[transport][ucx]") {
   const auto refused = [](const UcxOptions& options, const std::string& words) {
     return [=](int) -> std::string {
