@@ -113,10 +113,13 @@ std::size_t message_bytes(const Config& config, std::uint32_t node, const std::m
   const std::size_t rows =
       static_cast<std::size_t>(config.microbatch_rows()) * static_cast<std::size_t>(config.model.num_experts_per_tok);
   const std::size_t exchange = config.model.is_mla() ? 2 * rows * row : 0;
+  // To the next stage, and the gradient back.
+  const std::size_t passed =
+      config.layout.stages > 1 ? 2 * static_cast<std::size_t>(config.microbatch_rows()) * row : 0;
   const std::size_t here = std::max(stages, shards > 0 ? std::size_t{1} : std::size_t{0});
   // One more of each waits its turn; between processes a copy leaves while another arrives.
   const std::size_t copies = config.layout.nodes > 1 ? 4 : 2;
-  return copies * here * static_cast<std::size_t>(config.slots()) * exchange;
+  return copies * here * static_cast<std::size_t>(config.slots()) * (exchange + passed);
 }
 
 }  // namespace

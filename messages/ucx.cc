@@ -181,8 +181,8 @@ void UcxTransport::connect(std::uint32_t node, const std::string& address) {
   params.err_handler = {.cb = &on_broken, .arg = peer.get()};
   // Its process may have died since it told its address: its frames are dropped until it tells another.
   if (const ucs_status_t status = ucp_ep_create(worker_.get(), &params, &peer->endpoint); status != UCS_OK) {
-    log_warning("event=unreachable peer={} tls={} interface=\"{}\" reason=\"{}\"", node, options_.tls, options_.interface,
-                ucs_status_string(status));
+    log_warning("event=unreachable peer={} tls={} interface=\"{}\" reason=\"{}\"", node, options_.tls,
+                options_.interface, ucs_status_string(status));
     return;
   }
   peers_[node] = std::move(peer);
