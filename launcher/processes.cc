@@ -17,6 +17,7 @@
 #include <utility>
 #include <vector>
 
+#include "actors/rules/recovery.h"
 #include "kernels/base/error.h"
 #include "launcher/config.h"
 #include "launcher/loop.h"
@@ -94,6 +95,7 @@ class Supervisor {
   int seen_ = 0;      // interrupts
   int restarts_ = 0;  // since the last committed step
   std::uint32_t introductions_ = 0;
+  Clock::time_point apart_since_ = Clock::now();  // since then some don't hear each other
   std::int64_t reported_step_ = -1, evaluated_version_ = -1;
   bool ready_ = false, answered_ = false;
 };
@@ -189,6 +191,7 @@ void Supervisor::hear(Child& child) {
     if (kind == "hello") child.hello = message;
     if (kind == "up") child.up = true, child.met = message.at("introduction");
     if (kind == "failed") child.failure = message.at("sentence");
+    if (kind == "alive") child.silent.clear();
     if (kind == "silent") child.silent = message.at("peers").get<std::set<std::pair<std::uint32_t, std::uint32_t>>>();
     if (message.contains("bill")) bill_.tell(child.node, node_bill_from(message.at("bill")));
     if (kind == "report") report(message.at("report"), message.at("json"));
@@ -215,23 +218,26 @@ void Supervisor::look(int milliseconds) {
     if (!c.failure.empty() && !finished_) fail(c);  // its own words: a new process would say the same
 }
 
-// Who is silent is lost. Of two that don't hear each other, the one is lost that most complain of, or the later.
+// Who is silent is lost, and who is cut off from the others.
 void Supervisor::suspect() {
+  const auto now = Clock::now();
   const auto limit = std::chrono::milliseconds(config_.limits.silence_ms);
-  std::vector<std::size_t> complaints(children_.size());
+  std::size_t living = 0;
+  std::set<std::pair<std::uint32_t, std::uint32_t>> apart;
   for (Child& c : children_) {
-    if (c.up && !c.gone && Clock::now() - c.heard > limit)
+    if (c.up && !c.gone && now - c.heard > limit)
       give_up(c, fmt::format("silent for {} ms (limits.silence_ms): stopped, or its machine is",
                              config_.limits.silence_ms));
+    living += c.gone ? 0 : 1;
     for (const auto& [peer, incarnation] : c.silent)
       if (!c.gone && peer < children_.size() && !children_[peer].gone && children_[peer].incarnation == incarnation)
-        complaints[peer] += 1, complaints[c.node] += 1;
+        apart.emplace(c.node, peer);
   }
-  const auto worst = std::max_element(complaints.rbegin(), complaints.rend());
-  if (worst == complaints.rend() || *worst == 0) return;
-  give_up(children_[static_cast<std::size_t>(complaints.rend() - worst) - 1],
-          fmt::format("another node has heard nothing from it for {} ms (twice limits.silence_ms)",
-                      2 * config_.limits.silence_ms));
+  if (apart.empty()) apart_since_ = now;
+  const auto lost = cut_off(apart, living, now - apart_since_ > limit);
+  if (!lost) return;
+  give_up(children_[*lost], fmt::format("another node has heard nothing from it for {} ms (twice limits.silence_ms)",
+                                        2 * config_.limits.silence_ms));
   for (Child& c : children_) c.silent.clear();
 }
 

@@ -238,6 +238,17 @@ TEST_CASE("a process lost while the model answers at the end is replaced, and th
   CHECK(metrics_of(run, "exact_match").size() == 1);
 }
 
+TEST_CASE("who is cut off is lost, whoever complains first", "[recovery]") {
+  CHECK(!troupe::cut_off({}, 4, true));
+  CHECK(!troupe::cut_off({{1, 2}}, 4, false));  // of 1 or of 2: others may be about to say
+  CHECK(!troupe::cut_off({{1, 2}, {2, 1}, {1, 3}}, 4, false));
+  CHECK(troupe::cut_off({{1, 2}, {3, 1}, {0, 1}}, 4, false) == 1U);
+  CHECK(troupe::cut_off({{1, 0}, {1, 2}, {1, 3}}, 4, false) == 1U);
+  CHECK(troupe::cut_off({{0, 2}, {2, 3}}, 4, true) == 2U);
+  CHECK(troupe::cut_off({{1, 2}}, 4, true) == 2U);  // one way of many: the later
+  CHECK(troupe::cut_off({{1, 0}}, 2, false) == 1U);
+}
+
 TEST_CASE("every state has a copy on another node", "[recovery]") {
   for (const auto& [nodes, replicas, stages, shards] :
        std::vector<std::array<int, 4>>{{2, 1, 1, 1}, {4, 1, 2, 4}, {4, 2, 2, 2}, {3, 4, 1, 2}, {4, 4, 2, 1}}) {

@@ -3,6 +3,7 @@
 #include "actors/rules/recovery.h"
 
 #include <algorithm>
+#include <map>
 
 #include "actors/rules/placement.h"
 #include "kernels/base/mutant.h"
@@ -85,6 +86,20 @@ RecoveryPlan plan_recovery(const Config& config, const Recover& begin, const std
   }
   if (plan.version >= 0) return plan;
   return {begin.version, true, std::nullopt, {}};
+}
+
+std::optional<std::uint32_t> cut_off(const std::set<std::pair<std::uint32_t, std::uint32_t>>& apart, std::size_t living,
+                                     bool waited) {
+  std::map<std::uint32_t, std::set<std::uint32_t>> from;
+  for (const auto& [one, other] : apart) {
+    from[one].insert(other);
+    from[other].insert(one);
+  }
+  const auto worst = std::max_element(from.begin(), from.end(), [](const auto& a, const auto& b) {
+    return std::pair(a.second.size(), a.first) < std::pair(b.second.size(), b.first);
+  });
+  if (worst == from.end() || (!waited && worst->second.size() + 1 < living)) return std::nullopt;
+  return worst->first;
 }
 
 }  // namespace troupe

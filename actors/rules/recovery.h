@@ -1,9 +1,13 @@
 // Recovery: which state everybody can come to after a loss, and from whom. A pure function of what the holders say.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "actors/config.h"
@@ -29,5 +33,12 @@ struct RecoveryPlan {
 };
 // REQUIRES: a standing of every holder. `begin`: what Recover says.
 RecoveryPlan plan_recovery(const Config& config, const Recover& begin, const std::map<Address, Standing>& standings);
+
+// Of `living` nodes some don't hear each other: `apart` has pairs (who complains, of whom). Who is lost: the one that is
+// apart from all others, at once; else, when all had the time to complain (`waited`), the one that is apart from most,
+// of equals the later. Who is cut off may be the first to complain, of any other: one complaint says nothing of whose
+// fault it is.
+std::optional<std::uint32_t> cut_off(const std::set<std::pair<std::uint32_t, std::uint32_t>>& apart, std::size_t living,
+                                     bool waited);
 
 }  // namespace troupe

@@ -82,6 +82,7 @@ void SimDevice::take_completions(std::vector<Completion>& out) {
 }
 
 std::int64_t SimDevice::duration_us(const Segment& segment, std::int64_t now_us) const {
+  if (options_.lasts_us) return options_.lasts_us(segment);
   const Cost total = cost(segment);
   double us = std::max(total.flops / options_.flops_per_us, total.bytes / options_.bytes_per_us);
   for (const SlowSpan& span : options_.slow)
@@ -109,22 +110,35 @@ void SimDevice::start(Segment segment, std::int64_t now_us) {
   running_.push_back({std::move(segment), end_us, started_++, server});
 }
 
+void SimDevice::start_what_may(std::int64_t now_us) {
+  while (!heap_.empty() && !idle_servers_.empty()) start(heap_.pop(), now_us);
+}
+
 void SimDevice::advance(std::int64_t now_us) {
-  while (!running_.empty()) {
-    const auto first = std::min_element(running_.begin(), running_.end(), [](const Running& a, const Running& b) {
-      return std::pair(a.end_us, a.number) < std::pair(b.end_us, b.number);
-    });
-    if (first->end_us > now_us) break;
-    const Running ended = std::move(*first);
-    running_.erase(first);
-    if (options_.compute_at == ComputeAt::end) compute(ended.segment);
-    servers_[ended.server].enter(Use::idle, ended.end_us);
-    idle_servers_.push_back(ended.server);
-    done_.push_back(ended.segment.done);
-    ++finished_;
-    if (!heap_.empty()) start(heap_.pop(), ended.end_us);
+  for (std::int64_t at_us = next_us(); at_us <= now_us; at_us = next_us()) {
+    if (!resting_.empty() && resting_.front().until_us == at_us) {
+      idle_servers_.push_back(resting_.front().server);
+      resting_.erase(resting_.begin());
+    } else {
+      end_first();
+    }
+    start_what_may(at_us);
   }
-  while (!heap_.empty() && running_.size() < static_cast<std::size_t>(options_.servers)) start(heap_.pop(), now_us);
+  start_what_may(now_us);
+}
+
+// Of the segments under way the first to end.
+void SimDevice::end_first() {
+  const auto first = std::min_element(running_.begin(), running_.end(), [](const Running& a, const Running& b) {
+    return std::pair(a.end_us, a.number) < std::pair(b.end_us, b.number);
+  });
+  const Running ended = std::move(*first);
+  running_.erase(first);
+  if (options_.compute_at == ComputeAt::end) compute(ended.segment);
+  servers_[ended.server].enter(Use::idle, ended.end_us);
+  resting_.push_back({ended.end_us + options_.rest_us, ended.server});
+  done_.push_back(ended.segment.done);
+  ++finished_;
 }
 
 Usage SimDevice::usage(std::int64_t now_us) const {
@@ -136,6 +150,7 @@ Usage SimDevice::usage(std::int64_t now_us) const {
 
 std::int64_t SimDevice::next_us() const {
   std::int64_t next = std::numeric_limits<std::int64_t>::max();
+  if (!resting_.empty()) next = resting_.front().until_us;
   for (const Running& running : running_) next = std::min(next, running.end_us);
   return next;
 }

@@ -32,6 +32,9 @@ struct SimDeviceOptions {
   std::uint64_t seed = 0;  // of the made-up routing
   std::vector<SlowSpan> slow;
   std::int64_t begin_us = 0;
+  std::function<std::int64_t(const Segment&)> lasts_us = {};  // instead of its cost
+  // A server rests so long after a segment: what follows from it, or arrives meanwhile, may still be chosen next.
+  std::int64_t rest_us = 0;
   std::function<void(const SegmentKey&, const Op&)> before;  // each op that is computed: memory that fails
 };
 
@@ -63,6 +66,8 @@ class SimDevice final : public Device {
     std::size_t server = 0;
   };
   void start(Segment segment, std::int64_t now_us);
+  void start_what_may(std::int64_t now_us);
+  void end_first();
   void compute(const Segment& segment);
   std::int64_t duration_us(const Segment& segment, std::int64_t now_us) const;
 
@@ -74,6 +79,11 @@ class SimDevice final : public Device {
   ReadyHeap heap_;
   std::vector<Running> running_;  // at most one a server
   std::vector<Timeline> servers_;
+  struct Resting {
+    std::int64_t until_us = 0;
+    std::size_t server = 0;
+  };
+  std::vector<Resting> resting_;  // the first to be idle again first
   std::vector<std::size_t> idle_servers_;
   std::vector<Completion> done_;
   cpu::Scratch scratch_;

@@ -1,0 +1,135 @@
+// The schedule that emerges from messages, credits and priority(), in virtual time, beside the schedules that others
+// plan: a company of p equal stages with one compute thread each, m microbatches, where a forward, a backward and a
+// weight gradient of a microbatch take one unit each and communication takes next to none.
+#include <fmt/core.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <variant>
+
+#include "launcher/simulation/sim_corpus.h"
+#include "launcher/simulation/sim_world.h"
+
+#include "tests/support/catch.h"
+
+using namespace troupe;
+
+namespace {
+
+constexpr std::int64_t kUnitUs = 100'000;
+
+Config pipeline(int stages, int microbatches, int slots) {
+  Config c;
+  ModelConfig& m = c.model;
+  m.model_type = "deepseek_v3";
+  m.vocab_size = 16;
+  m.hidden_size = m.intermediate_size = 8;
+  m.num_hidden_layers = m.first_k_dense_replace = stages;
+  m.num_attention_heads = m.num_key_value_heads = 2;
+  m.max_position_embeddings = 64;
+  m.kv_lora_rank = 8;
+  m.qk_nope_head_dim = m.v_head_dim = 4;
+  m.qk_rope_head_dim = 2;
+  m.moe_intermediate_size = 4;
+  m.n_routed_experts = 2;
+  m.n_shared_experts = 1;
+  m.num_experts_per_tok = 1;
+  c.train.steps = 1;
+  c.train.gradient_lanes = 1;
+  c.train.microbatches = c.train.batch_sequences = microbatches;
+  c.train.sequence_length = 8;
+  c.data.kind = "none";
+  c.evaluate.exact_match_problems = 0;
+  c.evaluate.every_steps = 0;
+  c.checkpoint.every_steps = 0;
+  c.recovery.copies = 0;
+  c.layout.nodes = c.layout.stages = stages;
+  c.layout.slots = slots;
+  c.device.threads = 1;
+  return c;
+}
+
+template <typename T>
+bool has(const Segment& segment) {
+  return std::any_of(segment.ops.begin(), segment.ops.end(),
+                     [](const Op& op) { return std::holds_alternative<T>(op); });
+}
+
+// A layer's forward, backward and weight gradients: one unit. Embedding, head, update: nothing.
+bool is_unit(const Segment& segment) {
+  switch (segment.key.segment_class) {
+    case SegmentClass::forward:
+      return has<Attention>(segment);
+    case SegmentClass::backward:
+      return has<AttentionBackward>(segment);
+    case SegmentClass::weight_gradient:
+      return segment.ops.size() > 4;
+    default:
+      return false;
+  }
+}
+
+struct Schedule {
+  std::int64_t units = 0;
+  double bubble = 0;  // units from the first forward to the last weight gradient, less the 3 m of a stage
+};
+
+Schedule schedule_of(int stages, int microbatches, int slots) {
+  const Config config = pipeline(stages, microbatches, slots);
+  const std::string folder = fmt::format("/dev/shm/troupe-schedule-test-{}", ::getpid());
+  std::filesystem::create_directories(folder + "/checkpoints");
+  SimWorldOptions options;
+  options.run_folder = folder;
+  options.corpus = make_sim_corpus(config);
+  options.network.latency_us = 1;
+  options.network.bytes_per_us = 1e9;
+  options.devices.resize(static_cast<std::size_t>(stages));
+  Schedule schedule;
+  const SimWorld* running = nullptr;
+  std::int64_t begin_us = -1, end_us = 0;
+  for (SimDeviceOptions& device : options.devices) {
+    device.numbers = false;
+    device.rest_us = 100;
+    device.lasts_us = [&](const Segment& segment) -> std::int64_t {
+      if (!is_unit(segment)) return 1;
+      ++schedule.units;
+      if (begin_us < 0) begin_us = running->now_us();
+      end_us = std::max(end_us, running->now_us() + kUnitUs);
+      return kUnitUs;
+    };
+  }
+  SimWorld world(config, options);
+  running = &world;
+  world.start({});
+  CHECK(world.run_until([&] { return world.finished() || !world.problem().empty(); }, 1'000'000'000'000));
+  CHECK(world.problem() == "");
+  std::filesystem::remove_all(folder);
+  schedule.bubble = static_cast<double>(end_us - begin_us) / kUnitUs - 3.0 * microbatches;
+  return schedule;
+}
+
+}  // namespace
+
+TEST_CASE("the emergent schedule has the bubble of zero-bubble pipelines, and less than one-forward-one-backward",
+          "[sim][schedule]") {
+  for (const int p : {4, 8, 16})
+    for (const int m : {2 * p, 64}) {
+      INFO(p << " stages, " << m << " microbatches");
+      CHECK(schedule_of(p, m, p + p / 2).bubble < p - 1 + 0.5);
+      CHECK(schedule_of(p, m, p).bubble < 2 * (p - 1));
+    }
+}
+
+TEST_CASE("bubbles of the emergent schedule", "[.][bench]") {
+  fmt::print("{:>3} {:>4} {:>5} {:>8} | {:>5} {:>5} {:>8}\n", "p", "m", "held", "bubble", "1F1B", "ZB1P", "DualPipe");
+  for (const int p : {4, 8, 16})
+    for (const int m : {8, 16, 32, 64})
+      for (const int held : {p, p + 3, p + p / 2, 2 * p}) {
+        if (m < p) continue;
+        const Schedule schedule = schedule_of(p, m, held);
+        CHECK(schedule.units == 3 * p * m);
+        fmt::print("{:>3} {:>4} {:>5} {:>8.2f} | {:>5} {:>5} {:>8}\n", p, m, held, schedule.bubble, 3 * (p - 1), p - 1,
+                   p - 2);
+      }
+}
