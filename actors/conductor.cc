@@ -185,12 +185,13 @@ void Conductor::try_decide() {
     context_.post(kCheckpointer, SnapshotBegin{state_.version, state_json(state_)});
   }
   d.state = state_json(state_);
+  // Told before anybody applies it: who takes this conductor's place finds a step that is done, and can't tell of it.
+  report("step", step_json(config_, state_, plan, outcome,
+                           {seconds, static_cast<double>(context_.now_us() - run_began_us_) * 1e-6}));
   for (const Address& holder : holders_) context_.post(holder, d);
   last_decided_ = d.last;
   votes_.clear();
   plan_.reset();
-  report("step", step_json(config_, state_, plan, outcome,
-                           {seconds, static_cast<double>(context_.now_us() - run_began_us_) * 1e-6}));
   next();
 }
 

@@ -5,9 +5,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <filesystem>
 #include <variant>
 
+#include "actors/rules/placement.h"
+#include "kernels/cost.h"
 #include "launcher/simulation/sim_corpus.h"
 #include "launcher/simulation/sim_world.h"
 
@@ -109,6 +112,65 @@ Schedule schedule_of(int stages, int microbatches, int slots) {
   return schedule;
 }
 
+// Two replicas on two nodes, each with half of the experts: half of all routed rows cross the link, there and back.
+Config mixture(int microbatches, int slots) {
+  Config c = pipeline(1, microbatches, slots);
+  ModelConfig& m = c.model;
+  m.hidden_size = 32;
+  m.moe_intermediate_size = 32;
+  m.num_hidden_layers = 4;
+  m.first_k_dense_replace = 0;
+  m.n_routed_experts = 8;
+  m.num_experts_per_tok = 2;
+  c.train.sequence_length = 32;
+  c.train.gradient_lanes = 2;
+  c.layout.nodes = c.layout.replicas = c.layout.expert_shards = 2;
+  c.layout.chunk_rows_max = 64;
+  return c;
+}
+
+struct Exchange {
+  double step_us = 0, compute_us = 0, bytes = 0;  // of the busier node; bytes: routed rows that it sends the other
+};
+
+Exchange exchange_of(const Config& config, double bytes_per_us) {
+  const std::string folder = fmt::format("/dev/shm/troupe-schedule-test-{}", ::getpid());
+  std::filesystem::create_directories(folder + "/checkpoints");
+  SimWorldOptions options;
+  options.run_folder = folder;
+  options.corpus = make_sim_corpus(config);
+  options.network.latency_us = 1;
+  options.network.bytes_per_us = bytes_per_us;
+  options.devices.resize(2);
+  std::array<Exchange, 2> nodes;
+  for (std::size_t node = 0; node < 2; ++node) {
+    SimDeviceOptions& device = options.devices[node];
+    device.numbers = false;
+    device.lasts_us = [&spent = nodes[node].compute_us](const Segment& segment) {
+      const auto us = std::max<std::int64_t>(1, static_cast<std::int64_t>(cost(segment).flops / 20));
+      spent += static_cast<double>(us);
+      return us;
+    };
+  }
+  const SimWorld* running = nullptr;
+  const auto places = place_actors(config);
+  SimWorld world(config, options, [&](std::int64_t, std::uint32_t node, const Envelope& envelope) {
+    const std::uint32_t from = places.contains(envelope.from) ? places.at(envelope.from) : node;
+    if (from == node) return;
+    if (const auto* batch = std::get_if<ExpertBatch>(&envelope.message))
+      nodes[from].bytes += static_cast<double>(batch->hidden.size);
+    if (const auto* result = std::get_if<ExpertResult>(&envelope.message))
+      nodes[from].bytes += static_cast<double>(result->hidden.size);
+  });
+  running = &world;
+  world.start({});
+  CHECK(world.run_until([&] { return world.finished() || !world.problem().empty(); }, 1'000'000'000'000));
+  CHECK(world.problem() == "");
+  std::filesystem::remove_all(folder);
+  const Exchange& busier = nodes[0].bytes > nodes[1].bytes ? nodes[0] : nodes[1];
+  return {static_cast<double>(running->now_us()), busier.compute_us, busier.bytes};
+}
+
 }  // namespace
 
 TEST_CASE("the emergent schedule has the bubble of zero-bubble pipelines, and less than one-forward-one-backward",
@@ -132,4 +194,17 @@ TEST_CASE("bubbles of the emergent schedule", "[.][bench]") {
         fmt::print("{:>3} {:>4} {:>5} {:>8.2f} | {:>5} {:>5} {:>8}\n", p, m, held, schedule.bubble, 3 * (p - 1), p - 1,
                    p - 2);
       }
+}
+
+TEST_CASE("share of expert dispatch that is exposed", "[.][bench]") {
+  fmt::print("dispatch takes half of the time that compute takes\n{:>6} {:>12} {:>12} {:>9}\n", "held", "free, us",
+             "paid, us", "exposed");
+  for (const int held : {1, 2, 3, 4, 6, 8}) {
+    const Config config = mixture(32, held);
+    const Exchange free = exchange_of(config, 1e9);
+    const double paid_us = 0.5 * free.compute_us;
+    const Exchange paid = exchange_of(config, free.bytes / paid_us);
+    fmt::print("{:>6} {:>12.0f} {:>12.0f} {:>8.1f}%  (compute {:.0f} us, {:.0f} bytes)\n", held, free.step_us,
+               paid.step_us, 100 * (paid.step_us - free.step_us) / paid_us, free.compute_us, free.bytes);
+  }
 }
