@@ -147,7 +147,7 @@ Exchange exchange_of(const Config& config, double bytes_per_us) {
     SimDeviceOptions& device = options.devices[node];
     device.numbers = false;
     device.lasts_us = [&spent = nodes[node].compute_us](const Segment& segment) {
-      const auto us = std::max<std::int64_t>(1, static_cast<std::int64_t>(cost(segment).flops / 20));
+      const auto us = std::max<std::int64_t>(1, static_cast<std::int64_t>(cost(segment).flops / 1000));
       spent += static_cast<double>(us);
       return us;
     };
@@ -200,7 +200,7 @@ TEST_CASE("share of expert dispatch that is exposed", "[.][bench]") {
   fmt::print("dispatch takes half of the time that compute takes\n{:>6} {:>12} {:>12} {:>9}\n", "held", "free, us",
              "paid, us", "exposed");
   for (const int held : {1, 2, 3, 4, 6, 8}) {
-    const Config config = mixture(32, held);
+    const Config config = mixture(128, held);
     const Exchange free = exchange_of(config, 1e9);
     const double paid_us = 0.5 * free.compute_us;
     const Exchange paid = exchange_of(config, free.bytes / paid_us);
