@@ -146,7 +146,7 @@ int profile(const ProfileOptions& options) {
   world.run([&](const Report& report) {
     if (report.kind != "step") return;
     const auto step = nlohmann::json::parse(report.json).at("step").get<std::int64_t>();
-    std::fprintf(stderr, "\rstep %lld of %d", static_cast<long long>(step + 1), kWarmUpSteps + options.steps);
+    std::fprintf(stderr, "\rstep %lld of %d", static_cast<long long>(step) + 1, kWarmUpSteps + options.steps);
     if (step + 1 == kWarmUpSteps) {
       before = world.bill().account;
       world.clear_profile();

@@ -49,7 +49,7 @@ std::string grouped(double value) {
 }  // namespace
 
 std::string human_time(double seconds) {
-  const auto s = static_cast<std::int64_t>(seconds + 0.5);
+  const auto s = static_cast<std::int64_t>(std::llround(seconds));
   if (s >= 86400) return fmt::format("{}d {:02}h", s / 86400, s / 3600 % 24);
   if (s >= 3600) return fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
   return fmt::format("{}:{:02}", s / 60, s % 60);

@@ -163,8 +163,8 @@ TEST_CASE("weights of another model are refused by the tensor that doesn't fit",
 
 TEST_CASE("a check that fails leaves nothing in the temporary folder", "[command]") {
   const Folder folder;
-  Process process(troupe_command({"check", TROUPE_SOURCE_DIR "/tests/fixtures/o1_moe_basic", "--out", folder / "x",
-                                  "--weights", folder / "none"}));
+  const std::string fixtures = TROUPE_SOURCE_DIR "/tests/fixtures/o1_moe_basic";
+  Process process(troupe_command({"check", fixtures, "--out", folder / "x", "--weights", folder / "none"}));
   CHECK(process.wait().code == 1);
   CHECK(!fs::exists(fs::temp_directory_path() / fmt::format("troupe-check-{}", process.pid())));
 }

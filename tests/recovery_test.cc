@@ -314,7 +314,7 @@ nlohmann::json expect_whole_bill(const std::string& run) {
   const auto bills = metrics_of(run, "bill");
   REQUIRE(!bills.empty());
   double sum = 0;
-  const nlohmann::json last = bills.back();
+  const nlohmann::json& last = bills.back();
   for (const auto& [bin, spent] : last.at("thread_seconds").items()) {
     INFO(bin << " " << spent);
     CHECK(spent.get<double>() >= 0);

@@ -159,7 +159,8 @@ TEST_CASE("all actors are placed, on nodes that exist, none of them idle, leader
 TEST_CASE("a snapshot is taken of every parameter once", "[rules]") {
   for_each_layout([](const Config& config) {
     const auto all = owners(config), some = snapshot_owners(config);
-    const auto twins = static_cast<std::size_t>((config.layout.replicas - 1) * config.layout.stages);
+    const auto twins =
+        static_cast<std::size_t>(config.layout.replicas - 1) * static_cast<std::size_t>(config.layout.stages);
     CHECK(some.size() == all.size() - twins);
     for (const Address& owner : some) {
       if (owner.role == Role::stage) CHECK(owner.index < static_cast<std::uint32_t>(config.layout.stages));

@@ -126,7 +126,7 @@ Found run_wedge(const Wedge& wedge, const std::string& folder, std::uint64_t see
 // The n-th message of a kind (counted from 1) that `is_meant` vanishes before its actor.
 template <typename M>
 Wedge lost(const std::string& kind, int n, std::function<bool(const M&, const Envelope&)> is_meant = {},
-           std::function<void(Config&)> change = {}) {
+           const std::function<void(Config&)>& change = {}) {
   Wedge wedge;
   wedge.name = fmt::format("{} {} lost", kind, n);
   wedge.plant = [=](Config& config, SimWorldOptions& options) {

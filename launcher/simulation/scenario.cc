@@ -28,7 +28,7 @@ class Dice {
   T of(std::initializer_list<T> some) {
     return *(some.begin() + below(some.size()));
   }
-  int between(int low, int high) { return low + static_cast<int>(below(static_cast<std::uint64_t>(high - low + 1))); }
+  int between(int low, int high) { return low + static_cast<int>(below(static_cast<std::uint64_t>(high - low) + 1)); }
   // Evenly on a logarithmic scale: small values are as likely as large ones.
   double scale(double low, double high) { return low * std::exp(random_uniform(key_, next_++) * std::log(high / low)); }
 

@@ -167,7 +167,8 @@ bool same(const T& a, const T& b) {
   if constexpr (std::is_same_v<T, Payload>) {
     return a.size == b.size && (a.size == 0 || std::memcmp(a.data.get(), b.data.get(), a.size) == 0);
   } else if constexpr (std::is_floating_point_v<T>) {
-    return std::memcmp(&a, &b, sizeof a) == 0;
+    using Bits = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
+    return std::bit_cast<Bits>(a) == std::bit_cast<Bits>(b);
   } else if constexpr (std::is_arithmetic_v<T> || std::is_enum_v<T> || std::is_same_v<T, std::string>) {
     return a == b;
   } else if constexpr (kIsList<T>) {
