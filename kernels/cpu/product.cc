@@ -4,9 +4,6 @@
 // is also `add`, or ends inside a panel); bias, then add, come after the last k. Accumulation is c's own.
 #include "kernels/cpu/product.h"
 
-#include <array>
-#include <utility>
-
 namespace troupe::cpu {
 
 namespace {
@@ -15,123 +12,7 @@ constexpr std::int64_t kRowsChunk = 264;  // a multiple of every kTileRows
 constexpr std::int64_t kColsBlock = 512;
 constexpr std::int64_t kDirectRows = 6 * kTileRows;  // fewer don't pay for packing a B that needs no transposing
 constexpr std::int64_t kDepthBlock = 256;  // a panel of it is half of the first-level cache; less of a wider one
-
-template <int rows, int vectors>
-void tile_of(std::int64_t depth, Left left, Right right, float* c, std::int64_t c_step, bool from_c) {
-  Vec sum[rows][vectors];
-#pragma GCC unroll 12
-  for (int r = 0; r < rows; ++r)
-#pragma GCC unroll 8
-    for (int v = 0; v < vectors; ++v) sum[r][v] = from_c ? load(c + r * c_step + v * kLanes) : Vec{};
-  const float *a = left.data, *b = right.data;
-  for (std::int64_t k = 0; k < depth; ++k) {
-    Vec row[vectors];
-#pragma GCC unroll 8
-    for (int v = 0; v < vectors; ++v) row[v] = load(b + v * kLanes);
-#pragma GCC unroll 12
-    for (int r = 0; r < rows; ++r) {
-      const Vec element = broadcast(a[r * left.row_step]);
-#pragma GCC unroll 8
-      for (int v = 0; v < vectors; ++v) sum[r][v] = fused(element, row[v], sum[r][v]);
-    }
-    a += left.depth_step;
-    b += right.depth_step;
-  }
-#pragma GCC unroll 12
-  for (int r = 0; r < rows; ++r)
-#pragma GCC unroll 8
-    for (int v = 0; v < vectors; ++v) store(c + r * c_step + v * kLanes, sum[r][v]);
-}
-
-using Tile = void (*)(std::int64_t, Left, Right, float*, std::int64_t, bool);
-template <int... less>
-constexpr std::array<Tile, sizeof...(less)> tiles_of(std::integer_sequence<int, less...>) {
-  return {tile_of<less + 1, 2>...};
-}
-
-using Word8 [[gnu::vector_size(32)]] = std::uint32_t;
-using Half8 [[gnu::vector_size(16)]] = std::uint16_t;
-
-inline Vec8 load8(const float* from) {
-  Vec8 v;
-  std::memcpy(&v, from, sizeof v);
-  return v;
-}
-inline Vec8 load8(const std::uint16_t* from) {
-  Half8 half;
-  std::memcpy(&half, from, sizeof half);
-  return Vec8(__builtin_convertvector(half, Word8) << 16);
-}
-inline void store8(float* to, Vec8 v) { std::memcpy(to, &v, sizeof v); }
-inline float load1(const float* from) { return *from; }
-inline float load1(const std::uint16_t* from) { return widen(*from); }
-
-// Rows j and j + 4, four 32-bit words of each, side by side.
-inline Vec8 load_pair(const void* low, const void* high) {
-  using Vec4 [[gnu::vector_size(16)]] = float;
-  Vec4 l, h;
-  std::memcpy(&l, low, sizeof l);
-  std::memcpy(&h, high, sizeof h);
-  return __builtin_shufflevector(l, h, 0, 1, 2, 3, 4, 5, 6, 7);
-}
-
-// column(k, rows 0..7) for the four 32-bit words k of eight rows that are `stride` bytes apart:
-// two 4 x 4 transpositions side by side.
-template <typename Column>
-[[gnu::always_inline]] inline void transpose_words(const char* from, std::int64_t stride, Column column) {
-  const char* half = from + 4 * stride;
-  const Vec8 r0 = load_pair(from, half), r1 = load_pair(from + stride, half + stride);
-  const Vec8 r2 = load_pair(from + 2 * stride, half + 2 * stride), r3 = load_pair(from + 3 * stride, half + 3 * stride);
-  const Vec8 low01 = __builtin_shufflevector(r0, r1, 0, 8, 1, 9, 4, 12, 5, 13);
-  const Vec8 high01 = __builtin_shufflevector(r0, r1, 2, 10, 3, 11, 6, 14, 7, 15);
-  const Vec8 low23 = __builtin_shufflevector(r2, r3, 0, 8, 1, 9, 4, 12, 5, 13);
-  const Vec8 high23 = __builtin_shufflevector(r2, r3, 2, 10, 3, 11, 6, 14, 7, 15);
-  column(0, __builtin_shufflevector(low01, low23, 0, 1, 8, 9, 4, 5, 12, 13));
-  column(1, __builtin_shufflevector(low01, low23, 2, 3, 10, 11, 6, 7, 14, 15));
-  column(2, __builtin_shufflevector(high01, high23, 0, 1, 8, 9, 4, 5, 12, 13));
-  column(3, __builtin_shufflevector(high01, high23, 2, 3, 10, 11, 6, 7, 14, 15));
-}
-
-// to[k * width + j] = from[j * stride + k] for 8 rows j and the columns of one 16-byte word of each; returns how many.
-// A word of bfloat16 holds two columns: the even one in its lower half, the odd one in its upper.
-inline int transpose8(const float* from, std::int64_t stride, float* to, std::int64_t width) {
-  transpose_words(reinterpret_cast<const char*>(from), stride * 4,
-                  [=](int k, Vec8 column) { store8(to + k * width, column); });
-  return 4;
-}
-inline int transpose8(const std::uint16_t* from, std::int64_t stride, float* to, std::int64_t width) {
-  transpose_words(reinterpret_cast<const char*>(from), stride * 2, [=](int k, Vec8 column) {
-    store8(to + 2 * k * width, Vec8(Word8(column) << 16));
-    store8(to + (2 * k + 1) * width, Vec8(Word8(column) & 0xFFFF0000U));
-  });
-  return 8;
-}
-
-template <typename T>
-void pack(const Tensor& b, std::int64_t width, float* panel) {
-  for (std::int64_t k = 0; k < b.rows; ++k, panel += width) {
-    const T* row = b.row<const T>(k);
-    std::int64_t j = 0;
-    for (; j + 8 <= b.cols; j += 8) store8(panel + j, load8(row + j));
-    for (; j < b.cols; ++j) panel[j] = load1(row + j);
-    for (; j < width; ++j) panel[j] = 0;
-  }
-}
-
-template <typename T>
-void pack_transposed(const Tensor& b, std::int64_t width, float* panel) {
-  constexpr std::int64_t kWord = 16 / sizeof(T);
-  for (std::int64_t j = 0; j < width; j += 8) {
-    const std::int64_t present = std::clamp<std::int64_t>(b.rows - j, 0, 8);
-    const T* from = present > 0 ? b.row<const T>(j) : nullptr;
-    std::int64_t k = 0;
-    if (present == 8)
-      while (k + kWord <= b.cols) k += transpose8(from + k, b.stride, panel + k * width + j, width);
-    for (; k < b.cols; ++k)
-      for (std::int64_t i = 0; i < 8; ++i)
-        panel[k * width + j + i] = i < present ? load1(from + i * b.stride + k) : 0.0F;
-  }
-}
+constexpr int kNearTiles = 4;  // so few rows of A were computed a moment ago: B is what comes from afar
 
 // The left operand of a chunk, k0..k0+depth: row-major f32 is read where it stands; bf16 is widened into rows;
 // a transposed one is packed tile by tile, depth-major, so that a tile reads one stream.
@@ -157,6 +38,10 @@ class LeftBlock {
       pack_transposed_tile<std::uint16_t, 0>(first, rows);
     }
   }
+  // What the tile from row `next` of the chunk on will read, or be packed from.
+  Ahead ahead(std::int64_t next) const {
+    return transposed_ ? ahead_of_column(a_, k_, row_ + next) : ahead_of_rows(a_, row_ + next, k_, depth_);
+  }
   Left at(std::int64_t first, int rows) const {
     if (transposed_) return {packed_ + first * depth_, 1, rows};
     if (packs_) return {packed_ + first * (kDepthBlock + kPad), kDepthBlock + kPad, 1};
@@ -171,23 +56,13 @@ class LeftBlock {
     float* to = packed_ + first * depth_;
     for (std::int64_t k = 0; k < depth_; ++k, to += rows) {
       const T* from = a_.row<const T>(k_ + k) + row_ + first;
-      for (int r = 0; r < rows; ++r) to[r] = load1(from + r);
+      for (int r = 0; r < rows; ++r) to[r] = read_one(from + r);
     }
   }
   Tensor a_;
   bool transposed_, packs_;
   float* packed_ = nullptr;
   std::int64_t row_ = 0, k_ = 0, depth_ = 0;
-};
-
-// Where the rows of a chunk are cut into tiles: the last two share what is left, so that none is thin.
-struct RowTiles {
-  std::int64_t rows;
-  int at(std::int64_t first) const {
-    const std::int64_t left = rows - first;
-    if (left >= 2 * kTileRows || left == kTileRows) return kTileRows;
-    return static_cast<int>(left < kTileRows ? left : (left + 1) / 2);
-  }
 };
 
 class Multiplier {
@@ -247,16 +122,40 @@ class Multiplier {
                       bool first_panel) {
     const bool begins = k == 0, ends = k + depth == depth_;
     const RowTiles tiles{rows_};
-    for (std::int64_t first = 0; first < rows_;) {
+    const bool from_c = !begins || op_.accumulate, near = rows_ <= kNearTiles * kTileRows;
+    int number = 0;
+    for (std::int64_t first = 0; first < rows_; ++number) {
       const int rows = tiles.at(first);
       if (first_panel) left_.pack_tile(first, rows);
       float* c = stage ? stage + first * width_ : op_.c.row<float>(row_ + first) + col;
       const std::int64_t c_step = stage ? width_ : op_.c.stride;
       if (stage && begins && op_.accumulate) fetch(first, rows, col, c);
-      tile(rows, vectors_, depth, left_.at(first, rows), right, c, c_step, !begins || op_.accumulate);
+      if (!stage) own_ahead(from_c ? first + rows : first, col);
+      const Ahead ahead =
+          first_panel && !near ? left_.ahead(first + rows) : right_ahead(col + width_, k, depth, number);
+      tile(rows, vectors_, depth, left_.at(first, rows), right, c, c_step, from_c, ahead);
       if (ends && (stage || bias_)) finish(first, rows, col, c, c_step, stage != nullptr);
       first += rows;
     }
+  }
+
+  // What the next panel is packed from: each tile of this one fetches its share.
+  Ahead right_ahead(std::int64_t col, std::int64_t k, std::int64_t depth, int number) const {
+    if (col >= op_.c.cols) return {};
+    if (op_.transpose_b) {
+      const Ahead rows = ahead_of_rows(op_.b, col, k, depth);
+      const std::int64_t skipped = number * (depth >> rows.shift);
+      return skipped < width_ ? ahead_of_rows(op_.b, col + skipped, k, depth) : Ahead{};
+    }
+    const std::int64_t line = number * 64 / static_cast<std::int64_t>(bytes_of(op_.b.dtype));
+    return line < width_ ? ahead_of_column(op_.b, k, col + line) : Ahead{};
+  }
+
+  // The lines of c that a tile from row `first` on will write.
+  void own_ahead(std::int64_t first, std::int64_t col) const {
+    const std::int64_t end = std::min(first + kTileRows, rows_);
+    for (std::int64_t r = first; r < end; ++r)
+      for (std::int64_t j = 0; j < width_; j += 16) prefetch_to_write(op_.c.row<float>(row_ + r) + col + j);
   }
 
   void fetch(std::int64_t first, int rows, std::int64_t col, float* stage) const {
@@ -302,30 +201,9 @@ void check(const Product& op) {
 
 }  // namespace
 
-void tile(int rows, int vectors, std::int64_t depth, Left left, Right right, float* c, std::int64_t c_step,
-          bool from_c) {
-  if (rows == 1 && vectors == 8) return tile_of<1, 8>(depth, left, right, c, c_step, from_c);
-  if (rows == 2 && vectors == 4) return tile_of<2, 4>(depth, left, right, c, c_step, from_c);
-  static constexpr auto kTiles = tiles_of(std::make_integer_sequence<int, kTileRows>());
-  kTiles[static_cast<std::size_t>(rows - 1)](depth, left, right, c, c_step, from_c);
-}
-
-void pack_panel(const Tensor& b, std::int64_t width, float* panel) {
-  if (b.dtype == Dtype::bf16)
-    pack<std::uint16_t>(b, width, panel);
-  else
-    pack<float>(b, width, panel);
-}
-
-void pack_panel_transposed(const Tensor& b, std::int64_t width, float* panel) {
-  if (b.dtype == Dtype::bf16)
-    pack_transposed<std::uint16_t>(b, width, panel);
-  else
-    pack_transposed<float>(b, width, panel);
-}
-
 void run(const Product& op, Scratch& scratch) {
   check(op);
+  if (goes_by_columns(op)) return multiply_by_columns(op, scratch);
   Multiplier(op, scratch).multiply();
 }
 

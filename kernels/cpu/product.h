@@ -24,10 +24,59 @@ struct Right {
   std::int64_t depth_step;
 };
 
+// What a tile fetches ahead while it computes: at each step of its depth one line of 64 bytes, `1 << shift` lines of a row
+// before the next row. Where nothing is fetched ahead, at is null.
+struct Ahead {
+  const char* at = nullptr;
+  std::int64_t row_step = 0;  // bytes
+  int shift = 0;
+  const char* line(std::int64_t k) const { return at + (k >> shift) * row_step + ((k & ((1 << shift) - 1)) << 6); }
+};
+
+// `depth` elements of each row of x from (row, col) on; and one line of each row.
+inline Ahead ahead_of_rows(const Tensor& x, std::int64_t row, std::int64_t col, std::int64_t depth) {
+  if (row >= x.rows) return {};
+  const auto size = static_cast<std::int64_t>(bytes_of(x.dtype));
+  int shift = 0;
+  while ((std::int64_t{64} << shift) < depth * size) ++shift;
+  return {static_cast<const char*>(x.address(row, col)), x.stride * size, shift};
+}
+inline Ahead ahead_of_column(const Tensor& x, std::int64_t row, std::int64_t col) {
+  if (col >= x.cols) return {};
+  return {static_cast<const char*>(x.address(row, col)), x.stride * static_cast<std::int64_t>(bytes_of(x.dtype)), 0};
+}
+
 // c[r, j] = (from_c ? c[r, j] : 0) + sum_k left(r, k) right(k, j), j < vectors * kLanes.
-// vectors: 2, and for one or two rows, whose chains are too few to hide the latency of an FMA, also 8 and 4.
+// vectors: 2; or 1 with up to 2 * kTileRows rows; and for one or two rows, whose chains are too few to hide the latency
+// of an FMA, also 8 and 4.
 void tile(int rows, int vectors, std::int64_t depth, Left left, Right right, float* c, std::int64_t c_step,
-          bool from_c);
+          bool from_c, Ahead ahead = {});
+
+// Where rows are cut into tiles of at most `tallest`: the last two share what is left, so that none is thin.
+struct RowTiles {
+  std::int64_t rows;
+  int tallest = kTileRows;
+  int at(std::int64_t first) const {
+    const std::int64_t left = rows - first;
+    if (left >= 2 * tallest || left == tallest) return tallest;
+    return static_cast<int>(left < tallest ? left : (left + 1) / 2);
+  }
+};
+
+inline void prefetch_to_write(const void* line) {
+  asm volatile("prefetchw %0" : : "m"(*static_cast<const char*>(line)));
+}
+inline float read_one(const float* from) { return *from; }
+inline float read_one(const std::uint16_t* from) { return widen(*from); }
+
+// A product with few rows and a transposed B: computed as c^T = B A^T, so that B, the larger of the two, is read where
+// it stands and not packed.
+bool goes_by_columns(const Product& op);
+void multiply_by_columns(const Product& op, Scratch& scratch);
+
+// to[k, j] = from[j, k] for `rows` rows j and `cols` columns k.
+void transpose(const float* from, std::int64_t from_stride, std::int64_t rows, std::int64_t cols, float* to,
+               std::int64_t to_stride);
 
 // panel[k * width + j] = b(k, j), or b(j, k) of a transposed b; zero for j beyond b. b: f32 or bf16.
 void pack_panel(const Tensor& b, std::int64_t width, float* panel);
