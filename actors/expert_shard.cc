@@ -13,6 +13,7 @@ namespace {
 
 constexpr Address kConductor{Role::conductor, 0};
 constexpr Address kCheckpointer{Role::checkpointer, 0};
+constexpr std::size_t kExpertsTogether = 4;  // whose weight gradients are one segment: a grain of about a millisecond
 
 std::uint64_t pack(int phase, std::uint32_t attempt, std::int64_t number) {
   return static_cast<std::uint64_t>(phase) | (static_cast<std::uint64_t>(attempt) & 0xFF) << 8 |
@@ -121,11 +122,11 @@ void ExpertShard::grant(const Address& to, Direction direction, int layer) {
                            layer, 1, attempt_});
 }
 
-void ExpertShard::submit(SegmentClass segment_class, const Chunk& chunk, Phase phase, Ops ops) {
+void ExpertShard::submit(SegmentClass segment_class, const Chunk& chunk, Phase phase, Ops ops, std::uint32_t strand) {
   const WorkKey& key = chunk.batch.key;
   const SegmentClass actual = key.kind == WorkKind::train ? segment_class : SegmentClass::evaluate;
   restoring_.submit({actual, key.step, key.microbatch, key.layer}, std::move(ops),
-                    pack(static_cast<int>(phase), attempt_, chunk.number));
+                    pack(static_cast<int>(phase), attempt_, chunk.number), strand);
 }
 
 void ExpertShard::on(const ExpertBatch& batch, const Address& from) {
@@ -203,40 +204,53 @@ void ExpertShard::backward_done(Chunk& chunk) {
   run_weights(batch.key.layer);
 }
 
+// Chunks take their turn in the order of (microbatch, chunk). What adds to one expert is a strand: it stays in that order,
+// and what waits for a thread runs together.
 void ExpertShard::run_weights(int layer) {
   LayerTurn& turn = turns_[layer];
-  if (turn.running) return;
-  const auto next =
-      mutant(Mutant::chunks_by_arrival) ? turn.ready.begin() : turn.ready.find({turn.microbatch, turn.chunk});
-  if (next == turn.ready.end()) return;
-  Chunk& chunk = chunks_.at(next->second);
-  turn.ready.erase(next);
-  turn.running = true;
-  Ops ops;
-  if (chunk.batch.rows > 0)
+  for (;;) {
+    const auto next =
+        mutant(Mutant::chunks_by_arrival) ? turn.ready.begin() : turn.ready.find({turn.microbatch, turn.chunk});
+    if (next == turn.ready.end()) return;
+    Chunk& chunk = chunks_.at(next->second);
+    turn.ready.erase(next);
+    turn.chunk = chunk.batch.last_chunk ? 0 : turn.chunk + 1;
+    turn.microbatch += chunk.batch.last_chunk ? 1 : 0;
+    ++turn.under_way;
+    submit_weights(chunk);
+  }
+}
+
+// A segment for some experts at a time: they are independent.
+void ExpertShard::submit_weights(Chunk& chunk) {
+  const int layer = chunk.batch.key.layer;
+  const auto& accumulators = accumulators_.at(layer);
+  const auto place = static_cast<std::uint32_t>(std::find(layers_.begin(), layers_.end(), layer) - layers_.begin());
+  const auto groups = static_cast<std::uint32_t>((accumulators.size() + kExpertsTogether - 1) / kExpertsTogether);
+  std::vector<std::pair<std::uint32_t, Ops>> work;
+  for (std::uint32_t group = 0; group < groups && chunk.batch.rows > 0; ++group) {
+    Ops ops;
     expert_weight_gradients(ops, chunk.batch.counts,
-                            first_rows(slots_[static_cast<std::size_t>(chunk.slot)], chunk.batch.rows),
-                            accumulators_.at(layer));
-  submit(SegmentClass::weight_gradient, chunk, Phase::weights, std::move(ops));
+                            first_rows(slots_[static_cast<std::size_t>(chunk.slot)], chunk.batch.rows), accumulators,
+                            group * kExpertsTogether, kExpertsTogether);
+    if (!ops.empty()) work.emplace_back(1 + place * groups + group, std::move(ops));
+  }
+  chunk.weights_left = static_cast<int>(work.size());
+  if (work.empty()) return weights_done(chunk);
+  for (auto& [strand, ops] : work) submit(SegmentClass::weight_gradient, chunk, Phase::weights, std::move(ops), strand);
 }
 
 void ExpertShard::weights_done(Chunk& chunk) {
+  if (--chunk.weights_left > 0) return;
   const int layer = chunk.batch.key.layer;
   LayerTurn& turn = turns_[layer];
-  turn.running = false;
-  if (chunk.batch.last_chunk) {
-    ++turn.microbatch;
-    turn.chunk = 0;
-  } else {
-    ++turn.chunk;
-  }
+  --turn.under_way;
   if (chunk.stashed) --stash_used_;
   free_slot(chunk.slot);
   if (chunk.batch.rows > 0 || !mutant(Mutant::empty_chunk_credit_kept)) grant(chunk.from, Direction::backward, layer);
   chunks_.erase(chunk.number);
-  if (turn.microbatch == config_.train.microbatches && ++layers_done_ == static_cast<int>(layers_.size()))
-    return step_done();
-  run_weights(layer);
+  const bool all = turn.microbatch == config_.train.microbatches && turn.under_way == 0;
+  if (all && ++layers_done_ == static_cast<int>(layers_.size())) step_done();
 }
 
 void ExpertShard::on(const SegmentDone& done, const Address&) {

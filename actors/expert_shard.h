@@ -56,11 +56,12 @@ class ExpertShard {
     bool stashed = false;
     Payload hidden, dots;     // the answer
     std::int64_t number = 0;  // for completions
+    int weights_left = 0;     // segments of its weight gradients
   };
   using ChunkKey = std::tuple<std::int32_t, std::int32_t, std::int32_t>;  // layer, microbatch, chunk
   struct LayerTurn {
-    std::int32_t microbatch = 0, chunk = 0;  // whose turn it is in the strict sum
-    bool running = false;
+    std::int32_t microbatch = 0, chunk = 0;                               // whose turn it is in the strict sum
+    int under_way = 0;                                                    // chunks that had their turn and are not done
     std::map<std::pair<std::int32_t, std::int32_t>, std::int64_t> ready;  // (microbatch, chunk) -> chunk number
   };
 
@@ -74,6 +75,7 @@ class ExpertShard {
   void forward_done(Chunk& chunk);
   void backward_done(Chunk& chunk);
   void run_weights(int layer);
+  void submit_weights(Chunk& chunk);
   void weights_done(Chunk& chunk);
   void enter(const Restore& restore, const std::string& problem);
   void begin_snapshot();
@@ -85,7 +87,7 @@ class ExpertShard {
   int take_slot();
   void free_slot(int slot);
   void grant(const Address& to, Direction direction, int layer);
-  void submit(SegmentClass segment_class, const Chunk& chunk, Phase phase, Ops ops);
+  void submit(SegmentClass segment_class, const Chunk& chunk, Phase phase, Ops ops, std::uint32_t strand = 0);
   void run_all(Phase phase, std::vector<Ops> work);
   const std::vector<ExpertTensors>& weights_of(int layer) const { return weights_.at(layer); }
 

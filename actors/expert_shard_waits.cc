@@ -38,7 +38,7 @@ void ExpertShard::turn_waits(Waits& out) const {
     key.layer = layer;
     key.chunk = turn.chunk;
     const auto same = [&](const auto& entry) { return entry.second.batch.key == key; };
-    if (turn.running || std::any_of(chunks_.begin(), chunks_.end(), same)) continue;
+    if (std::any_of(chunks_.begin(), chunks_.end(), same)) continue;
     if (!least || key.microbatch <= least->microbatch) least = key;
   }
   if (!least) return;

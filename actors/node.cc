@@ -12,8 +12,9 @@ constexpr Address kNobody{Role::supervisor, 0};
 }  // namespace
 
 void Context::post(const Address& to, Message message) const { node_->post(self_, to, std::move(message)); }
-void Context::submit(const SegmentKey& key, std::vector<Op> ops, std::uint64_t token) const {
-  node_->parts().device->submit(Segment{key, std::move(ops), Completion{handle_, token}});
+void Context::submit(const SegmentKey& key, std::vector<Op> ops, std::uint64_t token, std::uint32_t strand) const {
+  const std::uint64_t whole = strand == 0 ? 0 : static_cast<std::uint64_t>(handle_ + 1) << 32 | strand;
+  node_->parts().device->submit(Segment{key, std::move(ops), Completion{handle_, token}, whole});
 }
 Device& Context::device() const { return *node_->parts().device; }
 Disk& Context::disk() const { return *node_->parts().disk; }

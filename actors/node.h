@@ -35,7 +35,8 @@ class Context {
   const Address& self() const { return self_; }
   std::uint32_t handle() const { return handle_; }
   void post(const Address& to, Message message) const;
-  void submit(const SegmentKey& key, std::vector<Op> ops, std::uint64_t token) const;
+  // strand: a number of the actor's own, 0 for none.
+  void submit(const SegmentKey& key, std::vector<Op> ops, std::uint64_t token, std::uint32_t strand = 0) const;
   Device& device() const;
   Disk& disk() const;
   PayloadPool& pool() const;

@@ -12,9 +12,9 @@ constexpr std::int32_t kPartsAsked = 2;  // under way at once: one travels while
 Restoring::Restoring(const Context& context, Owner& owner, Entered entered)
     : context_(context), owner_(owner), entered_(std::move(entered)) {}
 
-void Restoring::submit(const SegmentKey& key, Ops ops, std::uint64_t token) {
+void Restoring::submit(const SegmentKey& key, Ops ops, std::uint64_t token, std::uint32_t strand) {
   ++in_flight_;
-  context_.submit(key, std::move(ops), token);
+  context_.submit(key, std::move(ops), token, strand);
 }
 
 bool Restoring::takes(const SegmentDone&) {

@@ -20,7 +20,7 @@ class Restoring {
   Restoring(const Context& context, Owner& owner, Entered entered);
 
   // Every segment of the actor goes through here, so that those under way are known.
-  void submit(const SegmentKey& key, Ops ops, std::uint64_t token);
+  void submit(const SegmentKey& key, Ops ops, std::uint64_t token, std::uint32_t strand = 0);
   // REQUIRES: called first for every SegmentDone. True: it belonged to what is forgotten, or to the restoring.
   bool takes(const SegmentDone& done);
 

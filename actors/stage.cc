@@ -315,13 +315,14 @@ void Stage::grant(const Address& to, Channel channel, int layer, int count) {
   context_.post(to, Credit{channel, layer, count, attempt_});
 }
 
-void Stage::submit(SegmentClass segment_class, int slot, int unit, Phase phase, Ops ops) {
+void Stage::submit(SegmentClass segment_class, int slot, int unit, Phase phase, Ops ops, std::uint32_t strand) {
   Work& work = works_[static_cast<std::size_t>(slot)];
   ++work.segments;
   const SegmentClass actual = work.train() ? segment_class : SegmentClass::evaluate;
   restoring_.submit({actual, work.key.step, work.key.microbatch, layer_of(unit)}, std::move(ops),
                     pack({phase, static_cast<std::uint8_t>(attempt_), static_cast<std::uint16_t>(slot),
-                          static_cast<std::uint16_t>(unit)}));
+                          static_cast<std::uint16_t>(unit)}),
+                    strand);
 }
 
 void Stage::on(const SegmentDone& done, const Address&) {

@@ -109,7 +109,6 @@ class Stage {
   };
   struct UnitLane {
     std::int32_t next = 0;
-    bool running = false;
     std::map<std::int32_t, int> ready;
   };
 
@@ -123,7 +122,7 @@ class Stage {
   void try_start(int slot);
   void release(int slot);
   bool stale(std::uint32_t attempt) const { return attempt != attempt_; }
-  void submit(SegmentClass segment_class, int slot, int unit, Phase phase, Ops ops);
+  void submit(SegmentClass segment_class, int slot, int unit, Phase phase, Ops ops, std::uint32_t strand = 0);
 
   // stage_forward.cc
   void begin_forward(int slot);

@@ -134,15 +134,19 @@ void Stage::weights_ready(int slot, int unit) {
   run_weights(unit, lane_of(m));
 }
 
-// A lane's sum runs over microbatches in increasing order: the next one, when it is ready and nothing else runs.
+// A lane's sum runs over microbatches in increasing order: they are submitted so, as one strand.
 void Stage::run_weights(int unit, int lane) {
   UnitLane& state = unit_lanes_[static_cast<std::size_t>(unit)][static_cast<std::size_t>(lane)];
-  const auto next = mutant(Mutant::microbatches_by_arrival) ? state.ready.begin() : state.ready.find(state.next);
-  if (state.running || next == state.ready.end()) return;
-  const int slot = next->second;
-  state.ready.erase(next);
-  state.running = true;
-  submit(SegmentClass::weight_gradient, slot, unit, Phase::weights, weight_ops(slot, unit, lane));
+  for (;;) {
+    const auto next = mutant(Mutant::microbatches_by_arrival) ? state.ready.begin() : state.ready.find(state.next);
+    if (next == state.ready.end()) return;
+    const int slot = next->second;
+    state.ready.erase(next);
+    state.next += config_.train.gradient_lanes;
+    const auto strand = 1 + unit * accumulators_.size() + static_cast<std::size_t>(lane);
+    submit(SegmentClass::weight_gradient, slot, unit, Phase::weights, weight_ops(slot, unit, lane),
+           static_cast<std::uint32_t>(strand));
+  }
 }
 
 Ops Stage::weight_ops(int slot, int unit, int lane) {
@@ -178,17 +182,12 @@ Ops Stage::weight_ops(int slot, int unit, int lane) {
 
 void Stage::weights_done(int slot, int unit) {
   Work& work = works_[static_cast<std::size_t>(slot)];
-  const int lane = lane_of(work.key.microbatch);
-  UnitLane& state = unit_lanes_[static_cast<std::size_t>(unit)][static_cast<std::size_t>(lane)];
-  state.running = false;
-  state.next += config_.train.gradient_lanes;
   const bool last = --work.units_left == 0;
   if (unit < shape_.layers && recomputes(unit) && !last) go_down(slot, unit);
   if (last) {
     if (unit == 0 && recomputes(unit) && !shape_.first) finish_backward(slot);
     release(slot);
   }
-  run_weights(unit, lane);
 }
 
 }  // namespace troupe

@@ -35,10 +35,13 @@ struct Completion {
   std::uint64_t token = 0;
 };
 
+// Segments of one strand add to the same sums: they run one after another, in the order in which they were submitted,
+// and those that wait when a thread takes the first may run together (kernels/strand.h).
 struct Segment {
   SegmentKey key;
   std::vector<Op> ops;
   Completion done;
+  std::uint64_t strand = 0;  // 0: none
 };
 
 // Owned device memory, zeroed, aligned to 64 bytes. Freed with the Memory.

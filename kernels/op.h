@@ -179,7 +179,8 @@ struct SumSquares {
 };
 
 // g = gradient * clip_scale; m = beta1 m + (1-beta1) g; v = beta2 v + (1-beta2) g^2; p *= 1 - lr * weight_decay;
-// p -= lr * (m / bias1) / (sqrt(v / bias2) + eps), bias_i = 1 - beta_i^step; copy (bf16, optional) = round(p).
+// p -= (lr / bias1) m / (sqrt(v) (1 / sqrt(bias2)) + eps), bias_i = 1 - beta_i^step, what stands in brackets of the step
+// alone computed once; copy (bf16, optional) = round(p).
 struct AdamW {
   Tensor parameter, gradient, m, v, copy;
   float lr = 0, beta1 = 0.9F, beta2 = 0.95F, eps = 1e-8F, weight_decay = 0, bias1 = 1, bias2 = 1, clip_scale = 1;

@@ -4,6 +4,8 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
+#include <map>
 #include <tuple>
 #include <vector>
 
@@ -19,12 +21,20 @@ inline std::tuple<int, std::int64_t, int, int> priority(const SegmentKey& key) {
 
 class ReadyHeap {
  public:
+  // together: so many segments of a strand may run at once, and no more once they are worth kTogetherFlops.
+  explicit ReadyHeap(int together = 4) : together_(together) {}
   void push(Segment segment);
-  Segment pop();  // REQUIRES: !empty()
+  // The best segment, and what may run with it, into `out` (cleared first). REQUIRES: !empty()
+  void pop(std::vector<Segment>& out);
+  // What pop() gave has run: the next of its strand is ready.
+  void done(const std::vector<Segment>& segments);
   bool empty() const { return heap_.empty(); }
-  std::size_t size() const { return heap_.size(); }
+  std::size_t size() const { return heap_.size(); }  // that a thread could take
+  std::size_t parked() const { return parked_; }     // behind others of their strand
 
  private:
+  static constexpr double kTogetherFlops = 4e8;
+  void push_ready(Segment segment);
   struct Entry {
     Segment segment;
     std::uint64_t arrival;
@@ -34,6 +44,9 @@ class ReadyHeap {
     return pa != pb ? pa > pb : a.arrival > b.arrival;
   }
   std::vector<Entry> heap_;
+  std::map<std::uint64_t, std::deque<Segment>> strands_;  // behind one that is in the heap or runs
+  std::size_t parked_ = 0;
+  int together_;
   std::uint64_t arrivals_ = 0;
 };
 

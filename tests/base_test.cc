@@ -4,6 +4,7 @@
 
 #include "kernels/base/random.h"
 #include "kernels/ready_heap.h"
+#include "kernels/strand.h"
 
 #include "tests/support/catch.h"
 
@@ -13,6 +14,18 @@ namespace {
 
 Segment segment(SegmentClass segment_class, std::int64_t step, int microbatch, int layer, std::uint64_t token = 0) {
   return {.key = {segment_class, step, microbatch, layer}, .ops = {}, .done = {0, token}};
+}
+
+std::vector<Segment> pop_all(ReadyHeap& heap) {
+  std::vector<Segment> segments;
+  heap.pop(segments);
+  return segments;
+}
+
+Segment pop(ReadyHeap& heap) {
+  std::vector<Segment> segments = pop_all(heap);
+  REQUIRE(segments.size() == 1);
+  return std::move(segments[0]);
 }
 
 }  // namespace
@@ -62,12 +75,62 @@ TEST_CASE("the heap gives backward before forward, older before younger, weight 
                                            {forward, 8, 0, 9}, {weight_gradient, 7, 0, 0}, {evaluate, 1, 0, 0}};
   ReadyHeap heap;
   for (const std::size_t i : {4, 8, 2, 0, 7, 6, 1, 5, 3}) heap.push({.key = best_first[i], .ops = {}, .done = {}});
-  for (const SegmentKey& key : best_first) CHECK(heap.pop().key == key);
+  for (const SegmentKey& key : best_first) CHECK(pop(heap).key == key);
   CHECK(heap.empty());
+}
+
+TEST_CASE("segments of a strand run in the order in which they came, those that wait together", "[ready_heap]") {
+  ReadyHeap heap(3);
+  const auto weights = [](std::uint64_t token, std::uint64_t strand) {
+    Segment one = segment(SegmentClass::weight_gradient, 0, static_cast<int>(token), 0, token);
+    one.strand = strand;
+    return one;
+  };
+  const auto tokens = [](const std::vector<Segment>& segments) {
+    std::vector<std::uint64_t> all;
+    for (const Segment& one : segments) all.push_back(one.done.token);
+    return all;
+  };
+  heap.push(weights(1, 7));
+  const std::vector<Segment> first = pop_all(heap);
+  for (const std::uint64_t token : {2, 3, 4, 5}) heap.push(weights(token, 7));
+  CHECK(heap.empty());  // all stand behind the first, which runs
+  CHECK(heap.parked() == 4);
+  heap.push(weights(6, 8));
+  CHECK(tokens(pop_all(heap)) == std::vector<std::uint64_t>{6});  // another strand does not wait
+  heap.done(first);
+  const std::vector<Segment> second = pop_all(heap);
+  CHECK(tokens(second) == std::vector<std::uint64_t>{2, 3, 4});  // three at most
+  heap.done(second);
+  const std::vector<Segment> third = pop_all(heap);
+  CHECK(tokens(third) == std::vector<std::uint64_t>{5});
+  heap.done(third);
+  CHECK((heap.empty() && heap.parked() == 0));
+}
+
+TEST_CASE("ops of a strand visit each sum once, each sum's in the order of its segments", "[ready_heap]") {
+  float sums[3], terms[6];
+  const auto add = [&](int sum, int term) {
+    return Add{Tensor{&sums[sum], 1, 1, 1}, Tensor{&terms[term], 1, 1, 1}, Tensor{&sums[sum], 1, 1, 1}};
+  };
+  std::vector<Segment> segments(2);
+  segments[0].ops = {add(0, 0), add(1, 1)};
+  segments[1].ops = {add(2, 2), add(1, 3), add(0, 4)};
+  const auto terms_in_order = [&] {
+    std::vector<const Op*> ops;
+    ops_by_sum(segments, ops);
+    std::vector<std::int64_t> order;
+    for (const Op* op : ops)
+      if (const auto* one = std::get_if<Add>(op)) order.push_back(static_cast<float*>(one->b.data) - terms);
+    return order;
+  };
+  CHECK(terms_in_order() == std::vector<std::int64_t>{0, 4, 1, 3, 2});
+  segments[1].ops.push_back(Copy{});  // who does something else keeps its place
+  CHECK(terms_in_order() == std::vector<std::int64_t>{0, 1, 2, 3, 4});
 }
 
 TEST_CASE("segments of one priority leave the heap as they came", "[ready_heap]") {
   ReadyHeap heap;
   for (std::uint64_t i = 0; i < 50; ++i) heap.push(segment(SegmentClass::forward, 1, 2, 3, i));
-  for (std::uint64_t i = 0; i < 50; ++i) CHECK(heap.pop().done.token == i);
+  for (std::uint64_t i = 0; i < 50; ++i) CHECK(pop(heap).done.token == i);
 }

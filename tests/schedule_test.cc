@@ -94,6 +94,7 @@ Schedule schedule_of(int stages, int microbatches, int slots) {
   for (SimDeviceOptions& device : options.devices) {
     device.numbers = false;
     device.rest_us = 100;
+    device.together = 1;  // a unit is not cut: two at once would keep what is more urgent waiting
     device.lasts_us = [&](const Segment& segment) -> std::int64_t {
       if (!is_unit(segment)) return 1;
       ++schedule.units;

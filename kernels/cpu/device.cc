@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include "kernels/base/error.h"
+#include "kernels/strand.h"
 
 namespace troupe {
 
@@ -61,7 +62,12 @@ Memory CpuDevice::allocate(std::size_t size) {
 
 void CpuDevice::submit(Segment segment) {
   pending_.fetch_add(1, std::memory_order_acq_rel);
-  if (inline_) return run(*workers_[0], segment);
+  if (inline_) {
+    Worker& worker = *workers_[0];
+    worker.segments.clear();
+    worker.segments.push_back(std::move(segment));
+    return run(worker);
+  }
   {
     std::lock_guard lock(ready_mutex_);
     CHECK(!closing_, "a segment was submitted to a device that is closing");
@@ -72,38 +78,53 @@ void CpuDevice::submit(Segment segment) {
 }
 
 void CpuDevice::work(Worker& worker) {
-  for (Segment segment; next(segment);) run(worker, segment);
+  while (next(worker)) {
+    run(worker);
+    finish(worker);
+  }
 }
 
-bool CpuDevice::next(Segment& segment) {
+bool CpuDevice::next(Worker& worker) {
   const auto limit = Clock::now() + kSpin;
   while (waiting_.load(std::memory_order_acquire) == 0 && Clock::now() < limit) std::this_thread::yield();
   std::unique_lock lock(ready_mutex_);
   ready_.wait(lock, [this] { return closing_ || !heap_.empty(); });
   if (heap_.empty()) return false;
-  segment = heap_.pop();
+  heap_.pop(worker.segments);
   waiting_.store(heap_.size(), std::memory_order_release);
   return true;
 }
 
-void CpuDevice::run(Worker& worker, const Segment& segment) {
-  worker.enter(use_of(segment.key));
-  if (profiled_)
-    run_timed(worker, segment);
-  else
-    for (const Op& op : segment.ops) cpu::run(op, worker.scratch);
+void CpuDevice::run(Worker& worker) {
+  worker.enter(use_of(worker.segments.front().key));
+  worker.ops.clear();
+  ops_by_sum(worker.segments, worker.ops);
+  for (const Op* op : worker.ops)
+    if (profiled_)
+      run_timed(worker, *op);
+    else
+      cpu::run(*op, worker.scratch);
   worker.enter(Use::idle);
-  complete(segment.done);
+  complete(worker.segments);
 }
 
-void CpuDevice::run_timed(Worker& worker, const Segment& segment) {
-  for (const Op& op : segment.ops) {
-    const auto begin = Clock::now();
-    cpu::run(op, worker.scratch);
-    const auto ns = std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - begin).count();
-    std::lock_guard lock(worker.profile_mutex);
-    worker.profile.add(segment.key.segment_class, op, ns);
+void CpuDevice::finish(Worker& worker) {
+  if (worker.segments.front().strand == 0) return;
+  bool more = false;
+  {
+    std::lock_guard lock(ready_mutex_);
+    heap_.done(worker.segments);
+    more = heap_.size() > waiting_.exchange(heap_.size(), std::memory_order_acq_rel);
   }
+  if (more) ready_.notify_one();
+}
+
+void CpuDevice::run_timed(Worker& worker, const Op& op) {
+  const auto begin = Clock::now();
+  cpu::run(op, worker.scratch);
+  const auto ns = std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - begin).count();
+  std::lock_guard lock(worker.profile_mutex);
+  worker.profile.add(worker.segments.front().key.segment_class, op, ns);
 }
 
 OpProfile CpuDevice::profile() const {
@@ -123,11 +144,11 @@ void CpuDevice::clear_profile() {
 }
 
 // The event is written only for the first of a batch: whoever reads it takes them all.
-void CpuDevice::complete(Completion done) {
+void CpuDevice::complete(const std::vector<Segment>& segments) {
   std::lock_guard lock(done_mutex_);
   const bool first = done_.empty();
-  done_.push_back(done);
-  pending_.fetch_sub(1, std::memory_order_acq_rel);
+  for (const Segment& segment : segments) done_.push_back(segment.done);
+  pending_.fetch_sub(segments.size(), std::memory_order_acq_rel);
   if (!first) return;
   const std::uint64_t one = 1;
   CHECK(write(event_, &one, sizeof one) == sizeof one, "the completion event can't be written: {}",

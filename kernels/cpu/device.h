@@ -42,14 +42,17 @@ class CpuDevice final : public Device {
     mutable std::mutex timeline_mutex;
     Timeline timeline;
     cpu::Scratch scratch;
+    std::vector<Segment> segments;  // under way, one after the other or together
+    std::vector<const Op*> ops;     // of all of them
     mutable std::mutex profile_mutex;
     OpProfile profile;
   };
   void work(Worker& worker);
-  bool next(Segment& segment);  // false: the device is closing and nothing is ready
-  void run(Worker& worker, const Segment& segment);
-  static void run_timed(Worker& worker, const Segment& segment);
-  void complete(Completion done);
+  bool next(Worker& worker);  // false: the device is closing and nothing is ready
+  void run(Worker& worker);
+  void finish(Worker& worker);  // what it ran is done: the next of the strand is ready
+  static void run_timed(Worker& worker, const Op& op);
+  void complete(const std::vector<Segment>& segments);
 
   std::mutex ready_mutex_;
   std::condition_variable ready_;

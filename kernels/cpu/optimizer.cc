@@ -23,10 +23,10 @@ void check(const AdamW& op) {
 void run(const AdamW& op, Scratch&) {
   check(op);
   const float clip = op.clip_scale, beta1 = op.beta1, beta2 = op.beta2, keep = 1.0F - op.lr * op.weight_decay;
-  const float lr = op.lr, bias1 = op.bias1, bias2 = op.bias2, eps = op.eps;
+  const float rate = op.lr / op.bias1, root = 1.0F / std::sqrt(op.bias2), eps = op.eps;
   const auto next_m = [=](Vec m, Vec g) { return beta1 * m + (1.0F - beta1) * (g * clip); };
   const auto next_v = [=](Vec v, Vec g) { return beta2 * v + (1.0F - beta2) * ((g * clip) * (g * clip)); };
-  const auto next_p = [=](Vec p, Vec m, Vec v) { return p * keep - lr * (m / bias1) / (square_root(v / bias2) + eps); };
+  const auto next_p = [=](Vec p, Vec m, Vec v) { return p * keep - rate * m / (square_root(v) * root + eps); };
   for (std::int64_t t = 0; t < op.parameter.rows; ++t) {
     const float* gradient = op.gradient.row<const float>(t);
     float *p = op.parameter.row<float>(t), *m = op.m.row<float>(t), *v = op.v.row<float>(t);

@@ -12,7 +12,7 @@ constexpr std::int64_t kRowsChunk = 264;  // a multiple of every kTileRows
 constexpr std::int64_t kColsBlock = 512;
 constexpr std::int64_t kDirectRows = 6 * kTileRows;  // fewer don't pay for packing a B that needs no transposing
 constexpr std::int64_t kDepthBlock = 256;  // a panel of it is half of the first-level cache; less of a wider one
-constexpr int kNearTiles = 4;  // so few rows of A were computed a moment ago: B is what comes from afar
+constexpr int kNearTiles = 4;              // so few rows of A were computed a moment ago: B is what comes from afar
 
 // The left operand of a chunk, k0..k0+depth: row-major f32 is read where it stands; bf16 is widened into rows;
 // a transposed one is packed tile by tile, depth-major, so that a tile reads one stream.
@@ -56,7 +56,10 @@ class LeftBlock {
     float* to = packed_ + first * depth_;
     for (std::int64_t k = 0; k < depth_; ++k, to += rows) {
       const T* from = a_.row<const T>(k_ + k) + row_ + first;
-      for (int r = 0; r < rows; ++r) to[r] = read_one(from + r);
+      if constexpr (fixed > 0)
+        std::memcpy(to, from, fixed * sizeof(float));
+      else
+        for (int r = 0; r < rows; ++r) to[r] = read_one(from + r);
     }
   }
   Tensor a_;
@@ -130,9 +133,11 @@ class Multiplier {
       float* c = stage ? stage + first * width_ : op_.c.row<float>(row_ + first) + col;
       const std::int64_t c_step = stage ? width_ : op_.c.stride;
       if (stage && begins && op_.accumulate) fetch(first, rows, col, c);
-      if (!stage) own_ahead(from_c ? first + rows : first, col);
-      const Ahead ahead =
-          first_panel && !near ? left_.ahead(first + rows) : right_ahead(col + width_, k, depth, number);
+      Ahead ahead = first_panel && !near ? left_.ahead(first + rows) : right_ahead(col + width_, k, depth, number);
+      if (!stage) {  // its own sums, or those of the next tile if a tile begins with them
+        ahead.sums = reinterpret_cast<const char*>(from_c ? c + rows * c_step : c);
+        ahead.sums_step = c_step * static_cast<std::int64_t>(sizeof(float));
+      }
       tile(rows, vectors_, depth, left_.at(first, rows), right, c, c_step, from_c, ahead);
       if (ends && (stage || bias_)) finish(first, rows, col, c, c_step, stage != nullptr);
       first += rows;
@@ -149,13 +154,6 @@ class Multiplier {
     }
     const std::int64_t line = number * 64 / static_cast<std::int64_t>(bytes_of(op_.b.dtype));
     return line < width_ ? ahead_of_column(op_.b, k, col + line) : Ahead{};
-  }
-
-  // The lines of c that a tile from row `first` on will write.
-  void own_ahead(std::int64_t first, std::int64_t col) const {
-    const std::int64_t end = std::min(first + kTileRows, rows_);
-    for (std::int64_t r = first; r < end; ++r)
-      for (std::int64_t j = 0; j < width_; j += 16) prefetch_to_write(op_.c.row<float>(row_ + r) + col + j);
   }
 
   void fetch(std::int64_t first, int rows, std::int64_t col, float* stage) const {

@@ -24,12 +24,14 @@ struct Right {
   std::int64_t depth_step;
 };
 
-// What a tile fetches ahead while it computes: at each step of its depth one line of 64 bytes, `1 << shift` lines of a row
-// before the next row. Where nothing is fetched ahead, at is null.
+// What a tile fetches ahead while it computes, a line of 64 bytes at each step of its depth: what is read next, `1 << shift`
+// lines of a row before the next row; and the sums that are written next, two lines of each row. Null: nothing.
 struct Ahead {
   const char* at = nullptr;
   std::int64_t row_step = 0;  // bytes
   int shift = 0;
+  const char* sums = nullptr;
+  std::int64_t sums_step = 0;  // bytes
   const char* line(std::int64_t k) const { return at + (k >> shift) * row_step + ((k & ((1 << shift) - 1)) << 6); }
 };
 
@@ -49,8 +51,8 @@ inline Ahead ahead_of_column(const Tensor& x, std::int64_t row, std::int64_t col
 // c[r, j] = (from_c ? c[r, j] : 0) + sum_k left(r, k) right(k, j), j < vectors * kLanes.
 // vectors: 2; or 1 with up to 2 * kTileRows rows; and for one or two rows, whose chains are too few to hide the latency
 // of an FMA, also 8 and 4.
-void tile(int rows, int vectors, std::int64_t depth, Left left, Right right, float* c, std::int64_t c_step,
-          bool from_c, Ahead ahead = {});
+void tile(int rows, int vectors, std::int64_t depth, Left left, Right right, float* c, std::int64_t c_step, bool from_c,
+          Ahead ahead = {});
 
 // Where rows are cut into tiles of at most `tallest`: the last two share what is left, so that none is thin.
 struct RowTiles {

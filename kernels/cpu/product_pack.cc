@@ -94,7 +94,8 @@ void transpose(const float* from, std::int64_t from_stride, std::int64_t rows, s
   std::int64_t j = 0;
   for (; j + 8 <= rows; j += 8) {
     std::int64_t k = 0;
-    for (; k + 4 <= cols; k += 4) transpose8(from + j * from_stride + k, from_stride, to + k * to_stride + j, to_stride);
+    for (; k + 4 <= cols; k += 4)
+      transpose8(from + j * from_stride + k, from_stride, to + k * to_stride + j, to_stride);
     for (; k < cols; ++k)
       for (std::int64_t i = j; i < j + 8; ++i) to[k * to_stride + i] = from[i * from_stride + k];
   }

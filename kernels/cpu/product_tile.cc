@@ -19,6 +19,7 @@ void tile_of(std::int64_t depth, Left left, Right right, float* c, std::int64_t 
   const float *a = left.data, *b = right.data;
   for (std::int64_t k = 0; k < depth; ++k) {
     __builtin_prefetch(ahead.line(k), 0, 2);
+    prefetch_to_write(ahead.sums + ((k & 31) >> 1) * ahead.sums_step + ((k & 1) << 6));
     Vec row[vectors];
 #pragma GCC unroll 8
     for (int v = 0; v < vectors; ++v) row[v] = load(b + v * kLanes);
@@ -47,7 +48,8 @@ constexpr std::array<Tile, sizeof...(less)> tiles_of(std::integer_sequence<int, 
 
 void tile(int rows, int vectors, std::int64_t depth, Left left, Right right, float* c, std::int64_t c_step, bool from_c,
           Ahead ahead) {
-  if (ahead.at == nullptr) ahead = {reinterpret_cast<const char*>(right.data), 0, 0};
+  if (ahead.at == nullptr) ahead.at = reinterpret_cast<const char*>(right.data), ahead.row_step = ahead.shift = 0;
+  if (ahead.sums == nullptr) ahead.sums = reinterpret_cast<const char*>(c), ahead.sums_step = 0;
   if (rows == 1 && vectors == 8) return tile_of<1, 8>(depth, left, right, c, c_step, from_c, ahead);
   if (rows == 2 && vectors == 4) return tile_of<2, 4>(depth, left, right, c, c_step, from_c, ahead);
   static constexpr auto kTall = tiles_of<1>(std::make_integer_sequence<int, 2 * kTileRows>());

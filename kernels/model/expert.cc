@@ -67,8 +67,9 @@ void expert_backward(Ops& ops, const std::vector<ExpertTensors>& w, const Counts
 }
 
 void expert_weight_gradients(Ops& ops, const Counts& counts, const ChunkSlot& chunk,
-                             const std::vector<ExpertTensors>& acc) {
+                             const std::vector<ExpertTensors>& acc, std::size_t first, std::size_t experts) {
   each_expert(counts, [&](std::size_t e, std::int64_t row, std::int64_t rows) {
+    if (e < first || e >= first + experts) return;
     ops.push_back(Product{.a = chunk.scaled.row_range(row, rows),
                           .b = chunk.h.row_range(row, rows),
                           .c = acc[e].down,

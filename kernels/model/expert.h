@@ -34,7 +34,8 @@ void expert_forward(Ops& ops, const std::vector<ExpertTensors>& w, const Counts&
 // recompute: gate_up was not kept. dy: (rows, D), gates: (rows, 1) f32 -> dx: (rows, D), dots: (rows, 1) f32.
 void expert_backward(Ops& ops, const std::vector<ExpertTensors>& w, const Counts& counts, const ChunkSlot& chunk,
                      bool recompute, const Tensor& dy, const Tensor& gates, const Tensor& dx, const Tensor& dots);
+// Of the experts first .. first + experts.
 void expert_weight_gradients(Ops& ops, const Counts& counts, const ChunkSlot& chunk,
-                             const std::vector<ExpertTensors>& accumulators);
+                             const std::vector<ExpertTensors>& accumulators, std::size_t first, std::size_t experts);
 
 }  // namespace troupe

@@ -10,6 +10,7 @@
 
 #include "kernels/base/random.h"
 #include "kernels/cost.h"
+#include "kernels/strand.h"
 
 namespace troupe {
 
@@ -54,7 +55,7 @@ void make_up_routing(const Router& op, std::uint64_t key) {
   }
 }
 
-SimDevice::SimDevice(SimDeviceOptions options) : options_(std::move(options)) {
+SimDevice::SimDevice(SimDeviceOptions options) : options_(std::move(options)), heap_(options_.together) {
   CHECK(options_.servers > 0 && options_.flops_per_us > 0 && options_.bytes_per_us > 0, "a device that can do nothing");
   servers_.assign(static_cast<std::size_t>(options_.servers), Timeline(options_.begin_us));
   for (std::size_t server = servers_.size(); server-- > 0;) idle_servers_.push_back(server);
@@ -90,28 +91,37 @@ std::int64_t SimDevice::duration_us(const Segment& segment, std::int64_t now_us)
   return std::max<std::int64_t>(1, std::llround(us));
 }
 
-void SimDevice::compute(const Segment& segment) {
-  for (const Op& op : segment.ops) {
-    if (options_.before) options_.before(segment.key, op);
+void SimDevice::compute(const std::vector<Segment>& segments) {
+  std::vector<const Op*> ops;
+  ops_by_sum(segments, ops);
+  const SegmentKey& key = segments.front().key;
+  for (const Op* op : ops) {
+    if (options_.before) options_.before(key, *op);
     if (options_.numbers) {
-      cpu::run(op, scratch_);
-    } else if (const auto* router = std::get_if<Router>(&op)) {
-      make_up_routing(*router, key_of(options_.seed, segment.key));
+      cpu::run(*op, scratch_);
+    } else if (const auto* router = std::get_if<Router>(op)) {
+      make_up_routing(*router, key_of(options_.seed, key));
     }
   }
 }
 
-void SimDevice::start(Segment segment, std::int64_t now_us) {
-  if (options_.compute_at == ComputeAt::start) compute(segment);
-  const std::int64_t end_us = now_us + duration_us(segment, now_us);
+void SimDevice::start(std::vector<Segment> segments, std::int64_t now_us) {
+  if (options_.compute_at == ComputeAt::start) compute(segments);
+  std::int64_t end_us = now_us;
+  for (const Segment& segment : segments) end_us += duration_us(segment, end_us);
   const std::size_t server = idle_servers_.back();
   idle_servers_.pop_back();
-  servers_[server].enter(use_of(segment.key), now_us);
-  running_.push_back({std::move(segment), end_us, started_++, server});
+  servers_[server].enter(use_of(segments.front().key), now_us);
+  under_way_ += segments.size();
+  running_.push_back({std::move(segments), end_us, started_++, server});
 }
 
 void SimDevice::start_what_may(std::int64_t now_us) {
-  while (!heap_.empty() && !idle_servers_.empty()) start(heap_.pop(), now_us);
+  while (!heap_.empty() && !idle_servers_.empty()) {
+    std::vector<Segment> segments;
+    heap_.pop(segments);
+    start(std::move(segments), now_us);
+  }
 }
 
 void SimDevice::advance(std::int64_t now_us) {
@@ -134,11 +144,13 @@ void SimDevice::end_first() {
   });
   const Running ended = std::move(*first);
   running_.erase(first);
-  if (options_.compute_at == ComputeAt::end) compute(ended.segment);
+  if (options_.compute_at == ComputeAt::end) compute(ended.segments);
+  heap_.done(ended.segments);
   servers_[ended.server].enter(Use::idle, ended.end_us);
   resting_.push_back({ended.end_us + options_.rest_us, ended.server});
-  done_.push_back(ended.segment.done);
-  ++finished_;
+  for (const Segment& segment : ended.segments) done_.push_back(segment.done);
+  under_way_ -= ended.segments.size();
+  finished_ += ended.segments.size();
 }
 
 Usage SimDevice::usage(std::int64_t now_us) const {

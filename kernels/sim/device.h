@@ -33,6 +33,7 @@ struct SimDeviceOptions {
   std::vector<SlowSpan> slow;
   std::int64_t begin_us = 0;
   std::function<std::int64_t(const Segment&)> lasts_us = {};  // instead of its cost
+  int together = 4;                                           // segments of a strand at once
   // A server rests so long after a segment: what follows from it, or arrives meanwhile, may still be chosen next.
   std::int64_t rest_us = 0;
   std::function<void(const SegmentKey&, const Op&)> before;  // each op that is computed: memory that fails
@@ -46,7 +47,7 @@ class SimDevice final : public Device {
   void submit(Segment segment) override;
   void take_completions(std::vector<Completion>& out) override;
   int completion_fd() const override { return -1; }
-  std::size_t pending() const override { return heap_.size() + running_.size(); }
+  std::size_t pending() const override { return heap_.size() + heap_.parked() + under_way_; }
 
   // Ends what is due by now, earliest first, and starts what may start.
   void advance(std::int64_t now_us);
@@ -60,15 +61,15 @@ class SimDevice final : public Device {
 
  private:
   struct Running {
-    Segment segment;
+    std::vector<Segment> segments;  // one, or those of a strand that run together
     std::int64_t end_us = 0;
     std::uint64_t number = 0;
     std::size_t server = 0;
   };
-  void start(Segment segment, std::int64_t now_us);
+  void start(std::vector<Segment> segments, std::int64_t now_us);
   void start_what_may(std::int64_t now_us);
   void end_first();
-  void compute(const Segment& segment);
+  void compute(const std::vector<Segment>& segments);
   std::int64_t duration_us(const Segment& segment, std::int64_t now_us) const;
 
   struct Live {
@@ -78,6 +79,7 @@ class SimDevice final : public Device {
   std::shared_ptr<Live> live_ = std::make_shared<Live>();  // memory may outlive the device
   ReadyHeap heap_;
   std::vector<Running> running_;  // at most one a server
+  std::size_t under_way_ = 0;     // segments of them
   std::vector<Timeline> servers_;
   struct Resting {
     std::int64_t until_us = 0;
