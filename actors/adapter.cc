@@ -4,6 +4,8 @@
 #include <caf/scheduler/test_coordinator.hpp>
 #include <deque>
 
+#include "kernels/base/recycled.h"
+
 namespace troupe {
 namespace {
 
@@ -20,7 +22,7 @@ void handle(const Company::Handler& handler, const Envelope& envelope) {
 struct InlineUnit final : caf::execution_unit {
   explicit InlineUnit(caf::actor_system* system) : caf::execution_unit(system) {}
   void exec_later(caf::resumable* job) override { jobs.push_back(job); }
-  std::deque<caf::resumable*> jobs;
+  std::deque<caf::resumable*, Recycled<caf::resumable*>> jobs;
 };
 
 caf::actor_system_config& configure(caf::actor_system_config& config) {
@@ -54,7 +56,7 @@ class Member final : public caf::event_based_actor {
  private:
   Company::Handler handler_;
   const bool& closed_;
-  std::deque<Envelope> mail_;
+  std::deque<Envelope, Recycled<Envelope>> mail_;
 };
 
 }  // namespace

@@ -77,13 +77,15 @@ void Node::receive(const Frame& frame) {
   link->second.receive(std::move(*decoded), now_us_, [&](Envelope envelope) { deliver_local(std::move(envelope)); });
 }
 
+bool Node::look() { return parts_.transport->poll(receive_); }
+
 bool Node::turn(std::int64_t now_us) {
   now_us_ = now_us;
   if (parts_.board != nullptr) parts_.board->turn(now_us);
   if (page_.tick_us == 0) write_board();  // before anything can get stuck
   meter_.turn(parts_.device->usage(now_us), [this] { return all_waits(); });
   bool busy = false;
-  if (parts_.transport != nullptr) busy |= parts_.transport->poll([&](const Frame& frame) { receive(frame); });
+  if (parts_.transport != nullptr) busy |= look();
   completions_.clear();
   parts_.device->take_completions(completions_);
   for (const Completion& c : completions_)

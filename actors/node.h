@@ -109,6 +109,8 @@ class Node {
 
   // One pass over everything that waits; true while more may be waiting.
   bool turn(std::int64_t now_us);
+  // Between turns: takes frames only. True: something happened, a turn is due. REQUIRES: there is a transport.
+  bool look();
   // The node is about to sleep; what was idle since the turn began waited for the loop.
   void rest(std::int64_t now_us) { meter_.rest(parts_.device->usage(now_us)); }
   // Where the time of the compute threads went. REQUIRES: since_us is when the device began.
@@ -137,6 +139,7 @@ class Node {
   void deliver_local(Envelope envelope);
   void hand_over(std::uint32_t actor, Envelope envelope);
   void receive(const Frame& frame);
+  std::function<void(Frame)> receive_ = [this](const Frame& frame) { receive(frame); };
   NodeWaits all_waits() const;
 
   std::uint32_t id_, incarnation_;

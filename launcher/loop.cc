@@ -1,5 +1,6 @@
 #include "launcher/loop.h"
 
+#include <sched.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
@@ -16,6 +17,7 @@ constexpr std::int64_t kLookUs = 5'000;  // the watched descriptors are looked a
 // looks now and then instead of always.
 constexpr int kRefusedMax = 200;
 constexpr std::int64_t kUnarmedSleepUs = 100;
+constexpr int kLooksAYield = 16;  // while it spins: whoever else wants the core gets it
 }  // namespace
 
 std::int64_t monotonic_ns() {
@@ -25,7 +27,11 @@ std::int64_t monotonic_ns() {
 }
 std::int64_t monotonic_us() { return monotonic_ns() / 1000; }
 
-Loop::Loop(Node& node) : node_(node), epoll_fd_(epoll_create1(EPOLL_CLOEXEC)) {
+Loop::Loop(Node& node, std::int64_t spin_us)
+    : node_(node),
+      spin_us_(node.parts().transport == nullptr ? 0 : spin_us),
+      threads_(static_cast<std::size_t>(node.parts().device->usage(monotonic_us()).threads)),
+      epoll_fd_(epoll_create1(EPOLL_CLOEXEC)) {
   CHECK(epoll_fd_ >= 0, "epoll_create1 failed");
   const auto nothing = [] {};
   NodeParts& parts = node.parts();
@@ -54,6 +60,20 @@ void Loop::sleep(std::int64_t us) {
   }
 }
 
+bool Loop::spin() {
+  const Device& device = *node_.parts().device;
+  const std::size_t pending = device.pending();
+  if (spin_us_ == 0 || pending >= threads_) return false;
+  const std::int64_t until_us = node_.now_us() + spin_us_;
+  for (int looks = 1; device.pending() == pending; ++looks) {
+    if (node_.look()) return true;
+    if (looks % kLooksAYield != 0) continue;
+    sched_yield();
+    if (monotonic_us() >= until_us) return false;
+  }
+  return true;
+}
+
 void Loop::run(const std::function<bool()>& done) {
   Transport* transport = node_.parts().transport;
   while (!done()) {
@@ -66,6 +86,7 @@ void Loop::run(const std::function<bool()>& done) {
       continue;
     }
     if (done()) return;
+    if (spin()) continue;
     const bool armed = transport == nullptr || transport->arm();
     node_.rest(monotonic_us());
     refused_ = armed ? 0 : refused_ + 1;

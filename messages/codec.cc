@@ -6,6 +6,7 @@
 #include <capnp/serialize.h>
 #include <kj/io.h>
 
+#include <array>
 #include <cstring>
 #include <span>
 #include <utility>
@@ -300,7 +301,15 @@ void append_capnp(Frame& frame, capnp::MessageBuilder& builder) {
   const std::size_t size = capnp::computeSerializedSizeInWords(builder) * sizeof(capnp::word);
   CHECK(kPreludeSize + size <= kFrameHeaderMax, "a header of {} bytes is more than a frame holds", size);
   frame.header.resize(kPreludeSize + size);
-  kj::ArrayOutputStream out(kj::arrayPtr(reinterpret_cast<kj::byte*>(frame.header.data()) + kPreludeSize, size));
+  std::byte* const at = frame.header.data() + kPreludeSize;
+  if (const auto segments = builder.getSegmentsForOutput(); segments.size() == 1) {
+    // The usual one: a table of one segment (their number less one, its words), and the segment.
+    const std::array<std::uint32_t, 2> table{0, static_cast<std::uint32_t>(segments[0].size())};
+    std::memcpy(at, table.data(), sizeof table);
+    std::memcpy(at + sizeof table, segments[0].begin(), size - sizeof table);
+    return;
+  }
+  kj::ArrayOutputStream out(kj::arrayPtr(reinterpret_cast<kj::byte*>(at), size));
   capnp::writeMessage(out, builder);
 }
 

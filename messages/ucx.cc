@@ -113,17 +113,17 @@ class UcxTransport final : public Transport {
     std::size_t sending = 0;  // frames that have not left
   };
   // What UCX reads until it says that the frame has left.
-  struct Sending {
+  struct Sending : RecycledObject {
     Peer* peer = nullptr;
-    std::vector<std::byte> header;
+    FrameHeader header;
     std::uint64_t header_size = 0;  // a long frame's: the active message's own header
     Payload data;
   };
   // What UCX writes until it says that the data is here.
-  struct Receiving {
+  struct Receiving : RecycledObject {
     UcxTransport* transport = nullptr;
-    std::vector<std::byte> header;  // a short frame's
-    std::size_t header_size = 0;    // a long frame's: how much of the data is header
+    FrameHeader header;           // a short frame's
+    std::size_t header_size = 0;  // a long frame's: how much of the data is header
     Payload data;
   };
   using Header = std::span<const std::byte>;
@@ -155,7 +155,7 @@ class UcxTransport final : public Transport {
   std::map<std::uint32_t, std::unique_ptr<Peer>> peers_;
   std::vector<std::unique_ptr<Peer>> buried_;  // UCX may still name them
   std::vector<ucs_status_ptr_t> requests_;     // flushes and closings under way
-  std::vector<Frame> arrived_;
+  std::vector<Frame> arrived_, due_;
   std::size_t receiving_ = 0;  // transfers under way
 };
 
@@ -355,12 +355,17 @@ void UcxTransport::finish(Receiving& receiving) {
 
 bool UcxTransport::poll(const std::function<void(Frame)>& deliver) {
   bool happened = false;
-  for (int round = 0; round < kProgressRoundsMax && ucp_worker_progress(worker_.get()) > 0; ++round) happened = true;
+  for (int round = 0; round < kProgressRoundsMax && ucp_worker_progress(worker_.get()) > 0; ++round) {
+    happened = true;
+    if (!arrived_.empty()) break;  // what is here doesn't wait for what may come
+  }
   bury_broken();
   // A frame that `deliver` sends to this very node may arrive meanwhile: it waits for the next call.
-  std::vector<Frame> due = std::exchange(arrived_, {});
-  for (Frame& frame : due) deliver(std::move(frame));
-  return happened || !due.empty();
+  due_.swap(arrived_);
+  for (Frame& frame : due_) deliver(std::move(frame));
+  happened = happened || !due_.empty();
+  due_.clear();
+  return happened;
 }
 
 // ---- The end --------------------------------------------------------------------------------------------------------

@@ -301,7 +301,7 @@ TEST_CASE("faults in one process are the same for the same seed", "[transport]")
       transports[1]->poll([&](Frame frame) { arrived.push_back(std::move(frame)); });
     }
     while (!transports[1]->arm()) transports[1]->poll([&](Frame frame) { arrived.push_back(std::move(frame)); });
-    std::vector<std::vector<std::byte>> headers;
+    std::vector<FrameHeader> headers;
     for (const Frame& frame : arrived) headers.push_back(frame.header);
     return headers;
   };

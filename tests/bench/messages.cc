@@ -4,11 +4,14 @@
 #include <fmt/core.h>
 #include <sched.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
+#include <charconv>
+#include <cstring>
+#include <map>
 #include <vector>
 
 #include "actors/board.h"
+#include "actors/config.h"
 #include "actors/node.h"
 #include "kernels/base/error.h"
 #include "kernels/cpu/device.h"
@@ -28,8 +31,9 @@ struct Trial {
   std::size_t header_bytes = 256;  // of a frame, all layers' shares in it
   std::size_t tensor_bytes = 0;
   int outstanding = 1;  // more than one: answers carry no tensor
+  int send_back = 0;    // 1: the tensor that came; else the answer has one of its own, as in UCX's benchmark
   int rounds = 10'000, warm_up = 1'000;
-  std::int64_t spin_us = 0;
+  std::int64_t spin_us = LayoutConfig{}.spin_us;
 };
 
 // Its frame's header has the size that the trial wants.
@@ -42,15 +46,18 @@ ExpertBatch question_of(const Trial& trial) {
   return question;
 }
 
+Payload filled(PayloadPool& pool, std::size_t size, int value) {
+  Payload tensor = pool.take(size);
+  if (size > 0) std::memset(tensor.data.get(), value, size);
+  return tensor;
+}
+
 // Keeps `outstanding` questions under way, and notes when each answer came.
 class Asker {
  public:
   Asker(Context context, const Trial& trial) : context_(context), trial_(trial), question_(question_of(trial)) {
     times_ns_.reserve(static_cast<std::size_t>(trial.warm_up + trial.rounds));
-    for (int i = 0; trial.tensor_bytes > 0 && i < trial.outstanding; ++i) {
-      tensors_.push_back(context_.pool().take(trial.tensor_bytes));
-      std::memset(tensors_.back().data.get(), i + 1, trial.tensor_bytes);
-    }
+    for (int i = 0; i < trial.outstanding; ++i) tensors_.push_back(filled(context_.pool(), trial.tensor_bytes, i + 1));
   }
   void begin() {
     begin_ns_ = monotonic_ns();
@@ -79,7 +86,7 @@ class Asker {
  private:
   void ask() {
     if (asked_ == trial_.warm_up + trial_.rounds) return;
-    if (!tensors_.empty()) question_.hidden = tensors_[static_cast<std::size_t>(asked_) % tensors_.size()];
+    question_.hidden = tensors_[static_cast<std::size_t>(asked_) % tensors_.size()];
     ++asked_;
     context_.post(kEcho, question_);
   }
@@ -97,15 +104,17 @@ class Asker {
   int asked_ = 0;
 };
 
-// Sends back what came; of several under way only word that it came.
+// Answers with as much as it was sent; of several questions under way only that they came.
 class Echo {
  public:
-  Echo(Context context, const Trial& trial) : context_(context), trial_(trial) {}
+  Echo(Context context, const Trial& trial) : context_(context), trial_(trial), answer_(question_of(trial)) {
+    answer_.hidden = filled(context_.pool(), trial.tensor_bytes, 7);
+  }
   void on(const ExpertBatch& question, const Address& from) {
     if (trial_.outstanding > 1)
       context_.post(from, Credit{Channel::dispatch_forward, 0, 1, 0});
     else
-      context_.post(from, question);
+      context_.post(from, trial_.send_back != 0 ? question : answer_);
   }
   void waits(Waits&) const {}
   std::uint32_t attempt() const { return 0; }
@@ -114,6 +123,7 @@ class Echo {
  private:
   Context context_;
   const Trial& trial_;
+  ExpertBatch answer_;
 };
 
 void pin(int core) {
@@ -130,7 +140,7 @@ struct End {
         board(reinterpret_cast<std::byte*>(board_memory.data()), 1, {}),
         transport(make_ucx_transport(trial.way, pool)),
         node(id, 1, {&device, disk.get(), &pool, transport.get(), LinkLimits{}, &board, nullptr}),
-        loop(node) {
+        loop(node, trial.spin_us) {
     node.place(kAsker, 0);
     node.place(kEcho, 1);
     node.connect(1 - id, 1, swap_strings(socket, transport->local_address()), monotonic_us());
@@ -185,16 +195,29 @@ ProcessBody answering(const Trial& trial, int core) {
 
 int main(int argc, char** argv) {
   Trial trial;
-  std::vector<int> cores{0, 1};
-  CLI::App app("half a round trip between actors of two processes, or the bandwidth");
-  app.add_option("--tls", trial.way.tls, "shm or tcp")->required();
-  app.add_option("--interface", trial.way.interface, "network device of tcp");
-  app.add_option("--bytes", trial.tensor_bytes, "of the tensor; 0: only a header");
-  app.add_option("--header", trial.header_bytes, "bytes of the header");
-  app.add_option("--outstanding", trial.outstanding, "questions under way");
-  app.add_option("--rounds", trial.rounds, "that count");
-  app.add_option("--warm-up", trial.warm_up, "that don't");
-  app.add_option("--cores", cores, "of the two processes")->expected(2);
-  CLI11_PARSE(app, argc, argv);
+  std::array<int, 2> cores{0, 1};
+  const auto number = [](auto& into) {
+    return [&into](const char* text) { std::from_chars(text, text + std::strlen(text), into); };
+  };
+  const std::map<std::string, std::function<void(const char*)>> options{
+      {"--tls", [&](const char* text) { trial.way.tls = text; }},
+      {"--interface", [&](const char* text) { trial.way.interface = text; }},
+      {"--bytes", number(trial.tensor_bytes)},  // of the tensor; 0: only a header
+      {"--header", number(trial.header_bytes)},
+      {"--outstanding", number(trial.outstanding)},
+      {"--rounds", number(trial.rounds)},
+      {"--warm-up", number(trial.warm_up)},
+      {"--send-back", number(trial.send_back)},
+      {"--spin", number(trial.spin_us)},
+      {"--first-core", number(cores[0])},
+      {"--second-core", number(cores[1])}};
+  for (int i = 1; i + 1 < argc; i += 2) {
+    const auto option = options.find(argv[i]);
+    if (option == options.end()) {
+      fmt::print(stderr, "messages_bench: no option {}\n", argv[i]);
+      return 1;
+    }
+    option->second(argv[i + 1]);
+  }
   return run_two_processes(asking(trial, cores[0]), answering(trial, cores[1]), 600) == std::array{0, 0} ? 0 : 1;
 }

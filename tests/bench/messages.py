@@ -66,9 +66,9 @@ def free_port():
 
 def ours(program, way, trial):
     tls, interface, _ = WAYS[way]
-    command = [program, "--tls", tls, "--interface", interface, "--bytes", trial.tensor, "--header", HEADER,
+    command = [program, "--tls", tls, *(["--interface", interface] if interface else []), "--bytes", trial.tensor, "--header", HEADER,
                "--rounds", trial.rounds, "--warm-up", max(20, trial.rounds // 10), "--outstanding", trial.outstanding,
-               "--cores", *CORES]
+               "--first-core", CORES[0], "--second-core", CORES[1]]
     result = json.loads(subprocess.run([str(word) for word in command], check=True, stdout=subprocess.PIPE).stdout)
     return result["mbytes_per_second" if trial.outstanding > 1 else "half_round_trip_us"]
 
@@ -85,7 +85,7 @@ def raw(way, trial):
             time.sleep(0.05)
             client = subprocess.run(["taskset", "-c", str(CORES[1]), "ucx_perftest", "127.0.0.1", "-p", port, *test],
                                     env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-            lines = [line for line in client.stdout.splitlines() if line[:1].isdigit()]
+            lines = [line for line in client.stdout.splitlines() if line.strip()[:1].isdigit()]
             if client.returncode == 0 and lines:
                 break
         else:
@@ -121,10 +121,16 @@ def measure(program, way, trial):
             + " ".join(f"{a:.2f}/{b:.2f}" for a, b in pairs), "others": max(shares)}
 
 
-def rows(setting, only=""):
-    program = pathlib.Path(setting.troupe).resolve().parent / "messages_bench"
-    trials = [(way, trial) for way in WAYS for trial in [*LATENCIES, BANDWIDTH]]
-    return [measure(program, way, trial) for way, trial in trials if only in f"{way}, {trial.what}"]
+def each_row(troupe, only=""):
+    program = pathlib.Path(troupe).resolve().parent / "messages_bench"
+    for way in WAYS:
+        for trial in [*LATENCIES, BANDWIDTH]:
+            if only in f"{way}, {trial.what}":
+                yield measure(program, way, trial)
+
+
+def rows(setting):
+    return list(each_row(setting.troupe))
 
 
 def main():
@@ -133,7 +139,7 @@ def main():
     parser.add_argument("--only", default="", help="rows with these words")
     options = parser.parse_args()
     print("| what | Troupe | UCX alone | ratio | others | rounds |\n| --- | --- | --- | --- | --- | --- |")
-    for row in rows(options, options.only):
+    for row in each_row(options.troupe, options.only):
         print(f"| {row['what']} | {row['troupe']:,.2f} {row['unit']} | {row['other']:,.2f} | {row['ratio']:.2f} | "
               f"{row['others']:.2f} | {row['note']} |", flush=True)
 
