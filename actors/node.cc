@@ -77,7 +77,10 @@ void Node::receive(const Frame& frame) {
   link->second.receive(std::move(*decoded), now_us_, [&](Envelope envelope) { deliver_local(std::move(envelope)); });
 }
 
-bool Node::look() { return parts_.transport->poll(receive_); }
+bool Node::look() {
+  looked_ = parts_.transport->poll(receive_);
+  return looked_;
+}
 
 bool Node::turn(std::int64_t now_us) {
   now_us_ = now_us;
@@ -85,7 +88,8 @@ bool Node::turn(std::int64_t now_us) {
   if (page_.tick_us == 0) write_board();  // before anything can get stuck
   meter_.turn(parts_.device->usage(now_us), [this] { return all_waits(); });
   bool busy = false;
-  if (parts_.transport != nullptr) busy |= look();
+  if (parts_.transport != nullptr) busy |= looked_ || look();
+  looked_ = false;
   completions_.clear();
   parts_.device->take_completions(completions_);
   for (const Completion& c : completions_)

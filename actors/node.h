@@ -157,6 +157,7 @@ class Node {
   std::vector<Completion> completions_;
   std::vector<DiskOutcome> outcomes_;
   std::int64_t now_us_ = 0, last_tick_us_ = 0;
+  bool looked_ = false;  // frames were taken since the last turn
   BoardNode page_;
   Waits waits_;
 };

@@ -17,7 +17,9 @@ constexpr std::int64_t kLookUs = 5'000;  // the watched descriptors are looked a
 // looks now and then instead of always.
 constexpr int kRefusedMax = 200;
 constexpr std::int64_t kUnarmedSleepUs = 100;
-constexpr int kLooksAYield = 16;  // while it spins: whoever else wants the core gets it
+// While it spins it asks the clock now and then, and lets whoever else wants the core have it, which costs a microsecond.
+constexpr int kLooksAClock = 16;
+constexpr std::int64_t kYieldUs = 10;
 }  // namespace
 
 std::int64_t monotonic_ns() {
@@ -65,11 +67,15 @@ bool Loop::spin() {
   const std::size_t pending = device.pending();
   if (spin_us_ == 0 || pending >= threads_) return false;
   const std::int64_t until_us = node_.now_us() + spin_us_;
+  std::int64_t yield_us = node_.now_us() + kYieldUs;
   for (int looks = 1; device.pending() == pending; ++looks) {
     if (node_.look()) return true;
-    if (looks % kLooksAYield != 0) continue;
+    if (looks % kLooksAClock != 0) continue;
+    const std::int64_t now_us = monotonic_us();
+    if (now_us >= until_us) return false;
+    if (now_us < yield_us) continue;
+    yield_us = now_us + kYieldUs;
     sched_yield();
-    if (monotonic_us() >= until_us) return false;
   }
   return true;
 }
@@ -86,9 +92,9 @@ void Loop::run(const std::function<bool()>& done) {
       continue;
     }
     if (done()) return;
+    node_.rest(monotonic_us());
     if (spin()) continue;
     const bool armed = transport == nullptr || transport->arm();
-    node_.rest(monotonic_us());
     refused_ = armed ? 0 : refused_ + 1;
     if (armed)
       sleep(Node::kTickUs);

@@ -2,6 +2,8 @@
 // at once (or kHeldMin, if that is more), counted in whole size classes.
 #include "messages/payload.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <bit>
 #include <cstdint>
@@ -15,7 +17,7 @@
 namespace troupe {
 namespace {
 
-constexpr std::size_t kPage = 4096;
+constexpr std::size_t kPage = 4096, kHugePage = std::size_t{1} << 21;
 constexpr std::size_t kHeldMin = std::size_t{64} << 20;
 
 // Powers of two with four steps between, in whole pages: 4, 8, 12, 16, 20, 24, 28, 32, 40, 48, ... KiB.
@@ -47,8 +49,11 @@ struct PayloadPool::Shelves {
       shelf->second.pop_back();
       idle_bytes -= size;
     } else {
-      buffer = static_cast<std::byte*>(std::aligned_alloc(kPage, size));
+      // Another process reads them a page at a time: large ones in large pages, where the system has them.
+      const bool large = size % kHugePage == 0;
+      buffer = static_cast<std::byte*>(std::aligned_alloc(large ? kHugePage : kPage, size));
       if (buffer == nullptr) throw std::bad_alloc();
+      if (large) madvise(buffer, size, MADV_HUGEPAGE);
     }
     in_use += size;
     peak = std::max(peak, in_use);
