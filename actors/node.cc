@@ -12,7 +12,7 @@ constexpr Address kNobody{Role::supervisor, 0};
 }  // namespace
 
 void Context::post(const Address& to, Message message) const { node_->post(self_, to, std::move(message)); }
-void Context::submit(const SegmentKey& key, std::vector<Op> ops, std::uint64_t token) const {
+void Context::submit(const SegmentKey& key, Ops ops, std::uint64_t token) const {
   node_->parts().device->submit(Segment{key, std::move(ops), Completion{handle_, token}});
 }
 Device& Context::device() const { return *node_->parts().device; }
@@ -86,7 +86,7 @@ bool Node::turn(std::int64_t now_us) {
   now_us_ = now_us;
   if (parts_.board != nullptr) parts_.board->turn(now_us);
   if (page_.tick_us == 0) write_board();  // before anything can get stuck
-  meter_.turn(parts_.device->usage(now_us), [this] { return all_waits(); });
+  meter_.turn(parts_.device->usage(now_us), [this]() -> const NodeWaits& { return all_waits(); });
   bool busy = false;
   if (parts_.transport != nullptr) busy |= looked_ || look();
   looked_ = false;
@@ -172,15 +172,18 @@ void Node::close() {
 
 // ---- The bill -------------------------------------------------------------------------------------------------------
 
-NodeWaits Node::all_waits() const {
-  NodeWaits all;
-  for (std::uint32_t handle = 0; handle < addresses_.size(); ++handle) waits(handle, all[addresses_[handle]]);
-  return all;
+const NodeWaits& Node::all_waits() {
+  for (std::uint32_t handle = 0; handle < addresses_.size(); ++handle) {
+    Waits& own = all_waits_[addresses_[handle]];
+    own.clear();
+    waits(handle, own);
+  }
+  return all_waits_;
 }
 
 NodeBill Node::bill(std::int64_t since_us, std::int64_t now_us) {
   return meter_.bill(
-      parts_.device->usage(now_us), [this] { return all_waits(); }, since_us, now_us);
+      parts_.device->usage(now_us), [this]() -> const NodeWaits& { return all_waits(); }, since_us, now_us);
 }
 
 std::size_t Node::frames_owed() const {

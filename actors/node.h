@@ -35,7 +35,7 @@ class Context {
   const Address& self() const { return self_; }
   std::uint32_t handle() const { return handle_; }
   void post(const Address& to, Message message) const;
-  void submit(const SegmentKey& key, std::vector<Op> ops, std::uint64_t token) const;
+  void submit(const SegmentKey& key, Ops ops, std::uint64_t token) const;
   Device& device() const;
   Disk& disk() const;
   PayloadPool& pool() const;
@@ -140,7 +140,7 @@ class Node {
   void hand_over(std::uint32_t actor, Envelope envelope);
   void receive(const Frame& frame);
   std::function<void(Frame)> receive_ = [this](const Frame& frame) { receive(frame); };
-  NodeWaits all_waits() const;
+  const NodeWaits& all_waits();
 
   std::uint32_t id_, incarnation_;
   NodeParts parts_;
@@ -160,6 +160,7 @@ class Node {
   bool looked_ = false;  // frames were taken since the last turn
   BoardNode page_;
   Waits waits_;
+  NodeWaits all_waits_;
 };
 
 }  // namespace troupe

@@ -37,7 +37,7 @@ struct Completion {
 
 struct Segment {
   SegmentKey key;
-  std::vector<Op> ops;
+  Ops ops;
   Completion done;
 };
 

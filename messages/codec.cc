@@ -71,8 +71,8 @@ std::size_t aligned(std::size_t offset) {
 
 template <typename T>
 constexpr bool kIsVector = false;
-template <typename T>
-constexpr bool kIsVector<std::vector<T>> = true;
+template <typename T, typename Allocator>
+constexpr bool kIsVector<std::vector<T, Allocator>> = true;
 
 // Values of each enum that travels; a number past the last is refused.
 template <typename E>
@@ -115,10 +115,10 @@ class Writer {
   }
 
  private:
-  template <typename T, typename List>
-  void elements(const std::vector<T>& values, List list) {
+  template <typename Vector, typename List>
+  void elements(const Vector& values, List list) {
     for (unsigned i = 0; i < values.size(); ++i) {
-      if constexpr (std::is_arithmetic_v<T>)
+      if constexpr (std::is_arithmetic_v<typename Vector::value_type>)
         list.set(i, values[i]);
       else
         fields(*this, list[i], values[i]);
@@ -182,12 +182,12 @@ class Reader {
     if (problem_.empty()) problem_ = fmt::format(format, std::forward<Args>(args)...);
   }
 
-  template <typename T, typename List>
-  void elements(std::vector<T>& values, List list) {
+  template <typename Vector, typename List>
+  void elements(Vector& values, List list) {
     if (list.size() > kListMax) return fail("a list of {} items, at most {} may travel", list.size(), kListMax);
     values.resize(list.size());
     for (unsigned i = 0; i < list.size(); ++i) {
-      if constexpr (std::is_arithmetic_v<T>)
+      if constexpr (std::is_arithmetic_v<typename Vector::value_type>)
         values[i] = list[i];
       else
         fields(*this, list[i], values[i]);

@@ -82,7 +82,7 @@ std::vector<Envelope> story_of(std::uint32_t from) {
   ExpertBatch long_header{.key = {},
                           .rows = 3,
                           .last_chunk = false,
-                          .counts = std::vector<std::int32_t>(30'000, 7),
+                          .counts = RecycledVector<std::int32_t>(30'000, 7),
                           .hidden = draw.payload(100'000),
                           .gates = {},
                           .inputs = draw.payload(5)};
