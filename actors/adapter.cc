@@ -41,7 +41,7 @@ class Member final : public caf::event_based_actor {
     return {[](const std::string&) {}};  // only that it isn't empty: an actor without a behaviour ends
   }
   // True: it had none, and must be resumed now.
-  bool take(Envelope envelope) {
+  bool take(Envelope&& envelope) {
     mail_.push_back(std::move(envelope));
     return mail_.size() == 1;
   }
@@ -92,7 +92,7 @@ std::uint32_t Company::hire(Handler handler) {
   return number;
 }
 
-void Company::deliver(std::uint32_t actor, Envelope envelope) {
+void Company::deliver(std::uint32_t actor, Envelope&& envelope) {
   CHECK(actor < impl_->actors.size(), "no actor {} on this node", actor);
   Member* const member = impl_->members[actor];
   if (!member->take(std::move(envelope))) return;

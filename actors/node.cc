@@ -47,7 +47,7 @@ void Node::post(const Address& from, const Address& to, Message message) {
   link->second.send(envelope, now_us_, [&](Frame frame) { parts_.transport->send(place->second, std::move(frame)); });
 }
 
-void Node::deliver_local(Envelope envelope) {
+void Node::deliver_local(Envelope&& envelope) {
   const auto actor = local_.find(envelope.to);
   if (actor == local_.end()) {
     log_warning("event=message_for_nobody to={} kind={}", to_string(envelope.to), kind_of(envelope.message));
@@ -56,7 +56,7 @@ void Node::deliver_local(Envelope envelope) {
   hand_over(actor->second, std::move(envelope));
 }
 
-void Node::hand_over(std::uint32_t actor, Envelope envelope) {
+void Node::hand_over(std::uint32_t actor, Envelope&& envelope) {
   if (witness_ && !witness_(envelope)) return;
   meter_.see(envelope.message);
   company_.deliver(actor, std::move(envelope));
@@ -74,7 +74,8 @@ void Node::receive(const Frame& frame) {
     log_info("event=frame_refused reason=\"node {} is not connected\"", decoded->link.from_node);
     return;
   }
-  link->second.receive(std::move(*decoded), now_us_, [&](Envelope envelope) { deliver_local(std::move(envelope)); });
+  link->second.receive(std::move(*decoded), now_us_,
+                       [this](Envelope&& envelope) { deliver_local(std::move(envelope)); });
 }
 
 bool Node::look() {

@@ -136,8 +136,8 @@ class Node {
   Company::Handler timed(Company::Handler handler) const;
   void write_board();
   static BoardPeer peer_of(std::uint32_t node, const Link& link);
-  void deliver_local(Envelope envelope);
-  void hand_over(std::uint32_t actor, Envelope envelope);
+  void deliver_local(Envelope&& envelope);
+  void hand_over(std::uint32_t actor, Envelope&& envelope);
   void receive(const Frame& frame);
   std::function<void(Frame)> receive_ = [this](const Frame& frame) { receive(frame); };
   const NodeWaits& all_waits();

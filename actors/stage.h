@@ -92,12 +92,12 @@ class Stage {
     std::int64_t rows = 0, sequences = 0, length = 0;
     bool has_tokens = false;
     BatchTensors batch, mtp_batch;
-    int unit = 0;                            // layer under way, counted within the stage; MTP layer = layers
-    RecycledVector<Piece> pieces;            // of the dispatch under way
-    int awaited = 0;                         // results not yet here
-    int segments = 0;                        // under way
-    std::vector<std::vector<char>> stashed;  // per unit and chunk: the shard kept the forward rows
-    Payload gathered, gates, inputs;         // rows on their way out
+    int unit = 0;                                  // layer under way, counted within the stage; MTP layer = layers
+    RecycledVector<Piece> pieces;                  // of the dispatch under way
+    int awaited = 0;                               // results not yet here
+    int segments = 0;                              // under way
+    RecycledVector<RecycledVector<char>> stashed;  // per unit and chunk: the shard kept the forward rows
+    Payload gathered, gates, inputs;               // rows on their way out
     Payload hidden_in, hidden_out;
     std::int64_t target_tokens = 0, mtp_target_tokens = 0;
     MicrobatchLoss loss;

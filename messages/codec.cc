@@ -402,16 +402,17 @@ std::optional<DecodedFrame> decode(const Frame& frame, std::string& problem) {
   problem = problem_of_prelude(frame);
   if (!problem.empty()) return std::nullopt;
   const Prelude prelude = load_prelude(frame);
-  DecodedFrame decoded;
-  decoded.link = {.from_node = prelude.from_node,
-                  .from_incarnation = prelude.from_incarnation,
-                  .to_incarnation = prelude.to_incarnation,
-                  .sequence = prelude.sequence,
-                  .acknowledge = prelude.acknowledge};
+  std::optional<DecodedFrame> decoded(std::in_place);
+  decoded->link = {.from_node = prelude.from_node,
+                   .from_incarnation = prelude.from_incarnation,
+                   .to_incarnation = prelude.to_incarnation,
+                   .sequence = prelude.sequence,
+                   .acknowledge = prelude.acknowledge};
   if (frame.header.size() == kPreludeSize) return decoded;
-  const Payload whole = frame.payloads.empty() ? Payload{} : frame.payloads[0];
+  const Payload nothing;
+  const Payload& whole = frame.payloads.empty() ? nothing : frame.payloads[0];
   problem = problem_of_payload(prelude, whole);
-  if (problem.empty()) problem = read_envelope(frame, whole, decoded.envelope.emplace());
+  if (problem.empty()) problem = read_envelope(frame, whole, decoded->envelope.emplace());
   if (!problem.empty()) return std::nullopt;
   return decoded;
 }

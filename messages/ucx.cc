@@ -313,14 +313,14 @@ ucs_status_t UcxTransport::arrive(unsigned id, Header header, void* data, std::s
     log_warning("event=frame_dropped bytes={} reason=\"malformed active message\"", data_size);
     return UCS_OK;
   }
-  auto receiving = std::make_unique<Receiving>();
-  receiving->transport = this;
-  if (id == kFrameId) receiving->header.assign(header.begin(), header.end());
-  receiving->header_size = split;
-  receiving->data = pool_.take(data_size);
-  if (rendezvous) return fetch(std::move(receiving), data);
-  if (data_size > 0) std::memcpy(receiving->data.data.get(), data, data_size);
-  finish(*receiving);
+  Receiving receiving;
+  receiving.transport = this;
+  receiving.header_size = split;
+  receiving.data = pool_.take(data_size);
+  if (id == kFrameId) receiving.header.assign(header.begin(), header.end());
+  if (rendezvous) return fetch(std::make_unique<Receiving>(std::move(receiving)), data);
+  if (data_size > 0) std::memcpy(receiving.data.data.get(), data, data_size);
+  finish(receiving);
   return UCS_OK;
 }
 
