@@ -4,6 +4,8 @@
 #include <caf/scheduler/test_coordinator.hpp>
 #include <deque>
 
+#include "kernels/base/recycled.h"
+
 namespace troupe {
 namespace {
 
@@ -20,7 +22,7 @@ void handle(const Company::Handler& handler, const Envelope& envelope) {
 struct InlineUnit final : caf::execution_unit {
   explicit InlineUnit(caf::actor_system* system) : caf::execution_unit(system) {}
   void exec_later(caf::resumable* job) override { jobs.push_back(job); }
-  std::deque<caf::resumable*> jobs;
+  std::deque<caf::resumable*, Recycled<caf::resumable*>> jobs;
 };
 
 caf::actor_system_config& configure(caf::actor_system_config& config) {
@@ -39,7 +41,7 @@ class Member final : public caf::event_based_actor {
     return {[](const std::string&) {}};  // only that it isn't empty: an actor without a behaviour ends
   }
   // True: it had none, and must be resumed now.
-  bool take(Envelope envelope) {
+  bool take(Envelope&& envelope) {
     mail_.push_back(std::move(envelope));
     return mail_.size() == 1;
   }
@@ -54,7 +56,7 @@ class Member final : public caf::event_based_actor {
  private:
   Company::Handler handler_;
   const bool& closed_;
-  std::deque<Envelope> mail_;
+  std::deque<Envelope, Recycled<Envelope>> mail_;
 };
 
 }  // namespace
@@ -90,7 +92,7 @@ std::uint32_t Company::hire(Handler handler) {
   return number;
 }
 
-void Company::deliver(std::uint32_t actor, Envelope envelope) {
+void Company::deliver(std::uint32_t actor, Envelope&& envelope) {
   CHECK(actor < impl_->actors.size(), "no actor {} on this node", actor);
   Member* const member = impl_->members[actor];
   if (!member->take(std::move(envelope))) return;

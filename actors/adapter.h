@@ -19,7 +19,7 @@ class Company {
   Company(const Company&) = delete;
 
   std::uint32_t hire(Handler handler);
-  void deliver(std::uint32_t actor, Envelope envelope);
+  void deliver(std::uint32_t actor, Envelope&& envelope);
   // Which of `count` ready actors runs next (0: the one that waits longest); a simulated world draws it.
   using Choice = std::function<std::size_t(std::size_t count)>;
   void set_choice(Choice choice);

@@ -32,7 +32,7 @@ class Meter {
  public:
   // incarnation: above 1 the node replaces a lost one, and even its start is redo.
   explicit Meter(std::uint32_t incarnation);
-  using Ask = std::function<NodeWaits()>;
+  using Ask = std::function<const NodeWaits&()>;
   // A turn begins: idle time since the last one is charged to what the actors wait for. They are asked when enough of
   // it has come together.
   void turn(const Usage& usage, const Ask& ask);

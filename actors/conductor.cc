@@ -8,6 +8,7 @@
 #include "actors/rules/placement.h"
 #include "kernels/base/log.h"
 #include "kernels/base/mutant.h"
+#include "kernels/model/parameters.h"
 
 namespace troupe {
 
@@ -28,7 +29,12 @@ std::string read_text(const std::string& path) {
 }  // namespace
 
 Conductor::Conductor(const Context& context, const Config& config, RunMode mode)
-    : context_(context), config_(config), mode_(mode), owners_(owners(config)), holders_(holders(config)) {}
+    : context_(context),
+      config_(config),
+      mode_(mode),
+      owners_(owners(config)),
+      holders_(holders(config)),
+      flops_per_token_(training_flops_per_token(config.model, config.train.sequence_length)) {}
 
 void Conductor::report(const std::string& kind, const std::string& json) {
   context_.post(kSupervisor, Report{kind, json});
@@ -186,7 +192,7 @@ void Conductor::try_decide() {
   }
   d.state = state_json(state_);
   // Told before anybody applies it: who takes this conductor's place finds a step that is done, and can't tell of it.
-  report("step", step_json(config_, state_, plan, outcome,
+  report("step", step_json(config_, flops_per_token_, state_, plan, outcome,
                            {seconds, static_cast<double>(context_.now_us() - run_began_us_) * 1e-6}));
   for (const Address& holder : holders_) context_.post(holder, d);
   last_decided_ = d.last;

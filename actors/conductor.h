@@ -59,6 +59,7 @@ class Conductor {
   const Config& config_;
   RunMode mode_;
   std::vector<Address> owners_, holders_;
+  double flops_per_token_;
   std::uint32_t attempt_ = kNoAttempt;
   Recover recover_;
   std::map<Address, Standing> standings_;

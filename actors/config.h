@@ -71,6 +71,7 @@ struct LayoutConfig {  // [layout]
   double stash_factor = 1.5;       // expert stash: times the mean rows of the slots in flight; 0: none
   std::string transport = "auto";  // auto, shm, tcp
   std::string interface;
+  int spin_us = 100;  // a loop with an idle compute thread looks for frames so long before it sleeps
 };
 
 struct DeviceConfig {            // [device]

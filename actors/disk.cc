@@ -66,15 +66,18 @@ class PosixDisk final : public Disk {
     queue([this, actor, token] {
       const std::lock_guard lock(mutex_);
       outcomes_.push_back({.actor = actor, .token = token, .problem = work_.take_problem()});
+      told_.store(true, std::memory_order_release);
       const std::uint64_t one = 1;
       CHECK(::write(event_, &one, sizeof(one)) == sizeof(one), "eventfd is full: {}", std::strerror(errno));
     });
   }
 
   void take_outcomes(std::vector<DiskOutcome>& out) override {
+    if (!told_.load(std::memory_order_acquire)) return;
+    const std::lock_guard lock(mutex_);
+    told_.store(false, std::memory_order_relaxed);
     std::uint64_t count = 0;
     [[maybe_unused]] const ssize_t drained = ::read(event_, &count, sizeof(count));
-    const std::lock_guard lock(mutex_);
     for (DiskOutcome& outcome : outcomes_) out.push_back(std::move(outcome));
     outcomes_.clear();
   }
@@ -119,6 +122,7 @@ class PosixDisk final : public Disk {
   bool closing_ = false, busy_ = false;
   std::deque<std::function<void()>> jobs_;
   std::vector<DiskOutcome> outcomes_;
+  std::atomic<bool> told_{false};  // outcomes_ isn't empty: asked at every turn, so without the lock
   std::thread thread_;
 };
 

@@ -227,7 +227,7 @@ void ExpertShard::submit_weights(Chunk& chunk) {
   const auto& accumulators = accumulators_.at(layer);
   const auto place = static_cast<std::uint32_t>(std::find(layers_.begin(), layers_.end(), layer) - layers_.begin());
   const auto groups = static_cast<std::uint32_t>((accumulators.size() + kExpertsTogether - 1) / kExpertsTogether);
-  std::vector<std::pair<std::uint32_t, Ops>> work;
+  RecycledVector<std::pair<std::uint32_t, Ops>> work;
   for (std::uint32_t group = 0; group < groups && chunk.batch.rows > 0; ++group) {
     Ops ops;
     expert_weight_gradients(ops, chunk.batch.counts,

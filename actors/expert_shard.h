@@ -60,9 +60,9 @@ class ExpertShard {
   };
   using ChunkKey = std::tuple<std::int32_t, std::int32_t, std::int32_t>;  // layer, microbatch, chunk
   struct LayerTurn {
-    std::int32_t microbatch = 0, chunk = 0;                               // whose turn it is in the strict sum
-    int under_way = 0;                                                    // chunks that had their turn and are not done
-    std::map<std::pair<std::int32_t, std::int32_t>, std::int64_t> ready;  // (microbatch, chunk) -> chunk number
+    std::int32_t microbatch = 0, chunk = 0;  // whose turn it is in the strict sum
+    int under_way = 0;                       // chunks that had their turn and are not done
+    RecycledMap<std::pair<std::int32_t, std::int32_t>, std::int64_t> ready;  // (microbatch, chunk) -> chunk number
   };
 
   // expert_shard_waits.cc
@@ -109,9 +109,9 @@ class ExpertShard {
   std::uint32_t attempt_ = kNoAttempt;
   std::vector<Credit> early_credits_;
   std::int64_t next_number_ = 0;
-  std::map<std::int64_t, Chunk> chunks_;  // under way, by number
-  std::map<ChunkKey, int> stash_;         // slots kept for the backward
-  std::map<int, LayerTurn> turns_;
+  RecycledMap<std::int64_t, Chunk> chunks_;  // under way, by number
+  RecycledMap<ChunkKey, int> stash_;         // slots kept for the backward
+  RecycledMap<int, LayerTurn> turns_;
   std::vector<std::pair<ExpertBatch, Address>> early_;  // of the next version
   int layers_done_ = 0;
   int group_left_ = 0;

@@ -45,10 +45,9 @@ double load_ratio(const ExpertCounts& c) {
   return total > 0 ? static_cast<double>(most) * static_cast<double>(c.counts.size()) / static_cast<double>(total) : 0;
 }
 
-std::string step_json(const Config& config, const TrainingState& state, const StepPlan& plan,
+std::string step_json(const Config& config, double flops_per_token, const TrainingState& state, const StepPlan& plan,
                       const StepOutcome& outcome, const StepTiming& timing) {
   const double tokens_per_second = timing.seconds > 0 ? static_cast<double>(plan.tokens) / timing.seconds : 0;
-  const double flops = training_flops_per_token(config.model, config.train.sequence_length);
   const double peak =
       (config.train.dtype == "bfloat16" ? config.hardware.bfloat16_gflops : config.hardware.float32_gflops) * 1e9 *
       threads_of(config);
@@ -77,7 +76,7 @@ std::string step_json(const Config& config, const TrainingState& state, const St
               {"step_seconds", timing.seconds},
               {"seconds", timing.run_seconds},
               {"tokens_per_second", tokens_per_second},
-              {"mfu", tokens_per_second * flops / peak},
+              {"mfu", tokens_per_second * flops_per_token / peak},
               {"load_max_over_mean", load},
               {"worst_load", worst},
               {"router_entropy", entropy},

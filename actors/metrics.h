@@ -17,7 +17,8 @@ struct StepTiming {
 };  // of this step; of the run since its first step
 
 // step, loss, gradient norm, learning rate, tokens/s, MFU, load max/mean per layer, router entropy, memory.
-std::string step_json(const Config& config, const TrainingState& state, const StepPlan& plan,
+// flops_per_token: training_flops_per_token of the model, which lists all of its tensors: asked once a run.
+std::string step_json(const Config& config, double flops_per_token, const TrainingState& state, const StepPlan& plan,
                       const StepOutcome& outcome, const StepTiming& timing);
 
 struct EvaluationTotals {

@@ -12,7 +12,7 @@ constexpr Address kNobody{Role::supervisor, 0};
 }  // namespace
 
 void Context::post(const Address& to, Message message) const { node_->post(self_, to, std::move(message)); }
-void Context::submit(const SegmentKey& key, std::vector<Op> ops, std::uint64_t token, std::uint32_t strand) const {
+void Context::submit(const SegmentKey& key, Ops ops, std::uint64_t token, std::uint32_t strand) const {
   const std::uint64_t whole = strand == 0 ? 0 : static_cast<std::uint64_t>(handle_ + 1) << 32 | strand;
   node_->parts().device->submit(Segment{key, std::move(ops), Completion{handle_, token}, whole});
 }
@@ -48,7 +48,7 @@ void Node::post(const Address& from, const Address& to, Message message) {
   link->second.send(envelope, now_us_, [&](Frame frame) { parts_.transport->send(place->second, std::move(frame)); });
 }
 
-void Node::deliver_local(Envelope envelope) {
+void Node::deliver_local(Envelope&& envelope) {
   const auto actor = local_.find(envelope.to);
   if (actor == local_.end()) {
     log_warning("event=message_for_nobody to={} kind={}", to_string(envelope.to), kind_of(envelope.message));
@@ -57,7 +57,7 @@ void Node::deliver_local(Envelope envelope) {
   hand_over(actor->second, std::move(envelope));
 }
 
-void Node::hand_over(std::uint32_t actor, Envelope envelope) {
+void Node::hand_over(std::uint32_t actor, Envelope&& envelope) {
   if (witness_ && !witness_(envelope)) return;
   meter_.see(envelope.message);
   company_.deliver(actor, std::move(envelope));
@@ -75,16 +75,23 @@ void Node::receive(const Frame& frame) {
     log_info("event=frame_refused reason=\"node {} is not connected\"", decoded->link.from_node);
     return;
   }
-  link->second.receive(std::move(*decoded), now_us_, [&](Envelope envelope) { deliver_local(std::move(envelope)); });
+  link->second.receive(std::move(*decoded), now_us_,
+                       [this](Envelope&& envelope) { deliver_local(std::move(envelope)); });
+}
+
+bool Node::look() {
+  looked_ = parts_.transport->poll(receive_);
+  return looked_;
 }
 
 bool Node::turn(std::int64_t now_us) {
   now_us_ = now_us;
   if (parts_.board != nullptr) parts_.board->turn(now_us);
   if (page_.tick_us == 0) write_board();  // before anything can get stuck
-  meter_.turn(parts_.device->usage(now_us), [this] { return all_waits(); });
+  meter_.turn(parts_.device->usage(now_us), [this]() -> const NodeWaits& { return all_waits(); });
   bool busy = false;
-  if (parts_.transport != nullptr) busy |= parts_.transport->poll([&](const Frame& frame) { receive(frame); });
+  if (parts_.transport != nullptr) busy |= looked_ || look();
+  looked_ = false;
   completions_.clear();
   parts_.device->take_completions(completions_);
   for (const Completion& c : completions_)
@@ -167,15 +174,18 @@ void Node::close() {
 
 // ---- The bill -------------------------------------------------------------------------------------------------------
 
-NodeWaits Node::all_waits() const {
-  NodeWaits all;
-  for (std::uint32_t handle = 0; handle < addresses_.size(); ++handle) waits(handle, all[addresses_[handle]]);
-  return all;
+const NodeWaits& Node::all_waits() {
+  for (std::uint32_t handle = 0; handle < addresses_.size(); ++handle) {
+    Waits& own = all_waits_[addresses_[handle]];
+    own.clear();
+    waits(handle, own);
+  }
+  return all_waits_;
 }
 
 NodeBill Node::bill(std::int64_t since_us, std::int64_t now_us) {
   return meter_.bill(
-      parts_.device->usage(now_us), [this] { return all_waits(); }, since_us, now_us);
+      parts_.device->usage(now_us), [this]() -> const NodeWaits& { return all_waits(); }, since_us, now_us);
 }
 
 std::size_t Node::frames_owed() const {

@@ -36,7 +36,7 @@ class Context {
   std::uint32_t handle() const { return handle_; }
   void post(const Address& to, Message message) const;
   // strand: a number of the actor's own, 0 for none.
-  void submit(const SegmentKey& key, std::vector<Op> ops, std::uint64_t token, std::uint32_t strand = 0) const;
+  void submit(const SegmentKey& key, Ops ops, std::uint64_t token, std::uint32_t strand = 0) const;
   Device& device() const;
   Disk& disk() const;
   PayloadPool& pool() const;
@@ -110,6 +110,8 @@ class Node {
 
   // One pass over everything that waits; true while more may be waiting.
   bool turn(std::int64_t now_us);
+  // Between turns: takes frames only. True: something happened, a turn is due. REQUIRES: there is a transport.
+  bool look();
   // The node is about to sleep; what was idle since the turn began waited for the loop.
   void rest(std::int64_t now_us) { meter_.rest(parts_.device->usage(now_us)); }
   // Where the time of the compute threads went. REQUIRES: since_us is when the device began.
@@ -135,10 +137,11 @@ class Node {
   Company::Handler timed(Company::Handler handler) const;
   void write_board();
   static BoardPeer peer_of(std::uint32_t node, const Link& link);
-  void deliver_local(Envelope envelope);
-  void hand_over(std::uint32_t actor, Envelope envelope);
+  void deliver_local(Envelope&& envelope);
+  void hand_over(std::uint32_t actor, Envelope&& envelope);
   void receive(const Frame& frame);
-  NodeWaits all_waits() const;
+  std::function<void(Frame)> receive_ = [this](const Frame& frame) { receive(frame); };
+  const NodeWaits& all_waits();
 
   std::uint32_t id_, incarnation_;
   NodeParts parts_;
@@ -155,8 +158,10 @@ class Node {
   std::vector<Completion> completions_;
   std::vector<DiskOutcome> outcomes_;
   std::int64_t now_us_ = 0, last_tick_us_ = 0;
+  bool looked_ = false;  // frames were taken since the last turn
   BoardNode page_;
   Waits waits_;
+  NodeWaits all_waits_;
 };
 
 }  // namespace troupe

@@ -5,11 +5,10 @@
 
 #include <cstdint>
 #include <deque>
-#include <map>
 #include <utility>
-#include <vector>
 
 #include "kernels/base/check.h"
+#include "kernels/base/recycled.h"
 
 namespace troupe {
 
@@ -18,9 +17,9 @@ class OrderedSender {
  public:
   void reset() { *this = OrderedSender(); }
   void grant(int count) { credits_ += count; }
-  void enter(std::int64_t sequence, std::vector<Item> items) {
+  void enter(std::int64_t sequence, RecycledVector<Item> items) {
     CHECK(sequence >= next_ && !waiting_.contains(sequence), "sequence {} enters twice (next is {})", sequence, next_);
-    waiting_[sequence] = std::deque<Item>(std::make_move_iterator(items.begin()), std::make_move_iterator(items.end()));
+    waiting_[sequence] = Items(std::make_move_iterator(items.begin()), std::make_move_iterator(items.end()));
   }
   // Calls send(item) for everything that may leave now.
   template <typename Send>
@@ -52,7 +51,8 @@ class OrderedSender {
   std::int64_t next() const { return next_; }
 
  private:
-  std::map<std::int64_t, std::deque<Item>> waiting_;
+  using Items = std::deque<Item, Recycled<Item>>;
+  RecycledMap<std::int64_t, Items> waiting_;
   std::int64_t next_ = 0;
   int credits_ = 0;
 };

@@ -92,12 +92,12 @@ class Stage {
     std::int64_t rows = 0, sequences = 0, length = 0;
     bool has_tokens = false;
     BatchTensors batch, mtp_batch;
-    int unit = 0;                            // layer under way, counted within the stage; MTP layer = layers
-    std::vector<Piece> pieces;               // of the dispatch under way
-    int awaited = 0;                         // results not yet here
-    int segments = 0;                        // under way
-    std::vector<std::vector<char>> stashed;  // per unit and chunk: the shard kept the forward rows
-    Payload gathered, gates, inputs;         // rows on their way out
+    int unit = 0;                                  // layer under way, counted within the stage; MTP layer = layers
+    RecycledVector<Piece> pieces;                  // of the dispatch under way
+    int awaited = 0;                               // results not yet here
+    int segments = 0;                              // under way
+    RecycledVector<RecycledVector<char>> stashed;  // per unit and chunk: the shard kept the forward rows
+    Payload gathered, gates, inputs;               // rows on their way out
     Payload hidden_in, hidden_out;
     std::int64_t target_tokens = 0, mtp_target_tokens = 0;
     MicrobatchLoss loss;
@@ -109,7 +109,7 @@ class Stage {
   };
   struct UnitLane {
     std::int32_t next = 0;
-    std::map<std::int32_t, int> ready;
+    RecycledMap<std::int32_t, int> ready;
   };
 
   // stage.cc: arrivals, slots and release.
@@ -236,7 +236,8 @@ class Stage {
   bool copying_ = false;
 
   std::int64_t next_sequence_ = 0, next_train_sequence_ = 0;
-  std::map<std::pair<std::int64_t, std::int32_t>, TokenBatch> early_batches_;  // last stage: tokens before activations
+  RecycledMap<std::pair<std::int64_t, std::int32_t>, TokenBatch>
+      early_batches_;  // last stage: tokens before activations
   OrderedSender<Message> downstream_;
   std::map<std::pair<int, int>, OrderedSender<ExpertBatch>> forward_, backward_;  // (unit, shard)
   std::vector<std::vector<UnitLane>> unit_lanes_;                                 // [unit][lane]
@@ -245,11 +246,11 @@ class Stage {
   // The step's end.
   int group_left_ = 0;
   void (Stage::*group_next_)() = nullptr;
-  std::map<std::pair<std::int64_t, int>, Payload> partial_;  // by step and replica: a twin may be a commit ahead
+  RecycledMap<std::pair<std::int64_t, int>, Payload> partial_;  // by step and replica: a twin may be a commit ahead
   Payload own_sums_;
   bool folded_ = false, reduced_ = false, measured_ = false, held_ = false;
-  std::map<std::pair<std::int64_t, int>, Payload> shared_in_;  // by step and use
-  std::map<int, std::vector<std::int64_t>> counts_;            // by layer
+  RecycledMap<std::pair<std::int64_t, int>, Payload> shared_in_;  // by step and use
+  std::map<int, std::vector<std::int64_t>> counts_;               // by layer
   std::vector<MicrobatchLoss> losses_;
   std::optional<Decision> decision_;
   std::optional<SharedTensor> copied_early_;

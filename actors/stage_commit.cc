@@ -57,7 +57,7 @@ void Stage::dispatch(int slot, Direction direction) {
   const auto chunks = plan_dispatch(config_, layer_view(slot, work.unit).counts.row<std::int32_t>(0));
   auto& stashed = work.stashed[static_cast<std::size_t>(work.unit)];
   if (!backward) stashed.assign(chunks.size(), 1);
-  std::vector<std::vector<ExpertBatch>> items(static_cast<std::size_t>(config_.layout.expert_shards));
+  RecycledVector<RecycledVector<ExpertBatch>> items(static_cast<std::size_t>(config_.layout.expert_shards));
   work.pieces.clear();
   work.awaited = 0;
   for (std::size_t i = 0; i < chunks.size(); ++i) {

@@ -125,7 +125,7 @@ void Stage::forward_results(int slot) {
   if (work.awaited > 0 || !work.mlp_done) return;
   const int unit = work.unit;
   if (capture_ != nullptr) capture_unit(slot, unit);
-  std::vector<Tensor> pieces;
+  RecycledVector<Tensor> pieces;
   const std::int64_t d = config_.model.hidden_size;
   for (const Piece& piece : work.pieces)
     if (piece.chunk.rows > 0)
@@ -178,7 +178,7 @@ void Stage::send_downstream(int slot) {
     message = std::move(a);
   }
   work.hidden_out = {};
-  std::vector<Message> items;
+  RecycledVector<Message> items;
   items.push_back(std::move(message));
   downstream_.enter(work.sequence, std::move(items));
   downstream_.drain(

@@ -63,7 +63,7 @@ void Stage::start_waits(const Work& work, Waits& out) const {
 void Stage::dispatch_waits(const Work& work, const WorkKey& key, Waits& out) const {
   const bool forward = key.direction == Direction::forward;
   const std::int64_t sequence = forward && !is_mtp(work.unit) ? work.sequence : work.train_sequence;
-  std::map<int, std::size_t> unsent;
+  RecycledMap<int, std::size_t> unsent;
   for (int shard = 0; shard < config_.layout.expert_shards; ++shard) {
     const auto& senders = forward ? forward_ : backward_;
     const auto sender = senders.find({work.unit, shard});

@@ -39,7 +39,7 @@ struct Completion {
 // and those that wait when a thread takes the first may run together (kernels/strand.h).
 struct Segment {
   SegmentKey key;
-  std::vector<Op> ops;
+  Ops ops;
   Completion done;
   std::uint64_t strand = 0;  // 0: none
 };

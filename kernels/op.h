@@ -10,8 +10,8 @@
 
 #include <cstdint>
 #include <variant>
-#include <vector>
 
+#include "kernels/base/recycled.h"
 #include "kernels/tensor.h"
 
 namespace troupe {
@@ -130,7 +130,7 @@ struct Scatter {
 // The sorted rows stand in `pieces`, one after the other: piece p holds the rows from the sum of the earlier pieces'
 // rows on. weight absent: 1. add0, add1 optional.
 struct Combine {
-  std::vector<Tensor> pieces;
+  RecycledVector<Tensor> pieces;
   Tensor position, weight, add0, add1, out;
 };
 
@@ -208,5 +208,6 @@ struct Sample {
 using Op = std::variant<Product, Norm, NormBackward, Rope, Attention, AttentionBackward, SwiGlu, SwiGluBackward, Router,
                         RouterBackward, Gather, Scatter, Combine, ScaleRows, Embedding, EmbeddingGradient, CrossEntropy,
                         Copy, Add, Fill, SumRows, SumSquares, AdamW, Initialize, Sample>;
+using Ops = RecycledVector<Op>;  // a segment's, in order
 
 }  // namespace troupe

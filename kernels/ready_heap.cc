@@ -29,12 +29,13 @@ void ReadyHeap::pop(std::vector<Segment>& out) {
   if (out[0].strand == 0) return;
   auto& parked = strands_.at(out[0].strand);
   double flops = cost(out[0]).flops;
-  while (!parked.empty() && static_cast<int>(out.size()) < together_ && flops < kTogetherFlops) {
-    flops += cost(parked.front()).flops;
-    out.push_back(std::move(parked.front()));
-    parked.pop_front();
-    --parked_;
+  std::size_t taken = 0;
+  for (; taken < parked.size() && static_cast<int>(out.size()) < together_ && flops < kTogetherFlops; ++taken) {
+    flops += cost(parked[taken]).flops;
+    out.push_back(std::move(parked[taken]));
   }
+  parked.erase(parked.begin(), parked.begin() + static_cast<std::ptrdiff_t>(taken));
+  parked_ -= taken;
 }
 
 void ReadyHeap::done(const std::vector<Segment>& segments) {
@@ -46,7 +47,7 @@ void ReadyHeap::done(const std::vector<Segment>& segments) {
     return;
   }
   push_ready(std::move(found->second.front()));
-  found->second.pop_front();
+  found->second.erase(found->second.begin());
   --parked_;
 }
 

@@ -4,11 +4,10 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
-#include <map>
 #include <tuple>
 #include <vector>
 
+#include "kernels/base/recycled.h"
 #include "kernels/device.h"
 
 namespace troupe {
@@ -44,7 +43,7 @@ class ReadyHeap {
     return pa != pb ? pa > pb : a.arrival > b.arrival;
   }
   std::vector<Entry> heap_;
-  std::map<std::uint64_t, std::deque<Segment>> strands_;  // behind one that is in the heap or runs
+  RecycledMap<std::uint64_t, RecycledVector<Segment>> strands_;  // behind one that is in the heap or runs
   std::size_t parked_ = 0;
   int together_;
   std::uint64_t arrivals_ = 0;

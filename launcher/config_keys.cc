@@ -180,6 +180,8 @@ void add_machine_keys(std::vector<Key>& keys) {
   layout.add("stash_factor", &L::stash_factor, at_least(0), "rows kept for backward, times their mean; 0: none");
   layout.add("transport", &L::transport, one_of({"auto", "shm", "tcp"}), "how nodes talk");
   layout.add("interface", &L::interface, anything(), "network interface; empty: chosen");
+  layout.add("spin_us", &L::spin_us, within(0, 10'000),
+             "looks for messages so long before it sleeps; 0: sleeps at once");
   using D = DeviceConfig;
   Table<D> device(keys, "device", &Config::device);
   device.add("threads", &D::threads, at_least(0), "compute threads of a node; 0: cores / nodes");

@@ -1,5 +1,6 @@
 #include "launcher/loop.h"
 
+#include <sched.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
@@ -16,6 +17,9 @@ constexpr std::int64_t kLookUs = 5'000;  // the watched descriptors are looked a
 // looks now and then instead of always.
 constexpr int kRefusedMax = 200;
 constexpr std::int64_t kUnarmedSleepUs = 100;
+// While it spins it asks the clock now and then, and lets whoever else wants the core have it, which costs a microsecond.
+constexpr int kLooksAClock = 16;
+constexpr std::int64_t kYieldUs = 10;
 }  // namespace
 
 std::int64_t monotonic_ns() {
@@ -25,7 +29,11 @@ std::int64_t monotonic_ns() {
 }
 std::int64_t monotonic_us() { return monotonic_ns() / 1000; }
 
-Loop::Loop(Node& node) : node_(node), epoll_fd_(epoll_create1(EPOLL_CLOEXEC)) {
+Loop::Loop(Node& node, std::int64_t spin_us)
+    : node_(node),
+      spin_us_(node.parts().transport == nullptr ? 0 : spin_us),
+      threads_(static_cast<std::size_t>(node.parts().device->usage(monotonic_us()).threads)),
+      epoll_fd_(epoll_create1(EPOLL_CLOEXEC)) {
   CHECK(epoll_fd_ >= 0, "epoll_create1 failed");
   const auto nothing = [] {};
   NodeParts& parts = node.parts();
@@ -54,6 +62,24 @@ void Loop::sleep(std::int64_t us) {
   }
 }
 
+bool Loop::spin() {
+  const Device& device = *node_.parts().device;
+  const std::size_t pending = device.pending();
+  if (spin_us_ == 0 || pending >= threads_) return false;
+  const std::int64_t until_us = node_.now_us() + spin_us_;
+  std::int64_t yield_us = node_.now_us() + kYieldUs;
+  for (int looks = 1; device.pending() == pending; ++looks) {
+    if (node_.look()) return true;
+    if (looks % kLooksAClock != 0) continue;
+    const std::int64_t now_us = monotonic_us();
+    if (now_us >= until_us) return false;
+    if (now_us < yield_us) continue;
+    yield_us = now_us + kYieldUs;
+    sched_yield();
+  }
+  return true;
+}
+
 void Loop::run(const std::function<bool()>& done) {
   Transport* transport = node_.parts().transport;
   while (!done()) {
@@ -66,8 +92,9 @@ void Loop::run(const std::function<bool()>& done) {
       continue;
     }
     if (done()) return;
-    const bool armed = transport == nullptr || transport->arm();
     node_.rest(monotonic_us());
+    if (spin()) continue;
+    const bool armed = transport == nullptr || transport->arm();
     refused_ = armed ? 0 : refused_ + 1;
     if (armed)
       sleep(Node::kTickUs);

@@ -54,7 +54,7 @@ World::World(const Config& config, WorldOptions options) : config_(config), part
                                        LinkLimits{.heartbeat_us = std::int64_t{1000} * config.limits.heartbeat_ms},
                                        parts_->board_file ? &parts_->board_file->board() : nullptr,
                                        options.profiled ? &parts_->handlers : nullptr});
-  parts_->loop = std::make_unique<Loop>(*parts_->node);
+  parts_->loop = std::make_unique<Loop>(*parts_->node, config.layout.spin_us);
   for (const auto& [address, place] : places) {
     parts_->node->place(address, place);
     if (place != options.node) continue;

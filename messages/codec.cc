@@ -6,6 +6,7 @@
 #include <capnp/serialize.h>
 #include <kj/io.h>
 
+#include <array>
 #include <cstring>
 #include <span>
 #include <utility>
@@ -70,8 +71,8 @@ std::size_t aligned(std::size_t offset) {
 
 template <typename T>
 constexpr bool kIsVector = false;
-template <typename T>
-constexpr bool kIsVector<std::vector<T>> = true;
+template <typename T, typename Allocator>
+constexpr bool kIsVector<std::vector<T, Allocator>> = true;
 
 // Values of each enum that travels; a number past the last is refused.
 template <typename E>
@@ -114,10 +115,10 @@ class Writer {
   }
 
  private:
-  template <typename T, typename List>
-  void elements(const std::vector<T>& values, List list) {
+  template <typename Vector, typename List>
+  void elements(const Vector& values, List list) {
     for (unsigned i = 0; i < values.size(); ++i) {
-      if constexpr (std::is_arithmetic_v<T>)
+      if constexpr (std::is_arithmetic_v<typename Vector::value_type>)
         list.set(i, values[i]);
       else
         fields(*this, list[i], values[i]);
@@ -181,12 +182,12 @@ class Reader {
     if (problem_.empty()) problem_ = fmt::format(format, std::forward<Args>(args)...);
   }
 
-  template <typename T, typename List>
-  void elements(std::vector<T>& values, List list) {
+  template <typename Vector, typename List>
+  void elements(Vector& values, List list) {
     if (list.size() > kListMax) return fail("a list of {} items, at most {} may travel", list.size(), kListMax);
     values.resize(list.size());
     for (unsigned i = 0; i < list.size(); ++i) {
-      if constexpr (std::is_arithmetic_v<T>)
+      if constexpr (std::is_arithmetic_v<typename Vector::value_type>)
         values[i] = list[i];
       else
         fields(*this, list[i], values[i]);
@@ -300,7 +301,15 @@ void append_capnp(Frame& frame, capnp::MessageBuilder& builder) {
   const std::size_t size = capnp::computeSerializedSizeInWords(builder) * sizeof(capnp::word);
   CHECK(kPreludeSize + size <= kFrameHeaderMax, "a header of {} bytes is more than a frame holds", size);
   frame.header.resize(kPreludeSize + size);
-  kj::ArrayOutputStream out(kj::arrayPtr(reinterpret_cast<kj::byte*>(frame.header.data()) + kPreludeSize, size));
+  std::byte* const at = frame.header.data() + kPreludeSize;
+  if (const auto segments = builder.getSegmentsForOutput(); segments.size() == 1) {
+    // The usual one: a table of one segment (their number less one, its words), and the segment.
+    const std::array<std::uint32_t, 2> table{0, static_cast<std::uint32_t>(segments[0].size())};
+    std::memcpy(at, table.data(), sizeof table);
+    std::memcpy(at + sizeof table, segments[0].begin(), size - sizeof table);
+    return;
+  }
+  kj::ArrayOutputStream out(kj::arrayPtr(reinterpret_cast<kj::byte*>(at), size));
   capnp::writeMessage(out, builder);
 }
 
@@ -393,16 +402,17 @@ std::optional<DecodedFrame> decode(const Frame& frame, std::string& problem) {
   problem = problem_of_prelude(frame);
   if (!problem.empty()) return std::nullopt;
   const Prelude prelude = load_prelude(frame);
-  DecodedFrame decoded;
-  decoded.link = {.from_node = prelude.from_node,
-                  .from_incarnation = prelude.from_incarnation,
-                  .to_incarnation = prelude.to_incarnation,
-                  .sequence = prelude.sequence,
-                  .acknowledge = prelude.acknowledge};
+  std::optional<DecodedFrame> decoded(std::in_place);
+  decoded->link = {.from_node = prelude.from_node,
+                   .from_incarnation = prelude.from_incarnation,
+                   .to_incarnation = prelude.to_incarnation,
+                   .sequence = prelude.sequence,
+                   .acknowledge = prelude.acknowledge};
   if (frame.header.size() == kPreludeSize) return decoded;
-  const Payload whole = frame.payloads.empty() ? Payload{} : frame.payloads[0];
+  const Payload nothing;
+  const Payload& whole = frame.payloads.empty() ? nothing : frame.payloads[0];
   problem = problem_of_payload(prelude, whole);
-  if (problem.empty()) problem = read_envelope(frame, whole, decoded.envelope.emplace());
+  if (problem.empty()) problem = read_envelope(frame, whole, decoded->envelope.emplace());
   if (!problem.empty()) return std::nullopt;
   return decoded;
 }

@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
-#include <map>
 #include <string>
 
 #include "messages/codec.h"
@@ -32,7 +31,7 @@ class Link {
        std::uint32_t peer_incarnation, LinkLimits limits, std::int64_t now_us = 0);
   void send(const Envelope& envelope, std::int64_t now_us, const std::function<void(Frame)>& out);
   // A decoded frame from this peer; delivers zero or more envelopes in order.
-  void receive(DecodedFrame frame, std::int64_t now_us, const std::function<void(Envelope)>& deliver);
+  void receive(DecodedFrame&& frame, std::int64_t now_us, const std::function<void(Envelope&&)>& deliver);
   // Resends what is overdue, acknowledges what is owed, and says now and then that this end lives.
   void tick(std::int64_t now_us, const std::function<void(Frame)>& out);
   const LinkCounters& counters() const { return counters_; }
@@ -50,7 +49,7 @@ class Link {
     std::int64_t sent_us;
   };
   LinkHeader stamp(std::uint64_t sequence);
-  void deliver_ready(const std::function<void(Envelope)>& deliver);
+  void deliver_ready(const std::function<void(Envelope&&)>& deliver);
   std::uint32_t local_node_, local_incarnation_, peer_node_, peer_incarnation_;
   LinkLimits limits_;
   std::uint64_t next_sequence_ = 1;
@@ -59,9 +58,9 @@ class Link {
   std::int64_t missing_since_us_ = 0;
   bool acknowledgement_owed_ = false;  // something arrived since the last frame left
   std::deque<Unacknowledged> unacknowledged_;
-  std::map<std::uint64_t, Envelope> waiting_;  // arrived early
-  bool window_exceeded_ = false;               // it was said once
-  std::int64_t heard_us_, told_us_;            // a frame came, a frame left
+  RecycledMap<std::uint64_t, Envelope> waiting_;  // arrived early
+  bool window_exceeded_ = false;                  // it was said once
+  std::int64_t heard_us_, told_us_;               // a frame came, a frame left
   LinkCounters counters_;
 };
 

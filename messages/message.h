@@ -7,6 +7,7 @@
 #include <variant>
 #include <vector>
 
+#include "kernels/base/recycled.h"
 #include "messages/address.h"
 #include "messages/payload.h"
 
@@ -155,7 +156,7 @@ struct ExpertBatch {
   WorkKey key;
   std::int32_t rows = 0;
   bool last_chunk = false;
-  std::vector<std::int32_t> counts;
+  RecycledVector<std::int32_t> counts;
   Payload hidden, gates, inputs;
 };
 // forward: outputs (rows, hidden) in wire type; backward: input gradients, and dots (rows) f32.

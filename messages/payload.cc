@@ -2,17 +2,22 @@
 // at once (or kHeldMin, if that is more), counted in whole size classes.
 #include "messages/payload.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <bit>
 #include <cstdint>
 #include <cstdlib>
 #include <map>
 #include <new>
+#include <vector>
+
+#include "kernels/base/recycled.h"
 
 namespace troupe {
 namespace {
 
-constexpr std::size_t kPage = 4096;
+constexpr std::size_t kPage = 4096, kHugePage = std::size_t{1} << 21;
 constexpr std::size_t kHeldMin = std::size_t{64} << 20;
 
 // Powers of two with four steps between, in whole pages: 4, 8, 12, 16, 20, 24, 28, 32, 40, 48, ... KiB.
@@ -26,7 +31,7 @@ std::size_t class_of(std::size_t size) {
 
 struct PayloadPool::Shelves {
   mutable std::mutex mutex;
-  std::map<std::size_t, std::vector<std::byte*>> idle;  // by size class
+  std::map<std::size_t, std::vector<std::byte*>> idle;  // by size class; an empty shelf stays
   std::size_t in_use = 0, idle_bytes = 0, peak = 0;
   std::size_t asked = 0, asked_peak = 0;  // before rounding
 
@@ -39,20 +44,22 @@ struct PayloadPool::Shelves {
   std::byte* take(std::size_t size, std::size_t wanted) {
     const std::lock_guard lock(mutex);
     std::byte* buffer = nullptr;
-    if (auto shelf = idle.find(size); shelf != idle.end()) {
+    if (auto shelf = idle.find(size); shelf != idle.end() && !shelf->second.empty()) {
       buffer = shelf->second.back();
       shelf->second.pop_back();
-      if (shelf->second.empty()) idle.erase(shelf);
       idle_bytes -= size;
     } else {
-      buffer = static_cast<std::byte*>(std::aligned_alloc(kPage, size));
+      // Another process reads them a page at a time: large ones in large pages, where the system has them.
+      const bool large = size % kHugePage == 0;
+      buffer = static_cast<std::byte*>(std::aligned_alloc(large ? kHugePage : kPage, size));
       if (buffer == nullptr) throw std::bad_alloc();
+      if (large) madvise(buffer, size, MADV_HUGEPAGE);
     }
     in_use += size;
     peak = std::max(peak, in_use);
     asked += wanted;
     asked_peak = std::max(asked_peak, asked);
-    shrink(std::max(peak, kHeldMin));
+    if (in_use + idle_bytes > std::max(peak, kHeldMin)) shrink(std::max(peak, kHeldMin));
     return buffer;
   }
 
@@ -67,13 +74,11 @@ struct PayloadPool::Shelves {
  private:
   // Frees idle buffers, largest first, until no more than `held_max` bytes are held.
   void shrink(std::size_t held_max) {
-    while (idle_bytes > 0 && in_use + idle_bytes > held_max) {
-      const auto shelf = std::prev(idle.end());
-      std::free(shelf->second.back());
-      shelf->second.pop_back();
-      idle_bytes -= shelf->first;
-      if (shelf->second.empty()) idle.erase(shelf);
-    }
+    for (auto shelf = idle.rbegin(); shelf != idle.rend(); ++shelf)
+      for (; !shelf->second.empty() && in_use + idle_bytes > held_max; shelf->second.pop_back()) {
+        std::free(shelf->second.back());
+        idle_bytes -= shelf->first;
+      }
   }
 };
 
@@ -84,8 +89,8 @@ Payload PayloadPool::take(std::size_t size) {
   const std::size_t rounded = class_of(size);
   std::byte* buffer = shelves_->take(rounded, size);
   // The deleter shares the shelves: a buffer may outlive the pool.
-  return {.data = {buffer, [shelves = shelves_, rounded, size](std::byte* b) { shelves->give_back(b, rounded, size); }},
-          .size = size};
+  const auto give_back = [shelves = shelves_, rounded, size](std::byte* b) { shelves->give_back(b, rounded, size); };
+  return {.data = {buffer, give_back, Recycled<std::byte>()}, .size = size};
 }
 
 std::size_t PayloadPool::bytes_in_use() const {
@@ -103,7 +108,7 @@ std::size_t PayloadPool::bytes_peak() const {
   return shelves_->peak;
 }
 
-Payload concatenate(const std::vector<Payload>& pieces, PayloadPool& pool, std::size_t room) {
+Payload concatenate(std::span<const Payload> pieces, PayloadPool& pool, std::size_t room) {
   const bool lone = pieces.size() == 1 && room == 0;
   if (lone && reinterpret_cast<std::uintptr_t>(pieces[0].data.get()) % kPayloadAlignment == 0) return pieces[0];
   std::size_t size = room;

@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <memory>
 #include <mutex>
-#include <vector>
+#include <span>
 
 namespace troupe {
 
@@ -38,6 +38,6 @@ constexpr std::size_t kPayloadAlignment = 64;
 
 // The pieces one after another, `room` bytes (contents undefined) before them, aligned; a lone aligned piece is not
 // copied.
-Payload concatenate(const std::vector<Payload>& pieces, PayloadPool& pool, std::size_t room = 0);
+Payload concatenate(std::span<const Payload> pieces, PayloadPool& pool, std::size_t room = 0);
 
 }  // namespace troupe

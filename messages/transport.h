@@ -5,16 +5,18 @@
 #include <cstdint>
 #include <functional>
 #include <string>
-#include <vector>
 
+#include "kernels/base/recycled.h"
 #include "messages/payload.h"
 
 namespace troupe {
 
+using FrameHeader = RecycledVector<std::byte>;
+using FramePayloads = RecycledVector<Payload>;
 // What travels: a small encoded header and the message's payloads, concatenated by the transport, never by the sender.
 struct Frame {
-  std::vector<std::byte> header;  // at most kFrameHeaderMax
-  std::vector<Payload> payloads;  // sent: any number; received: exactly one (or none), the concatenation
+  FrameHeader header;      // at most kFrameHeaderMax
+  FramePayloads payloads;  // sent: any number; received: exactly one (or none), the concatenation
 };
 constexpr std::size_t kFrameHeaderMax = 1 << 20;
 constexpr std::size_t kFramePayloadMax = std::size_t{1} << 32;

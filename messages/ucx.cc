@@ -110,20 +110,21 @@ class UcxTransport final : public Transport {
   struct Peer {
     ucp_ep_h endpoint = nullptr;
     bool broken = false;
-    std::size_t sending = 0;  // frames that have not left
+    bool* any_broken = nullptr;  // of the transport's peers
+    std::size_t sending = 0;     // frames that have not left
   };
   // What UCX reads until it says that the frame has left.
-  struct Sending {
+  struct Sending : RecycledObject {
     Peer* peer = nullptr;
-    std::vector<std::byte> header;
+    FrameHeader header;
     std::uint64_t header_size = 0;  // a long frame's: the active message's own header
     Payload data;
   };
   // What UCX writes until it says that the data is here.
-  struct Receiving {
+  struct Receiving : RecycledObject {
     UcxTransport* transport = nullptr;
-    std::vector<std::byte> header;  // a short frame's
-    std::size_t header_size = 0;    // a long frame's: how much of the data is header
+    FrameHeader header;           // a short frame's
+    std::size_t header_size = 0;  // a long frame's: how much of the data is header
     Payload data;
   };
   using Header = std::span<const std::byte>;
@@ -155,7 +156,8 @@ class UcxTransport final : public Transport {
   std::map<std::uint32_t, std::unique_ptr<Peer>> peers_;
   std::vector<std::unique_ptr<Peer>> buried_;  // UCX may still name them
   std::vector<ucs_status_ptr_t> requests_;     // flushes and closings under way
-  std::vector<Frame> arrived_;
+  bool any_broken_ = false;
+  std::vector<Frame> arrived_, due_;
   std::size_t receiving_ = 0;  // transfers under way
 };
 
@@ -172,6 +174,7 @@ std::string UcxTransport::local_address() const {
 void UcxTransport::connect(std::uint32_t node, const std::string& address) {
   forget(node);
   auto peer = std::make_unique<Peer>();
+  peer->any_broken = &any_broken_;
   ucp_ep_params_t params{};
   params.field_mask =
       UCP_EP_PARAM_FIELD_REMOTE_ADDRESS | UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE | UCP_EP_PARAM_FIELD_ERR_HANDLER;
@@ -211,9 +214,13 @@ void UcxTransport::close(Peer& peer, std::uint32_t flags) {
 }
 
 // Called by UCX inside progress: only notes it.
-void UcxTransport::on_broken(void* peer, ucp_ep_h, ucs_status_t) { static_cast<Peer*>(peer)->broken = true; }
+void UcxTransport::on_broken(void* broken, ucp_ep_h, ucs_status_t) {
+  auto* const peer = static_cast<Peer*>(broken);
+  peer->broken = *peer->any_broken = true;
+}
 
 void UcxTransport::bury_broken() {
+  if (!std::exchange(any_broken_, false)) return;
   for (auto at = peers_.begin(); at != peers_.end();) {
     if (!at->second->broken) {
       ++at;
@@ -258,7 +265,7 @@ void UcxTransport::send(std::uint32_t node, Frame frame) {
   const std::size_t header_size = long_header ? sizeof sending->header_size : sending->header.size();
   ucs_status_ptr_t request =
       ucp_am_send_nbx(peer.endpoint, id, header, header_size, sending->data.data.get(), sending->data.size, &param);
-  if (UCS_PTR_IS_ERR(request)) peer.broken = true;
+  if (UCS_PTR_IS_ERR(request)) peer.broken = any_broken_ = true;
   if (!UCS_PTR_IS_PTR(request)) return;  // it has left, or never will: no callback comes
   ++peer.sending;
   (void)sending.release();  // on_sent takes it
@@ -306,14 +313,14 @@ ucs_status_t UcxTransport::arrive(unsigned id, Header header, void* data, std::s
     log_warning("event=frame_dropped bytes={} reason=\"malformed active message\"", data_size);
     return UCS_OK;
   }
-  auto receiving = std::make_unique<Receiving>();
-  receiving->transport = this;
-  if (id == kFrameId) receiving->header.assign(header.begin(), header.end());
-  receiving->header_size = split;
-  receiving->data = pool_.take(data_size);
-  if (rendezvous) return fetch(std::move(receiving), data);
-  if (data_size > 0) std::memcpy(receiving->data.data.get(), data, data_size);
-  finish(*receiving);
+  Receiving receiving;
+  receiving.transport = this;
+  receiving.header_size = split;
+  receiving.data = pool_.take(data_size);
+  if (id == kFrameId) receiving.header.assign(header.begin(), header.end());
+  if (rendezvous) return fetch(std::make_unique<Receiving>(std::move(receiving)), data);
+  if (data_size > 0) std::memcpy(receiving.data.data.get(), data, data_size);
+  finish(receiving);
   return UCS_OK;
 }
 
@@ -355,12 +362,17 @@ void UcxTransport::finish(Receiving& receiving) {
 
 bool UcxTransport::poll(const std::function<void(Frame)>& deliver) {
   bool happened = false;
-  for (int round = 0; round < kProgressRoundsMax && ucp_worker_progress(worker_.get()) > 0; ++round) happened = true;
+  for (int round = 0; round < kProgressRoundsMax && ucp_worker_progress(worker_.get()) > 0; ++round) {
+    happened = true;
+    if (!arrived_.empty()) break;  // what is here doesn't wait for what may come
+  }
   bury_broken();
   // A frame that `deliver` sends to this very node may arrive meanwhile: it waits for the next call.
-  std::vector<Frame> due = std::exchange(arrived_, {});
-  for (Frame& frame : due) deliver(std::move(frame));
-  return happened || !due.empty();
+  due_.swap(arrived_);
+  for (Frame& frame : due_) deliver(std::move(frame));
+  happened = happened || !due_.empty();
+  due_.clear();
+  return happened;
 }
 
 // ---- The end --------------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ Usage usage_of(std::int64_t learn_us, std::int64_t evaluate_us, std::int64_t sna
 }
 
 Meter::Ask told(Awaited what, const Address& holder) {
-  return [=] { return NodeWaits{{kStage, {wait_for(what, holder)}}}; };
+  return [waits = NodeWaits{{kStage, {wait_for(what, holder)}}}]() -> const NodeWaits& { return waits; };
 }
 
 const Meter::Ask kBubble = told(Awaited::activations, kNext), kRecovery = told(Awaited::restored, kNext);

@@ -13,7 +13,7 @@ using namespace troupe::test;
 
 namespace {
 
-Segment segment(SegmentClass segment_class, int microbatch, std::uint64_t token, std::vector<Op> ops = {}) {
+Segment segment(SegmentClass segment_class, int microbatch, std::uint64_t token, Ops ops = {}) {
   return {.key = {segment_class, 0, microbatch, 0}, .ops = std::move(ops), .done = {3, token}};
 }
 

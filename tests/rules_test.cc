@@ -474,7 +474,7 @@ TEST_CASE("nothing overtakes on a channel, and nothing leaves without a credit",
       if (entered < sizes.size() && roll(2) == 0) {
         const auto s = static_cast<std::int64_t>(
             random_permute(entered++, static_cast<std::uint64_t>(entries), random_key(trial, "order")));
-        std::vector<std::pair<int, int>> items;
+        RecycledVector<std::pair<int, int>> items;
         for (int i = 0; i < sizes[static_cast<std::size_t>(s)]; ++i) items.emplace_back(static_cast<int>(s), i);
         sender.enter(s, std::move(items));
       } else {

@@ -82,7 +82,7 @@ std::vector<Envelope> story_of(std::uint32_t from) {
   ExpertBatch long_header{.key = {},
                           .rows = 3,
                           .last_chunk = false,
-                          .counts = std::vector<std::int32_t>(30'000, 7),
+                          .counts = RecycledVector<std::int32_t>(30'000, 7),
                           .hidden = draw.payload(100'000),
                           .gates = {},
                           .inputs = draw.payload(5)};
@@ -301,7 +301,7 @@ TEST_CASE("faults in one process are the same for the same seed", "[transport]")
       transports[1]->poll([&](Frame frame) { arrived.push_back(std::move(frame)); });
     }
     while (!transports[1]->arm()) transports[1]->poll([&](Frame frame) { arrived.push_back(std::move(frame)); });
-    std::vector<std::vector<std::byte>> headers;
+    std::vector<FrameHeader> headers;
     for (const Frame& frame : arrived) headers.push_back(frame.header);
     return headers;
   };

@@ -68,6 +68,8 @@ void Sequence::append(std::int32_t token, bool is_target) {
 }
 
 void Sequence::append(std::string_view bytes, bool is_target) {
+  ids.reserve(ids.size() + bytes.size());
+  labels.reserve(labels.size() + bytes.size());
   for (const char byte : bytes) append(std::int32_t{static_cast<unsigned char>(byte)}, is_target);
 }
 

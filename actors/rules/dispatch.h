@@ -2,9 +2,9 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
 #include "actors/config.h"
+#include "kernels/base/recycled.h"
 
 namespace troupe {
 
@@ -12,11 +12,11 @@ struct DispatchChunk {
   int shard = 0, chunk = 0;
   bool last = false;                     // the shard's last chunk of this microbatch and layer
   std::int64_t row_begin = 0, rows = 0;  // within the rows sorted by (expert, token)
-  std::vector<std::int32_t> counts;      // of the shard's experts, in order
+  RecycledVector<std::int32_t> counts;   // of the shard's experts, in order
 };
 
 // counts: rows of each of the model's experts. Every shard gets at least one chunk, maybe an empty one; chunks stand in
 // row order. An expert's rows may be cut between chunks: its sum over rows continues in the next.
-std::vector<DispatchChunk> plan_dispatch(const Config& config, const std::int32_t* counts);
+RecycledVector<DispatchChunk> plan_dispatch(const Config& config, const std::int32_t* counts);
 
 }  // namespace troupe

@@ -18,7 +18,7 @@ void check_moves(const Tensor& source, const Tensor& index, const Tensor& out, s
 // The sorted rows of all pieces, found by their place.
 class Pieces {
  public:
-  explicit Pieces(const std::vector<Tensor>& pieces) : pieces_(pieces) {
+  explicit Pieces(const RecycledVector<Tensor>& pieces) : pieces_(pieces) {
     for (const Tensor& piece : pieces) begins_.push_back(total_), total_ += piece.rows;
   }
   const float* row(std::int64_t place, float* buffer) const {
@@ -29,8 +29,8 @@ class Pieces {
   }
 
  private:
-  const std::vector<Tensor>& pieces_;
-  std::vector<std::int64_t> begins_;
+  const RecycledVector<Tensor>& pieces_;
+  RecycledVector<std::int64_t> begins_;
   std::int64_t total_ = 0;
 };
 

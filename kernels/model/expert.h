@@ -26,7 +26,7 @@ struct ChunkSlot {
 ChunkSlot carve_chunk(Carver& carver, const ModelConfig& config, std::int64_t rows, Dtype act);
 ChunkSlot first_rows(const ChunkSlot& chunk, std::int64_t rows);
 
-using Counts = std::vector<std::int32_t>;
+using Counts = RecycledVector<std::int32_t>;
 
 // x (already in the chunk) -> y: (rows, D) in wire type.
 void expert_forward(Ops& ops, const std::vector<ExpertTensors>& w, const Counts& counts, const ChunkSlot& chunk,

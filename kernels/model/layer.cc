@@ -328,7 +328,7 @@ void mlp_forward(Ops& ops, const LayerTensors& w, const LayerSlot& slot) {
   ops.push_back(Product{.a = slot.h, .b = w.down, .c = slot.mlp_out, .transpose_b = true});
 }
 
-void combine_forward(Ops& ops, const LayerSlot& slot, const std::vector<Tensor>& pieces, const Tensor& next_x) {
+void combine_forward(Ops& ops, const LayerSlot& slot, const RecycledVector<Tensor>& pieces, const Tensor& next_x) {
   if (slot.indices) {
     ops.push_back(Combine{pieces, slot.position, slot.weights, slot.u, slot.mlp_out, next_x});
   } else {

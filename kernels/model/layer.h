@@ -87,15 +87,13 @@ struct LayerCache {
   Tensor rows;    // (N, 1) i32: where each row goes; empty: no cache, keys are the batch's own
 };
 
-using Ops = std::vector<Op>;
-
 // x -> u, z2 and, in an MoE layer, the routing. reuse_routing: recomputation takes the indices as they are.
 void attention_forward(Ops& ops, const ModelConfig& config, int layer, const LayerTensors& w, const LayerSlot& slot,
                        const BatchTensors& batch, const LayerCache& cache = {}, bool reuse_routing = false);
 // z2 -> mlp_out.
 void mlp_forward(Ops& ops, const LayerTensors& w, const LayerSlot& slot);
 // next_x = u + mlp_out + sum_k weight * pieces.
-void combine_forward(Ops& ops, const LayerSlot& slot, const std::vector<Tensor>& pieces, const Tensor& next_x);
+void combine_forward(Ops& ops, const LayerSlot& slot, const RecycledVector<Tensor>& pieces, const Tensor& next_x);
 
 // g -> g_act (a copy in mixed precision).
 void begin_backward(Ops& ops, const LayerSlot& slot);
@@ -103,7 +101,7 @@ void begin_backward(Ops& ops, const LayerSlot& slot);
 void mlp_backward(Ops& ops, const LayerTensors& w, const LayerSlot& slot, const SlotScratch& scratch);
 // The routed experts' answers join: pieces hold dx rows, dot_pieces the dots, in sorted order.
 struct RoutedGradients {
-  std::vector<Tensor> pieces, dots;
+  RecycledVector<Tensor> pieces, dots;
   float balance_scale = 0;
 };
 void routed_backward(Ops& ops, const ModelConfig& config, const LayerTensors& w, const LayerSlot& slot,

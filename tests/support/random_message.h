@@ -91,8 +91,8 @@ auto members_of(T& m) {
 
 template <typename T>
 constexpr bool kIsList = false;
-template <typename T>
-constexpr bool kIsList<std::vector<T>> = true;
+template <typename T, typename Allocator>
+constexpr bool kIsList<std::vector<T, Allocator>> = true;
 
 // ---- Drawing --------------------------------------------------------------------------------------------------------
 class MessageDraw {

@@ -1,0 +1,148 @@
+#!/usr/bin/python3
+"""A message between actors of two processes beside the same bytes between two of UCX's own benchmark (ucx_perftest).
+
+In turns, in one run, on the same transport, each process pinned to a core of its own; the median of each round, and the
+best of three rounds. `rows(setting)` is what bench.py prints; by itself: python3 tests/bench/messages.py --troupe FILE
+"""
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+import resource
+import socket
+import subprocess
+import time
+
+ROUNDS = 3
+CORES = (0, 1)
+HEADER = 256
+KIB, MIB = 1 << 10, 1 << 20
+# How UCX is told what Troupe tells it: the same for both.
+WAYS = {"shared memory": ("shm", "", {"UCX_TLS": "shm,self"}),
+        "tcp": ("tcp", "lo", {"UCX_TLS": "tcp,self", "UCX_NET_DEVICES": "lo"})}
+
+
+@dataclasses.dataclass
+class Trial:
+    what: str
+    tensor: int = 0
+    rounds: int = 1000
+    outstanding: int = 1
+
+
+LATENCIES = [Trial("header of 256 bytes", 0, 50_000), Trial("64 KiB tensor", 64 * KIB, 10_000),
+             Trial("1 MiB tensor", MIB, 2_000), Trial("16 MiB tensor", 16 * MIB, 100)]
+BANDWIDTH = Trial("16 tensors of 1 MiB under way", MIB, 4_000, outstanding=16)
+
+
+def busy_seconds():
+    ticks = [int(word) for word in open("/proc/stat").readline().split()[1:]]
+    return (sum(ticks[:3]) + sum(ticks[5:8])) / os.sysconf("SC_CLK_TCK")
+
+
+class Others:
+    """The share of a core that other processes took between enter and exit."""
+
+    def __enter__(self):
+        self.busy, self.own, self.begin = busy_seconds(), self.spent(), time.perf_counter()
+        return self
+
+    def __exit__(self, *_):
+        seconds = time.perf_counter() - self.begin
+        self.share = max(0.0, busy_seconds() - self.busy - (self.spent() - self.own)) / seconds
+
+    @staticmethod
+    def spent():
+        children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return children.ru_utime + children.ru_stime
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def ours(program, way, trial):
+    tls, interface, _ = WAYS[way]
+    command = [program, "--tls", tls, *(["--interface", interface] if interface else []), "--bytes", trial.tensor, "--header", HEADER,
+               "--rounds", trial.rounds, "--warm-up", max(20, trial.rounds // 10), "--outstanding", trial.outstanding,
+               "--first-core", CORES[0], "--second-core", CORES[1]]
+    result = json.loads(subprocess.run([str(word) for word in command], check=True, stdout=subprocess.PIPE).stdout)
+    return result["mbytes_per_second" if trial.outstanding > 1 else "half_round_trip_us"]
+
+
+def raw(way, trial):
+    port = str(free_port())
+    environment = {**os.environ, **WAYS[way][2]}
+    test = ["-t", "ucp_am_bw", "-O", str(trial.outstanding)] if trial.outstanding > 1 else ["-t", "ucp_am_lat"]
+    test += ["-s", str(trial.tensor or HEADER), "-n", str(trial.rounds), "-w", str(max(20, trial.rounds // 10)), "-f", "-v"]
+    server = subprocess.Popen(["taskset", "-c", str(CORES[0]), "ucx_perftest", "-p", port], env=environment,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(100):  # until it listens
+            time.sleep(0.05)
+            client = subprocess.run(["taskset", "-c", str(CORES[1]), "ucx_perftest", "127.0.0.1", "-p", port, *test],
+                                    env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            lines = [line for line in client.stdout.splitlines() if line.strip()[:1].isdigit()]
+            if client.returncode == 0 and lines:
+                break
+        else:
+            raise SystemExit(f"messages: ucx_perftest does not start: {client.stderr[-500:]}")
+    finally:
+        server.terminate()
+        server.wait()
+    # iterations, median latency, average latency, overall latency, average bandwidth, overall bandwidth, ...
+    fields = lines[-1].split(",")
+    return float(fields[5]) if trial.outstanding > 1 else float(fields[1])
+
+
+def transports(way):
+    """Which of its transports UCX takes for this way."""
+    told = subprocess.run(["ucx_info", "-e", "-u", "aw", "-D", "net" if way == "tcp" else "shm"], text=True,
+                          env={**os.environ, **WAYS[way][2]}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
+    lanes = [line.split("->")[0].split(":")[2].split()[0] for line in told.splitlines() if "lane[" in line]
+    return ", ".join(lane.split("/")[0] for lane in lanes)
+
+
+def measure(program, way, trial):
+    bandwidth = trial.outstanding > 1
+    pairs, shares = [], []
+    for _ in range(ROUNDS):
+        with Others() as others:
+            pairs.append((ours(program, way, trial), raw(way, trial)))
+        shares.append(others.share)
+    mine, other = ((max if bandwidth else min)(pair[side] for pair in pairs) for side in (0, 1))
+    what = f"{way}, {trial.what}" + ("" if bandwidth else ", half a round trip")
+    return {"name": "messages", "what": what, "unit": "MB/s" if bandwidth else "us", "troupe": mine, "other": other,
+            "other_name": "ucx_perftest " + ("ucp_am_bw" if bandwidth else "ucp_am_lat"),
+            "ratio": mine / other, "note": f"UCX lanes: {transports(way)}; rounds "
+            + " ".join(f"{a:.2f}/{b:.2f}" for a, b in pairs), "others": max(shares)}
+
+
+def each_row(troupe, only=""):
+    program = pathlib.Path(troupe).resolve().parent / "messages_bench"
+    for way in WAYS:
+        for trial in [*LATENCIES, BANDWIDTH]:
+            if only in f"{way}, {trial.what}":
+                yield measure(program, way, trial)
+
+
+def rows(setting):
+    return list(each_row(setting.troupe))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--troupe", required=True)
+    parser.add_argument("--only", default="", help="rows with these words")
+    options = parser.parse_args()
+    print("| what | Troupe | UCX alone | ratio | others | rounds |\n| --- | --- | --- | --- | --- | --- |")
+    for row in each_row(options.troupe, options.only):
+        print(f"| {row['what']} | {row['troupe']:,.2f} {row['unit']} | {row['other']:,.2f} | {row['ratio']:.2f} | "
+              f"{row['others']:.2f} | {row['note']} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
