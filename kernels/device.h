@@ -21,11 +21,13 @@ struct SegmentKey {
   std::int32_t microbatch = 0;
   std::int32_t layer = 0;
   bool snapshot = false;  // copies for a checkpoint: for the bill, no order looks at it
+  bool loading = false;   // first values of weights: likewise
   friend bool operator==(const SegmentKey&, const SegmentKey&) = default;
 };
 
 inline Use use_of(const SegmentKey& key) {
   if (key.snapshot) return Use::snapshot;
+  if (key.loading) return Use::load;
   return key.segment_class == SegmentClass::evaluate ? Use::evaluate : Use::learn;
 }
 

@@ -93,7 +93,8 @@ std::int64_t SimDevice::duration_us(const Segment& segment, std::int64_t now_us)
 void SimDevice::compute(const Segment& segment) {
   for (const Op& op : segment.ops) {
     if (options_.before) options_.before(segment.key, op);
-    if (options_.numbers) {
+    // Weights are always drawn: whoever fetches a state must get that one, with numbers or without.
+    if (options_.numbers || std::holds_alternative<Initialize>(op)) {
       cpu::run(op, scratch_);
     } else if (const auto* router = std::get_if<Router>(&op)) {
       make_up_routing(*router, key_of(options_.seed, segment.key));
