@@ -1,5 +1,6 @@
 // CpuDevice: compute threads that take the most urgent ready segment from one heap, run it alone and single-threaded,
-// and tell once. A stolen core delays one segment; nobody waits for anybody.
+// and tell once. A stolen core delays one segment; nobody waits for anybody. Only of evaluation and generation, where one
+// segment may be all there is to do, large ops are offered in parts to threads that idle.
 // With no threads submit() runs the segment at once on the caller's thread: for tests and small tools.
 #pragma once
 
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "kernels/cpu/kernels.h"
+#include "kernels/cpu/offer.h"
 #include "kernels/device.h"
 #include "kernels/profile.h"
 #include "kernels/ready_heap.h"
@@ -42,13 +44,17 @@ class CpuDevice final : public Device {
     mutable std::mutex timeline_mutex;
     Timeline timeline;
     cpu::Scratch scratch;
+    cpu::Offer offer;
+    bool lingers = false;  // spins longer before it sleeps
     mutable std::mutex profile_mutex;
     OpProfile profile;
   };
   void work(Worker& worker);
-  bool next(Segment& segment);  // false: the device is closing and nothing is ready
+  bool next(Worker& worker, Segment& segment);  // false: the device is closing and nothing is ready
   void run(Worker& worker, const Segment& segment);
-  static void run_timed(Worker& worker, const Segment& segment);
+  void run_op(Worker& worker, const Op& op, bool share);
+  void run_timed(Worker& worker, const Segment& segment, bool share);
+  bool wait_and_help(Worker& worker);  // false: some time passed without anything to do
   void complete(Completion done);
 
   std::mutex ready_mutex_;
@@ -56,6 +62,8 @@ class CpuDevice final : public Device {
   ReadyHeap heap_;
   bool closing_ = false;
   std::atomic<std::size_t> waiting_ = 0;  // the heap's size, for threads that spin before they sleep
+  std::atomic<int> spinning_ = 0;         // threads that would help
+  std::atomic<int> sharing_ = 0;          // segments under way whose ops may be offered
 
   std::mutex done_mutex_;
   std::vector<Completion> done_;
