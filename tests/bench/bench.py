@@ -46,7 +46,7 @@ def print_limit(limit):
 
 
 def results_of(setting, only):
-    here = [row for row in rows.all_rows() if only in (None, row.name)]
+    here = [row for row in rows.all_rows() if not only or row.name in only]
     if any(row.other_name == "PyTorch" for row in here):
         setting.kernel_times = peer.choose_kernels(setting)
         print(f"PyTorch: {setting.kernels.get('OPENBLAS_CORETYPE', 'its own choice')} of OpenBLAS's kernels is its best")
@@ -55,7 +55,7 @@ def results_of(setting, only):
     for row in here:
         yield measuring.measure(row, setting, known)
     for name, measured in rows.rows_elsewhere().items():
-        if only in (None, name):
+        if not only or name in only:
             yield from measured(setting)
 
 
@@ -63,12 +63,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--troupe", required=True)
     parser.add_argument("--limits", required=True)
-    parser.add_argument("--only", help="rows of this name")
+    parser.add_argument("--only", default="", help="rows of these names, with commas between")
     parser.add_argument("--json", help="write all that was measured to this file")
     options = parser.parse_args()
     names = sorted({row.name for row in rows.all_rows()} | set(rows.rows_elsewhere()))
-    if options.only not in (None, *names):
-        raise SystemExit(f"bench: no row is called {options.only}: {', '.join(names)}")
+    only = {name for name in options.only.split(",") if name}
+    if only - set(names):
+        raise SystemExit(f"bench: no row is called {', '.join(sorted(only - set(names)))}: {', '.join(names)}")
     with tempfile.TemporaryDirectory(prefix="troupe-bench-") as scratch:
         folder = pathlib.Path(scratch)
         data = folder / "data"
@@ -78,7 +79,7 @@ def main():
         troupe, limits = (str(pathlib.Path(program).resolve()) for program in (options.troupe, options.limits))
         setting = measuring.Setting(troupe, limits, folder, data, limit)
         results = []
-        for row in results_of(setting, options.only):
+        for row in results_of(setting, only):
             print_row(row)
             results.append(row)
     if options.json:
