@@ -61,6 +61,8 @@ class Device {
   virtual int completion_fd() const = 0;
   // Segments submitted and not yet finished.
   virtual std::size_t pending() const = 0;
+  // A thread idles beside a segment of evaluation or generation: the next one waits for what comes of this one.
+  virtual bool hurries() const = 0;
   // Of all compute threads, until now. REQUIRES: now_us is of the clock that the device runs by.
   virtual Usage usage(std::int64_t now_us) const = 0;
 };

@@ -5,6 +5,7 @@
 
 #include <array>
 #include <ctime>
+#include <thread>
 
 #include "kernels/base/check.h"
 
@@ -66,6 +67,11 @@ void Loop::run(const std::function<bool()>& done) {
       continue;
     }
     if (done()) return;
+    // Waking would take longer than what is waited for, and a core is free.
+    if (node_.parts().device->hurries()) {
+      std::this_thread::yield();
+      continue;
+    }
     const bool armed = transport == nullptr || transport->arm();
     node_.rest(monotonic_us());
     refused_ = armed ? 0 : refused_ + 1;

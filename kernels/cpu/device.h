@@ -31,6 +31,9 @@ class CpuDevice final : public Device {
   int completion_fd() const override { return event_; }
   std::size_t pending() const override { return pending_.load(std::memory_order_acquire); }
 
+  bool hurries() const override {
+    return sharing_.load(std::memory_order_relaxed) > 0 && spinning_.load(std::memory_order_relaxed) > 0;
+  }
   Usage usage(std::int64_t now_us) const override;  // by the monotonic clock
   // What ops took since clear_profile(). REQUIRES: profiled.
   OpProfile profile() const;
