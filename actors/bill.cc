@@ -45,9 +45,11 @@ Meter::Meter(std::uint32_t incarnation)
 
 // The idle time that came meanwhile is for the caller to charge.
 std::int64_t Meter::charge_busy(const Usage& usage) {
-  constexpr std::array<std::pair<Use, Bin>, 3> kBusy{
-      {{Use::learn, Bin::useful}, {Use::evaluate, Bin::evaluation}, {Use::snapshot, Bin::checkpoint}}};
-  for (const auto& [use, bin] : kBusy)
+  const std::array<std::pair<Use, Bin>, 4> busy{{{Use::learn, Bin::useful},
+                                                 {Use::evaluate, Bin::evaluation},
+                                                 {Use::snapshot, Bin::checkpoint},
+                                                 {Use::load, ran_ ? Bin::redo : Bin::start_up}}};
+  for (const auto& [use, bin] : busy)
     if (const std::int64_t us = usage.of(use) - seen_.of(use); us != 0) bill_.account[{bin, kNoHolder}] += us;
   return usage.of(Use::idle) - std::exchange(seen_, usage).of(Use::idle);
 }

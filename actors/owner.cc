@@ -16,6 +16,7 @@ namespace troupe {
 namespace {
 
 constexpr std::int64_t kPieceElements = 64 * 1024;       // grain of elementwise segments
+constexpr std::int64_t kDrawnElements = 16 * 1024;       // random numbers take some fifty nanoseconds
 constexpr std::int64_t kSnapshotElements = 1024 * 1024;  // of one SnapshotPart
 
 Dtype copy_type(const Config& config) { return config.train.dtype == "bfloat16" ? Dtype::bf16 : Dtype::f32; }
@@ -26,6 +27,21 @@ int sum_arenas(int replicas) { return replicas > 2 ? replicas / 2 : 0; }
 float* floats(const Memory& memory) { return static_cast<float*>(memory.data); }
 
 Tensor flat(float* data, std::int64_t begin, std::int64_t count) { return {data + begin, 1, count, count, Dtype::f32}; }
+
+// One parameter's stored float32 values.
+void load_parameter(const Parameter& p, const SafetensorsReader& weights, const std::string& path, float* out) {
+  if (!weights.has(p.name)) {
+    if (p.kind != ParameterKind::router_bias)
+      throw Error("{}: tensor {} is missing; is it a checkpoint of this model?", path, p.name);
+    std::fill_n(out, p.elements(), 0.0F);
+    return;
+  }
+  const std::int64_t found = weights.entries().at(p.name).elements();
+  if (found != p.elements())
+    throw Error("{}: tensor {} has {} elements, the configuration says {} ({} x {})", path, p.name, found, p.elements(),
+                p.rows, p.cols);
+  weights.read_f32(p.name, 0, p.elements(), out);
+}
 
 }  // namespace
 
@@ -95,7 +111,8 @@ Standing Owner::standing(std::uint32_t attempt) const {
 }
 
 void Owner::entered(const Restore& restore) {
-  if (!mutant(Mutant::sums_kept)) std::fill_n(floats(gradients_), accumulated_ * lanes_, 0.0F);
+  if (!fresh_ && !mutant(Mutant::sums_kept)) std::fill_n(floats(gradients_), accumulated_ * lanes_, 0.0F);
+  fresh_ = false;
   parts_.clear();
   voted_ = applying_ = false;
   if (restore.decided) last_decision_ = restore.decision;
@@ -104,37 +121,39 @@ void Owner::entered(const Restore& restore) {
 void Owner::load(const Restore& restore) {
   version_ = -1;
   last_decision_.reset();
+  const SafetensorsReader weights(restore.path);
   for (std::size_t i = 0; i < block_.parameters().size(); ++i)
-    load_parameter(config_, block_.parameters()[i], restore, floats(masters_) + block_.offset(i));
+    load_parameter(block_.parameters()[i], weights, restore.path, floats(masters_) + block_.offset(i));
   load_moments(restore);
   refresh_copies();
   version_ = restore.version;
 }
 
-void load_parameter(const Config& config, const Parameter& p, const Restore& restore, float* out) {
-  if (restore.path.empty()) {
-    const std::uint64_t key = random_key(config.train.seed, "initialize/" + p.name);
-    for (std::int64_t e = 0; e < p.elements(); ++e)
-      out[e] = p.std > 0 ? p.mean + p.std * random_normal(key, static_cast<std::uint64_t>(e)) : p.mean;
-    return;
+std::vector<Ops> Owner::draw() {
+  version_ = -1;
+  last_decision_.reset();
+  clear_moments();
+  std::vector<Ops> work;
+  for (std::size_t i = 0; i < block_.parameters().size(); ++i) {
+    const Parameter& p = block_.parameters()[i];
+    const Tensor all = block_.at(masters_.data, Dtype::f32, i);
+    const std::uint64_t key = random_key(config_.train.seed, "initialize/" + p.name);
+    const std::int64_t step = std::max<std::int64_t>(1, kDrawnElements / p.cols);
+    for (std::int64_t row = 0; row < p.rows; row += step)
+      work.push_back({Initialize{all.row_range(row, std::min(step, p.rows - row)), key, p.mean, p.std,
+                                 static_cast<std::uint64_t>(row * p.cols)}});
   }
-  const SafetensorsReader weights(restore.path);
-  if (!weights.has(p.name)) {
-    if (p.kind != ParameterKind::router_bias)
-      throw Error("{}: tensor {} is missing; is it a checkpoint of this model?", restore.path, p.name);
-    std::fill_n(out, p.elements(), 0.0F);
-    return;
-  }
-  const std::int64_t found = weights.entries().at(p.name).elements();
-  if (found != p.elements())
-    throw Error("{}: tensor {} has {} elements, the configuration says {} ({} x {})", restore.path, p.name, found,
-                p.elements(), p.rows, p.cols);
-  weights.read_f32(p.name, 0, p.elements(), out);
+  return work;
+}
+
+void Owner::clear_moments() {
+  if (fresh_) return;
+  std::fill_n(floats(m_), block_.elements(), 0.0F);
+  std::fill_n(floats(v_), block_.elements(), 0.0F);
 }
 
 void Owner::load_moments(const Restore& restore) {
-  std::fill_n(floats(m_), block_.elements(), 0.0F);
-  std::fill_n(floats(v_), block_.elements(), 0.0F);
+  clear_moments();
   if (restore.path.empty() || restore.weights_only || mutant(Mutant::moments_not_loaded)) return;
   const SafetensorsReader moments(restore.path + "/optimizer.safetensors");
   for (std::size_t i = 0; i < block_.parameters().size(); ++i) {
@@ -335,6 +354,7 @@ void Owner::take_gradient(const Payload& sums) {
 }
 
 void Owner::take_part(const SnapshotPart& part) {
+  fresh_ = false;
   const std::array<float*, 3> arenas = {floats(masters_), floats(m_), floats(v_)};
   const std::size_t i = block_.index(part.name);
   if (mutant(Mutant::moments_not_fetched) && part.kind == 2) return;

@@ -22,9 +22,6 @@ struct OwnerMemory {
   std::size_t total() const { return weights + moments + copies + gradients; }
 };
 
-// One parameter's initial or stored float32 values. Throws Error (missing tensor, wrong shape).
-void load_parameter(const Config& config, const Parameter& parameter, const Restore& restore, float* out);
-
 class Owner {
  public:
   // lanes: accumulators kept here; extra_elements: more accumulated elements behind the block's (other uses of shared
@@ -56,8 +53,10 @@ class Owner {
   const Decision& last_decision() const { return *last_decision_; }
   void set_voted() { voted_ = true; }
   void decided(const Decision& decision) { last_decision_ = decision; }
-  // Loads state `restore.version` from its path or the seed; throws Error (missing tensor, wrong shape).
+  // Loads state `restore.version` from its path; throws Error (missing tensor, wrong shape).
   void load(const Restore& restore);
+  // Draws state 0 from the seed, in segments; hold() says when they are done.
+  std::vector<Ops> draw();
   // State from another holder: forget() the own, take every part, hold() the version.
   void forget() { version_ = -1; }
   std::int32_t state_parts() const;
@@ -87,6 +86,7 @@ class Owner {
 
  private:
   void load_moments(const Restore& restore);
+  void clear_moments();
   void refresh_copies();
   std::vector<std::pair<std::int64_t, std::int64_t>> pieces() const;
   template <typename Each>
@@ -99,6 +99,7 @@ class Owner {
   std::int64_t accumulated_ = 0;  // elements of a lane
   Memory masters_, m_, v_, copies_, gradients_, squares_, bits_;
   std::int64_t version_ = -1;
+  bool fresh_ = true;  // nothing was written yet: what the device gave is zero
   bool voted_ = false, applying_ = false;
   std::optional<Decision> last_decision_;
   std::deque<SnapshotPart> parts_;

@@ -43,7 +43,11 @@ void Restoring::on(const Inquiry& inquiry, const Address& from) {
 
 // An update that is under way when the attempt ends is finished: state `version` is half overwritten.
 void Restoring::go_on() {
-  if (in_flight_ > 0 || (step_ != Step::drain && step_ != Step::apply)) return;
+  if (in_flight_ > 0 || step_ == Step::idle || step_ == Step::fetch) return;
+  if (step_ == Step::draw) {
+    owner_.hold(restore_.version);
+    return finish("");
+  }
   if (owner_.applying() && !mutant(Mutant::half_update_forgotten)) owner_.committed(owner_.last_decision());
   step_ = Step::drain;
   if (owner_.version() == restore_.version) return finish("");
@@ -62,7 +66,16 @@ void Restoring::apply() {
   go_on();
 }
 
+// Random numbers take time: every compute thread draws some.
+void Restoring::draw() {
+  step_ = Step::draw;
+  for (Ops& ops : owner_.draw())
+    submit({.segment_class = SegmentClass::apply, .step = restore_.version, .loading = true}, std::move(ops), 0);
+  go_on();
+}
+
 void Restoring::load() {
+  if (restore_.path.empty()) return draw();
   try {
     owner_.load(restore_);
   } catch (const Error& error) {

@@ -33,10 +33,11 @@ class Restoring {
   void on(const Fetch& fetch, const Address& from);
 
  private:
-  enum class Step : std::uint8_t { idle, drain, apply, fetch };
+  enum class Step : std::uint8_t { idle, drain, apply, draw, fetch };
   void go_on();
   void apply();
   void load();
+  void draw();
   void ask();
   void finish(const std::string& problem);
   void answer_fetches();

@@ -13,6 +13,12 @@ namespace troupe {
 namespace {
 
 constexpr Address kConductor{Role::conductor, 0};
+constexpr std::size_t kBatchRowsMin = 16;  // fewer rows in a batch would read all weights for too little
+
+// Batches under way at once: every thread of every stage has one, as far as there are slots.
+std::size_t batches_max(const Config& config) {
+  return static_cast<std::size_t>(std::min(config.slots(), config.layout.stages * std::max(1, config.device.threads)));
+}
 
 std::vector<std::int32_t> bytes_as_tokens(const std::string& text) {
   std::vector<std::int32_t> tokens;
@@ -41,6 +47,7 @@ void Rollout::on(const Restore& restore, const Address&) {
   attempt_ = restore.attempt;
   version_ = restore.version;
   group_.clear();
+  asked_.clear();
 }
 
 void Rollout::on(const StartEvaluation& start, const Address&) {
@@ -70,18 +77,31 @@ void Rollout::begin_group() {
     ++next_prompt_;
   }
   if (group_.empty()) return finish();
-  send();
+  go_on();
 }
 
-// One batch: the waiting tokens of as many sequences as fit a slot (whole prompts at first, then a token each).
-void Rollout::send() {
+void Rollout::go_on() {
+  while (asked_.size() < batches_max(config_) && send()) {
+  }
+  if (asked_.empty()) begin_group();
+}
+
+// One batch: whole prompts, as many as fit a slot; when all are read, a token each of this batch's share of the
+// sequences. False: nothing is ready. How sequences are put together changes none of their bits.
+bool Rollout::send() {
+  const auto unread = [](const Sequence& s) { return s.cached == 0; };
+  const bool reading = std::any_of(group_.begin(), group_.end(), unread);
+  const auto unfinished =
+      static_cast<std::size_t>(std::count_if(group_.begin(), group_.end(), [](const Sequence& s) { return !s.done; }));
+  const std::size_t share = (unfinished + batches_max(config_) - 1) / batches_max(config_);
+  const std::size_t sequences_max = reading ? group_.size() : std::max(share, kBatchRowsMin);
   GenerateBatch batch;
   std::vector<std::int32_t> ids, positions, spans, cache_rows, sample_rows, counters;
-  asked_.clear();
+  std::vector<std::size_t> asked;
   const int length = config_.generate_length();
-  for (std::size_t i = 0; i < group_.size(); ++i) {
+  for (std::size_t i = 0; i < group_.size() && asked.size() < sequences_max; ++i) {
     Sequence& s = group_[i];
-    if (s.done || s.next.empty()) continue;
+    if (!ready(s) || (reading && !unread(s))) continue;
     const auto count = static_cast<std::int32_t>(s.next.size());
     const auto row = static_cast<std::int32_t>(ids.size());
     if (row + count > config_.microbatch_rows()) break;
@@ -95,10 +115,11 @@ void Rollout::send() {
     counters.insert(counters.end(), {static_cast<std::int32_t>(s.prompt), s.cached + count});
     s.cached += count;
     s.next.clear();
-    asked_.push_back(i);
+    asked.push_back(i);
   }
-  if (asked_.empty()) return begin_group();
+  if (asked.empty()) return false;
   PayloadPool& pool = context_.pool();
+  asked_[sent_] = std::move(asked);
   batch.key = {WorkKind::generate, Direction::forward, version_, attempt_, sent_++, 0, 0};
   batch.rows = static_cast<std::int32_t>(ids.size());
   batch.spans_count = static_cast<std::int32_t>(spans.size() / 4);
@@ -114,13 +135,17 @@ void Rollout::send() {
   batch.sample_rows = to_payload(pool, sample_rows);
   batch.counters = to_payload(pool, counters);
   context_.post(stage_address(config_, 0, 0), std::move(batch));
+  return true;
 }
 
 void Rollout::on(const Generated& generated, const Address&) {
-  if (generated.key.attempt != attempt_ || generated.key.microbatch != sent_ - 1) return;
+  const auto batch = asked_.find(generated.key.microbatch);
+  if (generated.key.attempt != attempt_ || batch == asked_.end()) return;
+  const std::vector<std::size_t> asked = std::move(batch->second);
+  asked_.erase(batch);
   const std::int64_t vocabulary = config_.model.vocab_size;
-  for (std::size_t i = 0; i < asked_.size(); ++i) {
-    Sequence& s = group_[asked_[i]];
+  for (std::size_t i = 0; i < asked.size(); ++i) {
+    Sequence& s = group_[asked[i]];
     sink_->logprobs[s.prompt].push_back(generated.logprobs.as<float>()[i]);
     if (request_.want_logits) {
       const float* row = generated.logits.as<float>() + static_cast<std::int64_t>(i) * vocabulary;
@@ -128,7 +153,7 @@ void Rollout::on(const Generated& generated, const Address&) {
     }
     s.done = !append(s, generated.tokens.as<std::int32_t>()[i]);
   }
-  send();
+  go_on();
 }
 
 // False: the answer is complete.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -51,8 +52,10 @@ class Rollout {
     std::vector<std::int32_t> next;
     bool done = false;
   };
+  bool ready(const Sequence& sequence) const { return !sequence.done && !sequence.next.empty(); }
   void begin_group();
-  void send();
+  void go_on();
+  bool send();
   void finish();
   void report_arithmetic();
   bool append(Sequence& sequence, std::int32_t token);
@@ -67,7 +70,7 @@ class Rollout {
   std::int32_t sent_ = 0;
   std::size_t next_prompt_ = 0;
   std::vector<Sequence> group_;
-  std::vector<std::size_t> asked_;  // sequences of the group whose next token is under way
+  std::map<std::int32_t, std::vector<std::size_t>> asked_;  // by batch under way: sequences of the group
 };
 
 }  // namespace troupe

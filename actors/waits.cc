@@ -55,10 +55,10 @@ void Checkpointer::waits(Waits& out) const {
 }
 
 void Rollout::waits(Waits& out) const {
-  if (group_.empty()) return;
+  if (asked_.empty()) return;
   WorkKey item = step_key(version_, attempt_);
   item.kind = WorkKind::generate;
-  item.microbatch = sent_ - 1;
+  item.microbatch = asked_.begin()->first;  // the oldest
   for (int s = 0; s < config_.layout.stages; ++s)
     out.push_back({Awaited::generated, stage_address(config_, 0, s), item});
 }

@@ -21,11 +21,13 @@ struct SegmentKey {
   std::int32_t microbatch = 0;
   std::int32_t layer = 0;
   bool snapshot = false;  // copies for a checkpoint: for the bill, no order looks at it
+  bool loading = false;   // first values of weights: likewise
   friend bool operator==(const SegmentKey&, const SegmentKey&) = default;
 };
 
 inline Use use_of(const SegmentKey& key) {
   if (key.snapshot) return Use::snapshot;
+  if (key.loading) return Use::load;
   return key.segment_class == SegmentClass::evaluate ? Use::evaluate : Use::learn;
 }
 
@@ -62,6 +64,8 @@ class Device {
   virtual int completion_fd() const = 0;
   // Segments submitted and not yet finished.
   virtual std::size_t pending() const = 0;
+  // A thread idles beside a segment of evaluation or generation: the next one waits for what comes of this one.
+  virtual bool hurries() const = 0;
   // Of all compute threads, until now. REQUIRES: now_us is of the clock that the device runs by.
   virtual Usage usage(std::int64_t now_us) const = 0;
 };

@@ -186,11 +186,12 @@ struct AdamW {
   float lr = 0, beta1 = 0.9F, beta2 = 0.95F, eps = 1e-8F, weight_decay = 0, bias1 = 1, bias2 = 1, clip_scale = 1;
 };
 
-// out[i] = mean + std * normal(key, i), i the row-major index; std 0 fills with the mean.
+// out[i] = mean + std * normal(key, first + i), i the row-major index; std 0 fills with the mean.
 struct Initialize {
   Tensor out;
   std::uint64_t key = 0;
   float mean = 0, std = 0;
+  std::uint64_t first = 0;  // of a part: the elements before it
 };
 
 // token[t] ~ softmax(logits[t] / temperature) within the smallest set of probability >= top_p, drawn by the counter

@@ -9,9 +9,9 @@
 namespace troupe {
 
 // What a thread does: learn (forward, backward, weight gradients, optimizer), evaluate (and generate), copy for a
-// checkpoint, or nothing.
-enum class Use : std::uint8_t { learn, evaluate, snapshot, idle };
-constexpr std::size_t kUses = 4;
+// checkpoint, nothing, or make a state to begin with.
+enum class Use : std::uint8_t { learn, evaluate, snapshot, idle, load };
+constexpr std::size_t kUses = 5;
 
 // Thread-microseconds by use.
 struct Usage {

@@ -118,12 +118,24 @@ CLI::App* add_simulate(CLI::App& app, Arguments& a) {
 }
 
 CLI::App* add_profile(CLI::App& app, Arguments& a) {
-  CLI::App* c =
-      app.add_subcommand("profile", "where every millisecond of a training step goes: threads, ops, messages");
+  CLI::App* c = app.add_subcommand(
+      "profile", "where every millisecond of a training step goes: threads, ops, messages; or of decoding");
   c->add_option("CONFIG", a.profile.config_path, "configuration file (TOML)")->required();
   c->add_option("--steps", a.profile.steps, "steps measured, after a few that are not (default 10)")
       ->type_name("N")
       ->check(CLI::PositiveNumber);
+  CLI::Option* decode =
+      c->add_option("--decode", a.profile.decode, "instead of training: so many sequences are written, greedily")
+          ->type_name("SEQUENCES")
+          ->check(CLI::PositiveNumber);
+  c->add_option("--context", a.profile.context, "with --decode: tokens of each prompt (default 256)")
+      ->type_name("N")
+      ->check(CLI::PositiveNumber)
+      ->needs(decode);
+  c->add_option("--tokens", a.profile.tokens, "with --decode: tokens written behind each (default 64)")
+      ->type_name("N")
+      ->check(CLI::Range(2, 1 << 20))
+      ->needs(decode);
   add_set(c, a.profile.sets);
   return c;
 }

@@ -1,4 +1,7 @@
 // `troupe generate`: the same actors, with a key-value cache.
+#include "launcher/generate.h"
+
+#include <algorithm>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
@@ -9,6 +12,20 @@
 #include "launcher/world.h"
 
 namespace troupe {
+
+namespace {
+constexpr int kSlotRowsMin = 64;  // sequences that may share a batch
+}
+
+void fit_generation(Config& config, std::size_t prompts, std::size_t longest, int tokens_max) {
+  const int wanted = static_cast<int>(longest) + tokens_max;
+  if (wanted > config.generate_length())
+    config.generate.length_max = std::min(wanted, config.model.max_position_embeddings);
+  config.layout.slots = config.train.batch_sequences = config.train.microbatches = std::max(1, config.device.threads);
+  config.train.gradient_lanes = config.layout.replicas = 1;
+  config.train.sequence_length = std::max({config.train.sequence_length, static_cast<int>(longest), kSlotRowsMin});
+  config.generate.sequences_max = std::min<int>(config.generate.sequences_max, static_cast<int>(prompts));
+}
 
 int generate(const GenerateOptions& options) {
   Loaded loaded = load_model(options.run, options.sets);
@@ -34,17 +51,10 @@ int generate(const GenerateOptions& options) {
     longest = std::max(longest, tokens.size());
     request.prompts.push_back(std::move(tokens));
   }
-  const int wanted = static_cast<int>(longest) + options.tokens_max;
-  if (wanted > config.generate_length())
-    config.generate.length_max = std::min(wanted, config.model.max_position_embeddings);
+  fit_generation(config, request.prompts.size(), longest, options.tokens_max);
   if (static_cast<int>(longest) >= config.generate_length())
     throw Error("generate: the prompt has {} tokens, this model reads at most {} (model.max_position_embeddings)",
                 longest, config.model.max_position_embeddings - 1);
-  // A slot must hold the longest prompt.
-  config.train.batch_sequences = config.train.microbatches = config.train.gradient_lanes = 1;
-  config.train.sequence_length = std::max({config.train.sequence_length, static_cast<int>(longest), 64});
-  config.generate.sequences_max =
-      std::min<int>(config.generate.sequences_max, static_cast<int>(request.prompts.size()));
   request.temperature = static_cast<float>(options.temperature);
   request.top_p = static_cast<float>(options.top_p);
   request.seed = options.seed;

@@ -6,6 +6,7 @@
 
 #include <array>
 #include <ctime>
+#include <thread>
 
 #include "kernels/base/check.h"
 
@@ -92,6 +93,11 @@ void Loop::run(const std::function<bool()>& done) {
       continue;
     }
     if (done()) return;
+    // Waking would take longer than what is waited for, and a core is free.
+    if (node_.parts().device->hurries()) {
+      std::this_thread::yield();
+      continue;
+    }
     node_.rest(monotonic_us());
     if (spin()) continue;
     const bool armed = transport == nullptr || transport->arm();

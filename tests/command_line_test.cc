@@ -389,6 +389,13 @@ TEST_CASE("of text that a run was trained on its held-out part is evaluated, of 
   expect_success({"generate", run, "--prompt", "what"});
 }
 
+TEST_CASE("profile tells where the time of decoding goes", "[command]") {
+  const std::string out = expect_success({"profile", kTiny, "--decode", "3", "--context", "8", "--tokens", "4"}).out;
+  for (const std::string part : {"3 sequences behind 8 tokens each", "tokens/s", "Attention", "rollout"})
+    CHECK(has(out, part));
+  expect_refused({"profile", kTiny, "--decode", "1", "--context", "100000"}, {"max_position_embeddings"});
+}
+
 TEST_CASE("generation is greedy at temperature 0 and a matter of the seed above", "[command]") {
   const Folder folder;
   const std::string run = folder / "run";
@@ -411,6 +418,13 @@ TEST_CASE("generation is greedy at temperature 0 and a matter of the seed above"
   const std::string both = expect_success({"generate", run, "--prompt", "1+2=", "--prompt", "9", "--tokens", "16"}).out;
   CHECK(both.starts_with(written({})));
   CHECK(has(both.substr(written({}).size()), "9"));
+  // Nor on how many there are, nor on the threads that share them.
+  Arguments many{"generate", run, "--tokens", "8", "--set", "device.threads=1"};
+  for (int i = 10; i < 50; ++i) many.insert(many.end(), {"--prompt", std::to_string(i) + "+1="});
+  const std::string alone = expect_success(many).out;
+  many[5] = "device.threads=3";
+  CHECK(expect_success(many).out == alone);
+  CHECK(has(alone, expect_success({"generate", run, "--prompt", "37+1=", "--tokens", "8"}).out));
   expect_refused({"generate", run}, {"--prompt"});
   expect_refused({"generate", run, "--prompt", "a", "--temperature", "-1"}, {"--temperature is -1"});
   expect_refused({"generate", run, "--prompt", "a", "--top-p", "0"}, {"--top-p is 0"});

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "kernels/cpu/attention_row.h"
 #include "kernels/cpu/product.h"
 
 namespace troupe::cpu {
@@ -334,6 +335,7 @@ void check_backward(const AttentionBackward& op) {
 
 void run(const Attention& op, Scratch& scratch) {
   const std::vector<Span> spans = check(op);
+  if (attend_single_rows(op, scratch)) return;
   Forward forward(op, longest(spans), scratch);
   for (const Span& span : spans) forward.attend(span);
 }

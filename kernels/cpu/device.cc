@@ -9,8 +9,10 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 #include "kernels/base/error.h"
+#include "kernels/cpu/parts.h"
 #include "kernels/strand.h"
 
 namespace troupe {
@@ -19,10 +21,27 @@ namespace {
 
 constexpr std::size_t kLine = 64, kHugePage = std::size_t{1} << 21;
 constexpr std::chrono::microseconds kSpin{20};  // about what waking a sleeping thread costs
+constexpr std::chrono::microseconds kLinger{100};
+constexpr std::int64_t kPartsMax = 4;  // of an offered op: so that a late helper still finds some
 using Clock = std::chrono::steady_clock;
 
 std::int64_t now_us() {
   return std::chrono::duration_cast<std::chrono::microseconds>(Clock::now().time_since_epoch()).count();
+}
+
+[[noreturn]] void refuse(std::size_t size) {
+  throw Error("can't allocate {} bytes of device memory; lower the memory that the plan shows", size);
+}
+
+// Whole huge pages, where the kernel has them: from the first boundary in a mapping that is one page longer.
+Memory map_pages(std::size_t size) {
+  const std::size_t padded = (size + kHugePage - 1) / kHugePage * kHugePage, mapped = padded + kHugePage;
+  void* begin = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (begin == MAP_FAILED) refuse(size);
+  const std::size_t past = reinterpret_cast<std::uintptr_t>(begin) % kHugePage;
+  void* data = static_cast<char*>(begin) + (kHugePage - past);
+  madvise(data, padded, MADV_HUGEPAGE);
+  return {std::shared_ptr<void>(begin, [mapped](void* memory) { munmap(memory, mapped); }), data, size};
 }
 
 }  // namespace
@@ -48,14 +67,13 @@ CpuDevice::~CpuDevice() {
   close(event_);
 }
 
-// Every page is touched here, so that no segment pays for a page fault.
+// Fresh pages are zero. A large block's are touched by the segments that first write them, on all threads, and never
+// where nobody does: what a run doesn't need of its plan it doesn't take.
 Memory CpuDevice::allocate(std::size_t size) {
-  const std::size_t unit = size >= 2 * kHugePage ? kHugePage : kLine;
-  const std::size_t padded = std::max(unit, (size + unit - 1) / unit * unit);
-  void* data = std::aligned_alloc(unit, padded);
-  if (data == nullptr)
-    throw Error("can't allocate {} bytes of device memory; lower the memory that the plan shows", size);
-  if (unit == kHugePage) madvise(data, padded, MADV_HUGEPAGE);
+  if (size >= 2 * kHugePage) return map_pages(size);
+  const std::size_t padded = std::max(kLine, (size + kLine - 1) / kLine * kLine);
+  void* data = std::aligned_alloc(kLine, padded);
+  if (data == nullptr) refuse(size);
   std::memset(data, 0, padded);
   return {std::shared_ptr<void>(data, [](void* memory) { std::free(memory); }), data, size};
 }
@@ -85,25 +103,53 @@ void CpuDevice::work(Worker& worker) {
 }
 
 bool CpuDevice::next(Worker& worker) {
-  const auto limit = Clock::now() + kSpin;
-  while (waiting_.load(std::memory_order_acquire) == 0 && Clock::now() < limit) std::this_thread::yield();
-  std::unique_lock lock(ready_mutex_);
-  ready_.wait(lock, [this] { return closing_ || !heap_.empty(); });
-  if (heap_.empty()) return false;
-  heap_.pop(worker.segments);
-  waiting_.store(heap_.size(), std::memory_order_release);
-  return true;
+  for (;;) {
+    while (waiting_.load(std::memory_order_acquire) == 0 && wait_and_help(worker)) {
+    }
+    std::unique_lock lock(ready_mutex_);
+    if (heap_.empty() && !closing_) ready_.wait(lock);
+    if (!heap_.empty()) {
+      heap_.pop(worker.segments);
+      waiting_.store(heap_.size(), std::memory_order_release);
+      return true;
+    }
+    if (closing_ && heap_.parked() == 0) return false;
+    // Another thread was faster: this one may help it.
+  }
+}
+
+// Spins for a while, longer after a segment whose ops may be offered, its own or another's: the next is not far.
+bool CpuDevice::wait_and_help(Worker& worker) {
+  auto limit = Clock::now() + (std::exchange(worker.lingers, false) ? kLinger : kSpin);
+  bool helped = false;
+  spinning_.fetch_add(1);
+  while (waiting_.load(std::memory_order_acquire) == 0 && !helped && Clock::now() < limit) {
+    for (auto& other : workers_) {
+      if (other.get() == &worker || !other->offer.is_open()) continue;
+      worker.enter(Use::evaluate);
+      helped |= other->offer.help([&](const Op& part) { cpu::run(part, worker.scratch); });
+      worker.enter(Use::idle);
+    }
+    if (sharing_.load(std::memory_order_relaxed) > 0) {
+      limit = Clock::now() + kLinger;
+      worker.lingers = true;
+    }
+    std::this_thread::yield();
+  }
+  spinning_.fetch_sub(1);
+  return helped;
 }
 
 void CpuDevice::run(Worker& worker) {
-  worker.enter(use_of(worker.segments.front().key));
+  const Use use = use_of(worker.segments.front().key);
+  const bool share = use == Use::evaluate && workers_.size() > 1;
+  worker.enter(use);
+  if (share) sharing_.fetch_add(1);
   worker.ops.clear();
   ops_by_sum(worker.segments, worker.ops);
-  for (const Op* op : worker.ops)
-    if (profiled_)
-      run_timed(worker, *op);
-    else
-      cpu::run(*op, worker.scratch);
+  for (const Op* op : worker.ops) profiled_ ? run_timed(worker, *op, share) : run_op(worker, *op, share);
+  if (share) sharing_.fetch_sub(1);
+  worker.lingers = share;
   worker.enter(Use::idle);
   complete(worker.segments);
 }
@@ -119,9 +165,18 @@ void CpuDevice::finish(Worker& worker) {
   if (more) ready_.notify_one();
 }
 
-void CpuDevice::run_timed(Worker& worker, const Op& op) {
+void CpuDevice::run_op(Worker& worker, const Op& op, bool share) {
+  if (share && spinning_.load(std::memory_order_relaxed) > 0)
+    cpu::cut(op, kPartsMax, worker.offer.parts());
+  else
+    worker.offer.parts().clear();
+  if (worker.offer.parts().empty()) return cpu::run(op, worker.scratch);
+  worker.offer.carry_out([&](const Op& part) { cpu::run(part, worker.scratch); });
+}
+
+void CpuDevice::run_timed(Worker& worker, const Op& op, bool share) {
   const auto begin = Clock::now();
-  cpu::run(op, worker.scratch);
+  run_op(worker, op, share);
   const auto ns = std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - begin).count();
   std::lock_guard lock(worker.profile_mutex);
   worker.profile.add(worker.segments.front().key.segment_class, op, ns);

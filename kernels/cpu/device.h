@@ -1,5 +1,6 @@
 // CpuDevice: compute threads that take the most urgent ready segment from one heap, run it alone and single-threaded,
-// and tell once. A stolen core delays one segment; nobody waits for anybody.
+// and tell once. A stolen core delays one segment; nobody waits for anybody. Only of evaluation and generation, where one
+// segment may be all there is to do, large ops are offered in parts to threads that idle.
 // With no threads submit() runs the segment at once on the caller's thread: for tests and small tools.
 #pragma once
 
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "kernels/cpu/kernels.h"
+#include "kernels/cpu/offer.h"
 #include "kernels/device.h"
 #include "kernels/profile.h"
 #include "kernels/ready_heap.h"
@@ -29,6 +31,9 @@ class CpuDevice final : public Device {
   int completion_fd() const override { return event_; }
   std::size_t pending() const override { return pending_.load(std::memory_order_acquire); }
 
+  bool hurries() const override {
+    return sharing_.load(std::memory_order_relaxed) > 0 && spinning_.load(std::memory_order_relaxed) > 0;
+  }
   Usage usage(std::int64_t now_us) const override;  // by the monotonic clock
   // What ops took since clear_profile(). REQUIRES: profiled.
   OpProfile profile() const;
@@ -44,6 +49,8 @@ class CpuDevice final : public Device {
     cpu::Scratch scratch;
     std::vector<Segment> segments;  // under way, one after the other or together
     std::vector<const Op*> ops;     // of all of them
+    cpu::Offer offer;
+    bool lingers = false;  // spins longer before it sleeps
     mutable std::mutex profile_mutex;
     OpProfile profile;
   };
@@ -51,7 +58,9 @@ class CpuDevice final : public Device {
   bool next(Worker& worker);  // false: the device is closing and nothing is ready
   void run(Worker& worker);
   void finish(Worker& worker);  // what it ran is done: the next of the strand is ready
-  static void run_timed(Worker& worker, const Op& op);
+  void run_op(Worker& worker, const Op& op, bool share);
+  void run_timed(Worker& worker, const Op& op, bool share);
+  bool wait_and_help(Worker& worker);  // false: some time passed without anything to do
   void complete(const std::vector<Segment>& segments);
 
   std::mutex ready_mutex_;
@@ -59,6 +68,8 @@ class CpuDevice final : public Device {
   ReadyHeap heap_;
   bool closing_ = false;
   std::atomic<std::size_t> waiting_ = 0;  // the heap's size, for threads that spin before they sleep
+  std::atomic<int> spinning_ = 0;         // threads that would help
+  std::atomic<int> sharing_ = 0;          // segments under way whose ops may be offered
 
   std::mutex done_mutex_;
   std::vector<Completion> done_;

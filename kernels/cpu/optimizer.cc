@@ -1,6 +1,6 @@
 // AdamW (formula: kernels/op.h), every operation one float32 rounding in the order written there; all tensors (R, C).
 // It updates parameter, m and v in place and assigns copy, the bfloat16 of the new parameter.
-// Initialize: out[i] = mean + std normal(key, i), i the row-major index.
+// Initialize: out[i] = mean + std normal(key, first + i), i the row-major index.
 #include "kernels/base/random.h"
 #include "kernels/cpu/kernels.h"
 #include "kernels/cpu/math.h"
@@ -45,7 +45,7 @@ void run(const Initialize& op, Scratch& scratch) {
   float* buffer = scratch.take<float>(op.out.cols);
   for (std::int64_t t = 0; t < op.out.rows; ++t) {
     for (std::int64_t d = 0; d < op.out.cols; ++d) {
-      const auto index = static_cast<std::uint64_t>(t * op.out.cols + d);
+      const std::uint64_t index = op.first + static_cast<std::uint64_t>(t * op.out.cols + d);
       buffer[d] = op.std == 0 ? op.mean : op.mean + op.std * random_normal(op.key, index);
     }
     write_row(op.out, t, buffer);

@@ -97,7 +97,8 @@ void SimDevice::compute(const std::vector<Segment>& segments) {
   const SegmentKey& key = segments.front().key;
   for (const Op* op : ops) {
     if (options_.before) options_.before(key, *op);
-    if (options_.numbers) {
+    // Weights are always drawn: whoever fetches a state must get that one, with numbers or without.
+    if (options_.numbers || std::holds_alternative<Initialize>(*op)) {
       cpu::run(*op, scratch_);
     } else if (const auto* router = std::get_if<Router>(op)) {
       make_up_routing(*router, key_of(options_.seed, key));

@@ -55,6 +55,7 @@ class SimDevice final : public Device {
   std::int64_t next_us() const;
   std::size_t running() const { return running_.size(); }
   // Since begin_us of the options.
+  bool hurries() const override { return false; }
   Usage usage(std::int64_t now_us) const override;
   std::uint64_t finished() const { return finished_; }
   std::size_t bytes_peak() const { return live_->peak; }  // of what was allocated and not given back

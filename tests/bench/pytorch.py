@@ -2,7 +2,7 @@
 """The models of moe.toml and dense.toml in PyTorch, written as its users write them: what ./dev bench compares with.
 
 Prints one JSON line: the time of every step and the peak of resident memory; with --decode N, tokens a second of greedy
-decoding with a cache instead.
+decoding with a cache instead; with --check, how wrong the products of this BLAS are.
 """
 import argparse
 import contextlib
@@ -24,6 +24,10 @@ def options():
     p.add_argument("--experts", type=int, default=16)
     p.add_argument("--chosen", type=int, default=2, help="experts that see a token")
     p.add_argument("--heads", type=int, default=4)
+    p.add_argument("--kv-rank", type=int, default=128, help="of the latent that keys and values are made from")
+    p.add_argument("--nope", type=int, default=64, help="width of a head without rotation")
+    p.add_argument("--rope", type=int, default=32, help="width of a head with rotation")
+    p.add_argument("--value", type=int, default=64, help="width of a head's values")
     p.add_argument("--length", type=int, default=256)
     p.add_argument("--sequences", type=int, default=8)
     p.add_argument("--steps", type=int, default=12)
@@ -31,6 +35,7 @@ def options():
     p.add_argument("--bfloat16", action="store_true")
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--decode", type=int, default=0, help="tokens to generate for each sequence, no training")
+    p.add_argument("--check", action="store_true", help="only the products' errors")
     return p.parse_args()
 
 
@@ -40,7 +45,7 @@ import torch  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
-KV_RANK, NOPE, ROPE, VALUE = 128, 64, 32, 64
+KV_RANK, NOPE, ROPE, VALUE = args.kv_rank, args.nope, args.rope, args.value
 
 
 def linear(inputs, outputs):
@@ -71,13 +76,31 @@ def rotate(x, table, begin):
 
 def attend(q, k, v):
     """(batch, heads, tokens, width); the queries are the last of the keys' positions."""
-    scores = (q @ k.transpose(-1, -2)) / math.sqrt(q.size(-1))
     new, all_ = q.size(-2), k.size(-2)
+    if new == 1 and q.size(0) >= 16:  # many matrices with one row each are no work for a BLAS
+        scores = (k * (q / math.sqrt(q.size(-1)))).sum(-1, keepdim=True)
+        return (F.softmax(scores.float(), dim=-2).type_as(v) * v).sum(-2, keepdim=True).transpose(1, 2).flatten(2)
+    scores = (q @ k.transpose(-1, -2)) / math.sqrt(q.size(-1))
     if new > 1:
         future = torch.ones(new, all_, dtype=torch.bool).triu(1 + all_ - new)
         scores = scores.masked_fill(future, float("-inf"))
     mixed = F.softmax(scores.float(), dim=-1).type_as(v) @ v
     return mixed.transpose(1, 2).flatten(2)
+
+
+class Cache:
+    """Keys and values of a layer, in memory taken once."""
+
+    def __init__(self):
+        self.filled = 0
+
+    def add(self, k, v):
+        if not self.filled:
+            self.k, self.v = (x.new_empty(*x.shape[:2], args.length + args.decode, x.size(-1)) for x in (k, v))
+        begin, self.filled = self.filled, self.filled + k.size(-2)
+        for whole, new in ((self.k, k), (self.v, v)):
+            whole[:, :, begin : self.filled] = new
+        return self.k[:, :, : self.filled], self.v[:, :, : self.filled]
 
 
 class Attention(nn.Module):
@@ -89,12 +112,10 @@ class Attention(nn.Module):
 
     def forward(self, x, cache):
         q, k, v = (f(x).unflatten(-1, (args.heads, self.width)).transpose(1, 2) for f in (self.q, self.k, self.v))
-        begin = cache[0].size(-2) if cache else 0
+        begin = cache.filled if cache else 0
         q, k = rotate(q, self.table, begin), rotate(k, self.table, begin)
-        if cache is not None:
-            if cache:
-                k, v = torch.cat([cache[0], k], -2), torch.cat([cache[1], v], -2)
-            cache[:] = [k, v]
+        if cache:
+            k, v = cache.add(k, v)
         return self.out(attend(q, k, v))
 
 
@@ -109,17 +130,15 @@ class LatentAttention(nn.Module):
         self.table = angles(ROPE)
 
     def forward(self, x, cache):
-        begin = cache[0].size(-2) if cache else 0
+        begin = cache.filled if cache else 0
         q_nope, q_rope = self.q(x).unflatten(-1, (args.heads, -1)).transpose(1, 2).split([NOPE, ROPE], -1)
         latent, k_rope = self.kv_a(x).split([KV_RANK, ROPE], -1)
         k_nope, v = self.kv_b(self.kv_norm(latent)).unflatten(-1, (args.heads, -1)).transpose(1, 2).split([NOPE, VALUE], -1)
         k_rope = rotate(k_rope.unsqueeze(1), self.table, begin)
         q = torch.cat([q_nope, rotate(q_rope, self.table, begin).type_as(q_nope)], -1)
         k = torch.cat([k_nope, k_rope.type_as(k_nope).expand(-1, args.heads, -1, -1)], -1)
-        if cache is not None:
-            if cache:
-                k, v = torch.cat([cache[0], k], -2), torch.cat([cache[1], v], -2)
-            cache[:] = [k, v]
+        if cache:
+            k, v = cache.add(k, v)
         return self.out(attend(q, k, v))
 
 
@@ -149,10 +168,11 @@ class Experts(nn.Module):
         weights = weights / weights.sum(-1, keepdim=True)
         self.load += torch.bincount(chosen.flatten(), minlength=args.experts)
         total = torch.zeros(rows.shape, dtype=torch.float32)
-        for number, expert in enumerate(self.experts):
+        used = range(args.experts) if len(rows) >= args.experts else sorted(set(chosen.flatten().tolist()))
+        for number in used:
             row, place = torch.where(chosen == number)
             if len(row):
-                total.index_add_(0, row, expert(rows[row]).float() * weights[row, place, None])
+                total.index_add_(0, row, self.experts[number](rows[row]).float() * weights[row, place, None])
         return (total.type_as(x) + self.shared(rows)).view_as(x)
 
     def balance(self):
@@ -199,7 +219,7 @@ def train(model, data):
     rest = [p for p in model.parameters() if p.dim() == 1]
     groups = [{"params": decayed, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.99))
-    seconds = []
+    seconds, first_step_at = [], 0
     for _ in range(args.steps):
         begin = time.perf_counter()
         starts = torch.randint(len(data) - args.length - 1, (args.sequences, 1))
@@ -215,14 +235,15 @@ def train(model, data):
             if isinstance(layer.feed_forward, Experts):
                 layer.feed_forward.balance()
         seconds.append(time.perf_counter() - begin)
+        first_step_at = first_step_at or time.time()
         if sum(seconds) > args.seconds and len(seconds) >= 6:
             break
-    return {"step_seconds": seconds, "loss": float(loss)}
+    return {"step_seconds": seconds, "first_step_at": first_step_at, "loss": float(loss)}
 
 
 @torch.no_grad()
 def decode(model, data):
-    caches = [[] for _ in model.layers]
+    caches = [Cache() for _ in model.layers]
     prompt = data[: args.sequences * args.length].view(args.sequences, args.length)
     token = model(prompt, caches)[:, -1:].argmax(-1)
     begin = time.perf_counter()
@@ -231,9 +252,25 @@ def decode(model, data):
     return {"tokens_per_second": args.decode * args.sequences / (time.perf_counter() - begin)}
 
 
+def product_error():
+    """The largest error of an element, over what the sizes of its terms add up to; sums without a BLAS are right."""
+    worst = 0.0
+    for rows, inner, columns in ((1, 256, 512), (17, 300, 130), (256, 512, 256), (2048, 256, 1024)):
+        a, b = torch.randn(rows, inner), torch.randn(inner, columns)
+        some = torch.randperm(rows)[:16]
+        terms = a[some].double().unsqueeze(2) * b.double()
+        right, size = terms.sum(1), terms.abs().sum(1)
+        for product in (a @ b, (b.t() @ a.t()).t(), a.t().contiguous().t() @ b, a @ b.t().contiguous().t()):
+            error = float(((product[some].double() - right).abs() / size).max())
+            worst = max(worst, error if error == error else math.inf)
+    return {"error": worst}
+
+
 def main():
     torch.manual_seed(1)
     torch.set_num_threads(args.threads)
+    if args.check:
+        return print(json.dumps(product_error()))
     with open(args.data, "rb") as file:
         data = torch.frombuffer(bytearray(file.read()), dtype=torch.uint8).long()
     model = Model()

@@ -1,0 +1,79 @@
+#include "kernels/cpu/parts.h"
+
+#include <algorithm>
+
+namespace troupe::cpu {
+
+namespace {
+
+constexpr std::int64_t kElementsMin = 32 * 1024;  // that a part reads: some microseconds of memory
+constexpr std::int64_t kColumns = 128;            // whole panels of a product's widest form
+
+// Calls part(begin, count) for at most `wanted` equal runs of 0..total, each a multiple of `grain` but the last.
+template <typename Part>
+void runs(std::int64_t total, std::int64_t grain, std::int64_t wanted, Part part) {
+  const std::int64_t grains = (total + grain - 1) / grain, step = (grains + wanted - 1) / wanted * grain;
+  for (std::int64_t begin = 0; begin < total; begin += step) part(begin, std::min(step, total - begin));
+}
+
+void cut_product(const Product& op, std::int64_t count, std::vector<Op>& parts) {
+  const std::int64_t work = std::max(op.b.elements(), op.c.rows * op.b.elements() / 16);
+  const std::int64_t wanted = std::min({count, work / kElementsMin, (op.c.cols + kColumns - 1) / kColumns});
+  if (wanted < 2) return;
+  runs(op.c.cols, kColumns, wanted, [&](std::int64_t begin, std::int64_t columns) {
+    Product part = op;
+    part.b = op.transpose_b ? op.b.row_range(begin, columns) : op.b.columns(begin, columns);
+    part.c = op.c.columns(begin, columns);
+    if (op.bias) part.bias = op.bias.columns(begin, columns);
+    if (op.add) part.add = op.add.columns(begin, columns);
+    parts.emplace_back(part);
+  });
+}
+
+void cut_spans(const Attention& op, std::int64_t count, std::vector<Op>& parts) {
+  runs(op.spans.rows, 1, count, [&](std::int64_t begin, std::int64_t spans) {
+    Attention part = op;
+    part.spans = op.spans.row_range(begin, spans);
+    parts.emplace_back(part);
+  });
+}
+
+// Key heads, each with the query heads that read it.
+void cut_heads(const Attention& op, std::int64_t count, std::vector<Op>& parts) {
+  const std::int64_t group = op.heads / op.kv_heads, dim = op.own_dim + op.shared_dim;
+  runs(op.kv_heads, 1, count, [&](std::int64_t begin, std::int64_t kv_heads) {
+    Attention part = op;
+    const std::int64_t first = begin * group, heads = kv_heads * group;
+    part.kv_heads = static_cast<int>(kv_heads);
+    part.heads = static_cast<int>(heads);
+    part.q = op.q.columns(first * dim, heads * dim);
+    part.out = op.out.columns(first * op.v_dim, heads * op.v_dim);
+    part.row_max = op.row_max.columns(first, heads);
+    part.row_scale = op.row_scale.columns(first, heads);
+    part.k = op.k.columns(begin * op.k_head_stride, (kv_heads - 1) * op.k_head_stride + op.own_dim);
+    part.v = op.v.columns(begin * op.v_head_stride, (kv_heads - 1) * op.v_head_stride + op.v_dim);
+    parts.emplace_back(part);
+  });
+}
+
+void cut_attention(const Attention& op, std::int64_t count, std::vector<Op>& parts) {
+  std::int64_t keys = 0;
+  for (std::int64_t s = 0; s < op.spans.rows; ++s) keys += op.spans.row<const std::int32_t>(s)[3];
+  const std::int64_t read = keys * op.kv_heads * (op.own_dim + op.v_dim);
+  const std::int64_t wanted = std::min(count, read / kElementsMin);
+  if (wanted < 2) return;
+  if (op.spans.rows >= wanted)
+    cut_spans(op, wanted, parts);
+  else if (op.kv_heads > 1)
+    cut_heads(op, wanted, parts);
+}
+
+}  // namespace
+
+void cut(const Op& op, std::int64_t count, std::vector<Op>& parts) {
+  parts.clear();
+  if (const auto* product = std::get_if<Product>(&op)) cut_product(*product, count, parts);
+  if (const auto* attention = std::get_if<Attention>(&op)) cut_attention(*attention, count, parts);
+}
+
+}  // namespace troupe::cpu
