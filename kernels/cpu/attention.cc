@@ -235,7 +235,7 @@ class Backward {
   }
 
  private:
-  static constexpr std::int64_t kQueryBlock = 48;  // a multiple of every kTileRows
+  static constexpr std::int64_t kQueryBlock = 96;  // a multiple of every kTileRows
 
   void pack_keys(const Span& span, int g) {
     const Tensor own = head_rows(f_.k, span, g, f_.k_head_stride, f_.own_dim);

@@ -125,15 +125,17 @@ class Multiplier {
                       bool first_panel) {
     const bool begins = k == 0, ends = k + depth == depth_;
     const RowTiles tiles{rows_};
-    const bool from_c = !begins || op_.accumulate, near = rows_ <= kNearTiles * kTileRows;
-    int number = 0;
+    const bool from_c = !begins || op_.accumulate;
+    // Of the first panel's tiles all but the last two fetch more of A; those, and other panels' first, fetch B.
+    const bool far = first_panel && rows_ > kNearTiles * kTileRows;
+    int number = far ? 2 - static_cast<int>((rows_ + kTileRows - 1) / kTileRows) : 0;
     for (std::int64_t first = 0; first < rows_; ++number) {
       const int rows = tiles.at(first);
       if (first_panel) left_.pack_tile(first, rows);
       float* c = stage ? stage + first * width_ : op_.c.row<float>(row_ + first) + col;
       const std::int64_t c_step = stage ? width_ : op_.c.stride;
       if (stage && begins && op_.accumulate) fetch(first, rows, col, c);
-      Ahead ahead = first_panel && !near ? left_.ahead(first + rows) : right_ahead(col + width_, k, depth, number);
+      Ahead ahead = number < 0 ? left_.ahead(first + rows) : right_ahead(col + width_, k, depth, number);
       if (!stage) {  // its own sums, or those of the next tile if a tile begins with them
         ahead.sums = reinterpret_cast<const char*>(from_c ? c + rows * c_step : c);
         ahead.sums_step = c_step * static_cast<std::int64_t>(sizeof(float));
