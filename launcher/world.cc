@@ -37,7 +37,9 @@ constexpr Address kConductor{Role::conductor, 0};
 
 World::World(const Config& config, WorldOptions options) : config_(config), parts_(std::make_unique<Parts>()) {
   parts_->device_began_us = monotonic_us();
-  parts_->device = std::make_unique<CpuDevice>(config.device.threads, options.profiled);
+  const bool cores_enough =
+      config.device.threads * config.layout.nodes <= static_cast<int>(std::thread::hardware_concurrency());
+  parts_->device = std::make_unique<CpuDevice>(config.device.threads, options.profiled, cores_enough);
   parts_->disk = make_posix_disk();
   if (config.layout.nodes > 1)
     parts_->transport = make_ucx_transport({config.layout.transport, config.layout.interface}, parts_->pool);

@@ -46,8 +46,11 @@ Memory map_pages(std::size_t size) {
 
 }  // namespace
 
-CpuDevice::CpuDevice(int threads, bool profiled)
-    : event_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)), inline_(threads == 0), profiled_(profiled) {
+CpuDevice::CpuDevice(int threads, bool profiled, bool helps)
+    : event_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)),
+      inline_(threads == 0),
+      profiled_(profiled),
+      helps_(helps && threads > 1) {
   CHECK(threads >= 0, "a device of {} threads", threads);
   if (event_ < 0)
     throw Error("can't create an event descriptor: {}; raise the limit of open files", std::strerror(errno));
@@ -142,7 +145,7 @@ bool CpuDevice::wait_and_help(Worker& worker) {
 
 void CpuDevice::run(Worker& worker) {
   const Use use = use_of(worker.segments.front().key);
-  const bool share = use == Use::evaluate && workers_.size() > 1;
+  const bool share = helps_ && use == Use::evaluate;
   worker.enter(use);
   if (share) sharing_.fetch_add(1);
   worker.ops.clear();

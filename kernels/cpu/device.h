@@ -20,7 +20,8 @@ namespace troupe {
 
 class CpuDevice final : public Device {
  public:
-  explicit CpuDevice(int threads, bool profiled = false);
+  // helps: idle threads spin for parts of others' ops; only where each thread has a core.
+  explicit CpuDevice(int threads, bool profiled = false, bool helps = true);
   ~CpuDevice() override;  // runs what was submitted, then joins
   CpuDevice(const CpuDevice&) = delete;
   CpuDevice& operator=(const CpuDevice&) = delete;
@@ -77,7 +78,7 @@ class CpuDevice final : public Device {
 
   std::atomic<std::size_t> pending_ = 0;
   std::vector<std::unique_ptr<Worker>> workers_;
-  bool inline_, profiled_;
+  bool inline_, profiled_, helps_;
 };
 
 }  // namespace troupe

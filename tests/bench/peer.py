@@ -84,8 +84,9 @@ def choose_kernels(setting):
 
 @contextlib.contextmanager
 def one_core_taken(setting):
-    """A process at normal priority that never sleeps, free to run anywhere."""
-    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    """A process at normal priority that never sleeps, free to run anywhere; it ends with this one, however that ends."""
+    spin = "import os\nparent = os.getppid()\nwhile os.getppid() == parent:\n  for _ in range(100000): pass"
+    process = subprocess.Popen([sys.executable, "-c", spin])
     setting.spinner = process.pid
     try:
         if not setting.parallel:
@@ -101,7 +102,7 @@ def choose_policy(setting):
     times = {}
     for policy in POLICIES:
         environment = {"OMP_WAIT_POLICY": policy} if policy else {}
-        times[policy], _, _ = step_seconds(setting, "--steps", "4", "--seconds", "40", environment=environment)
+        times[policy], _, _ = step_seconds(setting, "--steps", "2", environment=environment)
         say(f"OMP_WAIT_POLICY {policy or 'not set'}: {times[policy]:.2f} s a step beside a busy process")
     best = min(times, key=times.get)
     setting.parallel = {"OMP_WAIT_POLICY": best} if best else {}
