@@ -30,6 +30,7 @@ struct Trial {
   UcxOptions way;
   std::size_t header_bytes = 256;  // of a frame, all layers' shares in it
   std::size_t tensor_bytes = 0;
+  int tensors = 1;      // different ones that are sent in turn
   int outstanding = 1;  // more than one: answers carry no tensor
   int send_back = 0;    // 1: the tensor that came; else the answer has one of its own, as in UCX's benchmark
   int rounds = 10'000, warm_up = 1'000;
@@ -57,7 +58,7 @@ class Asker {
  public:
   Asker(Context context, const Trial& trial) : context_(context), trial_(trial), question_(question_of(trial)) {
     times_ns_.reserve(static_cast<std::size_t>(trial.warm_up + trial.rounds));
-    for (int i = 0; i < trial.outstanding; ++i) tensors_.push_back(filled(context_.pool(), trial.tensor_bytes, i + 1));
+    for (int i = 0; i < trial.tensors; ++i) tensors_.push_back(filled(context_.pool(), trial.tensor_bytes, i + 1));
   }
   void begin() {
     begin_ns_ = monotonic_ns();
@@ -204,6 +205,7 @@ int main(int argc, char** argv) {
       {"--interface", [&](const char* text) { trial.way.interface = text; }},
       {"--bytes", number(trial.tensor_bytes)},  // of the tensor; 0: only a header
       {"--header", number(trial.header_bytes)},
+      {"--tensors", number(trial.tensors)},
       {"--outstanding", number(trial.outstanding)},
       {"--rounds", number(trial.rounds)},
       {"--warm-up", number(trial.warm_up)},
