@@ -89,6 +89,11 @@ struct LimitsConfig {  // [limits]
   int heartbeat_ms = 500, silence_ms = 20000, start_seconds = 60, stall_seconds = 60;
 };
 
+struct LinkConfig {             // [link]: for measuring what a slow network would cost
+  double delay_ms = 0;          // one way, between any two nodes, on top of the real one
+  double gbits_per_second = 0;  // each way between two nodes; 0: no limit
+};
+
 struct RecoveryConfig {   // [recovery]
   int copies = 1;         // of every state, in another node's memory; 0: after a loss from the last checkpoint
   int restarts_max = 10;  // of nodes without a committed step between; then the run ends
@@ -108,6 +113,7 @@ struct Config {
   CheckpointConfig checkpoint;
   LayoutConfig layout;
   DeviceConfig device;
+  LinkConfig link;
   LimitsConfig limits;
   RecoveryConfig recovery;
   GenerateConfig generate;

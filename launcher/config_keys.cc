@@ -180,6 +180,10 @@ void add_machine_keys(std::vector<Key>& keys) {
   layout.add("stash_factor", &L::stash_factor, at_least(0), "rows kept for backward, times their mean; 0: none");
   layout.add("transport", &L::transport, one_of({"auto", "shm", "tcp"}), "how nodes talk");
   layout.add("interface", &L::interface, anything(), "network interface; empty: chosen");
+  using S = LinkConfig;
+  Table<S> link(keys, "link", &Config::link);
+  link.add("delay_ms", &S::delay_ms, within(0, 10000), "to measure a slow network: added one way between nodes");
+  link.add("gbits_per_second", &S::gbits_per_second, at_least(0), "the same: each way between two nodes; 0: no limit");
   using D = DeviceConfig;
   Table<D> device(keys, "device", &Config::device);
   device.add("threads", &D::threads, at_least(0), "compute threads of a node; 0: cores / nodes");

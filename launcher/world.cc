@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <thread>
@@ -12,6 +13,7 @@
 #include "kernels/cpu/device.h"
 #include "launcher/board_file.h"
 #include "launcher/company.h"
+#include "messages/slow_link.h"
 #include "messages/ucx.h"
 
 namespace troupe {
@@ -33,14 +35,20 @@ namespace {
 
 constexpr Address kConductor{Role::conductor, 0};
 
+std::unique_ptr<Transport> make_transport(const Config& config, PayloadPool& pool) {
+  auto transport = make_ucx_transport({config.layout.transport, config.layout.interface}, pool);
+  const LinkConfig& link = config.link;
+  if (link.delay_ms <= 0 && link.gbits_per_second <= 0) return transport;
+  return make_slow_link(std::move(transport), {std::llround(link.delay_ms * 1e6), link.gbits_per_second / 8});
+}
+
 }  // namespace
 
 World::World(const Config& config, WorldOptions options) : config_(config), parts_(std::make_unique<Parts>()) {
   parts_->device_began_us = monotonic_us();
   parts_->device = std::make_unique<CpuDevice>(config.device.threads, options.profiled);
   parts_->disk = make_posix_disk();
-  if (config.layout.nodes > 1)
-    parts_->transport = make_ucx_transport({config.layout.transport, config.layout.interface}, parts_->pool);
+  if (config.layout.nodes > 1) parts_->transport = make_transport(config, parts_->pool);
   const auto places = place_actors(config);
   if (!options.run_folder.empty()) {
     const auto here =
