@@ -187,6 +187,8 @@ void add_machine_keys(std::vector<Key>& keys) {
   using D = DeviceConfig;
   Table<D> device(keys, "device", &Config::device);
   device.add("threads", &D::threads, at_least(0), "compute threads of a node; 0: cores / nodes");
+  device.add("record_segments", &D::record_segments, within(0, 1 << 20),
+             "segments that each compute thread notes for troupe timeline; 0: none");
   device.add("hardware", &D::hardware, anything(), "a name in configs/hardware, or a path: rates and price");
   using I = LimitsConfig;
   Table<I> limits(keys, "limits", &Config::limits);

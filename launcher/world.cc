@@ -13,12 +13,14 @@
 #include "kernels/cpu/device.h"
 #include "launcher/board_file.h"
 #include "launcher/company.h"
+#include "launcher/timeline.h"
 #include "messages/slow_link.h"
 #include "messages/ucx.h"
 
 namespace troupe {
 
 struct World::Parts {
+  std::string run_folder;
   std::int64_t device_began_us = 0;
   PayloadPool pool;
   std::unique_ptr<CpuDevice> device;
@@ -45,8 +47,10 @@ std::unique_ptr<Transport> make_transport(const Config& config, PayloadPool& poo
 }  // namespace
 
 World::World(const Config& config, WorldOptions options) : config_(config), parts_(std::make_unique<Parts>()) {
+  parts_->run_folder = options.run_folder;
   parts_->device_began_us = monotonic_us();
-  parts_->device = std::make_unique<CpuDevice>(config.device.threads, options.profiled);
+  parts_->device = std::make_unique<CpuDevice>(config.device.threads, options.profiled,
+                                               static_cast<std::size_t>(config.device.record_segments));
   parts_->disk = make_posix_disk();
   if (config.layout.nodes > 1) parts_->transport = make_transport(config, parts_->pool);
   const auto places = place_actors(config);
@@ -75,6 +79,8 @@ World::World(const Config& config, WorldOptions options) : config_(config), part
 World::~World() {
   parts_->node->close();
   while (parts_->device->pending() > 0) usleep(200);
+  if (config_.device.record_segments > 0 && !parts_->run_folder.empty())
+    write_recording(parts_->run_folder, parts_->node->id(), parts_->device->recorded());
 }
 
 OpProfile World::op_profile() const { return parts_->device->profile(); }

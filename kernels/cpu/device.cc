@@ -26,12 +26,12 @@ std::int64_t now_us() {
 
 }  // namespace
 
-CpuDevice::CpuDevice(int threads, bool profiled)
+CpuDevice::CpuDevice(int threads, bool profiled, std::size_t recorded_max)
     : event_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)), inline_(threads == 0), profiled_(profiled) {
   CHECK(threads >= 0, "a device of {} threads", threads);
   if (event_ < 0)
     throw Error("can't create an event descriptor: {}; raise the limit of open files", std::strerror(errno));
-  for (int i = 0; i < std::max(threads, 1); ++i) workers_.push_back(std::make_unique<Worker>(now_us()));
+  for (int i = 0; i < std::max(threads, 1); ++i) workers_.push_back(std::make_unique<Worker>(now_us(), recorded_max));
   if (inline_) return;
   for (auto& worker : workers_) worker->thread = std::thread([this, &worker] { work(*worker); });
 }
@@ -87,12 +87,15 @@ bool CpuDevice::next(Segment& segment) {
 }
 
 void CpuDevice::run(Worker& worker, const Segment& segment) {
+  const bool recorded = worker.recording.wanted();
+  const std::int64_t begin_us = recorded ? now_us() : 0;
   worker.enter(use_of(segment.key));
   if (profiled_)
     run_timed(worker, segment);
   else
     for (const Op& op : segment.ops) cpu::run(op, worker.scratch);
   worker.enter(Use::idle);
+  if (recorded) worker.recording.add(segment.key, begin_us, now_us());
   complete(segment.done);
 }
 
@@ -120,6 +123,13 @@ void CpuDevice::clear_profile() {
     std::lock_guard lock(worker->profile_mutex);
     worker->profile.clear();
   }
+}
+
+std::vector<std::vector<RecordedSegment>> CpuDevice::recorded() const {
+  CHECK(pending() == 0, "{} segments are still to be recorded", pending());
+  std::vector<std::vector<RecordedSegment>> all;
+  for (const auto& worker : workers_) all.push_back(worker->recording.segments());
+  return all;
 }
 
 // The event is written only for the first of a batch: whoever reads it takes them all.
