@@ -17,7 +17,7 @@ struct RecordedSegment {
 // In the order in which they ran; once `most` are kept, later ones are not.
 class Recording {
  public:
-  explicit Recording(std::size_t most) : most_(most) {}
+  explicit Recording(std::size_t most) : most_(most) { segments_.reserve(most); }
   bool wanted() const { return segments_.size() < most_; }
   void add(const SegmentKey& key, std::int64_t begin_us, std::int64_t end_us) {
     segments_.push_back({key, begin_us, end_us});

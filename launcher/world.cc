@@ -13,8 +13,8 @@
 #include "kernels/cpu/device.h"
 #include "launcher/board_file.h"
 #include "launcher/company.h"
+#include "launcher/slow_link.h"
 #include "launcher/timeline.h"
-#include "messages/slow_link.h"
 #include "messages/ucx.h"
 
 namespace troupe {

@@ -6,8 +6,8 @@
 #include <chrono>
 #include <cstring>
 
+#include "launcher/slow_link.h"
 #include "messages/in_process.h"
-#include "messages/slow_link.h"
 
 using namespace troupe;
 

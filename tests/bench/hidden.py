@@ -20,10 +20,10 @@ import tempfile
 import types
 
 HERE = pathlib.Path(__file__).resolve().parent
-ROUNDS, WARM_UP, STEPS = 3, 3, 12
+ROUNDS, WARM_UP, STEPS = 3, 3, 10
 
 LAYOUTS = {"stages": ("2 stages", ["layout.stages=2"]), "experts": ("2 expert shards", ["layout.expert_shards=2"])}
-MANY, ONE = "layout.slots=8", "layout.slots=1"
+MANY, ONE = ("layout.slots=8", "layout.chunk_credits=8"), ("layout.slots=1",)
 LINKS = {
     "no delay": [],
     "1 ms": ["link.delay_ms=1"],
@@ -48,7 +48,8 @@ def step_ms(setting, settings):
     """Median milliseconds of a step."""
     run = pathlib.Path(setting.folder) / "hidden"
     shutil.rmtree(run, ignore_errors=True)
-    fixed = [f"data.files={setting.data}", "layout.nodes=2", "device.threads=1", "recovery.copies=0", f"train.steps={STEPS}"]
+    fixed = [f"data.files={setting.data}", "layout.nodes=2", "device.threads=1", "recovery.copies=0", "data.held_out=0.0",
+             f"train.steps={STEPS}"]
     command = [str(setting.troupe), "train", str(HERE / "moe.toml"), "--out", str(run), "--quiet",
                *(word for one in [*fixed, *settings] for word in ("--set", one))]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -78,7 +79,7 @@ def rows(setting):
         busy, spent, begin = busy_seconds(), spent_seconds(), os.times().elapsed
         for _ in range(ROUNDS):
             for link, slots in RUNS:
-                ms = step_ms(setting, [*layout, slots, *LINKS[link]])
+                ms = step_ms(setting, [*layout, *slots, *LINKS[link]])
                 best[link, slots] = min(ms, best.get((link, slots), ms))
         taken = busy_seconds() - busy - (spent_seconds() - spent)
         yield from layout_rows(title, best, max(0.0, taken) / (os.times().elapsed - begin))

@@ -1,4 +1,4 @@
-#include "messages/slow_link.h"
+#include "launcher/slow_link.h"
 
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
@@ -8,13 +8,13 @@
 #include <cerrno>
 #include <cmath>
 #include <cstring>
-#include <ctime>
 #include <deque>
 #include <limits>
 #include <map>
 #include <utility>
 
 #include "kernels/base/error.h"
+#include "launcher/loop.h"
 
 namespace troupe {
 
@@ -22,12 +22,6 @@ namespace {
 
 constexpr std::int64_t kNever = std::numeric_limits<std::int64_t>::max();
 constexpr std::int64_t kSecond = 1'000'000'000;
-
-std::int64_t monotonic_now_ns() {
-  timespec now{};
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return static_cast<std::int64_t>(now.tv_sec) * kSecond + now.tv_nsec;
-}
 
 std::size_t bytes_of(const Frame& frame) {
   std::size_t bytes = frame.header.size();
@@ -42,7 +36,7 @@ class SlowLink final : public Transport {
         options_(std::move(options)),
         timer_fd_(timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)),
         wake_fd_(epoll_create1(EPOLL_CLOEXEC)) {
-    if (!options_.now_ns) options_.now_ns = monotonic_now_ns;
+    if (!options_.now_ns) options_.now_ns = monotonic_ns;
     if (timer_fd_ < 0 || wake_fd_ < 0)
       throw Error("can't make a timer for the slow link: {}; raise the limit of open files", std::strerror(errno));
     watch(timer_fd_);
