@@ -76,6 +76,7 @@ struct LayoutConfig {  // [layout]
 
 struct DeviceConfig {            // [device]
   int threads = 0;               // compute threads of a node; 0: cores / nodes, at least 1
+  int record_segments = 0;       // that each thread notes for troupe timeline; 0: none
   std::string hardware = "cpu";  // file in configs/hardware (or a path): peak rates, price
 };
 
@@ -88,6 +89,11 @@ struct HardwareConfig {  // configs/hardware/NAME.toml
 
 struct LimitsConfig {  // [limits]
   int heartbeat_ms = 500, silence_ms = 20000, start_seconds = 60, stall_seconds = 60;
+};
+
+struct LinkConfig {             // [link]: for measuring what a slow network would cost
+  double delay_ms = 0;          // one way, between any two nodes, on top of the real one
+  double gbits_per_second = 0;  // each way between two nodes; 0: no limit
 };
 
 struct RecoveryConfig {   // [recovery]
@@ -109,6 +115,7 @@ struct Config {
   CheckpointConfig checkpoint;
   LayoutConfig layout;
   DeviceConfig device;
+  LinkConfig link;
   LimitsConfig limits;
   RecoveryConfig recovery;
   GenerateConfig generate;

@@ -125,7 +125,9 @@ void ExpertShard::grant(const Address& to, Direction direction, int layer) {
 void ExpertShard::submit(SegmentClass segment_class, const Chunk& chunk, Phase phase, Ops ops, std::uint32_t strand) {
   const WorkKey& key = chunk.batch.key;
   const SegmentClass actual = key.kind == WorkKind::train ? segment_class : SegmentClass::evaluate;
-  restoring_.submit({actual, key.step, key.microbatch, key.layer}, std::move(ops),
+  const std::int32_t lead =
+      segment_class == SegmentClass::forward ? forward_lead(config_, shape_.stage) : SegmentKey::kNoLead;
+  restoring_.submit({actual, key.step, key.microbatch, key.layer, false, lead}, std::move(ops),
                     pack(static_cast<int>(phase), attempt_, chunk.number), strand);
 }
 

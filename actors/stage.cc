@@ -319,7 +319,10 @@ void Stage::submit(SegmentClass segment_class, int slot, int unit, Phase phase, 
   Work& work = works_[static_cast<std::size_t>(slot)];
   ++work.segments;
   const SegmentClass actual = work.train() ? segment_class : SegmentClass::evaluate;
-  restoring_.submit({actual, work.key.step, work.key.microbatch, layer_of(unit)}, std::move(ops),
+  const std::int32_t m = work.key.microbatch;
+  const std::int32_t lead = segment_class == SegmentClass::weight_gradient ? weights_lead(config_, shape_.stage, m)
+                                                                           : forward_lead(config_, shape_.stage);
+  restoring_.submit({actual, work.key.step, m, layer_of(unit), false, lead}, std::move(ops),
                     pack({phase, static_cast<std::uint8_t>(attempt_), static_cast<std::uint16_t>(slot),
                           static_cast<std::uint16_t>(unit)}),
                     strand);

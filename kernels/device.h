@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -12,7 +13,7 @@
 
 namespace troupe {
 
-// Classes from most to least urgent. The order is the whole schedule: see priority() in ready_heap.h.
+// Classes from most to least urgent, as a rule. The order is the whole schedule: see priority() in ready_heap.h.
 enum class SegmentClass : std::uint8_t { apply, backward, forward, weight_gradient, evaluate };
 
 struct SegmentKey {
@@ -21,7 +22,11 @@ struct SegmentKey {
   std::int32_t microbatch = 0;
   std::int32_t layer = 0;
   bool snapshot = false;  // copies for a checkpoint: for the bill, no order looks at it
-  bool loading = false;   // first values of weights: likewise
+  // Of a forward or a weight gradient: it is as urgent as the backward so many microbatches before it (after it, if
+  // negative); kNoLead: less urgent than any backward.
+  static constexpr std::int32_t kNoLead = std::numeric_limits<std::int32_t>::min();
+  std::int32_t lead = kNoLead;
+  bool loading = false;  // first values of weights: likewise
   friend bool operator==(const SegmentKey&, const SegmentKey&) = default;
 };
 

@@ -1,6 +1,8 @@
 // The ready heap: segments that may run now, best first. "Highest priority first" is one pure function.
 // Backward before forward, older step and microbatch first (one-forward-one-backward and its memory bound emerge),
 // weight gradients last (they fill the gaps), evaluation after all of training.
+// Two rules move a segment forward (SegmentKey::lead): a stage's forwards come before backwards until as many are under
+// way as the stages after it need, and a weight gradient whose slot the next such forward needs comes with it.
 #pragma once
 
 #include <cstdint>
@@ -12,10 +14,16 @@
 
 namespace troupe {
 
-// Smaller is more urgent.
-inline std::tuple<int, std::int64_t, int, int> priority(const SegmentKey& key) {
-  return {static_cast<int>(key.segment_class), key.step, key.microbatch,
-          key.segment_class == SegmentClass::forward ? -key.layer : key.layer};
+using Priority = std::tuple<int, std::int64_t, std::int32_t, int, std::int32_t, std::int32_t>;
+
+// Smaller is more urgent. Backwards and whatever has a lead are one queue, by turn.
+inline Priority priority(const SegmentKey& key) {
+  const int own = static_cast<int>(key.segment_class);
+  const bool forward = key.segment_class == SegmentClass::forward;
+  const bool leads = (forward || key.segment_class == SegmentClass::weight_gradient) && key.lead != SegmentKey::kNoLead;
+  const int queue = leads ? static_cast<int>(SegmentClass::backward) : own;
+  const std::int32_t turn = leads ? key.microbatch - key.lead : key.microbatch;
+  return {queue, key.step, turn, own, key.microbatch, forward ? -key.layer : key.layer};
 }
 
 class ReadyHeap {

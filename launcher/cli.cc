@@ -22,6 +22,7 @@ struct Arguments {
   ExportOptions export_model;
   SimulateOptions simulate;
   ProfileOptions profile;
+  TimelineOptions timeline;
   std::string digest_run, why_run, config_path;
   std::vector<std::string> sets;
   int nodes = 0, socket = -1;
@@ -140,6 +141,16 @@ CLI::App* add_profile(CLI::App& app, Arguments& a) {
   return c;
 }
 
+CLI::App* add_timeline(CLI::App& app, Arguments& a) {
+  CLI::App* c = app.add_subcommand("timeline", "draw what every compute thread did during a step, as SVG");
+  c->add_option("RUN", a.timeline.runs, "folders of runs with device.record_segments, drawn to one scale")->required();
+  c->add_option("--out", a.timeline.out, "file to write")->required()->type_name("FILE");
+  c->add_option("--step", a.timeline.step, "the step to draw (default: about the middle)")
+      ->type_name("N")
+      ->check(CLI::NonNegativeNumber);
+  return c;
+}
+
 int dispatch(CLI::App& app, Arguments& a) {
   if (app.got_subcommand("train")) {
     if (a.nodes != 0) a.train.sets.push_back(fmt::format("layout.nodes={}", a.nodes));
@@ -152,6 +163,7 @@ int dispatch(CLI::App& app, Arguments& a) {
   if (app.got_subcommand("check")) return check(a.check);
   if (app.got_subcommand("export")) return export_model(a.export_model);
   if (app.got_subcommand("profile")) return profile(a.profile);
+  if (app.got_subcommand("timeline")) return timeline(a.timeline);
   if (app.got_subcommand("simulate")) return simulate(a.simulate);
   if (app.got_subcommand("digest")) return digest(a.digest_run);
   if (app.got_subcommand("why")) return why(a.why_run);
@@ -175,6 +187,7 @@ int run_command_line(int argc, char** argv) {
   add_check(app, a);
   add_simulate(app, a);
   add_profile(app, a);
+  add_timeline(app, a);
   CLI::App* exporting = app.add_subcommand("export", "write a trained model as a Hugging Face directory");
   exporting->add_option("RUN", a.export_model.run, "a run's folder or one of its checkpoints")->required();
   exporting->add_option("DIR", a.export_model.out, "folder to make")->required();

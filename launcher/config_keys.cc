@@ -182,9 +182,15 @@ void add_machine_keys(std::vector<Key>& keys) {
   layout.add("interface", &L::interface, anything(), "network interface; empty: chosen");
   layout.add("spin_us", &L::spin_us, within(0, 10'000),
              "looks for messages so long before it sleeps; 0: sleeps at once");
+  using S = LinkConfig;
+  Table<S> link(keys, "link", &Config::link);
+  link.add("delay_ms", &S::delay_ms, within(0, 10000), "to measure a slow network: added one way between nodes");
+  link.add("gbits_per_second", &S::gbits_per_second, at_least(0), "the same: each way between two nodes; 0: no limit");
   using D = DeviceConfig;
   Table<D> device(keys, "device", &Config::device);
   device.add("threads", &D::threads, at_least(0), "compute threads of a node; 0: cores / nodes");
+  device.add("record_segments", &D::record_segments, within(0, 1 << 20),
+             "segments that each compute thread notes for troupe timeline; 0: none");
   device.add("hardware", &D::hardware, anything(), "a name in configs/hardware, or a path: rates and price");
   using I = LimitsConfig;
   Table<I> limits(keys, "limits", &Config::limits);

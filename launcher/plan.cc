@@ -10,6 +10,7 @@
 #include "actors/rules/recovery.h"
 #include "actors/shadow.h"
 #include "actors/stage_memory.h"
+#include "kernels/recording.h"
 #include "launcher/config.h"
 #include "launcher/tools.h"
 #include "launcher/world.h"
@@ -29,7 +30,8 @@ constexpr std::size_t kThreadBytes = 5 * kMiB / 2;
 std::size_t thread_bytes(const Config& config) {
   const ModelConfig& m = config.model;
   const auto length = static_cast<std::size_t>(std::max(config.train.sequence_length, config.generate_length()));
-  return kThreadBytes + length * static_cast<std::size_t>(4 * m.qk_head_dim() + 2 * m.value_head_dim()) * 4;
+  const std::size_t noted = static_cast<std::size_t>(config.device.record_segments) * sizeof(RecordedSegment);
+  return kThreadBytes + noted + length * static_cast<std::size_t>(4 * m.qk_head_dim() + 2 * m.value_head_dim()) * 4;
 }
 
 bool generates(const Config& config) {

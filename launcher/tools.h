@@ -47,6 +47,13 @@ struct SimulateOptions {
 // 0: every law held in every world.
 int simulate(const SimulateOptions& options);
 
+struct TimelineOptions {
+  std::vector<std::string> runs;  // each drawn under the one before, all to one scale
+  std::string out;                // the SVG
+  std::int64_t step = -1;         // that is drawn; -1: one after the middle of what was recorded
+};
+int timeline(const TimelineOptions& options);
+
 int digest(const std::string& run);
 int why(const std::string& run);
 int plan(const std::string& config_path, const std::vector<std::string>& sets);

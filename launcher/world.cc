@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <thread>
@@ -12,11 +13,14 @@
 #include "kernels/cpu/device.h"
 #include "launcher/board_file.h"
 #include "launcher/company.h"
+#include "launcher/slow_link.h"
+#include "launcher/timeline.h"
 #include "messages/ucx.h"
 
 namespace troupe {
 
 struct World::Parts {
+  std::string run_folder;
   std::int64_t device_began_us = 0;
   PayloadPool pool;
   std::unique_ptr<CpuDevice> device;
@@ -33,16 +37,24 @@ namespace {
 
 constexpr Address kConductor{Role::conductor, 0};
 
+std::unique_ptr<Transport> make_transport(const Config& config, PayloadPool& pool) {
+  auto transport = make_ucx_transport({config.layout.transport, config.layout.interface}, pool);
+  const LinkConfig& link = config.link;
+  if (link.delay_ms <= 0 && link.gbits_per_second <= 0) return transport;
+  return make_slow_link(std::move(transport), {std::llround(link.delay_ms * 1e6), link.gbits_per_second / 8});
+}
+
 }  // namespace
 
 World::World(const Config& config, WorldOptions options) : config_(config), parts_(std::make_unique<Parts>()) {
+  parts_->run_folder = options.run_folder;
   parts_->device_began_us = monotonic_us();
   const bool cores_enough =
       config.device.threads * config.layout.nodes <= static_cast<int>(std::thread::hardware_concurrency());
-  parts_->device = std::make_unique<CpuDevice>(config.device.threads, options.profiled, cores_enough);
+  parts_->device = std::make_unique<CpuDevice>(config.device.threads, options.profiled,
+                                               static_cast<std::size_t>(config.device.record_segments), cores_enough);
   parts_->disk = make_posix_disk();
-  if (config.layout.nodes > 1)
-    parts_->transport = make_ucx_transport({config.layout.transport, config.layout.interface}, parts_->pool);
+  if (config.layout.nodes > 1) parts_->transport = make_transport(config, parts_->pool);
   const auto places = place_actors(config);
   if (!options.run_folder.empty()) {
     const auto here =
@@ -69,6 +81,8 @@ World::World(const Config& config, WorldOptions options) : config_(config), part
 World::~World() {
   parts_->node->close();
   while (parts_->device->pending() > 0) usleep(200);
+  if (config_.device.record_segments > 0 && !parts_->run_folder.empty())
+    write_recording(parts_->run_folder, parts_->node->id(), parts_->device->recorded());
 }
 
 OpProfile World::op_profile() const { return parts_->device->profile(); }

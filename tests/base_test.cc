@@ -129,6 +129,26 @@ TEST_CASE("ops of a strand visit each sum once, each sum's in the order of its s
   CHECK(terms_in_order() == std::vector<std::int64_t>{0, 1, 2, 3, 4});
 }
 
+TEST_CASE("what has a lead goes before the backwards that it is ahead of", "[ready_heap]") {
+  using enum SegmentClass;
+  const auto leading = [](SegmentClass segment_class, std::int32_t microbatch, std::int32_t lead) {
+    return SegmentKey{segment_class, 7, microbatch, 0, false, lead};
+  };
+  const std::vector<SegmentKey> best_first{{apply, 7, 9, 0},
+                                           leading(forward, 4, 3),
+                                           {backward, 7, 2, 0},
+                                           leading(forward, 5, 3),
+                                           leading(weight_gradient, 1, -1),
+                                           {backward, 7, 3, 0},
+                                           leading(forward, 6, 3),
+                                           {backward, 8, 0, 0},
+                                           {forward, 7, 0, 0},
+                                           {weight_gradient, 7, 0, 0}};
+  ReadyHeap heap;
+  for (const std::size_t i : {7, 2, 5, 0, 9, 6, 3, 8, 1, 4}) heap.push({.key = best_first[i], .ops = {}, .done = {}});
+  for (const SegmentKey& key : best_first) CHECK(pop(heap).key == key);
+}
+
 TEST_CASE("segments of one priority leave the heap as they came", "[ready_heap]") {
   ReadyHeap heap;
   for (std::uint64_t i = 0; i < 50; ++i) heap.push(segment(SegmentClass::forward, 1, 2, 3, i));

@@ -87,6 +87,24 @@ TEST_CASE("one thread runs what is ready in the order of the heap", "[device]") 
   CHECK(order == std::vector<std::uint64_t>{0, 7, 2, 4, 5, 9});
 }
 
+TEST_CASE("a device notes the first segments of each thread where it is asked to", "[device]") {
+  for (const std::size_t most : {0, 3}) {
+    CpuDevice device(1, false, most);
+    const std::int64_t before_us = now_us();
+    for (int microbatch = 0; microbatch < 5; ++microbatch) device.submit(segment(SegmentClass::forward, microbatch, 0));
+    REQUIRE(wait_for(device, 5).size() == 5);
+    const auto recorded = device.recorded();
+    REQUIRE(recorded.size() == 1);
+    REQUIRE(recorded[0].size() == most);
+    std::int64_t end_us = before_us;
+    for (const RecordedSegment& one : recorded[0]) {
+      CHECK((one.begin_us >= end_us && one.end_us >= one.begin_us));
+      end_us = one.end_us;
+    }
+    CHECK(end_us <= now_us());
+  }
+}
+
 TEST_CASE("two threads work at once and their time is counted", "[device]") {
   CpuDevice device(2);
   const Owned first(1000, 1000), second(1000, 1000);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "actors/config.h"
+#include "kernels/device.h"
 #include "kernels/model/parameters.h"
 #include "messages/address.h"
 
@@ -30,6 +31,19 @@ ExpertRange experts_of(const Config& config, int shard);
 std::vector<Parameter> stage_parameters(const Config& config, const StageShape& shape);
 std::vector<Parameter> shard_parameters(const Config& config, const StageShape& shape, int shard);
 bool has_expert_shards(const Config& config, const StageShape& shape);
+
+// By how many microbatches a stage's forwards may run ahead of its backwards before those go first: one for each stage
+// from this one to the last, of every replica. So many are under way when the first backward comes; with one less, a
+// stage behind would wait.
+inline std::int32_t forward_lead(const Config& config, int stage) {
+  return config.layout.replicas * (config.layout.stages - stage);
+}
+// A weight gradient ends with a free slot, and is as urgent as the forward that will take it; if none will, not at all.
+inline std::int32_t weights_lead(const Config& config, int stage, std::int32_t microbatch) {
+  const std::int32_t until_forward = config.layout.replicas * config.slots();
+  return microbatch + until_forward < config.train.microbatches ? forward_lead(config, stage) - until_forward
+                                                                : SegmentKey::kNoLead;
+}
 
 Address stage_address(const Config& config, int replica, int stage);
 Address shard_address(const Config& config, int stage, int shard);

@@ -46,7 +46,7 @@ Memory map_pages(std::size_t size) {
 
 }  // namespace
 
-CpuDevice::CpuDevice(int threads, bool profiled, bool helps)
+CpuDevice::CpuDevice(int threads, bool profiled, std::size_t recorded_max, bool helps)
     : event_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)),
       inline_(threads == 0),
       profiled_(profiled),
@@ -54,7 +54,7 @@ CpuDevice::CpuDevice(int threads, bool profiled, bool helps)
   CHECK(threads >= 0, "a device of {} threads", threads);
   if (event_ < 0)
     throw Error("can't create an event descriptor: {}; raise the limit of open files", std::strerror(errno));
-  for (int i = 0; i < std::max(threads, 1); ++i) workers_.push_back(std::make_unique<Worker>(now_us()));
+  for (int i = 0; i < std::max(threads, 1); ++i) workers_.push_back(std::make_unique<Worker>(now_us(), recorded_max));
   if (inline_) return;
   for (auto& worker : workers_) worker->thread = std::thread([this, &worker] { work(*worker); });
 }
@@ -145,7 +145,8 @@ bool CpuDevice::wait_and_help(Worker& worker) {
 
 void CpuDevice::run(Worker& worker) {
   const Use use = use_of(worker.segments.front().key);
-  const bool share = helps_ && use == Use::evaluate;
+  const bool share = helps_ && use == Use::evaluate, recorded = worker.recording.wanted();
+  const std::int64_t begin_us = recorded ? now_us() : 0;
   worker.enter(use);
   if (share) sharing_.fetch_add(1);
   worker.ops.clear();
@@ -154,6 +155,7 @@ void CpuDevice::run(Worker& worker) {
   if (share) sharing_.fetch_sub(1);
   worker.lingers = share;
   worker.enter(Use::idle);
+  if (recorded) worker.recording.add(worker.segments.front().key, begin_us, now_us());
   complete(worker.segments);
 }
 
@@ -199,6 +201,13 @@ void CpuDevice::clear_profile() {
     std::lock_guard lock(worker->profile_mutex);
     worker->profile.clear();
   }
+}
+
+std::vector<std::vector<RecordedSegment>> CpuDevice::recorded() const {
+  CHECK(pending() == 0, "{} segments are still to be recorded", pending());
+  std::vector<std::vector<RecordedSegment>> all;
+  for (const auto& worker : workers_) all.push_back(worker->recording.segments());
+  return all;
 }
 
 // The event is written only for the first of a batch: whoever reads it takes them all.

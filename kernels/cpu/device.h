@@ -15,13 +15,15 @@
 #include "kernels/device.h"
 #include "kernels/profile.h"
 #include "kernels/ready_heap.h"
+#include "kernels/recording.h"
 
 namespace troupe {
 
 class CpuDevice final : public Device {
  public:
-  // helps: idle threads spin for parts of others' ops; only where each thread has a core.
-  explicit CpuDevice(int threads, bool profiled = false, bool helps = true);
+  // recorded_max: segments kept for a timeline. helps: idle threads spin for parts of others' ops; only where each thread
+  // has a core.
+  explicit CpuDevice(int threads, bool profiled = false, std::size_t recorded_max = 0, bool helps = true);
   ~CpuDevice() override;  // runs what was submitted, then joins
   CpuDevice(const CpuDevice&) = delete;
   CpuDevice& operator=(const CpuDevice&) = delete;
@@ -39,14 +41,17 @@ class CpuDevice final : public Device {
   // What ops took since clear_profile(). REQUIRES: profiled.
   OpProfile profile() const;
   void clear_profile();
+  // What each thread did, as far as it was kept. REQUIRES: nothing is pending.
+  std::vector<std::vector<RecordedSegment>> recorded() const;
 
  private:
   struct Worker {
-    explicit Worker(std::int64_t begin_us) : timeline(begin_us) {}
+    Worker(std::int64_t begin_us, std::size_t recorded_max) : timeline(begin_us), recording(recorded_max) {}
     void enter(Use use);
     std::thread thread;
     mutable std::mutex timeline_mutex;
     Timeline timeline;
+    Recording recording;
     cpu::Scratch scratch;
     std::vector<Segment> segments;  // under way, one after the other or together
     std::vector<const Op*> ops;     // of all of them

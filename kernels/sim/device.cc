@@ -117,7 +117,12 @@ void SimDevice::start(std::vector<Segment> segments, std::int64_t now_us) {
   running_.push_back({std::move(segments), end_us, started_++, server});
 }
 
-void SimDevice::start_what_may(std::int64_t now_us) {
+void SimDevice::start_what_may(std::int64_t now_us, bool awake) {
+  if (options_.wakes_us > 0 && !awake) {
+    if (heap_.empty()) return;
+    for (const std::size_t server : std::exchange(idle_servers_, {})) rest(server, now_us + options_.wakes_us);
+    return;
+  }
   while (!heap_.empty() && !idle_servers_.empty()) {
     std::vector<Segment> segments;
     heap_.pop(segments);
@@ -127,13 +132,14 @@ void SimDevice::start_what_may(std::int64_t now_us) {
 
 void SimDevice::advance(std::int64_t now_us) {
   for (std::int64_t at_us = next_us(); at_us <= now_us; at_us = next_us()) {
-    if (!resting_.empty() && resting_.front().until_us == at_us) {
+    const bool awake = !resting_.empty() && resting_.front().until_us == at_us;
+    if (awake) {
       idle_servers_.push_back(resting_.front().server);
       resting_.erase(resting_.begin());
     } else {
       end_first();
     }
-    start_what_may(at_us);
+    start_what_may(at_us, awake);
   }
   start_what_may(now_us);
 }
@@ -148,10 +154,16 @@ void SimDevice::end_first() {
   if (options_.compute_at == ComputeAt::end) compute(ended.segments);
   heap_.done(ended.segments);
   servers_[ended.server].enter(Use::idle, ended.end_us);
-  resting_.push_back({ended.end_us + options_.rest_us, ended.server});
+  rest(ended.server, ended.end_us + (options_.rests_us ? options_.rests_us(ended.segments.back()) : 0));
   for (const Segment& segment : ended.segments) done_.push_back(segment.done);
   under_way_ -= ended.segments.size();
   finished_ += ended.segments.size();
+}
+
+void SimDevice::rest(std::size_t server, std::int64_t until_us) {
+  const auto later =
+      std::find_if(resting_.begin(), resting_.end(), [&](const Resting& other) { return other.until_us > until_us; });
+  resting_.insert(later, {until_us, server});
 }
 
 Usage SimDevice::usage(std::int64_t now_us) const {

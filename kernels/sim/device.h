@@ -35,7 +35,8 @@ struct SimDeviceOptions {
   std::function<std::int64_t(const Segment&)> lasts_us = {};  // instead of its cost
   int together = 4;                                           // segments of a strand at once
   // A server rests so long after a segment: what follows from it, or arrives meanwhile, may still be chosen next.
-  std::int64_t rest_us = 0;
+  std::function<std::int64_t(const Segment&)> rests_us = {};
+  std::int64_t wakes_us = 0;  // an idle server chooses so long after something came: what comes with it counts too
   std::function<void(const SegmentKey&, const Op&)> before;  // each op that is computed: memory that fails
 };
 
@@ -68,7 +69,8 @@ class SimDevice final : public Device {
     std::size_t server = 0;
   };
   void start(std::vector<Segment> segments, std::int64_t now_us);
-  void start_what_may(std::int64_t now_us);
+  void start_what_may(std::int64_t now_us, bool awake = false);
+  void rest(std::size_t server, std::int64_t until_us);
   void end_first();
   void compute(const std::vector<Segment>& segments);
   std::int64_t duration_us(const Segment& segment, std::int64_t now_us) const;
