@@ -45,6 +45,9 @@ enum class Mutant : int {
   count
 };
 
-constexpr bool mutant(Mutant one) { return one != Mutant::none && static_cast<int>(one) == kPickedMutant; }
+constexpr bool mutant(Mutant one) {
+  const int number = static_cast<int>(one);
+  return one != Mutant::none && (number == kPickedMutant || number == kPickedToo);
+}
 
 }  // namespace troupe

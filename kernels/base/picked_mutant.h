@@ -4,5 +4,6 @@
 namespace troupe {
 
 constexpr int kPickedMutant = 0;
+constexpr int kPickedToo = 0;  // beside it
 
 }  // namespace troupe

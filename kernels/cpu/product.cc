@@ -38,9 +38,11 @@ class LeftBlock {
       pack_transposed_tile<std::uint16_t, 0>(first, rows);
     }
   }
-  // What the tile from row `next` of the chunk on will read, or be packed from.
+  // What the tile from row `next` of the chunk on will read, or be packed from: of a transposed A the line with the
+  // tile's last element; an earlier one came with the tile before.
   Ahead ahead(std::int64_t next) const {
-    return transposed_ ? ahead_of_column(a_, k_, row_ + next) : ahead_of_rows(a_, row_ + next, k_, depth_);
+    if (!transposed_) return ahead_of_rows(a_, row_ + next, k_, depth_);
+    return ahead_of_column(a_, k_, std::min(row_ + next + kTileRows, a_.cols) - 1);
   }
   Left at(std::int64_t first, int rows) const {
     if (transposed_) return {packed_ + first * depth_, 1, rows};

@@ -1,5 +1,7 @@
 """Troupe's side of the bench: a way to measure each thing, given a configuration beside this file and its changes."""
+import dataclasses
 import json
+import pathlib
 import re
 import shutil
 import statistics
@@ -34,6 +36,13 @@ def tokens_a_second(config, *settings):
         return Round(statistics.median(rates), others, max(step["memory_mib"] for step in steps))
 
     return measure
+
+
+def tokens_a_second_by_arrival(config, *settings):
+    """Of the build that adds weight gradients in the order in which they arrive."""
+    measure = tokens_a_second(config, *settings)
+    return lambda setting: measure(dataclasses.replace(
+        setting, troupe=str(pathlib.Path(setting.troupe).parent.parent / "arrival" / "troupe")))
 
 
 def decode(sequences, tokens):

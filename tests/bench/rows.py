@@ -30,6 +30,8 @@ def training_rows():
     big = ("dense.toml", "train.steps=7", "model.num_hidden_layers=6", "model.hidden_size=384",
            "model.intermediate_size=1024", "model.num_attention_heads=6", "model.num_key_value_heads=6",
            "train.sequence_length=256", "train.microbatches=12", "evaluate.tokens_max=256")
+    spread = ("train.gradient_lanes=2", "layout.nodes=2", "layout.replicas=2", "layout.expert_shards=2",
+              "recovery.copies=0", "layout.slots=4")
     small_dense = ("--dense", "--hidden", "128", "--intermediate", "344", "--steps", "43")
     big_dense = ("--dense", "--layers", "6", "--hidden", "384", "--intermediate", "1024", "--heads", "6", "--steps", "7")
     first = dict(ours=ours.tokens_a_second(*moe), theirs=peer.tokens_a_second("--steps", "9", length=256, sequences=8),
@@ -56,6 +58,10 @@ def training_rows():
         Row("scaling", "mixture of experts, 2 compute threads beside 1", "tokens/s",
             ours.tokens_a_second(*moe, "device.threads=2"), ours.tokens_a_second(*moe, "device.threads=1"),
             other_name="1 thread"),
+        row("order", "mixture of experts, sums in strict order", moe, ours.tokens_a_second_by_arrival(*moe),
+            other_name="in order of arrival"),
+        row("order", "the same on 2 nodes: 2 replicas, 2 expert shards", (*moe, *spread),
+            ours.tokens_a_second_by_arrival(*moe, *spread), other_name="in order of arrival"),
     ]
 
 

@@ -4,5 +4,6 @@
 namespace troupe {
 
 inline int kPickedMutant = 0;
+constexpr int kPickedToo = 0;  // beside it
 
 }  // namespace troupe

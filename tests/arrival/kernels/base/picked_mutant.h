@@ -1,0 +1,9 @@
+// In the build for arrival order this file stands before kernels/base/picked_mutant.h: weight gradients are added as they
+// come. Its results differ from run to run; it is built to measure what the strict order costs (./dev bench --only order).
+#pragma once
+
+namespace troupe {
+
+constexpr int kPickedMutant = 25, kPickedToo = 26;  // chunks_by_arrival, microbatches_by_arrival
+
+}  // namespace troupe
