@@ -152,8 +152,7 @@ class Multiplier {
   Ahead right_ahead(std::int64_t col, std::int64_t k, std::int64_t depth, int number) const {
     if (col >= op_.c.cols) return {};
     if (op_.transpose_b) {
-      const Ahead rows = ahead_of_rows(op_.b, col, k, depth);
-      const std::int64_t skipped = number * (depth >> rows.shift);
+      const std::int64_t skipped = number * (depth / ahead_of_rows(op_.b, col, k, depth).group);
       return skipped < width_ ? ahead_of_rows(op_.b, col + skipped, k, depth) : Ahead{};
     }
     const std::int64_t line = number * 64 / static_cast<std::int64_t>(bytes_of(op_.b.dtype));

@@ -24,28 +24,26 @@ struct Right {
   std::int64_t depth_step;
 };
 
-// What a tile fetches ahead while it computes, a line of 64 bytes at each step of its depth: what is read next, `1 << shift`
-// lines of a row before the next row; and the sums that are written next, two lines of each row. Null: nothing.
+// What a tile fetches ahead while it computes. What is read next: a line of 64 bytes at each step of its depth, `group`
+// lines `step` bytes apart, then the next group. What is written next: two lines of each row of sums. Null: nothing.
 struct Ahead {
   const char* at = nullptr;
-  std::int64_t row_step = 0;  // bytes
-  int shift = 0;
+  std::int64_t step = 0, group_step = 0;  // bytes
+  std::int64_t group = 16;
   const char* sums = nullptr;
   std::int64_t sums_step = 0;  // bytes
-  const char* line(std::int64_t k) const { return at + (k >> shift) * row_step + ((k & ((1 << shift) - 1)) << 6); }
 };
 
 // `depth` elements of each row of x from (row, col) on; and one line of each row.
 inline Ahead ahead_of_rows(const Tensor& x, std::int64_t row, std::int64_t col, std::int64_t depth) {
   if (row >= x.rows) return {};
   const auto size = static_cast<std::int64_t>(bytes_of(x.dtype));
-  int shift = 0;
-  while ((std::int64_t{64} << shift) < depth * size) ++shift;
-  return {static_cast<const char*>(x.address(row, col)), x.stride * size, shift};
+  return {static_cast<const char*>(x.address(row, col)), 64, x.stride * size, (depth * size + 63) / 64};
 }
 inline Ahead ahead_of_column(const Tensor& x, std::int64_t row, std::int64_t col) {
   if (col >= x.cols) return {};
-  return {static_cast<const char*>(x.address(row, col)), x.stride * static_cast<std::int64_t>(bytes_of(x.dtype)), 0};
+  const std::int64_t step = x.stride * static_cast<std::int64_t>(bytes_of(x.dtype));
+  return {static_cast<const char*>(x.address(row, col)), step, 16 * step};
 }
 
 // c[r, j] = (from_c ? c[r, j] : 0) + sum_k left(r, k) right(k, j), j < vectors * kLanes.

@@ -6,9 +6,9 @@ namespace troupe::cpu {
 
 namespace {
 
-constexpr std::int64_t kRowsMin = 5;               // fewer leave most lanes empty
-constexpr std::int64_t kRowsMax = 6 * kPanelCols;  // more pay for packing B
-constexpr std::int64_t kGroup = 48;                // rows of B at a time: whole tiles, and whole lines of c
+constexpr std::int64_t kRowsMin = 8;   // fewer leave most lanes empty
+constexpr std::int64_t kRowsMax = 72;  // more pay for packing B
+constexpr std::int64_t kGroup = 48;    // rows of B at a time: whole tiles, and whole lines of c
 constexpr std::int64_t kDepthBlock = 256;
 
 // Up to kPanelCols rows of A as lanes: panel[k * width + j] = a(row + j, k).
@@ -91,7 +91,7 @@ class ByColumns {
 
   const Product& op_;
   std::int64_t depth_;
-  LanePanel panels_[kRowsMax / kPanelCols];
+  LanePanel panels_[kRowsMax / kPanelCols + 1];
   int panels_count_ = 0;
   float *sums_, *rows_, *buffer_, *wide_ = nullptr;
   const float* bias_ = nullptr;
