@@ -20,8 +20,10 @@ struct Recycled {
   Recycled() = default;
   template <typename U>
   Recycled(const Recycled<U>&) noexcept {}
-  T* allocate(std::size_t count) { return static_cast<T*>(take_block(count * sizeof(T))); }
-  void deallocate(T* block, std::size_t count) noexcept { give_block_back(block, count * sizeof(T)); }
+  T* allocate(std::size_t count) {
+    return static_cast<T*>(take_block(count * sizeof(T)));  // NOLINT: T may be a pointer
+  }
+  void deallocate(T* block, std::size_t count) noexcept { give_block_back(block, count * sizeof(T)); }  // NOLINT
   template <typename U>
   bool operator==(const Recycled<U>&) const noexcept {
     return true;
