@@ -13,7 +13,7 @@ constexpr Address kNobody{Role::supervisor, 0};
 
 void Context::post(const Address& to, Message message) const { node_->post(self_, to, std::move(message)); }
 void Context::submit(const SegmentKey& key, Ops ops, std::uint64_t token, std::uint32_t strand) const {
-  const std::uint64_t whole = strand == 0 ? 0 : static_cast<std::uint64_t>(handle_ + 1) << 32 | strand;
+  const std::uint64_t whole = strand == 0 ? 0 : static_cast<std::uint64_t>(handle_) << 32 | strand;
   node_->parts().device->submit(Segment{key, std::move(ops), Completion{handle_, token}, whole});
 }
 Device& Context::device() const { return *node_->parts().device; }

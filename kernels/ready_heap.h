@@ -28,8 +28,9 @@ inline Priority priority(const SegmentKey& key) {
 
 class ReadyHeap {
  public:
+  static constexpr int kTogether = 4;
   // together: so many segments of a strand may run at once, and no more once they are worth kTogetherFlops.
-  explicit ReadyHeap(int together = 4) : together_(together) {}
+  explicit ReadyHeap(int together = kTogether) : together_(together) {}
   void push(Segment segment);
   // The best segment, and what may run with it, into `out` (cleared first). REQUIRES: !empty()
   void pop(std::vector<Segment>& out);

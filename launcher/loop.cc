@@ -1,6 +1,5 @@
 #include "launcher/loop.h"
 
-#include <sched.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
@@ -76,7 +75,7 @@ bool Loop::spin() {
     if (now_us >= until_us) return false;
     if (now_us < yield_us) continue;
     yield_us = now_us + kYieldUs;
-    sched_yield();
+    std::this_thread::yield();
   }
   return true;
 }

@@ -45,9 +45,6 @@ enum class Mutant : int {
   count
 };
 
-constexpr bool mutant(Mutant one) {
-  const int number = static_cast<int>(one);
-  return one != Mutant::none && (number == kPickedMutant || number == kPickedToo);
-}
+constexpr bool mutant(Mutant one) { return one != Mutant::none && is_picked(static_cast<int>(one)); }
 
 }  // namespace troupe

@@ -9,8 +9,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "kernels/cpu/attention_row.h"
-#include "kernels/cpu/product.h"
+#include "kernels/cpu/attention.h"
 
 namespace troupe::cpu {
 
@@ -167,7 +166,7 @@ class Forward {
     const Tensor q = op_.q.columns(head * dim_, dim_);
     const std::int64_t step = round_up(t.visible_to_any(), kPanelCols), row = t.row(0);
     multiply_keys(t, tile_rows(t, q, queries_), keys, scores_, step);
-    for (int r = 0; r < t.rows; ++r) soften(scores_ + r * step, t.visible(r), row + r, head);
+    for (int r = 0; r < t.rows; ++r) soften(op_, scores_ + r * step, t.visible(r), row + r, head);
     multiply_values(t, scores_, step, values, sums_);
     const Tensor out = op_.out.columns(head * op_.v_dim, op_.v_dim);
     for (int r = 0; r < t.rows; ++r) {
@@ -177,20 +176,6 @@ class Forward {
           op_.v_dim, sums, [=](Vec sum) { return sum * scale; }, sums);
       write_row(out, row + r, sums);
     }
-  }
-
-  // Scores to exp(score - highest); the highest and 1 / sum are kept for the backward.
-  // Whole vectors: what stands behind the row's own keys is computed and never read.
-  void soften(float* scores, std::int64_t count, std::int64_t row, int head) {
-    const std::int64_t whole = round_up(count, kLanes);
-    const float scale = op_.scale;
-    map(
-        whole, scores, [=](Vec score) { return score * scale; }, scores);
-    const float highest = maximum(scores, count);
-    map(
-        whole, scores, [=](Vec score) { return exponential(score - highest); }, scores);
-    op_.row_max.row<float>(row)[head] = highest;
-    op_.row_scale.row<float>(row)[head] = 1.0F / sum(scores, count);
   }
 
   const Attention& op_;

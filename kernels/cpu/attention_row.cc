@@ -1,11 +1,9 @@
 // Attention for one query row a span: keys and values are read once, where they stand, and nothing is packed.
 // The law is that of attention.cc, so a row has the same bits here as among others: each score is one chain over d, each
 // output one chain over keys, in increasing order, and the softmax sums in lanes by the key's index in its span.
-#include "kernels/cpu/attention_row.h"
+#include "kernels/cpu/attention.h"
 
 #include <utility>
-
-#include "kernels/cpu/product.h"
 
 namespace troupe::cpu {
 
@@ -21,8 +19,6 @@ inline Vec load_wide(const std::uint16_t* from) {
   std::memcpy(&half, from, sizeof half);
   return Vec(__builtin_convertvector(half, Word) << 16);
 }
-inline float load_one(const float* from) { return *from; }
-inline float load_one(const std::uint16_t* from) { return widen(*from); }
 
 // One step of a transposition: the off-diagonal blocks of `distance` lanes change places.
 template <int distance, std::size_t... lane>
@@ -41,9 +37,9 @@ template <int distance>
 
 // Asks for the memory of the next kLanes keys, a few lines at a time between sums: all at once they would fill the
 // buffers of outstanding lines and the sums would wait behind them. Values that stand beside their keys come with them.
-class Ahead {
+class NextKeys {
  public:
-  Ahead(const void* first, std::int64_t rows, std::int64_t row_bytes, std::int64_t stride_bytes)
+  NextKeys(const void* first, std::int64_t rows, std::int64_t row_bytes, std::int64_t stride_bytes)
       : at_(static_cast<const char*>(first)), rows_(rows), row_bytes_(row_bytes), stride_bytes_(stride_bytes) {}
   void fetch(std::int64_t lines) {
     for (; lines > 0 && rows_ > 0; --lines) {
@@ -64,7 +60,8 @@ class Ahead {
 
 // sum[lane] + sum_d query[d] keys[lane][d] for kLanes keys.
 template <typename T>
-Vec add_keys(Vec sum, const float* query, const T* const* keys, std::int64_t depth, Ahead& ahead, std::int64_t lines) {
+Vec add_keys(Vec sum, const float* query, const T* const* keys, std::int64_t depth, NextKeys& ahead,
+             std::int64_t lines) {
   std::int64_t d = 0;
   for (; d + kLanes <= depth; d += kLanes) {
     ahead.fetch(lines);
@@ -77,7 +74,7 @@ Vec add_keys(Vec sum, const float* query, const T* const* keys, std::int64_t dep
   }
   for (; d < depth; ++d) {
     float column[kLanes];
-    for (int i = 0; i < kLanes; ++i) column[i] = load_one(keys[i] + d);
+    for (int i = 0; i < kLanes; ++i) column[i] = read_one(keys[i] + d);
     sum = fused(broadcast(query[d]), load(column), sum);
   }
   return sum;
@@ -105,7 +102,7 @@ class Rows {
     query_ = scratch.take<float>(op.q.cols);
     out_ = scratch.take<float>(round_up(op.out.cols, kLanes));
     const std::int64_t sums = std::max<std::int64_t>(1, op.heads * (op.own_dim / kLanes + op.shared_dim / kLanes));
-    lines_ = (kLanes * row_bytes() / Ahead::kLine + sums - 1) / sums;
+    lines_ = (kLanes * row_bytes() / NextKeys::kLine + sums - 1) / sums;
   }
 
   void attend(std::int64_t row, std::int64_t first_key, std::int64_t keys) {
@@ -113,7 +110,7 @@ class Rows {
     for (std::int64_t j = 0; j < keys; j += kLanes) score(query, first_key, j, keys);
     for (int head = 0; head < op_.heads; ++head) {
       float* scores = scores_ + head * step_;
-      const float scale = soften(scores, row, head, keys);
+      const float scale = soften(op_, scores, keys, row, head);
       mix(scores, head / group(), first_key, keys, scale, out_ + std::int64_t{head} * op_.v_dim);
     }
     write_row(op_.out, row, out_);
@@ -129,8 +126,8 @@ class Rows {
   void score(const float* query, std::int64_t first_key, std::int64_t j, std::int64_t keys) {
     const T *own[kLanes], *shared[kLanes];
     const std::int64_t next = std::min(j + kLanes, keys);
-    Ahead ahead(op_.k.row<const T>(first_key + next), std::min<std::int64_t>(keys - next, kLanes), row_bytes(),
-                op_.k.stride * static_cast<std::int64_t>(sizeof(T)));
+    NextKeys ahead(op_.k.row<const T>(first_key + next), std::min<std::int64_t>(keys - next, kLanes), row_bytes(),
+                   op_.k.stride * static_cast<std::int64_t>(sizeof(T)));
     for (int i = 0; i < kLanes; ++i) {
       const std::int64_t key = first_key + std::min(j + i, keys - 1);
       own[i] = op_.k.row<const T>(key);
@@ -145,19 +142,6 @@ class Rows {
     }
   }
 
-  // Scores to exp(score - highest); returns 1 / their sum.
-  float soften(float* scores, std::int64_t row, int head, std::int64_t keys) {
-    const std::int64_t whole = round_up(keys, kLanes);
-    const float scale = op_.scale;
-    map(
-        whole, scores, [=](Vec score) { return score * scale; }, scores);
-    const float highest = maximum(scores, keys);
-    map(
-        whole, scores, [=](Vec score) { return exponential(score - highest); }, scores);
-    op_.row_max.row<float>(row)[head] = highest;
-    return op_.row_scale.row<float>(row)[head] = 1.0F / sum(scores, keys);
-  }
-
   void mix(const float* weights, int kv_head, std::int64_t first_key, std::int64_t keys, float scale, float* to) const {
     const T* values = op_.v.row<const T>(first_key) + std::int64_t{kv_head} * op_.v_head_stride;
     const std::int64_t stride = op_.v.stride;
@@ -167,7 +151,7 @@ class Rows {
     for (; c + kLanes <= op_.v_dim; c += kLanes) add_values<1>(weights, keys, values + c, stride, scale, to + c);
     for (; c < op_.v_dim; ++c) {
       float total = 0;
-      for (std::int64_t j = 0; j < keys; ++j) total = fused(weights[j], load_one(values + j * stride + c), total);
+      for (std::int64_t j = 0; j < keys; ++j) total = fused(weights[j], read_one(values + j * stride + c), total);
       to[c] = total * scale;
     }
   }

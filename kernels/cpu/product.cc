@@ -11,8 +11,7 @@ namespace {
 constexpr std::int64_t kRowsChunk = 264;  // a multiple of every kTileRows
 constexpr std::int64_t kColsBlock = 512;
 constexpr std::int64_t kDirectRows = 6 * kTileRows;  // fewer don't pay for packing a B that needs no transposing
-constexpr std::int64_t kDepthBlock = 256;  // a panel of it is half of the first-level cache; less of a wider one
-constexpr int kNearTiles = 4;              // so few rows of A were computed a moment ago: B is what comes from afar
+constexpr int kNearTiles = 4;  // so few rows of A were computed a moment ago: B is what comes from afar
 
 // The left operand of a chunk, k0..k0+depth: row-major f32 is read where it stands; bf16 is widened into rows;
 // a transposed one is packed tile by tile, depth-major, so that a tile reads one stream.
@@ -143,7 +142,8 @@ class Multiplier {
         ahead.sums_step = c_step * static_cast<std::int64_t>(sizeof(float));
       }
       tile(rows, vectors_, depth, left_.at(first, rows), right, c, c_step, from_c, ahead);
-      if (ends && (stage || bias_)) finish(first, rows, col, c, c_step, stage != nullptr);
+      for (int r = 0; r < rows && ends && (stage || bias_); ++r)
+        finish_row(op_, bias_, row_ + first + r, col, std::min(width_, op_.c.cols - col), c + r * c_step, !stage);
       first += rows;
     }
   }
@@ -164,19 +164,6 @@ class Multiplier {
     for (int r = 0; r < rows; ++r) {
       std::fill(stage + r * width_ + cols, stage + (r + 1) * width_, 0.0F);
       std::copy_n(op_.c.row<const float>(row_ + first + r) + col, cols, stage + r * width_);
-    }
-  }
-
-  // c = sums + bias + add, rounded once if c is bf16. The sums stand in a stage, or already in c.
-  void finish(std::int64_t first, int rows, std::int64_t col, float* sums, std::int64_t step, bool staged) const {
-    const Tensor c = op_.c.columns(col, std::min(width_, op_.c.cols - col));
-    const Tensor add = op_.add ? op_.add.columns(col, c.cols) : Tensor{};
-    const auto plus = [](Vec sum, Vec more) { return sum + more; };
-    float buffer[8 * kLanes];
-    for (int r = 0; r < rows; ++r, sums += step) {
-      if (bias_) map(c.cols, sums, plus, sums, bias_ + col);
-      if (add) map(c.cols, sums, plus, sums, read_row(add, row_ + first + r, buffer));
-      if (staged) write_row(c, row_ + first + r, sums);
     }
   }
 
@@ -201,6 +188,15 @@ void check(const Product& op) {
 }
 
 }  // namespace
+
+void finish_row(const Product& op, const float* bias, std::int64_t row, std::int64_t col, std::int64_t cols,
+                float* sums, bool in_place) {
+  const auto plus = [](Vec sum, Vec more) { return sum + more; };
+  float buffer[kPanelColsMax];
+  if (bias != nullptr) map(cols, sums, plus, sums, bias + col);
+  if (op.add) map(cols, sums, plus, sums, read_row(op.add.columns(col, cols), row, buffer));
+  if (!in_place) write_row(op.c.columns(col, cols), row, sums);
+}
 
 void run(const Product& op, Scratch& scratch) {
   check(op);

@@ -69,6 +69,14 @@ inline void prefetch_to_write(const void* line) {
 inline float read_one(const float* from) { return *from; }
 inline float read_one(const std::uint16_t* from) { return widen(*from); }
 
+constexpr std::int64_t kDepthBlock = 256;  // a panel of it is half of the first-level cache; less of a wider one
+constexpr std::int64_t kPanelColsMax = 8 * kLanes;
+
+// The end of c's row `row` from column `col` on: sums + bias + add, rounded once if c is bf16. bias: all of it, or null.
+// in_place: the sums stand in c. REQUIRES: cols <= kPanelColsMax.
+void finish_row(const Product& op, const float* bias, std::int64_t row, std::int64_t col, std::int64_t cols,
+                float* sums, bool in_place);
+
 // A product with few rows and a transposed B: computed as c^T = B A^T, so that B, the larger of the two, is read where
 // it stands and not packed.
 bool goes_by_columns(const Product& op);

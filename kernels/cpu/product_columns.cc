@@ -9,7 +9,6 @@ namespace {
 constexpr std::int64_t kRowsMin = 8;   // fewer leave most lanes empty
 constexpr std::int64_t kRowsMax = 72;  // more pay for packing B
 constexpr std::int64_t kGroup = 48;    // rows of B at a time: whole tiles, and whole lines of c
-constexpr std::int64_t kDepthBlock = 256;
 
 // Up to kPanelCols rows of A as lanes: panel[k * width + j] = a(row + j, k).
 struct LanePanel {
@@ -29,7 +28,6 @@ class ByColumns {
     }
     sums_ = scratch.take<float>(kGroup * round_up(op.a.rows, kPanelCols));
     rows_ = scratch.take<float>(kPanelCols * kGroup);
-    buffer_ = scratch.take<float>(kGroup);
     if (op.b.dtype != Dtype::f32) wide_ = scratch.take<float>(kGroup * kDepthBlock);
     if (op.bias) bias_ = read_row(op.bias, 0, scratch.take<float>(op.c.cols));
   }
@@ -75,25 +73,19 @@ class ByColumns {
   }
 
   void finish(const LanePanel& lanes, std::int64_t col, std::int64_t count) {
-    const Tensor c = op_.c.columns(col, count);
-    const bool direct = c.dtype == Dtype::f32 && !bias_ && !op_.add;
-    float* to = direct ? c.row<float>(lanes.row) : rows_;
-    const std::int64_t step = direct ? c.stride : kGroup;
+    const bool direct = op_.c.dtype == Dtype::f32 && !bias_ && !op_.add;
+    float* to = direct ? op_.c.row<float>(lanes.row) + col : rows_;
+    const std::int64_t step = direct ? op_.c.stride : kGroup;
     transpose(sums_of(lanes), lanes.width(), count, lanes.count, to, step);
-    if (direct) return;
-    const auto plus = [](Vec sum, Vec more) { return sum + more; };
-    for (std::int64_t r = 0; r < lanes.count; ++r, to += step) {
-      if (bias_) map(count, to, plus, to, bias_ + col);
-      if (op_.add) map(count, to, plus, to, read_row(op_.add.columns(col, count), lanes.row + r, buffer_));
-      write_row(c, lanes.row + r, to);
-    }
+    for (std::int64_t r = 0; r < lanes.count && !direct; ++r)
+      finish_row(op_, bias_, lanes.row + r, col, count, rows_ + r * kGroup, false);
   }
 
   const Product& op_;
   std::int64_t depth_;
   LanePanel panels_[kRowsMax / kPanelCols + 1];
   int panels_count_ = 0;
-  float *sums_, *rows_, *buffer_, *wide_ = nullptr;
+  float *sums_, *rows_, *wide_ = nullptr;
   const float* bias_ = nullptr;
 };
 

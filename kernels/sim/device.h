@@ -33,7 +33,7 @@ struct SimDeviceOptions {
   std::vector<SlowSpan> slow;
   std::int64_t begin_us = 0;
   std::function<std::int64_t(const Segment&)> lasts_us = {};  // instead of its cost
-  int together = 4;                                           // segments of a strand at once
+  int together = ReadyHeap::kTogether;                        // segments of a strand at once
   // A server rests so long after a segment: what follows from it, or arrives meanwhile, may still be chosen next.
   std::function<std::int64_t(const Segment&)> rests_us = {};
   std::int64_t wakes_us = 0;  // an idle server chooses so long after something came: what comes with it counts too

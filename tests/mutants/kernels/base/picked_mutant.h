@@ -4,6 +4,6 @@
 namespace troupe {
 
 inline int kPickedMutant = 0;
-constexpr int kPickedToo = 0;  // beside it
+inline bool is_picked(int number) { return number == kPickedMutant; }
 
 }  // namespace troupe
