@@ -1,20 +1,18 @@
-#!/usr/bin/python3
 """A message between actors of two processes beside the same bytes between two of UCX's own benchmark (ucx_perftest).
 
 In turns, in one run, on the same transport, each process pinned to a core of its own; the median of each round, and the
-best of three rounds. `rows(setting)` is what bench.py prints; by itself: python3 tests/bench/messages.py --troupe FILE
+best of the rounds.
 """
-import argparse
 import dataclasses
 import json
 import os
 import pathlib
-import resource
 import socket
 import subprocess
 import time
 
-ROUNDS = 3
+from measuring import ROUNDS, Failed, Watch, execute
+
 CORES = (0, 1)
 HEADER = 256
 KIB, MIB = 1 << 10, 1 << 20
@@ -39,28 +37,6 @@ BANDWIDTHS = [Trial("1 MiB tensor, 16 times under way", MIB, 4_000, outstanding=
               Trial("16 different tensors of 1 MiB under way", MIB, 4_000, outstanding=16, tensors=16)]
 
 
-def busy_seconds():
-    ticks = [int(word) for word in open("/proc/stat").readline().split()[1:]]
-    return (sum(ticks[:3]) + sum(ticks[5:8])) / os.sysconf("SC_CLK_TCK")
-
-
-class Others:
-    """The share of a core that other processes took between enter and exit."""
-
-    def __enter__(self):
-        self.busy, self.own, self.begin = busy_seconds(), self.spent(), time.perf_counter()
-        return self
-
-    def __exit__(self, *_):
-        seconds = time.perf_counter() - self.begin
-        self.share = max(0.0, busy_seconds() - self.busy - (self.spent() - self.own)) / seconds
-
-    @staticmethod
-    def spent():
-        children = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return children.ru_utime + children.ru_stime
-
-
 def free_port():
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
@@ -69,10 +45,10 @@ def free_port():
 
 def ours(program, way, trial):
     tls, interface, _ = WAYS[way]
-    command = [program, "--tls", tls, *(["--interface", interface] if interface else []), "--bytes", trial.tensor, "--header", HEADER,
-               "--rounds", trial.rounds, "--warm-up", max(20, trial.rounds // 10), "--outstanding", trial.outstanding, "--tensors", trial.tensors,
-               "--first-core", CORES[0], "--second-core", CORES[1]]
-    result = json.loads(subprocess.run([str(word) for word in command], check=True, stdout=subprocess.PIPE).stdout)
+    command = [program, "--tls", tls, *(["--interface", interface] if interface else []), "--bytes", trial.tensor,
+               "--header", HEADER, "--rounds", trial.rounds, "--warm-up", max(20, trial.rounds // 10), "--outstanding",
+               trial.outstanding, "--tensors", trial.tensors, "--first-core", CORES[0], "--second-core", CORES[1]]
+    result = json.loads(execute([str(word) for word in command])[0])
     return result["mbytes_per_second" if trial.outstanding > 1 else "half_round_trip_us"]
 
 
@@ -92,7 +68,7 @@ def raw(way, trial):
             if client.returncode == 0 and lines:
                 break
         else:
-            raise SystemExit(f"messages: ucx_perftest does not start: {client.stderr[-500:]}")
+            raise Failed(f"ucx_perftest does not start: {client.stderr[-500:]}")
     finally:
         server.terminate()
         server.wait()
@@ -113,9 +89,9 @@ def measure(program, way, trial):
     bandwidth = trial.outstanding > 1
     pairs, shares = [], []
     for _ in range(ROUNDS):
-        with Others() as others:
-            pairs.append((ours(program, way, trial), raw(way, trial)))
-        shares.append(others.share)
+        watch = Watch()
+        pairs.append((ours(program, way, trial), raw(way, trial)))
+        shares.append(watch())
     mine, other = ((max if bandwidth else min)(pair[side] for pair in pairs) for side in (0, 1))
     what = f"{way}, {trial.what}" + ("" if bandwidth else ", half a round trip")
     return {"name": "messages", "what": what, "unit": "MB/s" if bandwidth else "us", "troupe": mine, "other": other,
@@ -124,28 +100,8 @@ def measure(program, way, trial):
             + " ".join(f"{a:.2f}/{b:.2f}" for a, b in pairs), "others": max(shares)}
 
 
-def each_row(troupe, only=""):
-    program = pathlib.Path(troupe).resolve().parent / "messages_bench"
+def rows(setting):
+    program = pathlib.Path(setting.troupe).parent / "messages_bench"
     for way in WAYS:
         for trial in [*LATENCIES, *BANDWIDTHS]:
-            if only in f"{way}, {trial.what}":
-                yield measure(program, way, trial)
-
-
-def rows(setting):
-    return list(each_row(setting.troupe))
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--troupe", required=True)
-    parser.add_argument("--only", default="", help="rows with these words")
-    options = parser.parse_args()
-    print("| what | Troupe | UCX alone | ratio | others | rounds |\n| --- | --- | --- | --- | --- | --- |")
-    for row in each_row(options.troupe, options.only):
-        print(f"| {row['what']} | {row['troupe']:,.2f} {row['unit']} | {row['other']:,.2f} | {row['ratio']:.2f} | "
-              f"{row['others']:.2f} | {row['note']} |", flush=True)
-
-
-if __name__ == "__main__":
-    main()
+            yield measure(program, way, trial)

@@ -1,22 +1,14 @@
-#!/usr/bin/python3
 """The schedule that emerges beside those that are planned: what build/release/simulation_test prints in virtual time, as
-rows. The same on every machine. By itself: python3 tests/bench/schedule.py --troupe build/release/troupe [--json FILE]"""
-import argparse
-import json
+rows. The same on every machine."""
 import pathlib
 import re
-import subprocess
-import types
+
+from measuring import execute
 
 
 def printed(setting, case):
-    program = pathlib.Path(setting.troupe).resolve().parent / "simulation_test"
-    if not program.exists():
-        raise SystemExit(f"bench: {program} is missing; ./dev build makes it")
-    done = subprocess.run([str(program), case], capture_output=True, text=True)
-    if done.returncode != 0:
-        raise SystemExit(f"bench: {program} {case!r} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    return done.stdout
+    out, _ = execute([str(pathlib.Path(setting.troupe).parent / "simulation_test"), case])
+    return out
 
 
 def bubbles(setting):
@@ -46,21 +38,3 @@ def rows(setting):
     yield from bubbles(setting)
     yield from exposed(setting)
 
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--troupe", required=True)
-    parser.add_argument("--json", help="write the rows to this file")
-    options = parser.parse_args()
-    print("| what | Troupe | beside | ratio | note |\n| --- | --- | --- | --- | --- |")
-    results = []
-    for row in rows(types.SimpleNamespace(troupe=options.troupe)):
-        results.append(row)
-        print(f"| {row['what']} | {row['troupe']:g} {row['unit']} | {row['other']} ({row['other_name']}) | "
-              f"{row['ratio']:.2f} x | {row['note']} |", flush=True)
-    if options.json:
-        pathlib.Path(options.json).write_text(json.dumps(results, indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    main()
