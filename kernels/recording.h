@@ -1,4 +1,5 @@
-// What a compute thread did and when: one entry a segment, the first so many of them. Kept only where somebody asks
+// What a compute thread did and when: one entry a segment, the first so many of them; what ran together (strand.h) is one
+// entry, of the first. Kept only where somebody asks
 // (device.record_segments), for the picture that `troupe timeline` draws.
 #pragma once
 
