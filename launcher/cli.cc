@@ -1,10 +1,14 @@
 #include "launcher/cli.h"
 
+#include <fmt/format.h>
+
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 
 #include "actors/build_info.h"
 #include "kernels/base/error.h"
+#include "launcher/config_keys.h"
 #include "launcher/processes.h"
 #include "launcher/profile.h"
 #include "launcher/tools.h"
@@ -170,6 +174,18 @@ int dispatch(CLI::App& app, Arguments& a) {
   return node_main(a.socket);
 }
 
+// The parser would only say that a subcommand is missing.
+std::string why_no_command(const CLI::App& app, int argc, char** argv) {
+  if (argc < 2 || argv[1][0] == '-') return "";
+  std::vector<std::string> names;
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; }))
+    names.push_back(command->get_name());
+  if (std::find(names.begin(), names.end(), argv[1]) != names.end()) return "";
+  const std::string near = nearest(argv[1], names);
+  return fmt::format("{} is not a command{}; troupe --help lists them all", argv[1],
+                     near.empty() ? "" : ", did you mean " + near);
+}
+
 }  // namespace
 
 int run_command_line(int argc, char** argv) {
@@ -204,6 +220,10 @@ int run_command_line(int argc, char** argv) {
   CLI::App* node = app.add_subcommand("node", "");
   node->group("");
   node->add_option("--socket", a.socket)->required();
+  if (const std::string problem = why_no_command(app, argc, argv); !problem.empty()) {
+    std::fprintf(stderr, "troupe: %s\n", problem.c_str());
+    return 2;
+  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

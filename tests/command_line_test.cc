@@ -102,7 +102,8 @@ const Arguments kLong{"train.steps=80", "checkpoint.every_steps=2"};
 TEST_CASE("wrong arguments exit with 2 and name the argument", "[command]") {
   for (const auto& [arguments, part] : std::vector<std::pair<Arguments, std::string>>{
            {{}, "subcommand"},
-           {{"fly"}, "subcommand"},
+           {{"fly"}, "fly is not a command"},
+           {{"trian"}, "did you mean train"},
            {{"train"}, "CONFIG"},
            {{"train", kTiny, "--bogus"}, "--bogus"},
            {{"train", kTiny, "--set"}, "--set"},
