@@ -101,14 +101,35 @@ struct RecoveryConfig {   // [recovery]
   int restarts_max = 10;  // of nodes without a committed step between; then the run ends
 };
 
+struct GrpoConfig {                         // [grpo]: group-relative policy optimization
+  int group_size = 8;                       // samples of a prompt; divides train.batch_sequences
+  int rollout_lag = 0;                      // step n learns from samples of version max(0, n - rollout_lag), exactly
+  int updates_per_rollout = 1;              // optimizer steps that share the samples of one rollout
+  double temperature = 1, top_p = 1;        // of sampling, and of every log-probability
+  int completion_max = 0;                   // tokens of an answer, its end included; 0: what the sequence leaves
+  double clip_low = 0.2, clip_high = 0.2;   // the ratio is held within 1 - clip_low .. 1 + clip_high
+  double dual_clip = 0;                     // bound of the ratio where the advantage is negative; 0: none
+  double importance_max = 2;                // with a lag: the most that a sample of an older version weighs
+  double beta = 0;                          // weight of the divergence from the reference policy (k3)
+  int reference_every = 0;                  // steps after which the reference becomes the policy; 0: never
+  std::string reduction = "sequence_mean";  // sequence_mean, token_mean, constant
+  bool scale_by_std = true;
+  double advantage_epsilon = 1e-4;
+  int std_ddof = 1;
+  bool dynamic_sampling = false;  // groups whose rewards are all equal are passed over
+  int sampling_rounds_max = 4;    // rounds of prompts for a rollout with dynamic sampling
+  int overlong_tokens = 0;        // the last so many tokens of an answer are punished, up to -1; 0: none
+};
+
 struct GenerateConfig {    // [generate]
   int sequences_max = 64;  // decoded together
   int length_max = 0;      // prompt + answer; 0: train.sequence_length
 };
 
 struct Config {
-  std::string name = "run";  // the run's folder is runs/NAME unless told
-  ModelConfig model;         // [model]
+  std::string name = "run";       // the run's folder is runs/NAME unless told
+  std::string kind = "pretrain";  // of phase: pretrain, sft, grpo, evaluate, distill
+  ModelConfig model;              // [model]
   TrainConfig train;
   DataConfig data;
   EvaluateConfig evaluate;
@@ -119,6 +140,7 @@ struct Config {
   LimitsConfig limits;
   RecoveryConfig recovery;
   GenerateConfig generate;
+  GrpoConfig grpo;
   HardwareConfig hardware;  // read from device.hardware
 
   int microbatch_sequences() const { return train.batch_sequences / train.microbatches; }

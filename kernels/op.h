@@ -157,6 +157,29 @@ struct CrossEntropy {
   float scale = 1;
 };
 
+// Group-relative policy optimization (GRPO; DeepSeek-V3 report, eq. 26-28), per row with target >= 0; other rows: zero.
+// heat = temperature, or 1 if that is 0; z = logits / heat.
+//   logprob = z[target] - log sum_v exp z[v], v over the row's kept tokens (Sample) where `kept` is given
+//   old, reference, advantage A, weight = policy[t, 0..3];  difference = logprob - old, held within 20 of zero
+//   rho = exp(difference);  kl = exp(d) - d - 1, d = reference - logprob
+//   surrogate = min(rho A, clamp(rho, 1 - clip_low, 1 + clip_high) A);  with dual_clip and A < 0 at least dual_clip A
+//   decoupled (the samples are of an older version): surrogate = min(rho, importance_max) A, rho without a gradient,
+//     times pi / pi_now, which is 1 and has one
+//   loss = weight (beta kl - surrogate);  dlogits = dloss/dlogits
+//   results[t, 0..4] = loss, logprob, kl, 1 where the clipped term is the smaller (else 0), entropy of the row
+// One rule with Sample: the same logits, temperature and kept tokens give the logprob that Sample recorded, bit for bit.
+struct PolicyLoss {
+  Tensor logits;   // (N, V) f32
+  Tensor targets;  // (N, 1) i32
+  Tensor policy;   // (N, 4) f32
+  Tensor results;  // (N, 5) f32, written
+  Tensor kept;     // (N, ceil(V / 32)) i32, a bit a token; optional
+  Tensor dlogits;  // (N, V) f32 or bf16; may be logits itself, or absent
+  float temperature = 1, clip_low = 0.2F, clip_high = 0.2F, dual_clip = 0, beta = 0, importance_max = 2;
+  bool decoupled = false;
+};
+constexpr std::int64_t kPolicyInputs = 4, kPolicyResults = 5;
+
 struct Copy {
   Tensor source, out;
 };  // out = convert(source)
@@ -180,10 +203,19 @@ struct SumSquares {
 
 // g = gradient * clip_scale; m = beta1 m + (1-beta1) g; v = beta2 v + (1-beta2) g^2; p *= 1 - lr * weight_decay;
 // p -= (lr / bias1) m / (sqrt(v) (1 / sqrt(bias2)) + eps), bias_i = 1 - beta_i^step, what stands in brackets of the step
-// alone computed once; copy (bf16, optional) = round(p).
+// alone computed once; copy (bf16, optional) = round(p). digest (optional): Digest of the new p, and of copy.
 struct AdamW {
-  Tensor parameter, gradient, m, v, copy;
+  Tensor parameter, gradient, m, v, copy, digest;
   float lr = 0, beta1 = 0.9F, beta2 = 0.95F, eps = 1e-8F, weight_decay = 0, bias1 = 1, bias2 = 1, clip_scale = 1;
+  std::uint64_t first = 0;  // of the parameter's elements, for the digest
+};
+
+// Which bits stand where: out = sum_i (bits of x[i] + 1) * odd(first + i) modulo 2^64, i the row-major index,
+// odd(n) = 2 hash(n) + 1. Parts of a tensor add up to the whole; two elements can't change places unnoticed.
+// out: (1, 4) i32: the sum's low and high word; the same of `copy` (optional, the shape of x).
+struct Digest {
+  Tensor x, copy, out;
+  std::uint64_t first = 0;
 };
 
 // out[i] = mean + std * normal(key, first + i), i the row-major index; std 0 fills with the mean.
@@ -195,20 +227,21 @@ struct Initialize {
 };
 
 // token[t] ~ softmax(logits[t] / temperature) within the smallest set of probability >= top_p, drawn by the counter
-// (key, counter[t]); temperature 0: argmax, ties to the lower index. logprob[t]: of the token at temperature 1
-// (or at `temperature` when it is > 0).
+// (key, counter[t]); temperature 0: argmax, ties to the lower index. logprob[t]: of the token within that set, at
+// `temperature` (at 1 when it is 0). kept: the set, a bit a token (bit v % 32 of word v / 32).
 struct Sample {
   Tensor logits;   // (N, V) f32
   Tensor counter;  // (N, 2) i32: prompt-and-sample number, position
   Tensor token;    // (N, 1) i32
   Tensor logprob;  // (N, 1) f32
+  Tensor kept;     // (N, ceil(V / 32)) i32, optional
   std::uint64_t key = 0;
   float temperature = 0, top_p = 1;
 };
 
 using Op = std::variant<Product, Norm, NormBackward, Rope, Attention, AttentionBackward, SwiGlu, SwiGluBackward, Router,
                         RouterBackward, Gather, Scatter, Combine, ScaleRows, Embedding, EmbeddingGradient, CrossEntropy,
-                        Copy, Add, Fill, SumRows, SumSquares, AdamW, Initialize, Sample>;
+                        Copy, Add, Fill, SumRows, SumSquares, AdamW, Initialize, Sample, PolicyLoss, Digest>;
 using Ops = RecycledVector<Op>;  // a segment's, in order
 
 }  // namespace troupe

@@ -20,13 +20,16 @@ constexpr std::array kNames = {"Product",      "Norm",
                                "Add",          "Fill",
                                "SumRows",      "SumSquares",
                                "AdamW",        "Initialize",
-                               "Sample"};
+                               "Sample",       "PolicyLoss",
+                               "Digest"};
 static_assert(kNames.size() == std::variant_size_v<Op>);
 
 // What an op writes, or works on.
 template <typename One>
 const Tensor& written(const One& op) {
-  if constexpr (requires { op.out; })
+  if constexpr (std::is_same_v<One, Digest>)
+    return op.x;
+  else if constexpr (requires { op.out; })
     return op.out;
   else if constexpr (requires { op.c; })
     return op.c;

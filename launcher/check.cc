@@ -256,6 +256,7 @@ void Check::greedy() {
 
 int check(const CheckOptions& options) {
   start_log("troupe", "", LogLevel::warning);
+  if (is_grpo_fixture(options.fixture)) return check_grpo(options);
   Check check(options);
   check.load();
   check.logits();

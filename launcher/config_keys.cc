@@ -28,7 +28,7 @@ class Table {
   template <typename Value>
   void add(const std::string& key, Value Struct::*member, Allowed allowed, const std::string& meaning) {
     const auto slot = [place = place_, member](Config& config, bool) -> Slot { return &(config.*place.*member); };
-    const bool numbers = name_ == "model" || name_ == "train" || name_ == "data";
+    const bool numbers = name_ == "model" || name_ == "train" || name_ == "data" || name_ == "grpo";
     keys_.push_back({name_ + "." + key, slot, std::move(allowed), meaning, numbers});
   }
   // For a key that stands in a table of numbers but changes no bit.
@@ -217,6 +217,30 @@ void add_machine_keys(std::vector<Key>& keys) {
   hardware.add("dollars_per_hour", &H::dollars_per_hour, at_least(0), "of one node with all its threads");
 }
 
+void add_grpo_keys(std::vector<Key>& keys) {
+  using G = GrpoConfig;
+  Table<G> t(keys, "grpo", &Config::grpo);
+  t.add("group_size", &G::group_size, at_least(1), "samples of a prompt; divides train.batch_sequences");
+  t.add("rollout_lag", &G::rollout_lag, within(0, 64), "step n learns from samples of version max(0, n - rollout_lag)");
+  t.add("updates_per_rollout", &G::updates_per_rollout, at_least(1), "steps that share the samples of a rollout");
+  t.add("temperature", &G::temperature, above(0), "of sampling and of every log-probability");
+  t.add("top_p", &G::top_p, within(0.01, 1), "samples come from the likeliest tokens of this mass");
+  t.add("completion_max", &G::completion_max, at_least(0), "tokens of an answer; 0: what the sequence leaves");
+  t.add("clip_low", &G::clip_low, within(0, 1), "the ratio counts from 1 - clip_low");
+  t.add("clip_high", &G::clip_high, at_least(0), "up to 1 + clip_high");
+  t.add("dual_clip", &G::dual_clip, at_least(0), "most that a ratio counts at a negative advantage; 0: no bound");
+  t.add("importance_max", &G::importance_max, above(0), "with a lag: the most that an older sample weighs");
+  t.add("beta", &G::beta, at_least(0), "weight of the divergence from the reference policy (k3)");
+  t.add("reference_every", &G::reference_every, at_least(0), "steps until the reference is the policy; 0: never");
+  t.add("reduction", &G::reduction, one_of({"sequence_mean", "token_mean", "constant"}), "how tokens are averaged");
+  t.add("scale_by_std", &G::scale_by_std, anything(), "advantages are divided by the group's deviation");
+  t.add("advantage_epsilon", &G::advantage_epsilon, at_least(0), "added to that deviation");
+  t.add("std_ddof", &G::std_ddof, within(0, 1), "1: the deviation of a sample, 0: of a population");
+  t.add("dynamic_sampling", &G::dynamic_sampling, anything(), "pass over groups whose rewards are all equal");
+  t.add("sampling_rounds_max", &G::sampling_rounds_max, within(1, 64), "rounds of prompts with dynamic sampling");
+  t.add("overlong_tokens", &G::overlong_tokens, at_least(0), "last tokens of an answer that cost reward; 0: none");
+}
+
 // Printed so that a reader takes it for the type it is: TOML's 1 is an integer, 1.0 is not.
 std::string real_text(double value) {
   const std::string text = fmt::format("{}", value);
@@ -271,10 +295,14 @@ std::vector<Key> list_keys() {
   std::vector<Key> keys;
   const auto name = [](Config& config, bool) -> Slot { return &config.name; };
   keys.push_back({"name", name, anything(), "of the run; its folder is runs/NAME unless told", false});
+  const auto kind = [](Config& config, bool) -> Slot { return &config.kind; };
+  keys.push_back(
+      {"kind", kind, one_of({"pretrain", "sft", "grpo", "evaluate", "distill"}), "what is trained, and how", true});
   add_model_keys(keys);
   add_train_keys(keys);
   add_data_keys(keys);
   add_schedule_keys(keys);
+  add_grpo_keys(keys);
   add_machine_keys(keys);
   return keys;
 }

@@ -30,6 +30,9 @@ struct CheckOptions {
   std::vector<std::string> sets;
 };
 int check(const CheckOptions& options);
+// The same for a fixture of the GRPO loss (its config.json has a group_size).
+bool is_grpo_fixture(const std::string& folder);
+int check_grpo(const CheckOptions& options);
 
 struct ExportOptions {
   std::string run, out, dtype = "float32";

@@ -60,6 +60,8 @@ void run(const SumSquares& op, Scratch& scratch);
 void run(const AdamW& op, Scratch& scratch);
 void run(const Initialize& op, Scratch& scratch);
 void run(const Sample& op, Scratch& scratch);
+void run(const PolicyLoss& op, Scratch& scratch);
+void run(const Digest& op, Scratch& scratch);
 
 void run(const Op& op, Scratch& scratch);
 

@@ -2,6 +2,7 @@
 // It updates parameter, m and v in place and assigns copy, the bfloat16 of the new parameter.
 // Initialize: out[i] = mean + std normal(key, first + i), i the row-major index.
 #include "kernels/base/random.h"
+#include "kernels/cpu/digest.h"
 #include "kernels/cpu/kernels.h"
 #include "kernels/cpu/math.h"
 
@@ -16,7 +17,19 @@ void check(const AdamW& op) {
     CHECK(x->dtype == Dtype::f32 && same_shape(*x, op.parameter), "adamw: operands must be f32 of one shape");
   CHECK(!op.copy || (is_float(op.copy) && same_shape(op.copy, op.parameter)),
         "adamw: copy must have the shape of parameter");
+  CHECK(!op.digest || (op.digest.dtype == Dtype::i32 && op.digest.elements() == 4), "adamw: digest must be i32, 1 x 4");
 }
+
+// Of what was just computed, while it is in the cache: no reading back of what memory made of it.
+struct Written {
+  std::uint64_t sums[2] = {0, 0};
+  void add(const AdamW& op, std::int64_t row) {
+    const std::int64_t cols = op.parameter.cols;
+    const std::uint64_t first = op.first + static_cast<std::uint64_t>(row * cols);
+    sums[0] += digest_of(op.parameter.row<const std::uint32_t>(row), cols, first);
+    if (op.copy) sums[1] += digest_of(op.copy.row<const std::uint16_t>(row), cols, first);
+  }
+};
 
 }  // namespace
 
@@ -27,6 +40,7 @@ void run(const AdamW& op, Scratch&) {
   const auto next_m = [=](Vec m, Vec g) { return beta1 * m + (1.0F - beta1) * (g * clip); };
   const auto next_v = [=](Vec v, Vec g) { return beta2 * v + (1.0F - beta2) * ((g * clip) * (g * clip)); };
   const auto next_p = [=](Vec p, Vec m, Vec v) { return p * keep - rate * m / (square_root(v) * root + eps); };
+  Written written;
   for (std::int64_t t = 0; t < op.parameter.rows; ++t) {
     const float* gradient = op.gradient.row<const float>(t);
     float *p = op.parameter.row<float>(t), *m = op.m.row<float>(t), *v = op.v.row<float>(t);
@@ -37,7 +51,9 @@ void run(const AdamW& op, Scratch&) {
       map(count, p + begin, next_p, p + begin, m + begin, v + begin);
     }
     if (op.copy) write_row(op.copy, t, p);
+    if (op.digest) written.add(op, t);
   }
+  if (op.digest) std::memcpy(op.digest.row<std::int32_t>(0), written.sums, sizeof written.sums);
 }
 
 void run(const Initialize& op, Scratch& scratch) {

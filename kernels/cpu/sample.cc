@@ -1,12 +1,12 @@
 // token[t] ~ softmax(logits[t] / temperature) within the smallest set of probability >= top_p; logits: (N, V) f32.
 // The set is taken in falling order of logit, ties to the lower index; the draw is the counter's alone:
 // u = uniform(key, counter[t]) of the set's mass, walked in that order. temperature 0: the best logit.
-// logprob[t] = logit - log sum exp over the whole vocabulary, by the same rule as the loss of CrossEntropy.
+// logprob[t] = logit - log sum exp over that set, by the same rule as the losses (softmax_row.h).
 #include <numeric>
 
 #include "kernels/base/random.h"
 #include "kernels/cpu/kernels.h"
-#include "kernels/cpu/math.h"
+#include "kernels/cpu/softmax_row.h"
 
 namespace troupe::cpu {
 
@@ -49,6 +49,13 @@ std::int32_t draw(const float* weights, const std::int32_t* order, std::int64_t 
   return order[count - 1];
 }
 
+void keep_only(const std::int32_t* order, std::int64_t count, std::int32_t* kept, std::int64_t words) {
+  std::fill_n(kept, words, 0);
+  for (std::int64_t i = 0; i < count; ++i)
+    kept[order[i] / 32] =
+        static_cast<std::int32_t>(static_cast<std::uint32_t>(kept[order[i] / 32]) | 1U << (order[i] % 32));
+}
+
 void check(const Sample& op) {
   const std::int64_t rows = op.logits.rows;
   CHECK(op.logits.dtype == Dtype::f32 && op.logits.cols > 0, "sample: logits must be f32");
@@ -58,36 +65,38 @@ void check(const Sample& op) {
   CHECK(op.logprob.dtype == Dtype::f32 && op.logprob.rows == rows, "sample: logprob must be f32, {} x 1", rows);
   CHECK(op.temperature >= 0 && op.top_p > 0 && op.top_p <= 1, "sample: temperature {}, top_p {}", op.temperature,
         op.top_p);
+  CHECK(!op.kept || (op.kept.dtype == Dtype::i32 && op.kept.rows == rows && op.kept.cols == (op.logits.cols + 31) / 32),
+        "sample: kept must be i32, {} x {}", rows, (op.logits.cols + 31) / 32);
 }
 
 }  // namespace
 
 void run(const Sample& op, Scratch& scratch) {
   check(op);
-  const std::int64_t size = op.logits.cols;
+  const std::int64_t size = op.logits.cols, words = (size + 31) / 32;
   float *scaled = scratch.take<float>(size), *weights = scratch.take<float>(size);
-  std::int32_t* order = scratch.take<std::int32_t>(size);
+  std::int32_t *order = scratch.take<std::int32_t>(size), *own = scratch.take<std::int32_t>(words);
   for (std::int64_t t = 0; t < op.logits.rows; ++t) {
-    const float *logits = op.logits.row<const float>(t), heat = op.temperature > 0 ? op.temperature : 1.0F;
-    map(
-        size, scaled, [=](Vec logit) { return logit / heat; }, logits);
-    std::copy_n(scaled, size, weights);
-    const float highest = maximum(scaled, size), total = exponentials(weights, size, highest);
+    const float* logits = op.logits.row<const float>(t);
+    RowSoftmax row = softmax_row(logits, size, op.temperature, nullptr, scaled, weights);
     std::int32_t token = best_of(logits, size);
+    std::int32_t* kept = op.kept ? op.kept.row<std::int32_t>(t) : own;
+    std::fill_n(kept, words, -1);
     if (op.temperature > 0) {
-      const auto* counter = op.counter.row<const std::int32_t>(t);
-      const double uniform =
-          random_uniform(op.key, static_cast<std::uint32_t>(counter[0]), static_cast<std::uint32_t>(counter[1]));
+      std::int64_t count = size;
+      std::iota(order, order + size, 0);
       if (op.top_p < 1) {
-        token =
-            draw(weights, order, nucleus(scaled, weights, static_cast<double>(op.top_p) * total, order, size), uniform);
-      } else {
-        std::iota(order, order + size, 0);
-        token = draw(weights, order, size, uniform);
+        count = nucleus(scaled, weights, static_cast<double>(op.top_p) * row.total, order, size);
+        keep_only(order, count, kept, words);
+        row = softmax_row(logits, size, op.temperature, kept, scaled, weights);
       }
+      const auto* counter = op.counter.row<const std::int32_t>(t);
+      token =
+          draw(weights, order, count,
+               random_uniform(op.key, static_cast<std::uint32_t>(counter[0]), static_cast<std::uint32_t>(counter[1])));
     }
     *op.token.row<std::int32_t>(t) = token;
-    *op.logprob.row<float>(t) = scaled[token] - log_total(total, highest);
+    *op.logprob.row<float>(t) = scaled[token] - row.log_total();
   }
 }
 

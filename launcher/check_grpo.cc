@@ -1,0 +1,144 @@
+// `troupe check` on a fixture of the GRPO loss: the rules and the kernel that train, on given logits and rewards.
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "actors/checkpoint/safetensors.h"
+#include "actors/rules/grpo.h"
+#include "kernels/base/error.h"
+#include "kernels/cpu/device.h"
+#include "launcher/tools.h"
+
+namespace troupe {
+
+using nlohmann::json;
+
+namespace {
+
+struct GrpoFixture {
+  GrpoConfig config;
+  std::int64_t samples = 0, length = 0, vocabulary = 0;
+  std::vector<float> logits, old_logprobs, reference_logprobs;
+  std::vector<std::int64_t> ids, mask;
+  std::vector<double> rewards;
+  std::vector<std::int64_t> lengths;  // trained tokens of each sample
+};
+
+std::vector<float> read_f32(const SafetensorsReader& file, const std::string& name) {
+  std::vector<float> values(static_cast<std::size_t>(file.entries().at(name).elements()));
+  file.read_f32(name, 0, static_cast<std::int64_t>(values.size()), values.data());
+  return values;
+}
+
+GrpoFixture load(const std::string& folder) {
+  std::ifstream in(folder + "/config.json");
+  const json given = json::parse(in);
+  GrpoFixture f;
+  f.config.group_size = given.at("group_size");
+  f.config.clip_low = given.at("clip_low");
+  f.config.clip_high = given.at("clip_high");
+  f.config.beta = given.at("beta");
+  f.config.scale_by_std = given.at("scale_by_std");
+  f.config.std_ddof = given.at("std_ddof");
+  f.config.advantage_epsilon = given.at("adv_eps");
+  f.config.reduction = given.at("reduction");
+  const SafetensorsReader inputs(folder + "/inputs.safetensors");
+  const auto shape = inputs.entries().at("logits").shape;
+  f.samples = shape.at(0), f.length = shape.at(1), f.vocabulary = shape.at(2);
+  f.logits = read_f32(inputs, "logits");
+  f.old_logprobs = read_f32(inputs, "old_logprobs");
+  f.reference_logprobs = read_f32(inputs, "ref_logprobs");
+  f.ids = inputs.read_i64("input_ids");
+  f.mask = inputs.read_i64("completion_mask");
+  for (const float reward : read_f32(inputs, "rewards")) f.rewards.push_back(static_cast<double>(reward));
+  for (std::int64_t n = 0; n < f.samples; ++n) {
+    std::int64_t tokens = 0;
+    for (std::int64_t t = 0; t < f.length; ++t) tokens += f.mask[static_cast<std::size_t>(n * f.length + t)];
+    f.lengths.push_back(tokens);
+  }
+  return f;
+}
+
+// The rows as a last stage has them: row (n, t) predicts token t + 1 of sample n.
+struct Rows {
+  std::vector<std::int32_t> targets;
+  std::vector<float> policy, results, slopes;
+};
+
+Rows run_loss(const GrpoFixture& f, const std::vector<double>& advantage, const std::vector<double>& weight) {
+  const auto rows = static_cast<std::size_t>(f.samples * f.length);
+  Rows r{std::vector<std::int32_t>(rows, -1), std::vector<float>(rows * kPolicyInputs),
+         std::vector<float>(rows * kPolicyResults), std::vector<float>(f.logits.size())};
+  for (std::size_t row = 0; row + 1 < rows; ++row) {
+    const std::size_t n = row / static_cast<std::size_t>(f.length);
+    if ((row + 1) % static_cast<std::size_t>(f.length) == 0 || f.mask[row + 1] == 0) continue;
+    r.targets[row] = static_cast<std::int32_t>(f.ids[row + 1]);
+    const float policy[kPolicyInputs] = {f.old_logprobs[row + 1], f.reference_logprobs[row + 1],
+                                         static_cast<float>(advantage[n]), static_cast<float>(weight[n])};
+    std::copy_n(policy, kPolicyInputs, r.policy.begin() + static_cast<std::ptrdiff_t>(row * kPolicyInputs));
+  }
+  const auto tensor = [&](auto& values, std::int64_t cols, Dtype dtype) {
+    return Tensor{const_cast<void*>(static_cast<const void*>(values.data())), f.samples * f.length, cols, cols, dtype};
+  };
+  PolicyLoss op;
+  op.logits = tensor(f.logits, f.vocabulary, Dtype::f32);
+  op.targets = tensor(r.targets, 1, Dtype::i32);
+  op.policy = tensor(r.policy, kPolicyInputs, Dtype::f32);
+  op.results = tensor(r.results, kPolicyResults, Dtype::f32);
+  op.dlogits = tensor(r.slopes, f.vocabulary, Dtype::f32);
+  op.clip_low = static_cast<float>(f.config.clip_low);
+  op.clip_high = static_cast<float>(f.config.clip_high);
+  op.beta = static_cast<float>(f.config.beta);
+  CpuDevice device(0);
+  device.submit(Segment{.key = {}, .ops = {op}, .done = {}});
+  return r;
+}
+
+}  // namespace
+
+bool is_grpo_fixture(const std::string& folder) {
+  std::ifstream in(folder + "/config.json");
+  return in && json::parse(in, nullptr, false).contains("group_size");
+}
+
+int check_grpo(const CheckOptions& options) {
+  const GrpoFixture f = load(options.fixture);
+  const std::vector<double> advantage = advantages(f.rewards, f.config.group_size, f.config);
+  const std::vector<double> weight = token_weights(f.lengths, f.config.reduction, f.length);
+  const Rows rows = run_loss(f, advantage, weight);
+  // Row (n, t - 1) told of token t.
+  const auto cells = static_cast<std::size_t>(f.samples * f.length);
+  std::vector<float> logprobs(cells), kl(cells), per_token(cells), advantages_f32(advantage.begin(), advantage.end());
+  double loss = 0, clipped = 0, kl_sum = 0, tokens = 0;
+  for (std::size_t row = 0; row + 1 < cells; ++row) {
+    if (rows.targets[row] < 0) continue;
+    const float* result = rows.results.data() + row * kPolicyResults;
+    const double own = weight[row / static_cast<std::size_t>(f.length)];
+    loss += static_cast<double>(result[0]);
+    per_token[row + 1] = static_cast<float>(static_cast<double>(result[0]) / own);
+    logprobs[row + 1] = result[1];
+    kl[row + 1] = result[2];
+    kl_sum += static_cast<double>(result[2]);
+    clipped += static_cast<double>(result[3]);
+    tokens += 1;
+  }
+  SafetensorsWriter out;
+  const auto scalar = [&](const char* name, double value) {
+    const auto number = static_cast<float>(value);
+    out.add_f32(name, {}, &number);
+  };
+  out.add_f32("advantages", {f.samples}, advantages_f32.data());
+  out.add_f32("token_logprobs", {f.samples, f.length}, logprobs.data());
+  out.add_f32("kl", {f.samples, f.length}, kl.data());
+  out.add_f32("per_token_loss", {f.samples, f.length}, per_token.data());
+  out.add_f32("grad_logits", {f.samples, f.length, f.vocabulary}, rows.slopes.data());
+  scalar("loss", loss);
+  scalar("clip_fraction", tokens > 0 ? clipped / tokens : 0);
+  scalar("kl_mean", tokens > 0 ? kl_sum / tokens : 0);
+  out.write(options.out);
+  std::printf("wrote %s\n", options.out.c_str());
+  return 0;
+}
+
+}  // namespace troupe
