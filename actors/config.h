@@ -146,6 +146,21 @@ struct Config {
   int microbatch_sequences() const { return train.batch_sequences / train.microbatches; }
   int microbatch_rows() const { return microbatch_sequences() * train.sequence_length; }
   int generate_length() const { return generate.length_max > 0 ? generate.length_max : train.sequence_length; }
+  bool has_rollouts() const { return kind == "grpo"; }
+  // The router's bias and the balance loss shape the experts while a model learns its data; in reinforcement they rest.
+  double bias_rate() const { return has_rollouts() ? 0 : train.bias_update_rate; }
+  double balance_alpha() const { return has_rollouts() ? 0 : model.aux_loss_alpha; }
+  // Batches of generation under way in a replica: every thread of every stage has one. Where training goes on beside
+  // them they have slots of their own.
+  int generate_batches() const {
+    const int wanted = layout.stages * (device.threads > 0 ? device.threads : 1);
+    return generate_slots() > 0 || wanted < slots() ? wanted : slots();
+  }
+  int generate_slots() const {
+    if (!has_rollouts() || grpo.rollout_lag == 0) return 0;
+    return layout.stages * (device.threads > 0 ? device.threads : 1);
+  }
+  bool truncates() const { return has_rollouts() && grpo.top_p < 1; }
   int slots() const {
     const int wanted = layout.slots > 0 ? layout.slots : layout.stages + 3;
     const int own = train.microbatches / layout.replicas;

@@ -50,6 +50,7 @@ ExpertShard::ExpertShard(const Context& context, const Config& config, int stage
       layers_(moe_layers_of(config, shape_)),
       owner_(context, config, shard_parameters(config, shape_, shard), 1, 1, 0),
       restoring_(context, owner_, [this](const Restore& r, const std::string& problem) { enter(r, problem); }),
+      read_back_(context, owner_, restoring_),
       pool_(shard_pool(config, shape_)) {
   const auto all_shadows = shadows(config);
   if (const auto own = all_shadows.find(context.self()); own != all_shadows.end()) shadow_ = own->second;
@@ -87,6 +88,7 @@ void ExpertShard::enter(const Restore& restore, const std::string& problem) {
   free_.clear();
   for (int i = static_cast<int>(slots_.size()) - 1; i >= 0; --i) free_.push_back(i);
   context_.post(kConductor, Restored{restore.version, restore.attempt, problem});
+  read_back_.begin(attempt_, pack(static_cast<int>(Phase::read_back), attempt_, 0), false);
   if (restore.checkpoint) begin_snapshot();
   for (const Credit& credit : std::exchange(early_credits_, {})) on(credit, {});
   for (int r = 0; r < config_.layout.replicas; ++r)
@@ -280,6 +282,8 @@ void ExpertShard::on(const SegmentDone& done, const Address&) {
         if (decision_) apply_decision();
       }
       return;
+    case Phase::read_back:
+      return read_back_.segment_done();
   }
 }
 
@@ -340,6 +344,7 @@ void ExpertShard::applied() {
   turns_.clear();
   layers_done_ = 0;
   measured_ = held_ = false;
+  read_back_.begin(attempt_, pack(static_cast<int>(Phase::read_back), attempt_, 0), false);
   if (decision.checkpoint) begin_snapshot();
   std::vector<std::pair<ExpertBatch, Address>> early;
   early.swap(early_);

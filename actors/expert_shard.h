@@ -13,6 +13,7 @@
 
 #include "actors/capture.h"
 #include "actors/owner.h"
+#include "actors/read_back.h"
 #include "actors/restoring.h"
 #include "actors/rules/placement.h"
 #include "actors/wait.h"
@@ -47,7 +48,7 @@ class ExpertShard {
   std::int64_t version() const { return owner_.version(); }
 
  private:
-  enum class Phase : std::uint8_t { forward, backward, weights, measure, apply, snapshot };
+  enum class Phase : std::uint8_t { forward, backward, weights, measure, apply, snapshot, read_back };
   // One chunk under way or stashed.
   struct Chunk {
     ExpertBatch batch;
@@ -98,6 +99,7 @@ class ExpertShard {
   std::vector<int> layers_;
   Owner owner_;
   Restoring restoring_;
+  ReadBack read_back_;
   std::optional<Address> shadow_;
   ShardPool pool_;
   Memory memory_;

@@ -15,7 +15,6 @@ namespace troupe {
 
 namespace {
 
-constexpr std::int64_t kPieceElements = 64 * 1024;       // grain of elementwise segments
 constexpr std::int64_t kDrawnElements = 16 * 1024;       // random numbers take some fifty nanoseconds
 constexpr std::int64_t kSnapshotElements = 1024 * 1024;  // of one SnapshotPart
 
@@ -61,6 +60,7 @@ Owner::Owner(const Context& context, const Config& config, std::vector<Parameter
   gradients_ = device.allocate(bytes.gradients);
   squares_ = device.allocate(block_.parameters().size() * sizeof(double));
   bits_ = device.allocate(block_.parameters().size() * sizeof(std::int32_t));
+  if (config.has_rollouts()) cut_digests();
 }
 
 OwnerMemory Owner::memory(const Config& config, const ParameterBlock& block, int lanes, int replicas,
@@ -120,6 +120,7 @@ void Owner::entered(const Restore& restore) {
 
 void Owner::load(const Restore& restore) {
   version_ = -1;
+  written_known_ = false;
   last_decision_.reset();
   const SafetensorsReader weights(restore.path);
   for (std::size_t i = 0; i < block_.parameters().size(); ++i)
@@ -131,6 +132,7 @@ void Owner::load(const Restore& restore) {
 
 std::vector<Ops> Owner::draw() {
   version_ = -1;
+  written_known_ = false;
   last_decision_.reset();
   clear_moments();
   std::vector<Ops> work;
@@ -249,6 +251,7 @@ std::vector<Ops> Owner::apply(const Decision& decision) {
   std::vector<Ops> work;
   applying_ = true;
   last_decision_ = decision;
+  if (decision.verdict == Verdict::commit) begin_writing();
   move_router_bias(decision);
   const TrainConfig& t = config_.train;
   AdamW step;
@@ -274,6 +277,11 @@ std::vector<Ops> Owner::apply(const Decision& decision) {
         weight = 0;
       }
       weight += count;
+      if (!digest_pieces_.empty()) {
+        const std::size_t piece = first_piece_[i] + static_cast<std::size_t>(begin / kPieceElements);
+        step.digest = digest_cell(written_, piece);
+        step.first = digest_pieces_[piece].first;
+      }
       step.parameter = flat(floats(masters_), at, count);
       step.gradient = flat(floats(gradients_), at, count);
       step.m = flat(floats(m_), at, count);
@@ -294,7 +302,7 @@ std::vector<Ops> Owner::apply(const Decision& decision) {
 
 void Owner::move_router_bias(const Decision& decision) {
   if (decision.verdict != Verdict::commit) return;
-  const auto rate = static_cast<float>(config_.train.bias_update_rate);
+  const auto rate = static_cast<float>(config_.bias_rate());
   for (std::size_t i = 0; i < block_.parameters().size(); ++i) {
     const Parameter& p = block_.parameters()[i];
     if (p.kind != ParameterKind::router_bias) continue;
@@ -308,6 +316,7 @@ void Owner::move_router_bias(const Decision& decision) {
         if (lack != 0) bias[e] += lack > 0 ? rate : -rate;
       }
     }
+    note_router_bias(i);
   }
 }
 
@@ -318,6 +327,7 @@ void Owner::committed(const Decision& decision) {
 }
 
 void Owner::hold(std::int64_t version) {
+  written_known_ = false;
   refresh_copies();
   version_ = version;
 }

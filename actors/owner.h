@@ -22,6 +22,8 @@ struct OwnerMemory {
   std::size_t total() const { return weights + moments + copies + gradients; }
 };
 
+constexpr std::int64_t kPieceElements = 64 * 1024;  // grain of elementwise segments
+
 class Owner {
  public:
   // lanes: accumulators kept here; extra_elements: more accumulated elements behind the block's (other uses of shared
@@ -79,12 +81,32 @@ class Owner {
   // Router bias: += rate * sign(total - E * count), by counts of the whole step; part of apply().
   void move_router_bias(const Decision& decision);
 
+  // ---- What is computed with, read back (with rollouts; owner_digest.cc) ----
+  // An update notes the digest of what it writes; these segments read the same memory.
+  std::vector<Ops> read_back() const;
+  // When they are done: the digest over all tensors, equal for equal weights whatever the layout.
+  std::uint64_t digest() const;
+  // Empty, or which tensor isn't what the update wrote. After a load what is read is what counts from then on.
+  std::string compare_digests();
+
   // Copies state for the checkpointer: the ops to run, then parts to send in order.
   std::vector<Ops> begin_snapshot(std::uint32_t attempt);
   std::deque<SnapshotPart>& snapshot_parts() { return parts_; }
   std::size_t snapshot_parts_count() const { return parts_.size(); }
 
  private:
+  // A run of elements of one parameter with a digest of its own.
+  struct DigestPiece {
+    std::size_t parameter = 0;
+    std::int64_t begin = 0, count = 0;
+    std::uint64_t first = 0;  // of the digest: every tensor has indices of its own
+  };
+  void cut_digests();
+  void begin_writing();
+  Tensor digest_cell(const Memory& memory, std::size_t piece) const;
+  Tensor digest_values(const Memory& memory, const DigestPiece& piece, Dtype dtype) const;
+  void note_router_bias(std::size_t parameter);
+
   void load_moments(const Restore& restore);
   void clear_moments();
   void refresh_copies();
@@ -103,6 +125,10 @@ class Owner {
   bool voted_ = false, applying_ = false;
   std::optional<Decision> last_decision_;
   std::deque<SnapshotPart> parts_;
+  std::vector<DigestPiece> digest_pieces_;  // by parameter, in order; empty without rollouts
+  std::vector<std::size_t> first_piece_;    // of each parameter
+  Memory written_, read_;                   // (pieces, 4) i32 each
+  bool written_known_ = false;
   std::int64_t snapshot_version_ = -1;
   std::vector<std::weak_ptr<std::byte>> snapshot_;  // its parts, while anybody holds them
 };

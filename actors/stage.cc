@@ -31,13 +31,15 @@ Stage::Stage(const Context& context, const Config& config, int replica, int stag
       uses_(shared_uses(config, shape_)),
       owner_(context, config, stage_parameters(config, shape_), config.train.gradient_lanes / config.layout.replicas,
              config.layout.replicas, shared_elements(uses_)),
-      restoring_(context, owner_, [this](const Restore& r, const std::string& problem) { enter(r, problem); }) {
+      restoring_(context, owner_, [this](const Restore& r, const std::string& problem) { enter(r, problem); }),
+      read_back_(context, owner_, restoring_) {
   const auto all_shadows = shadows(config);
   if (const auto own = all_shadows.find(context.self()); own != all_shadows.end()) shadow_ = own->second;
   Device& device = context_.device();
   const std::size_t bytes = slot_bytes(config, shape_);
-  slot_memory_ = device.allocate(bytes * static_cast<std::size_t>(config.slots()));
-  for (int i = 0; i < config.slots(); ++i) {
+  const int slots = config.slots() + config.generate_slots();
+  slot_memory_ = device.allocate(bytes * static_cast<std::size_t>(slots));
+  for (int i = 0; i < slots; ++i) {
     Carver carver(static_cast<char*>(slot_memory_.data) + bytes * static_cast<std::size_t>(i));
     slots_.push_back(carve_slot(carver, config, shape_));
   }
@@ -55,6 +57,7 @@ Stage::Stage(const Context& context, const Config& config, int replica, int stag
         static_cast<std::size_t>(config.model.vocab_size) * static_cast<std::size_t>(config.model.hidden_size);
     copy_memory_ = device.allocate(elements * 4);
     if (activation_type(config) == Dtype::bf16) copy16_memory_ = device.allocate(elements * 2);
+    if (config.has_rollouts()) copy_digest_ = device.allocate(16);
   }
   bind_tensors();
 }
@@ -111,8 +114,9 @@ void Stage::enter(const Restore& restore, const std::string& problem) {
   reset();
   context_.post(kConductor, Restored{restore.version, restore.attempt, problem});
   const Address upstream = shape_.first ? kLoader : stage_address(config_, replica_, shape_.stage - 1);
-  grant(upstream, Channel::microbatch, 0, static_cast<int>(slots_.size()));
+  grant(upstream, Channel::microbatch, 0, shape_.first ? config_.slots() : static_cast<int>(slots_.size()));
   send_embedding_copy();
+  begin_read_back();
   if (restore.checkpoint) begin_snapshot();
   for (const auto& [credit, from] : std::exchange(early_credits_, {})) on(credit, from);
   if (copied_early_) on(*std::exchange(copied_early_, std::nullopt), {});
@@ -214,6 +218,9 @@ void Stage::receive_ids(Work& work, StageSlot& memory, const TokenBatch& batch) 
   work.batch.targets = memory.targets.row_range(0, work.rows);
   work.target_tokens = batch.target_tokens;
   work.mtp_target_tokens = batch.mtp_target_tokens;
+  if (batch.policy.size > 0) std::memcpy(memory.policy.data, batch.policy.data.get(), batch.policy.size);
+  if (batch.kept.size > 0) std::memcpy(memory.kept.data, batch.kept.data.get(), batch.kept.size);
+  work.has_policy = batch.policy.size > 0;
   work.has_tokens = true;
   if (shape_.last && config_.model.has_mtp() && work.train()) prepare_mtp(work, memory, batch);
 }
@@ -353,6 +360,7 @@ void Stage::on(const SegmentDone& done, const Address&) {
     case Phase::copy:
       copy_version_ = owner_.version();
       copying_ = false;
+      if (config_.has_rollouts()) read_back_.copied(copy_problem());
       if (mutant(Mutant::lost_wakeup)) return;
       for (std::size_t i = 0; i < works_.size(); ++i) try_start(static_cast<int>(i));
       return;
@@ -362,6 +370,8 @@ void Stage::on(const SegmentDone& done, const Address&) {
         if (decision_) apply_decision(*decision_);
       }
       return;
+    case Phase::read_back:
+      return read_back_.segment_done();
     default:
       return group_done();
   }

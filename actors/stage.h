@@ -19,6 +19,7 @@
 #include "actors/capture.h"
 #include "actors/ordered_sender.h"
 #include "actors/owner.h"
+#include "actors/read_back.h"
 #include "actors/restoring.h"
 #include "actors/rules/dispatch.h"
 #include "actors/stage_memory.h"
@@ -68,7 +69,8 @@ class Stage {
     measure,
     apply,
     copy,
-    snapshot
+    snapshot,
+    read_back
   };
   struct Token {
     Phase phase;
@@ -90,7 +92,7 @@ class Stage {
     WorkKey key;
     std::int64_t sequence = 0, train_sequence = 0;  // order of arrival: of all works, of training's alone
     std::int64_t rows = 0, sequences = 0, length = 0;
-    bool has_tokens = false;
+    bool has_tokens = false, has_policy = false;
     BatchTensors batch, mtp_batch;
     int unit = 0;                                  // layer under way, counted within the stage; MTP layer = layers
     RecycledVector<Piece> pieces;                  // of the dispatch under way
@@ -136,6 +138,9 @@ class Stage {
   void evaluate_head(int slot, Ops ops);
   void receive_generate(const GenerateBatch& batch, const Payload& hidden);
   void generate_head(int slot, Ops ops);
+  void fork_ops(Ops& ops, const GenerateBatch& batch, const LayerCache& cache) const;
+  PolicyLoss policy_loss(int slot, bool gradient) const;
+  void sum_policy(Work& work, const StageSlot& memory) const;
   void head_done(int slot, int unit);
   void finish_evaluation(int slot);
   void finish_generation(int slot);
@@ -203,6 +208,8 @@ class Stage {
   void enter(const Restore& restore, const std::string& problem);
   void send_embedding_copy();
   void begin_snapshot();
+  void begin_read_back();
+  std::string copy_problem() const;
   void reset();
   void begin_step();
   void capture_unit(int slot, int unit);
@@ -219,6 +226,7 @@ class Stage {
   std::vector<SharedUse> uses_;
   Owner owner_;
   Restoring restoring_;
+  ReadBack read_back_;
   std::optional<Address> shadow_;
   std::uint32_t attempt_ = kNoAttempt;
   std::vector<std::pair<Credit, Address>> early_credits_;
@@ -255,6 +263,8 @@ class Stage {
   std::optional<Decision> decision_;
   std::optional<SharedTensor> copied_early_;
   Payload copy_source_;
+  Memory copy_digest_;  // (1, 4) i32, read back; with rollouts
+  std::uint64_t copy_wanted_ = 0;
   int snapshot_credits_ = 0, snapshots_left_ = 0;
 };
 

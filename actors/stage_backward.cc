@@ -90,7 +90,7 @@ void Stage::backward_results(int slot) {
   }
   const std::int64_t length = view.x.rows / work.sequences;
   routed_gradients.balance_scale =
-      static_cast<float>(config_.model.aux_loss_alpha / (static_cast<double>(length) * config_.train.batch_sequences));
+      static_cast<float>(config_.balance_alpha() / (static_cast<double>(length) * config_.train.batch_sequences));
   Ops ops;
   routed_backward(ops, config_.model, w, view, scratch, routed_gradients);
   attention_backward(ops, config_.model, w, view, scratch, batch_of(slot, unit), previous_gradient(slot, unit));

@@ -4,6 +4,7 @@
 
 #include "actors/stage.h"
 #include "kernels/base/mutant.h"
+#include "kernels/digest.h"
 
 namespace troupe {
 
@@ -11,6 +12,7 @@ namespace {
 
 constexpr Address kConductor{Role::conductor, 0};
 constexpr Address kCheckpointer{Role::checkpointer, 0};
+constexpr std::uint64_t kCopyKey = 0x636F7079;  // of the digest of the embedding's read copy
 
 Payload slice(const Payload& whole, std::size_t begin, std::size_t size) {
   return {std::shared_ptr<std::byte>(whole.data, whole.data.get() + begin), size};
@@ -229,6 +231,7 @@ void Stage::applied() {
   begin_step();
   if (capture_ != nullptr) capture_router_bias();
   send_embedding_copy();
+  begin_read_back();
   if (decision.checkpoint) begin_snapshot();
   if (copied_early_) on(*std::exchange(copied_early_, std::nullopt), {});
   for (std::size_t i = 0; i < works_.size(); ++i) try_start(static_cast<int>(i));
@@ -243,8 +246,25 @@ void Stage::send_embedding_copy() {
   const Tensor table = owner_.masters("model.embed_tokens.weight", "model.embed_tokens.weight");
   Payload values = context_.pool().take(static_cast<std::size_t>(table.elements()) * 4);
   std::memcpy(values.data.get(), table.data, values.size);
+  const std::uint64_t digest =
+      config_.has_rollouts() ? digest_of(values.as<std::uint32_t>(), table.elements(), kCopyKey) : 0;
   context_.post(stage_address(config_, replica_, config_.layout.stages - 1),
-                SharedTensor{owner_.version(), attempt_, std::move(values)});
+                SharedTensor{owner_.version(), attempt_, std::move(values), digest});
+}
+
+void Stage::begin_read_back() {
+  read_back_.begin(attempt_, pack({Phase::read_back, static_cast<std::uint8_t>(attempt_), 0, 0}),
+                   copy_memory_.data != nullptr);
+}
+
+std::string Stage::copy_problem() const {
+  std::uint64_t found = 0;
+  std::memcpy(&found, copy_digest_.data, sizeof found);
+  if (found == copy_wanted_) return "";
+  return fmt::format(
+      "the copy of model.embed_tokens.weight in {} isn't what its owner sent for version {}; nothing was "
+      "learned from it; resume from the last checkpoint",
+      to_string(context_.self()), owner_.version());
 }
 
 void Stage::begin_snapshot() {
@@ -271,6 +291,10 @@ void Stage::on(const SharedTensor& tensor, const Address&) {
   const Tensor values{copy_source_.data.get(), v, d, d, Dtype::f32};
   Ops ops{Copy{values, Tensor{copy_memory_.data, v, d, d, Dtype::f32}}};
   if (copy16_memory_.data != nullptr) ops.push_back(Copy{values, Tensor{copy16_memory_.data, v, d, d, Dtype::bf16}});
+  copy_wanted_ = tensor.digest;
+  if (copy_digest_.data != nullptr)
+    ops.push_back(
+        Digest{{copy_memory_.data, v, d, d, Dtype::f32}, {}, {copy_digest_.data, 1, 4, 4, Dtype::i32}, kCopyKey});
   restoring_.submit({SegmentClass::apply, owner_.version(), 0, 0}, std::move(ops),
                     pack({Phase::copy, static_cast<std::uint8_t>(attempt_), 0, 0}));
 }

@@ -1,4 +1,6 @@
 // The forward way of a microbatch through a stage, and what the last stage makes of its end.
+#include <bit>
+#include <cmath>
 #include <cstring>
 
 #include "actors/stage.h"
@@ -8,7 +10,6 @@ namespace troupe {
 namespace {
 
 constexpr Address kConductor{Role::conductor, 0};
-constexpr Address kRollout{Role::rollout, 0};
 
 }  // namespace
 
@@ -56,7 +57,9 @@ void Stage::forward_unit(int slot, int unit, Ops ops) {
   work.unit = unit;
   const LayerSlot view = layer_view(slot, unit);
   const LayerTensors& w = weights_[static_cast<std::size_t>(unit)];
-  attention_forward(ops, config_.model, layer_of(unit), w, view, batch_of(slot, unit), cache_of(slot, unit));
+  const LayerCache cache = cache_of(slot, unit);
+  if (work.generate) fork_ops(ops, *work.generate, cache);
+  attention_forward(ops, config_.model, layer_of(unit), w, view, batch_of(slot, unit), cache);
   if (routed(unit)) {
     const Dtype wire = activation_type(config_);
     const std::int64_t rows = view.sorted_token.rows, d = config_.model.hidden_size;
@@ -67,6 +70,14 @@ void Stage::forward_unit(int slot, int unit, Ops ops) {
     combine_forward(ops, view, {}, next_input(slot, unit));
   }
   submit(SegmentClass::forward, slot, unit, Phase::attention, std::move(ops));
+}
+
+// A sequence begins as another one did: its cached rows are copied.
+void Stage::fork_ops(Ops& ops, const GenerateBatch& batch, const LayerCache& cache) const {
+  const auto* fork = batch.forks.as<std::int32_t>();
+  for (std::int32_t i = 0; i < batch.forks_count; ++i, fork += 3)
+    for (const Tensor& cached : {cache.kv, cache.k_rope})
+      if (cached) ops.push_back(Copy{cached.row_range(fork[0], fork[2]), cached.row_range(fork[1], fork[2])});
 }
 
 void Stage::attention_done(int slot) {
@@ -194,7 +205,13 @@ void Stage::head_forward_and_loss(int slot, Ops ops) {
   const HeadSlot head = first_rows(memory.head, work.rows);
   const float scale = work.target_tokens > 0 ? static_cast<float>(1.0 / static_cast<double>(work.target_tokens)) : 0;
   head_forward(ops, config_.model, head_, head);
-  head_loss(ops, head_, head, work.batch.targets, scale, true);
+  if (work.has_policy) {
+    head_logits(ops, head_, head);
+    ops.push_back(policy_loss(slot, true));
+    ops.push_back(Product{.a = head.d_logits, .b = head_.head, .c = head.d_final});
+  } else {
+    head_loss(ops, head_, head, work.batch.targets, scale, true);
+  }
   if (config_.model.has_mtp()) {
     mtp_forward(ops, config_.model, mtp_, first_sequences(memory.mtp, work.sequences, work.length), head.final,
                 work.sequences, layer_view(slot, shape_.layers).x);
@@ -202,6 +219,44 @@ void Stage::head_forward_and_loss(int slot, Ops ops) {
     head_backward(ops, config_.model, head_, head, layer_view(slot, last_unit()).g);
   }
   submit(SegmentClass::backward, slot, head_unit(), Phase::head, std::move(ops));
+}
+
+PolicyLoss Stage::policy_loss(int slot, bool gradient) const {
+  const Work& work = works_[static_cast<std::size_t>(slot)];
+  const StageSlot& memory = slots_[static_cast<std::size_t>(slot)];
+  const HeadSlot head = first_rows(memory.head, work.rows);
+  const GrpoConfig& g = config_.grpo;
+  PolicyLoss op;
+  op.logits = head.logits;
+  op.targets = work.batch.targets;
+  op.policy = memory.policy.row_range(0, work.rows);
+  op.results = memory.results.row_range(0, work.rows);
+  if (memory.kept) op.kept = memory.kept.row_range(0, work.rows);
+  if (gradient) op.dlogits = head.d_logits;
+  op.temperature = static_cast<float>(g.temperature);
+  op.clip_low = static_cast<float>(g.clip_low);
+  op.clip_high = static_cast<float>(g.clip_high);
+  op.dual_clip = static_cast<float>(g.dual_clip);
+  op.beta = static_cast<float>(g.beta);
+  op.importance_max = static_cast<float>(g.importance_max);
+  op.decoupled = g.rollout_lag > 0;
+  return op;
+}
+
+// The rows' results, rows in order; a log-probability is compared with the one recorded at sampling, bit for bit.
+void Stage::sum_policy(Work& work, const StageSlot& memory) const {
+  MicrobatchLoss& sums = work.loss;
+  for (std::int64_t t = 0; t < work.rows; ++t) {
+    if (*work.batch.targets.row<std::int32_t>(t) < 0) continue;
+    const float *result = memory.results.row<float>(t), recorded = *memory.policy.row<float>(t);
+    sums.loss_sum += static_cast<double>(result[0]);
+    sums.kl_sum += static_cast<double>(result[2]);
+    sums.clipped += static_cast<double>(result[3]);
+    sums.entropy_sum += static_cast<double>(result[4]);
+    sums.gap_max = std::max(sums.gap_max, std::abs(static_cast<double>(result[1]) - static_cast<double>(recorded)));
+    sums.gaps += std::bit_cast<std::uint32_t>(result[1]) != std::bit_cast<std::uint32_t>(recorded) ? 1 : 0;
+    ++sums.targets;
+  }
 }
 
 namespace {
@@ -232,8 +287,11 @@ void Stage::head_done(int slot, int unit) {
     work.backward = true;
     return backward_unit(slot, unit, {});
   }
-  std::tie(work.loss.loss_sum, work.loss.targets) =
-      sum_losses(memory.head.loss.row_range(0, work.rows), work.batch.targets);
+  if (work.has_policy)
+    sum_policy(work, memory);
+  else
+    std::tie(work.loss.loss_sum, work.loss.targets) =
+        sum_losses(memory.head.loss.row_range(0, work.rows), work.batch.targets);
   if (!work.train()) {
     finish_evaluation(slot);
     return release(slot);
@@ -297,6 +355,7 @@ void Stage::generate_head(int slot, Ops ops) {
   sample.key = batch.seed;
   sample.temperature = batch.temperature;
   sample.top_p = batch.top_p;
+  if (batch.want_kept) sample.kept = memory.kept.row_range(0, batch.samples);
   ops.push_back(sample);
   if (batch.want_logits) {
     work.logits = context_.pool().take(static_cast<std::size_t>(head.logits.elements()) * 4);
@@ -311,10 +370,14 @@ void Stage::finish_generation(int slot) {
   StageSlot& memory = slots_[static_cast<std::size_t>(slot)];
   const std::int32_t samples = work.generate->samples;
   const std::size_t bytes = static_cast<std::size_t>(samples) * 4;
-  Generated out{work.key, samples, context_.pool().take(bytes), context_.pool().take(bytes), work.logits};
+  Generated out{work.key, samples, context_.pool().take(bytes), context_.pool().take(bytes), work.logits, {}};
   std::memcpy(out.tokens.data.get(), memory.tokens.data, bytes);
   std::memcpy(out.logprobs.data.get(), memory.logprobs.data, bytes);
-  context_.post(kRollout, std::move(out));
+  if (work.generate->want_kept) {
+    out.kept = context_.pool().take(static_cast<std::size_t>(samples * memory.kept.cols) * 4);
+    std::memcpy(out.kept.data.get(), memory.kept.data, out.kept.size);
+  }
+  context_.post({Role::rollout, static_cast<std::uint32_t>(replica_)}, std::move(out));
   release(slot);
 }
 

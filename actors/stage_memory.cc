@@ -44,6 +44,11 @@ StageSlot carve_slot(Carver& c, const Config& config, const StageShape& shape) {
   carve_layers(c, config, shape, main, slot);
   if (!shape.last) return slot;
   slot.head = carve_head(c, m, main);
+  if (config.has_rollouts()) {
+    slot.policy = c.tensor(n, kPolicyInputs, Dtype::f32);
+    slot.results = c.tensor(n, kPolicyResults, Dtype::f32);
+  }
+  if (config.truncates()) slot.kept = c.tensor(n, (m.vocab_size + 31) / 32, Dtype::i32);
   if (!m.has_mtp()) return slot;
   const SlotShape next{main.rows - main.sequences, main.sequences, main.act};
   slot.mtp = carve_mtp(c, m, main);

@@ -15,6 +15,8 @@ namespace troupe {
 struct StageSlot {
   Tensor ids, targets, positions, spans;                       // (N,1), (N,1), (N,1), (N,4) i32
   Tensor cache_rows, sample_rows, counters, tokens, logprobs;  // generation
+  Tensor kept;                                                 // (N, words) i32: sampling's, last stage
+  Tensor policy, results;                                      // (N, 4), (N, 5) f32: of PolicyLoss, last stage
   Tensor input_gradient;                                       // (N, D) f32, first stage: dL/d(embedded tokens)
   std::vector<LayerSlot> layers;                               // of the stage's run
   SlotScratch scratch;

@@ -6,11 +6,22 @@
 
 namespace troupe {
 
-enum class Role : std::uint8_t { supervisor, loader, conductor, stage, expert_shard, checkpointer, rollout, shadow };
-constexpr std::uint8_t kRoles = 8;
+enum class Role : std::uint8_t {
+  supervisor,
+  loader,
+  conductor,
+  stage,
+  expert_shard,
+  checkpointer,
+  rollout,
+  shadow,
+  rollout_buffer,
+  judge
+};
+constexpr std::uint8_t kRoles = 10;
 
 // stage: index = replica * stages + stage.  expert_shard: index = stage * expert_shards + shard.  shadow: the place of
-// the owner that it shadows in owners(config). others: 0.
+// the owner that it shadows in owners(config). rollout: replica. others: 0.
 struct Address {
   Role role = Role::supervisor;
   std::uint32_t index = 0;

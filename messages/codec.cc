@@ -250,11 +250,18 @@ ARM(SnapshotPart, SNAPSHOT_PART)
 ARM(SnapshotBegin, SNAPSHOT_BEGIN)
 ARM(CheckpointDone, CHECKPOINT_DONE)
 ARM(Report, REPORT)
+ARM(WeightsDigest, WEIGHTS_DIGEST)
+ARM(StartRollout, START_ROLLOUT)
+ARM(SamplePrompts, SAMPLE_PROMPTS)
+ARM(Sampled, SAMPLED)
+ARM(Judged, JUDGED)
+ARM(RolloutDone, ROLLOUT_DONE)
 #undef ARM
 // clang-format on
 
 template <typename M>
-constexpr bool kOnWire = !std::is_same_v<M, SegmentDone> && !std::is_same_v<M, DiskDone>;
+constexpr bool kOnWire =
+    !std::is_same_v<M, SegmentDone> && !std::is_same_v<M, DiskDone> && !std::is_same_v<M, JuryDone>;
 
 void write_message(Writer& writer, wire::Envelope::Builder w, const Message& message) {
   std::visit(

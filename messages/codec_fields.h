@@ -154,6 +154,8 @@ void fields(D& d, W w, Subject<D, TokenBatch> m) {
   FIELD(mtp_targets, MtpTargets);
   FIELD(positions, Positions);
   FIELD(spans, Spans);
+  FIELD(policy, Policy);
+  FIELD(kept, Kept);
 }
 
 // ---- Forward and backward -------------------------------------------------------------------------------------------
@@ -213,6 +215,7 @@ void fields(D& d, W w, Subject<D, SharedTensor> m) {
   FIELD(version, Version);
   FIELD(attempt, Attempt);
   FIELD(values, Values);
+  FIELD(digest, Digest);
 }
 
 // ---- Commit ---------------------------------------------------------------------------------------------------------
@@ -230,6 +233,18 @@ void fields(D& d, W w, Subject<D, MicrobatchLoss> m) {
   FIELD(balance_sum, BalanceSum);
   FIELD(targets, Targets);
   FIELD(mtp_targets, MtpTargets);
+  FIELD(kl_sum, KlSum);
+  FIELD(clipped, Clipped);
+  FIELD(entropy_sum, EntropySum);
+  FIELD(gap_max, GapMax);
+  FIELD(gaps, Gaps);
+}
+template <typename D, typename W>
+void fields(D& d, W w, Subject<D, WeightsDigest> m) {
+  FIELD(version, Version);
+  FIELD(attempt, Attempt);
+  FIELD(digest, Digest);
+  FIELD(problem, Problem);
 }
 template <typename D, typename W>
 void fields(D& d, W w, Subject<D, Vote> m) {
@@ -264,6 +279,9 @@ void fields(D& d, W w, Subject<D, GenerateBatch> m) {
   FIELD(cache_rows, CacheRows);
   FIELD(sample_rows, SampleRows);
   FIELD(counters, Counters);
+  FIELD(forks_count, ForksCount);
+  FIELD(want_kept, WantKept);
+  FIELD(forks, Forks);
 }
 template <typename D, typename W>
 void fields(D& d, W w, Subject<D, GenerateActivations> m) {
@@ -277,6 +295,52 @@ void fields(D& d, W w, Subject<D, Generated> m) {
   FIELD(tokens, Tokens);
   FIELD(logprobs, Logprobs);
   FIELD(logits, Logits);
+  FIELD(kept, Kept);
+}
+
+// ---- Rollouts -------------------------------------------------------------------------------------------------------
+template <typename D, typename W>
+void fields(D& d, W w, Subject<D, StartRollout> m) {
+  FIELD(kind, Kind);
+  FIELD(rollout, Rollout);
+  FIELD(attempt, Attempt);
+  FIELD(version, Version);
+  FIELD(digest, Digest);
+}
+template <typename D, typename W>
+void fields(D& d, W w, Subject<D, SamplePrompts> m) {
+  FIELD(of, Of);
+  FIELD(first_prompt, FirstPrompt);
+  FIELD(prompts, Prompts);
+  FIELD(samples, Samples);
+  FIELD(temperature, Temperature);
+  FIELD(top_p, TopP);
+}
+template <typename D, typename W>
+void fields(D& d, W w, Subject<D, Sampled> m) {
+  FIELD(of, Of);
+  FIELD(prompt, Prompt);
+  FIELD(sample, Sample);
+  FIELD(greedy, Greedy);
+  FIELD(truncated, Truncated);
+  FIELD(tokens, Tokens);
+  FIELD(logprobs, Logprobs);
+  FIELD(kept, Kept);
+}
+template <typename D, typename W>
+void fields(D& d, W w, Subject<D, Judged> m) {
+  FIELD(sampled, Sampled);
+  FIELD(reward, Reward);
+  FIELD(correct, Correct);
+  FIELD(formatted, Formatted);
+  FIELD(detail, Detail);
+}
+template <typename D, typename W>
+void fields(D& d, W w, Subject<D, RolloutDone> m) {
+  FIELD(of, Of);
+  FIELD(durable, Durable);
+  FIELD(metrics, Metrics);
+  FIELD(problem, Problem);
 }
 
 // ---- Checkpoints, reports -------------------------------------------------------------------------------------------

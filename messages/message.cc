@@ -9,7 +9,7 @@ namespace troupe {
 namespace {
 
 constexpr std::array<const char*, kRoles> kRoleNames = {"supervisor",   "loader",       "conductor", "stage",
-                                                        "expert_shard", "checkpointer", "rollout",   "shadow"};
+                                                        "expert_shard", "checkpointer", "rollout",   "shadow",       "rollout_buffer", "judge"};
 constexpr std::array<const char*, 3> kWorkKindNames = {"train", "evaluate", "generate"};
 constexpr std::array<const char*, 2> kDirectionNames = {"forward", "backward"};
 
@@ -19,7 +19,8 @@ constexpr std::array<const char*, std::variant_size_v<Message>> kKindNames = {
     "Recover", "Inquiry", "Standing", "Restore", "Restored", "Fetch", "ShadowGradient", "GradientHeld", "Stop", "Credit", "StartStep", "StartEvaluation", "StepPlan", "TokenBatch",
     "Activations", "ActivationGradients", "ExpertBatch", "ExpertResult", "PartialSums", "SharedGradient",
     "SharedTensor", "Vote", "Decision", "EvaluationLoss", "GenerateBatch", "GenerateActivations", "Generated",
-    "SnapshotPart", "SnapshotBegin", "CheckpointDone", "Report", "SegmentDone", "DiskDone"};
+    "SnapshotPart", "SnapshotBegin", "CheckpointDone", "Report",
+    "WeightsDigest", "StartRollout", "SamplePrompts", "Sampled", "Judged", "RolloutDone", "SegmentDone", "DiskDone", "JuryDone"};
 // clang-format on
 
 // A value out of range is printed as "?", never read past the table.

@@ -129,12 +129,14 @@ struct StepPlan {
 };
 // Loader to the first stage (and to the last, when it is another actor). All i32 payloads, `sequences` rows of `length`
 // tokens. targets[t] is the token to predict at t (-100: none); mtp_targets one further; positions restart with each
-// isolated document; spans: (S,4) {q_begin, q_count, k_begin, k_count} as Attention wants them.
+// isolated document; spans: (S,4) {q_begin, q_count, k_begin, k_count} as Attention wants them. With rollouts the rollout
+// buffer sends it to the loader, and it carries policy (rows, 4) f32 and, if sampling was truncated, kept (rows, words)
+// i32, both as PolicyLoss wants them.
 struct TokenBatch {
   WorkKey key;
   std::int32_t sequences = 0, length = 0, spans_count = 0;
   std::int64_t target_tokens = 0, mtp_target_tokens = 0;  // of the whole step
-  Payload ids, targets, mtp_targets, positions, spans;
+  Payload ids, targets, mtp_targets, positions, spans, policy, kept;
 };
 
 // ---- Forward and backward -------------------------------------------------------------------------------------------
@@ -187,6 +189,7 @@ struct SharedTensor {
   std::int64_t version = 0;
   std::uint32_t attempt = 0;
   Payload values;
+  std::uint64_t digest = 0;  // of the values, as its owner holds them
 };
 
 // An owner's folded gradients to its shadow, before it votes; and the shadow's answer.
@@ -210,6 +213,10 @@ struct MicrobatchLoss {
   std::int32_t microbatch = 0;
   double loss_sum = 0, mtp_loss_sum = 0, balance_sum = 0;
   std::int64_t targets = 0, mtp_targets = 0;
+  // With rollouts, over the microbatch's targets: sums of PolicyLoss's results, and how far log-probabilities are from
+  // those recorded at sampling: the largest difference, and how many differ in any bit.
+  double kl_sum = 0, clipped = 0, entropy_sum = 0, gap_max = 0;
+  std::int64_t gaps = 0;
 };
 // An owner's gradients are folded and reduced.
 struct Vote {
@@ -220,6 +227,15 @@ struct Vote {
   std::vector<MicrobatchLoss> losses;
 };
 
+// What an owner computes with at `version`: the digest of all its tensors (Digest, summed over them), read back from
+// memory. problem: memory doesn't hold what the update wrote.
+struct WeightsDigest {
+  std::int64_t version = 0;
+  std::uint32_t attempt = 0;
+  std::uint64_t digest = 0;
+  std::string problem;
+};
+
 // ---- Evaluation and generation --------------------------------------------------------------------------------------
 struct EvaluationLoss {
   WorkKey key;
@@ -228,7 +244,8 @@ struct EvaluationLoss {
   std::vector<ExpertCounts> counts;
 };
 // Rollout to the first stage: the next tokens of some sequences. spans as in Attention with key rows in the cache;
-// cache_rows: where each row's key and value go; sample_rows: the rows whose next token is wanted.
+// cache_rows: where each row's key and value go; sample_rows: the rows whose next token is wanted. forks (F,3) i32, done
+// first: {from, to, count}, cached rows that become another sequence's beginning.
 struct GenerateBatch {
   WorkKey key;
   std::int32_t rows = 0, spans_count = 0, samples = 0;
@@ -236,6 +253,9 @@ struct GenerateBatch {
   std::uint64_t seed = 0;
   bool want_logits = false;
   Payload ids, positions, spans, cache_rows, sample_rows, counters;
+  std::int32_t forks_count = 0;
+  bool want_kept = false;
+  Payload forks;
 };
 // Between stages: GenerateBatch with the residual stream.
 struct GenerateActivations {
@@ -245,7 +265,44 @@ struct GenerateActivations {
 struct Generated {
   WorkKey key;
   std::int32_t samples = 0;
-  Payload tokens, logprobs, logits;
+  Payload tokens, logprobs, logits, kept;
+};
+
+// ---- Rollouts -------------------------------------------------------------------------------------------------------
+// Conductor to rollout buffer: have this rollout sampled, judged and kept (kind train), or answers to held-out problems
+// (kind evaluate; `rollout` is the version). By weights of `version`, whose digest is `digest`.
+struct StartRollout {
+  WorkKind kind = WorkKind::train;
+  std::int64_t rollout = 0;
+  std::uint32_t attempt = 0;
+  std::int64_t version = 0;
+  std::uint64_t digest = 0;
+};
+// Rollout buffer to every rollout: sample these prompts, each rollout those that fall to it; `samples` answers each.
+struct SamplePrompts {
+  StartRollout of;
+  std::int32_t first_prompt = 0, prompts = 0, samples = 0;
+  float temperature = 1, top_p = 1;
+};
+// Rollout to judge: an answer. tokens i32, logprobs f32, kept (tokens, words) i32 if sampling was truncated. truncated:
+// it has no end token. With the verdict, from the judge to the rollout buffer.
+struct Sampled {
+  StartRollout of;
+  std::int32_t prompt = 0, sample = 0;
+  bool greedy = false, truncated = false;
+  Payload tokens, logprobs, kept;
+};
+struct Judged {
+  Sampled sampled;
+  double reward = 0;
+  bool correct = false, formatted = false;
+  std::string detail;
+};
+// Rollout buffer to conductor: the loader has the batches (durable: and the journal has the rollout); metrics: JSON.
+struct RolloutDone {
+  StartRollout of;
+  bool durable = false;
+  std::string metrics, problem;
 };
 
 // ---- Checkpoints ----------------------------------------------------------------------------------------------------
@@ -281,12 +338,17 @@ struct DiskDone {
   std::uint64_t token = 0;
   std::string problem;
 };  // never on the wire
+struct JuryDone {
+  std::uint64_t token = 0;
+  std::string verdict, problem;
+};  // never on the wire
 
-using Message = std::variant<Recover, Inquiry, Standing, Restore, Restored, Fetch, ShadowGradient, GradientHeld, Stop,
-                             Credit, StartStep, StartEvaluation, StepPlan, TokenBatch, Activations, ActivationGradients,
-                             ExpertBatch, ExpertResult, PartialSums, SharedGradient, SharedTensor, Vote, Decision,
-                             EvaluationLoss, GenerateBatch, GenerateActivations, Generated, SnapshotPart, SnapshotBegin,
-                             CheckpointDone, Report, SegmentDone, DiskDone>;
+using Message =
+    std::variant<Recover, Inquiry, Standing, Restore, Restored, Fetch, ShadowGradient, GradientHeld, Stop, Credit,
+                 StartStep, StartEvaluation, StepPlan, TokenBatch, Activations, ActivationGradients, ExpertBatch,
+                 ExpertResult, PartialSums, SharedGradient, SharedTensor, Vote, Decision, EvaluationLoss, GenerateBatch,
+                 GenerateActivations, Generated, SnapshotPart, SnapshotBegin, CheckpointDone, Report, WeightsDigest,
+                 StartRollout, SamplePrompts, Sampled, Judged, RolloutDone, SegmentDone, DiskDone, JuryDone>;
 
 const char* kind_of(const Message& message);  // "TokenBatch"
 

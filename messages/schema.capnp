@@ -37,6 +37,13 @@
 # Evaluation and generation use the same messages and actors under their own WorkKind: StartEvaluation and
 # EvaluationLoss; GenerateBatch, GenerateActivations between stages, and Generated. Report is for the person.
 #
+# Rollouts. Each owner that has come to a version reads back what it computes with and tells the conductor its
+# WeightsDigest. Then the conductor sends StartRollout to the rollout buffer, for every rollout that this version must
+# sample. The buffer sends SamplePrompts to the rollouts (one a replica); every answer goes as Sampled to the judge and
+# as Judged to the buffer, which makes groups, advantages and TokenBatches for the loader, writes the journal, and ends
+# with RolloutDone. A step begins when its rollout is there, and is decided when all that its version had to sample are
+# durable. Bounded by what one rollout holds: prompts x samples answers.
+#
 # On the wire. A frame is a header and the payloads. The header is a prelude of 56 bytes, little endian:
 #
 #   offset  0  magic u32 "TRPE"        16  from node u32            40  payload bytes u64
@@ -59,7 +66,8 @@
 using Cxx = import "/capnp/c++.capnp";
 $Cxx.namespace("troupe::wire");
 
-enum Role { supervisor @0; loader @1; conductor @2; stage @3; expertShard @4; checkpointer @5; rollout @6; shadow @7; }
+enum Role { supervisor @0; loader @1; conductor @2; stage @3; expertShard @4; checkpointer @5; rollout @6; shadow @7; rolloutBuffer @8;
+  judge @9; }
 enum WorkKind { train @0; evaluate @1; generate @2; }
 enum Direction { forward @0; backward @1; }
 enum Channel { microbatch @0; dispatchForward @1; dispatchBackward @2; snapshot @3; }
@@ -123,6 +131,8 @@ struct TokenBatch {  # payloads i32
   mtpTargets @8 :UInt64;
   positions @9 :UInt64;
   spans @10 :UInt64;
+  policy @11 :UInt64;  # (rows, 4) f32: old log-probability, reference's, advantage, weight
+  kept @12 :UInt64;
 }
 
 # ---- Forward and backward
@@ -151,7 +161,7 @@ struct ExpertResult { key @0 :WorkKey; rows @1 :Int32; stashed @2 :Bool; hidden 
 # ---- Gradients across replicas and shared tensors
 struct PartialSums { step @0 :Int64; attempt @1 :UInt32; replica @2 :Int32; sums @3 :UInt64; }
 struct SharedGradient { step @0 :Int64; attempt @1 :UInt32; use @2 :Int32; sums @3 :UInt64; }
-struct SharedTensor { version @0 :Int64; attempt @1 :UInt32; values @2 :UInt64; }
+struct SharedTensor { version @0 :Int64; attempt @1 :UInt32; values @2 :UInt64; digest @3 :UInt64; }
 
 # ---- Commit
 struct TensorSquares { name @0 :Text; sum @1 :Float64; bits @2 :UInt32; }
@@ -163,7 +173,13 @@ struct MicrobatchLoss {
   balanceSum @3 :Float64;
   targets @4 :Int64;
   mtpTargets @5 :Int64;
+  klSum @6 :Float64;
+  clipped @7 :Float64;
+  entropySum @8 :Float64;
+  gapMax @9 :Float64;
+  gaps @10 :Int64;
 }
+struct WeightsDigest { version @0 :Int64; attempt @1 :UInt32; digest @2 :UInt64; problem @3 :Text; }
 struct Vote {
   step @0 :Int64;
   attempt @1 :UInt32;
@@ -202,9 +218,54 @@ struct GenerateBatch {
   cacheRows @11 :UInt64;
   sampleRows @12 :UInt64;
   counters @13 :UInt64;
+  forksCount @14 :Int32;
+  wantKept @15 :Bool;
+  forks @16 :UInt64;
 }
 struct GenerateActivations { batch @0 :GenerateBatch; hidden @1 :UInt64; }
-struct Generated { key @0 :WorkKey; samples @1 :Int32; tokens @2 :UInt64; logprobs @3 :UInt64; logits @4 :UInt64; }
+struct Generated {
+  key @0 :WorkKey;
+  samples @1 :Int32;
+  tokens @2 :UInt64;
+  logprobs @3 :UInt64;
+  logits @4 :UInt64;
+  kept @5 :UInt64;
+}
+
+# ---- Rollouts
+struct StartRollout {
+  kind @0 :WorkKind;
+  rollout @1 :Int64;
+  attempt @2 :UInt32;
+  version @3 :Int64;
+  digest @4 :UInt64;
+}
+struct SamplePrompts {
+  of @0 :StartRollout;
+  firstPrompt @1 :Int32;
+  prompts @2 :Int32;
+  samples @3 :Int32;
+  temperature @4 :Float32;
+  topP @5 :Float32;
+}
+struct Sampled {
+  of @0 :StartRollout;
+  prompt @1 :Int32;
+  sample @2 :Int32;
+  greedy @3 :Bool;
+  truncated @4 :Bool;
+  tokens @5 :UInt64;
+  logprobs @6 :UInt64;
+  kept @7 :UInt64;
+}
+struct Judged {
+  sampled @0 :Sampled;
+  reward @1 :Float64;
+  correct @2 :Bool;
+  formatted @3 :Bool;
+  detail @4 :Text;
+}
+struct RolloutDone { of @0 :StartRollout; durable @1 :Bool; metrics @2 :Text; problem @3 :Text; }
 
 # ---- Checkpoints
 struct SnapshotPart {
@@ -258,5 +319,11 @@ struct Envelope {
     snapshotBegin @32 :SnapshotBegin;
     checkpointDone @33 :CheckpointDone;
     report @34 :Report;
+    weightsDigest @35 :WeightsDigest;
+    startRollout @36 :StartRollout;
+    samplePrompts @37 :SamplePrompts;
+    sampled @38 :Sampled;
+    judged @39 :Judged;
+    rolloutDone @40 :RolloutDone;
   }
 }

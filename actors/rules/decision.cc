@@ -65,7 +65,7 @@ StepLosses losses_of(const Config& config, const StepPlan& plan, const Votes& vo
   out.mtp_loss = plan.mtp_target_tokens > 0 ? mtp / static_cast<double>(plan.mtp_target_tokens) : 0;
   out.balance_loss = balance / config.train.batch_sequences;
   out.total_loss = out.loss + (config.model.has_mtp() ? config.train.mtp_loss_weight * out.mtp_loss : 0) +
-                   config.model.aux_loss_alpha * out.balance_loss;
+                   config.balance_alpha() * out.balance_loss;
   return out;
 }
 

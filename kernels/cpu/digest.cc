@@ -1,5 +1,5 @@
 // out[0, 0..3] = low and high word of the digest of x, and of copy (0 without one); assigned.
-#include "kernels/cpu/digest.h"
+#include "kernels/digest.h"
 
 #include "kernels/cpu/kernels.h"
 #include "kernels/cpu/math.h"

@@ -14,7 +14,7 @@
 
 namespace troupe {
 
-// The kinds that travel come first in `Message`; SegmentDone, Tick and DiskDone stay on their node.
+// The kinds that travel come first in `Message`; SegmentDone, DiskDone and JuryDone stay on their node.
 constexpr std::size_t kWireKinds = std::variant_size_v<Message> - 3;
 
 // ---- The members of an aggregate ------------------------------------------------------------------------------------
@@ -26,7 +26,7 @@ template <typename T, std::size_t... i>
 constexpr bool takes_members(std::index_sequence<i...>) {
   return requires { T{(static_cast<void>(i), Anything{})...}; };
 }
-template <typename T, std::size_t count = 16>
+template <typename T, std::size_t count = 18>
 constexpr std::size_t members_count() {
   if constexpr (takes_members<T>(std::make_index_sequence<count>{}))
     return count;
@@ -39,7 +39,7 @@ constexpr std::size_t members_count() {
 template <typename T>
 auto members_of(T& m) {
   constexpr std::size_t count = members_count<std::remove_const_t<T>>();
-  static_assert(count >= 1 && count <= 15, "a message of more members: add a line below");
+  static_assert(count >= 1 && count <= 17, "a message of more members: add a line below");
   if constexpr (count == 1) {
     auto& [a] = m;
     return std::tie(a);
@@ -85,6 +85,12 @@ auto members_of(T& m) {
   } else if constexpr (count == 15) {
     auto& [a, b, c, d, e, f, g, h, i, j, k, l, n, o, p] = m;
     return std::tie(a, b, c, d, e, f, g, h, i, j, k, l, n, o, p);
+  } else if constexpr (count == 16) {
+    auto& [a, b, c, d, e, f, g, h, i, j, k, l, n, o, p, q] = m;
+    return std::tie(a, b, c, d, e, f, g, h, i, j, k, l, n, o, p, q);
+  } else if constexpr (count == 17) {
+    auto& [a, b, c, d, e, f, g, h, i, j, k, l, n, o, p, q, r] = m;
+    return std::tie(a, b, c, d, e, f, g, h, i, j, k, l, n, o, p, q, r);
   }
 }
 // clang-format on

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-namespace troupe::cpu {
+namespace troupe {
 
 inline std::uint64_t digest_factor(std::uint64_t index) {
   const std::uint64_t mixed = index * 0x9E3779B97F4A7C15ULL;
@@ -19,4 +19,4 @@ std::uint64_t digest_of(const Bits* bits, std::int64_t count, std::uint64_t firs
   return sum;
 }
 
-}  // namespace troupe::cpu
+}  // namespace troupe

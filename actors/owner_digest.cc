@@ -1,0 +1,111 @@
+// What an owner computes with, read back from memory. The law: a version's weights are what its update wrote, all of it
+// and nothing else, or nobody learns from what they sample. AdamW notes the digest of what it writes (written_); the
+// segments here read the memory that products read (read_).
+#include <cstring>
+
+#include "actors/owner.h"
+#include "kernels/base/random.h"
+#include "kernels/digest.h"
+
+namespace troupe {
+
+namespace {
+
+constexpr std::size_t kCellBytes = 4 * sizeof(std::int32_t);
+
+// Sums of the masters and of the copies.
+struct Sums {
+  std::uint64_t masters = 0, copies = 0;
+  friend bool operator==(const Sums&, const Sums&) = default;
+};
+
+Sums sums_of(const Memory& memory, std::size_t piece) {
+  Sums sums;
+  std::memcpy(&sums, static_cast<const char*>(memory.data) + piece * kCellBytes, kCellBytes);
+  return sums;
+}
+
+}  // namespace
+
+void Owner::cut_digests() {
+  for (std::size_t i = 0; i < block_.parameters().size(); ++i) {
+    const Parameter& p = block_.parameters()[i];
+    const std::uint64_t key = random_key(0, "digest/" + p.name);
+    first_piece_.push_back(digest_pieces_.size());
+    for (std::int64_t begin = 0; begin < p.elements(); begin += kPieceElements)
+      digest_pieces_.push_back(
+          {i, begin, std::min(kPieceElements, p.elements() - begin), key + static_cast<std::uint64_t>(begin)});
+  }
+  written_ = context_.device().allocate(digest_pieces_.size() * kCellBytes);
+  read_ = context_.device().allocate(digest_pieces_.size() * kCellBytes);
+}
+
+Tensor Owner::digest_cell(const Memory& memory, std::size_t piece) const {
+  return {static_cast<char*>(memory.data) + piece * kCellBytes, 1, 4, 4, Dtype::i32};
+}
+
+Tensor Owner::digest_values(const Memory& memory, const DigestPiece& piece, Dtype dtype) const {
+  char* const begin = static_cast<char*>(memory.data) +
+                      static_cast<std::size_t>(block_.offset(piece.parameter) + piece.begin) * bytes_of(dtype);
+  return {begin, 1, piece.count, piece.count, dtype};
+}
+
+// What an update doesn't get to write keeps no digest.
+void Owner::begin_writing() {
+  for (std::size_t i = 0; i < digest_pieces_.size(); ++i)
+    if (block_.parameters()[digest_pieces_[i].parameter].kind != ParameterKind::router_bias)
+      std::memset(digest_cell(written_, i).data, 0, kCellBytes);
+}
+
+// The router's bias is moved on the loop thread; products never read its copy.
+void Owner::note_router_bias(std::size_t parameter) {
+  if (digest_pieces_.empty()) return;
+  const DigestPiece& piece = digest_pieces_[first_piece_[parameter]];
+  const Tensor values = digest_values(masters_, piece, Dtype::f32);
+  Sums sums = sums_of(written_, first_piece_[parameter]);
+  sums.masters = digest_of(values.row<const std::uint32_t>(0), values.cols, piece.first);
+  std::memcpy(digest_cell(written_, first_piece_[parameter]).data, &sums, kCellBytes);
+}
+
+std::vector<Ops> Owner::read_back() const {
+  std::vector<Ops> work;
+  std::int64_t elements = kPieceElements;
+  for (std::size_t i = 0; i < digest_pieces_.size(); ++i) {
+    const DigestPiece& piece = digest_pieces_[i];
+    if (elements + piece.count > kPieceElements) {
+      work.emplace_back();
+      elements = 0;
+    }
+    elements += piece.count;
+    Digest op{digest_values(masters_, piece, Dtype::f32), {}, digest_cell(read_, i), piece.first};
+    if (copies_.data != nullptr) op.copy = digest_values(copies_, piece, Dtype::bf16);
+    work.back().push_back(op);
+  }
+  return work;
+}
+
+std::uint64_t Owner::digest() const {
+  std::uint64_t all = 0;
+  for (std::size_t i = 0; i < digest_pieces_.size(); ++i) all += sums_of(read_, i).masters;
+  return all;
+}
+
+std::string Owner::compare_digests() {
+  for (std::size_t i = 0; i < digest_pieces_.size() && written_known_; ++i) {
+    const DigestPiece& piece = digest_pieces_[i];
+    const bool is_bias = block_.parameters()[piece.parameter].kind == ParameterKind::router_bias;
+    const Sums wrote = sums_of(written_, i), found = sums_of(read_, i);
+    if (wrote == found || (is_bias && wrote.masters == found.masters)) continue;
+    return fmt::format(
+        "{} of {} (elements {} to {}) isn't what the update to version {} wrote: it was skipped, came "
+        "late, was half applied, or memory is damaged; nothing was learned from it; resume from the "
+        "last checkpoint, on other hardware if it happens again",
+        block_.parameters()[piece.parameter].name, to_string(context_.self()), piece.begin,
+        piece.begin + piece.count - 1, version_);
+  }
+  std::memcpy(written_.data, read_.data, digest_pieces_.size() * kCellBytes);
+  written_known_ = true;
+  return "";
+}
+
+}  // namespace troupe
