@@ -40,7 +40,7 @@ struct TrainConfig {          // [train]
 };
 
 struct DataConfig {                         // [data]
-  std::string kind = "text";                // text, jsonl, arithmetic
+  std::string kind = "text";                // text, jsonl, arithmetic, task
   std::vector<std::string> files;           // text or jsonl, by suffix when mixed
   std::vector<double> weights;              // mixing weights, one a file; empty: by size
   double held_out = 0.1;                    // last part of every file
@@ -51,10 +51,39 @@ struct DataConfig {                         // [data]
   std::string arithmetic_operations = "+";  // any of + - *
 };
 
+struct TaskConfig {                  // [task]: problems with answers that can be verified
+  std::vector<std::string> names;    // arithmetic, reverse, sort, countdown, jsonl: in turns; empty: none
+  int level_min = 1, level_max = 3;  // digits of the larger operand, digits of the string, numbers of a countdown
+  std::string operations = "+";      // arithmetic: any of + - *
+  int number_max = 20;               // countdown: numbers are 1..this
+  int target_max = 60;               // countdown: targets are 1..this
+  std::vector<std::string> files;    // jsonl
+  std::string prompt_key = "question", answer_key = "answer";  // jsonl: GSM8K's
+  std::string form = "plain";  // key "template": plain (a few characters), r1 (<think> and <answer>)
+  double corrupt = 0;          // share of training solutions that are written wrong: a weak cold start
+};
+
+struct JudgeConfig {                // [judge]: who scores an answer, and within which limits
+  std::string command;              // of a shell: a request line in, a verdict line out; empty: built-in verification
+  int processes = 2;                // that judge at once
+  int cpu_seconds = 5;              // of one command
+  int wall_seconds = 20;            // of one request; then its judge counts as hung
+  int memory_mib = 512;             // address space of each process of a command
+  int file_mib = 16;                // largest file that a command may write
+  int processes_max = 32;           // of one command, threads included
+  int output_kib = 64;              // longest output of a command
+  int retries_max = 3;              // of a request whose judge died or hung
+  double format_reward = 0;         // added for <think>...</think><answer>...</answer>
+  std::string on_failure = "stop";  // stop, zero: what a request does that no retry could save
+};
+
 struct EvaluateConfig {            // [evaluate]
   int every_steps = 0;             // 0: only at the end
   std::int64_t tokens_max = 0;     // held-out tokens a time during training; 0: all
   int exact_match_problems = 512;  // arithmetic: greedy answers at the end; 0: none
+  int problems = 0;                // held-out problems of [task] answered each time; 0: none
+  int samples = 4;                 // answers to each at `temperature`, beside the greedy one
+  double temperature = 1;
 };
 
 struct CheckpointConfig {  // [checkpoint]
@@ -132,6 +161,8 @@ struct Config {
   ModelConfig model;              // [model]
   TrainConfig train;
   DataConfig data;
+  TaskConfig task;
+  JudgeConfig judge;
   EvaluateConfig evaluate;
   CheckpointConfig checkpoint;
   LayoutConfig layout;

@@ -333,9 +333,11 @@ Config Reader::config(bool checked) {
   read_hardware();
   read_model_config(config);
   assign(config);
-  for (std::string& file : config.data.files) {
-    const std::string found = find(file);
-    if (!found.empty()) file = found;
+  for (std::vector<std::string>* files : {&config.data.files, &config.task.files}) {
+    for (std::string& file : *files) {
+      const std::string found = find(file);
+      if (!found.empty()) file = found;
+    }
   }
   const std::string why = checked ? why_impossible(config) : "";
   if (!why.empty()) throw Error("{}: {}", place_of(why), why);

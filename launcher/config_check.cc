@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "actors/rules/placement.h"
+#include "actors/tasks/task.h"
 #include "kernels/base/error.h"
 #include "launcher/config.h"
 #include "launcher/config_keys.h"
@@ -98,22 +99,63 @@ std::string why_arithmetic(const Config& config) {
   return "";
 }
 
+// The files of `key`, one of which is not there.
+std::string why_files(const std::string& key, const std::vector<std::string>& files) {
+  for (const std::string& file : files) {
+    std::error_code failed;
+    if (!std::filesystem::exists(file, failed)) {
+      return fmt::format("{} names {}, which does not exist: give the path with --set {}=PATH", key, file, key);
+    }
+    if (std::filesystem::is_directory(file, failed)) {
+      return fmt::format("{} names {}, which is a folder: name the files in it", key, file);
+    }
+  }
+  return "";
+}
+
+std::string why_task(const Config& config) {
+  const TaskConfig& t = config.task;
+  const bool is_learned = config.data.kind == "task";
+  if (t.names.empty()) {
+    return is_learned
+               ? "task.names is empty, must name a task for data.kind = \"task\": --set 'task.names=[\"reverse\"]'"
+               : "";
+  }
+  if (t.level_max < t.level_min) {
+    return fmt::format("task.level_max is {}, must be at least task.level_min ({})", t.level_max, t.level_min);
+  }
+  if (t.operations.empty() || t.operations.find_first_not_of("+-*") != std::string::npos) {
+    return fmt::format("task.operations is {}, must be some of + - *, as in \"+-\"", in_quotes(t.operations));
+  }
+  bool has_file_task = false;
+  for (const std::string& name : t.names) {
+    const int most = level_most(name);
+    if (most == 0) {
+      return fmt::format("task.names has {}, must be of arithmetic, reverse, sort, countdown, jsonl", in_quotes(name));
+    }
+    if (t.level_max > most) {
+      return fmt::format("task.level_max is {}, must be at most {} for task {}", t.level_max, most, name);
+    }
+    if (name == "jsonl") has_file_task = true;
+  }
+  if (has_file_task && t.files.empty()) return "task.files is empty, must name a file for task jsonl";
+  const int tokens = has_file_task ? 256 : 128;
+  if (config.model.vocab_size < tokens) {
+    return fmt::format("model.vocab_size is {}, must be {}.. for task.names, whose tokens are bytes",
+                       config.model.vocab_size, tokens);
+  }
+  return why_files("task.files", t.files);
+}
+
 std::string why_data(const Config& config) {
   const DataConfig& d = config.data;
+  if (d.kind == "task") return "";  // why_task
   if (d.kind == "arithmetic") return why_arithmetic(config);
   if (d.kind == "none") return "";
   if (d.files.empty()) {
     return fmt::format("data.files is empty, must name a file for data.kind = \"{}\": --set data.files=PATH", d.kind);
   }
-  for (const std::string& file : d.files) {
-    std::error_code failed;
-    if (!std::filesystem::exists(file, failed)) {
-      return fmt::format("data.files names {}, which does not exist: give the path with --set data.files=PATH", file);
-    }
-    if (std::filesystem::is_directory(file, failed)) {
-      return fmt::format("data.files names {}, which is a folder: name the files in it", file);
-    }
-  }
+  if (const std::string why = why_files("data.files", d.files); !why.empty()) return why;
   if (!d.weights.empty() && d.weights.size() != d.files.size()) {
     return fmt::format("data.weights has {} numbers, must have one for each of data.files ({}), or none",
                        d.weights.size(), d.files.size());
@@ -173,6 +215,7 @@ std::string why_impossible(const Config& config) {
   if (why.empty()) why = why_model(config.model);
   if (why.empty()) why = why_train(config);
   if (why.empty()) why = why_data(config);
+  if (why.empty()) why = why_task(config);
   if (why.empty()) why = why_layout(config);
   if (why.empty()) why = why_limits(config.limits);
   return why;

@@ -28,7 +28,8 @@ class Table {
   template <typename Value>
   void add(const std::string& key, Value Struct::*member, Allowed allowed, const std::string& meaning) {
     const auto slot = [place = place_, member](Config& config, bool) -> Slot { return &(config.*place.*member); };
-    const bool numbers = name_ == "model" || name_ == "train" || name_ == "data" || name_ == "grpo";
+    const bool numbers =
+        name_ == "model" || name_ == "train" || name_ == "data" || name_ == "grpo" || name_ == "task";
     keys_.push_back({name_ + "." + key, slot, std::move(allowed), meaning, numbers});
   }
   // For a key that stands in a table of numbers but changes no bit.
@@ -142,8 +143,8 @@ void add_train_keys(std::vector<Key>& keys) {
 void add_data_keys(std::vector<Key>& keys) {
   using D = DataConfig;
   Table<D> t(keys, "data", &Config::data);
-  t.add("kind", &D::kind, one_of({"text", "jsonl", "arithmetic", "none"}),
-        "bytes of text, JSONL objects, built-in sums, or no data (tools)");
+  t.add("kind", &D::kind, one_of({"text", "jsonl", "arithmetic", "task", "none"}),
+        "bytes of text, JSONL objects, built-in sums, solutions of [task], or no data (tools)");
   t.add("files", &D::files, anything(), "text or jsonl: paths");
   t.add("weights", &D::weights, above(0), "mixing weights, one a file; empty: by size");
   t.add("held_out", &D::held_out, below(0, 1), "last part of every file, never trained on");
@@ -154,12 +155,44 @@ void add_data_keys(std::vector<Key>& keys) {
   t.add("arithmetic_operations", &D::arithmetic_operations, anything(), "any of + - *");
 }
 
+void add_task_keys(std::vector<Key>& keys) {
+  using T = TaskConfig;
+  Table<T> t(keys, "task", &Config::task);
+  t.add("names", &T::names, anything(), "arithmetic, reverse, sort, countdown, jsonl: problems of each in turn");
+  t.add("level_min", &T::level_min, within(1, 18), "easiest: digits of operands or strings, numbers of a countdown");
+  t.add("level_max", &T::level_max, within(1, 18), "hardest");
+  t.add("operations", &T::operations, anything(), "arithmetic: any of + - *");
+  t.add("number_max", &T::number_max, within(2, 1000), "countdown: largest number given");
+  t.add("target_max", &T::target_max, within(1, 1'000'000), "countdown: largest target");
+  t.add("files", &T::files, anything(), "jsonl: paths");
+  t.add("prompt_key", &T::prompt_key, anything(), "jsonl: key of the question");
+  t.add("answer_key", &T::answer_key, anything(), "jsonl: key of the solution; the answer follows its last ####");
+  t.add("template", &T::form, one_of({"plain", "r1"}), "a few characters, or a question with <think> and <answer>");
+  t.add("corrupt", &T::corrupt, within(0, 1), "share of training solutions written wrong: a weak cold start");
+  using J = JudgeConfig;
+  Table<J> judge(keys, "judge", &Config::judge);
+  judge.add("command", &J::command, anything(), "of a shell: scores a request line; empty: built-in verification");
+  judge.add("processes", &J::processes, within(1, 1024), "judges at once, each a process of its own");
+  judge.add("cpu_seconds", &J::cpu_seconds, within(1, 3600), "processor time of one command");
+  judge.add("wall_seconds", &J::wall_seconds, within(1, 3600), "of one request; then its judge counts as hung");
+  judge.add("memory_mib", &J::memory_mib, within(16, 1 << 20), "address space of each process of a command");
+  judge.add("file_mib", &J::file_mib, within(0, 1 << 20), "largest file that a command may write");
+  judge.add("processes_max", &J::processes_max, within(1, 4096), "processes and threads of one command");
+  judge.add("output_kib", &J::output_kib, within(1, 1 << 20), "longest output of a command");
+  judge.add("retries_max", &J::retries_max, within(0, 100), "of a request whose judge died or hung");
+  judge.add("format_reward", &J::format_reward, within(0, 1), "added for <think> and <answer> in their places");
+  judge.add("on_failure", &J::on_failure, one_of({"stop", "zero"}), "what a request does that no retry could save");
+}
+
 void add_schedule_keys(std::vector<Key>& keys) {
   using E = EvaluateConfig;
   Table<E> evaluate(keys, "evaluate", &Config::evaluate);
   evaluate.add("every_steps", &E::every_steps, at_least(0), "steps between evaluations; 0: only at the end");
   evaluate.add("tokens_max", &E::tokens_max, within(0, kExact), "held-out tokens during training; 0: all");
   evaluate.add("exact_match_problems", &E::exact_match_problems, at_least(0), "sums answered at the end; 0: none");
+  evaluate.add("problems", &E::problems, at_least(0), "held-out problems of [task] answered each time; 0: none");
+  evaluate.add("samples", &E::samples, within(0, 1024), "answers to each at temperature, beside the greedy one");
+  evaluate.add("temperature", &E::temperature, above(0), "of those answers");
   using C = CheckpointConfig;
   Table<C> checkpoint(keys, "checkpoint", &Config::checkpoint);
   checkpoint.add("every_steps", &C::every_steps, at_least(0), "steps between checkpoints; 0: only at the end");
@@ -301,6 +334,7 @@ std::vector<Key> list_keys() {
   add_model_keys(keys);
   add_train_keys(keys);
   add_data_keys(keys);
+  add_task_keys(keys);
   add_schedule_keys(keys);
   add_grpo_keys(keys);
   add_machine_keys(keys);

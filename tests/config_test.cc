@@ -225,6 +225,24 @@ TEST_CASE("text needs files that exist, a weight for each, and 256 tokens", "[co
   CHECK(refusal("", {file}) == "accepted");
 }
 
+TEST_CASE("a task that can't be given is refused before anything runs", "[config]") {
+  expect_refused({
+      {"[task]\nnames = [\"revers\"]\n", {"t.toml:4: task.names has \"revers\", must be of arithmetic, reverse"}},
+      {"[task]\nnames = [\"sort\"]\nlevel_min = 4\n", {"task.level_max is 3, must be at least task.level_min (4)"}},
+      {"[task]\nnames = [\"countdown\"]\nlevel_max = 7\n",
+       {"t.toml:5: task.level_max is 7, must be at most 6 for task countdown"}},
+      {"[task]\nnames = [\"arithmetic\"]\noperations = \"/\"\n", {"t.toml:5: task.operations is \"/\", must be some"}},
+      {"[task]\nnames = [\"jsonl\"]\n", {"task.files is empty, must name a file for task jsonl"}},
+      {"[task]\nnames = [\"jsonl\"]\nfiles = [\"no.jsonl\"]\n", {"t.toml:5: task.files names no.jsonl, which does"}},
+      {"[task]\ntemplate = \"r2\"\n", {"t.toml:4: task.template is \"r2\", must be plain or r1"}},
+      {"[task]\ncorrupt = 2\n", {"t.toml:4: task.corrupt is 2.0, must be 0..1"}},
+      {"[judge]\non_failure = \"go\"\n", {"t.toml:4: judge.on_failure is \"go\", must be stop or zero"}},
+      {"[judge]\nprocesses = 0\n", {"t.toml:4: judge.processes is 0, must be 1.."}},
+  });
+  CHECK(refusal("[data]\nkind = \"task\"\n").find("t.toml: task.names is empty") == 0);
+  CHECK(refusal("[data]\nkind = \"task\"\n[task]\nnames = [\"sort\"]\n") == "accepted");
+}
+
 TEST_CASE("a relative data file is found beside the configuration and above it, and kept absolute", "[config]") {
   const TemporaryFile text("words_of_config_test.txt", "some text");
   fs::create_directory(text.folder() + "/inner");

@@ -4,6 +4,7 @@
 #include "actors/data/corpus.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
@@ -207,6 +208,31 @@ std::unique_ptr<Corpus> open_arithmetic(const Config& config) {
                                        std::move(provenance));
 }
 
+// Problems stand apart, as they do when they are sampled.
+std::unique_ptr<Corpus> open_tasks(Config config) {
+  config.data.mask_documents = true;
+  const Cut cut{.length = config.train.sequence_length,
+                .seed = config.train.seed,
+                .number = 0,
+                .held_out = 0,
+                .eos = config.model.eos_token_id};
+  std::vector<Source> sources;
+  sources.emplace_back(std::in_place_type<TaskStream>, config.task, cut);
+  const TaskConfig& task = config.task;
+  const std::string name = fmt::format("solutions of {}, levels {} to {}, seed {}", fmt::join(task.names, ", "),
+                                       task.level_min, task.level_max, config.train.seed);
+  std::vector<Provenance> provenance{
+      {.source = name, .licence = config.data.licence, .sha256 = sha256(name), .bytes = 0}};
+  for (const std::string& path : task.files) {
+    provenance.push_back({.source = path,
+                          .licence = config.data.licence,
+                          .sha256 = {},
+                          .bytes = static_cast<std::int64_t>(MappedFile(path).size())});
+  }
+  return std::make_unique<MixedCorpus>(config, std::move(sources), Mixture({1}, {name}, config.train.seed),
+                                       std::move(provenance));
+}
+
 }  // namespace
 
 StepCounts Corpus::counts(std::int64_t step, std::int32_t microbatches) const {
@@ -222,8 +248,9 @@ StepCounts Corpus::counts(std::int64_t step, std::int32_t microbatches) const {
 
 std::unique_ptr<Corpus> open_corpus(const Config& config) {
   if (config.data.kind == "arithmetic") return open_arithmetic(config);
+  if (config.data.kind == "task") return open_tasks(config);
   if (config.data.kind != "text" && config.data.kind != "jsonl") {
-    throw Error("data.kind is {}, must be text, jsonl or arithmetic", config.data.kind);
+    throw Error("data.kind is {}, must be text, jsonl, arithmetic or task", config.data.kind);
   }
   if (!(config.data.held_out >= 0 && config.data.held_out < 1)) {
     throw Error("data.held_out is {}, must be at least 0 and below 1", config.data.held_out);

@@ -214,4 +214,43 @@ Sequence ArithmeticStream::held_out(std::int64_t index) const {
   return built;
 }
 
+// ---- Tasks ----------------------------------------------------------------------------------------------------------
+TaskStream::TaskStream(const TaskConfig& config, const Cut& cut)
+    : tasks_(std::make_shared<const Tasks>(config)), cut_(cut) {
+  for (std::uint64_t next = 0, looked_at = 0; next < kHeldOutProblems; next += looked_at) {
+    held_out_.push_back(pack(Split::held_out, next, kHeldOutProblems - next, looked_at));
+    if (held_out_.back().document_starts.size() <= 1 && held_out_.back().labels.back() == kNoTarget &&
+        looked_at == kHeldOutProblems)
+      throw Error("train.sequence_length is {}, the first {} problems of [task] have more tokens", cut.length,
+                  kHeldOutProblems);
+  }
+}
+
+std::size_t TaskStream::bytes() const {
+  return held_out_.size() * static_cast<std::size_t>(cut_.length) * 2 * sizeof(std::int32_t);
+}
+
+Sequence TaskStream::pack(Split split, std::uint64_t first, std::uint64_t count, std::uint64_t& looked_at) const {
+  Sequence built;
+  for (looked_at = 0; looked_at < count; ++looked_at) {
+    const TaskProblem problem = tasks_->problem(cut_.seed, split, first + looked_at);
+    const auto size = static_cast<std::int64_t>(problem.prompt.size() + problem.solution.size() + 1);
+    if (size > cut_.length) continue;
+    if (static_cast<std::int64_t>(built.ids.size()) + size > cut_.length) break;
+    built.start_document();
+    built.append(problem.prompt, false);
+    built.append(problem.solution, true);
+    built.append(std::int32_t{kEndOfAnswer}, true);
+  }
+  built.pad(cut_.length, cut_.eos);
+  return built;
+}
+
+// Every sequence has problem numbers of its own, as many as could possibly fit.
+Sequence TaskStream::train(std::int64_t sequence, std::int64_t /*ordinal*/) const {
+  const auto length = static_cast<std::uint64_t>(cut_.length);
+  std::uint64_t looked_at = 0;
+  return pack(Split::train, static_cast<std::uint64_t>(sequence) * length, length, looked_at);
+}
+
 }  // namespace troupe

@@ -1,4 +1,4 @@
-// Sources: one file of text, one file of JSONL documents, or the arithmetic generator, as numbered sequences. The law:
+// Sources: one file of text, one file of JSONL documents, or generated problems, as numbered sequences. The law:
 // a sequence is a pure function of the cut and its number; what a source keeps was made when it was opened.
 #pragma once
 
@@ -13,6 +13,7 @@
 #include "actors/data/arithmetic.h"
 #include "actors/data/packing.h"
 #include "actors/mapped_file.h"
+#include "actors/tasks/task.h"
 
 namespace troupe {
 
@@ -105,6 +106,28 @@ class ArithmeticStream {
   std::vector<std::int64_t> held_out_starts_;
 };
 
-using Source = std::variant<TextFile, DocumentFile, ArithmeticStream>;
+// Problems of [task] with their solutions, for a supervised start: targets on the solution and its end; whole problems,
+// as many as fit. One that is longer than a sequence is left out.
+class TaskStream {
+ public:
+  TaskStream(const TaskConfig& config, const Cut& cut);
+  std::int64_t training_tokens() const { return 1; }
+  std::int64_t held_out_sequences() const { return static_cast<std::int64_t>(held_out_.size()); }
+  std::size_t bytes() const;
+  Sequence train(std::int64_t sequence, std::int64_t ordinal) const;
+  Sequence held_out(std::int64_t index) const { return held_out_[static_cast<std::size_t>(index)]; }
+
+ private:
+  static constexpr std::uint64_t kHeldOutProblems = 512;
+
+  // Problems from this one on, until one doesn't fit or `count` are looked at; tells how many were.
+  Sequence pack(Split split, std::uint64_t first, std::uint64_t count, std::uint64_t& looked_at) const;
+
+  std::shared_ptr<const Tasks> tasks_;
+  Cut cut_;
+  std::vector<Sequence> held_out_;
+};
+
+using Source = std::variant<TextFile, DocumentFile, ArithmeticStream, TaskStream>;
 
 }  // namespace troupe

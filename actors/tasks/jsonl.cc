@@ -1,0 +1,97 @@
+#include "actors/tasks/jsonl.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "kernels/base/check.h"
+#include "kernels/base/error.h"
+#include "kernels/base/random.h"
+
+namespace troupe {
+namespace {
+
+constexpr const char* kMark = "####";
+
+std::string trimmed(const std::string& text) {
+  const std::size_t begin = text.find_first_not_of(" \t\r\n");
+  return begin == std::string::npos ? "" : text.substr(begin, text.find_last_not_of(" \t\r\n") - begin + 1);
+}
+
+}  // namespace
+
+std::string final_answer(const std::string& worked) {
+  const std::size_t mark = worked.rfind(kMark);
+  if (mark == std::string::npos) return trimmed(worked);
+  std::string answer = trimmed(worked.substr(mark + 4));
+  std::erase_if(answer, [](char c) { return c == ',' || c == '$'; });
+  return answer;
+}
+
+JsonlTask::JsonlTask(const TaskConfig& config) : config_(config) {
+  if (config.files.empty()) throw Error("task.files is empty, must name a file for task jsonl");
+  for (const std::string& path : config.files) {
+    files_.push_back(std::make_unique<MappedFile>(path));
+    index(static_cast<std::uint32_t>(files_.size() - 1));
+  }
+  const auto refuse = [&](const char* part) {
+    throw Error("task.files ({}, ...) have {} problems to train on and {} held out, none {}: give more of them",
+                config.files[0], training_.size(), held_out_.size(), part);
+  };
+  if (training_.empty()) refuse("to train on");
+  if (held_out_.empty()) refuse("held out");
+}
+
+void JsonlTask::index(std::uint32_t file) {
+  const std::string_view all = files_[file]->text();
+  std::size_t begin = 0;
+  for (std::int64_t number = 1; begin < all.size(); ++number) {
+    const std::size_t end = std::min(all.find('\n', begin), all.size());
+    const std::string_view line = all.substr(begin, end - begin);
+    if (line.size() >= (std::size_t{1} << 31)) {
+      throw Error("{}:{}: a problem of {} bytes is too long", config_.files[file], number, line.size());
+    }
+    if (line.find_first_not_of(" \t\r") != std::string_view::npos) {
+      const Pair pair = read(line, fmt::format("{}:{}", config_.files[file], number));
+      const Line found{.file = file, .bytes = static_cast<std::uint32_t>(line.size()), .begin = begin};
+      (is_held_out("jsonl " + pair.question) ? held_out_ : training_).push_back(found);
+    }
+    begin = end + 1;
+  }
+}
+
+JsonlTask::Pair JsonlTask::read(std::string_view line, const std::string& place) const {
+  const auto json = nlohmann::json::parse(line, nullptr, false);
+  const auto text = [&](const std::string& key) -> std::string {
+    if (!json.is_object() || !json.contains(key) || !json[key].is_string()) {
+      throw Error("{}: not a JSON object with strings \"{}\" and \"{}\" (task.prompt_key, task.answer_key)", place,
+                  config_.prompt_key, config_.answer_key);
+    }
+    return trimmed(json[key].get<std::string>());
+  };
+  Pair pair{text(config_.prompt_key), text(config_.answer_key)};
+  if (pair.question.empty() || final_answer(pair.worked).empty())
+    throw Error("{}: the question is empty or no answer follows {}", place, kMark);
+  return pair;
+}
+
+TaskProblem JsonlTask::problem(std::uint64_t seed, Split split, std::uint64_t number) const {
+  const std::vector<Line>& lines = split == Split::held_out ? held_out_ : training_;
+  const std::uint64_t key = random_key(seed, split == Split::held_out ? "task/jsonl/held out" : "task/jsonl/train");
+  const std::uint64_t epoch = number / lines.size();
+  const Line& line = lines[random_permute(number % lines.size(), lines.size(), random_word(key, epoch))];
+  const Pair pair = read(files_[line.file]->text().substr(line.begin, line.bytes), config_.files[line.file]);
+  const std::string steps = trimmed(pair.worked.substr(0, pair.worked.rfind(kMark)));
+  std::string solution = pair.worked;
+  if (config_.form == "r1") {
+    const std::string thought = pair.worked.find(kMark) == std::string::npos ? "" : steps;
+    solution = fmt::format("<think>{}</think><answer>{}</answer>", thought, final_answer(pair.worked));
+  }
+  std::replace(solution.begin(), solution.end(), kEndOfAnswer, ' ');
+  return {.task = "jsonl",
+          .prompt = pair.question + "\n",
+          .solution = solution,
+          .answer = final_answer(pair.worked),
+          .level = static_cast<int>(std::count(steps.begin(), steps.end(), '\n')) + 1};
+}
+
+}  // namespace troupe

@@ -1,0 +1,55 @@
+// Tasks: problems whose answers can be verified. The law: a problem is a pure function of (configuration, seed, split,
+// index); which problems are held out depends on what they say and on nothing else, so that no phase of training, with
+// whatever seed, levels or mixture, ever sees one.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "actors/config.h"
+
+namespace troupe {
+
+constexpr char kEndOfAnswer = '\n';  // the token after a solution; no solution has one
+
+struct TaskProblem {
+  std::string task;
+  std::string prompt;
+  std::string solution;     // for a supervised start, without kEndOfAnswer
+  std::string answer;       // what a response is compared with; countdown: {"numbers":[8,5],"target":40}
+  int level = 0;            // difficulty; jsonl: lines of the given solution
+  std::uint64_t index = 0;  // as asked for
+};
+
+enum class Split { train, held_out };
+
+class JsonlTask;
+
+// What [task] names, opened: files are read here and never again. Throws Error with file and line, or with the key that
+// leaves no problem to give. Const after that, and may be shared between threads.
+class Tasks {
+ public:
+  explicit Tasks(const TaskConfig& config);
+  ~Tasks();
+  // Any index; tasks and levels come in turns. Of a level with N
+  // problems the first N / 40 held-out ones differ; the most there can be are N / 16.
+  TaskProblem problem(std::uint64_t seed, Split split, std::uint64_t index) const;
+
+ private:
+  TaskProblem generated(const std::string& name, std::uint64_t seed, Split split, std::uint64_t number) const;
+
+  TaskConfig config_;
+  std::unique_ptr<JsonlTask> jsonl_;
+};
+
+// One problem; opens the files again each time, so that more than a few are better asked of Tasks.
+TaskProblem make_task_problem(const TaskConfig& config, std::uint64_t seed, Split split, std::uint64_t index);
+
+// The hardest level that a task has; 0: there is no such task.
+int level_most(const std::string& task);
+// One in sixteen. `content`: the problem, alike however it is written.
+bool is_held_out(const std::string& content);
+
+}  // namespace troupe
