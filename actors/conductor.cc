@@ -5,6 +5,7 @@
 #include <sstream>
 #include <utility>
 
+#include "actors/rules/grpo.h"
 #include "actors/rules/placement.h"
 #include "kernels/base/log.h"
 #include "kernels/base/mutant.h"
@@ -56,6 +57,7 @@ void Conductor::on(const Recover& recover, const Address&) {
   evaluation_plan_.reset();
   asked_ = false;
   evaluating_ = finished_ = false;
+  forget_rollouts();
   log_info("event=inquiry attempt={} holders={}", attempt_, holders_.size());
   for (const Address& holder : holders_) context_.post(holder, Inquiry{attempt_});
 }
@@ -78,7 +80,7 @@ void Conductor::remember(const RecoveryPlan& plan) {
     state_ = TrainingState{};
   state_.version = plan.version;
   checkpointed_.clear();
-  evaluated_version_ = -1;
+  evaluated_version_ = answered_version_ = -1;
   answered_ = false;
 }
 
@@ -103,7 +105,7 @@ void Conductor::restore_all() {
       mode_ == RunMode::train && plan.decision && plan.decision->checkpoint && !checkpointed_.contains(plan.version);
   checkpoint_version_ = restore.checkpoint ? plan.version : -1;
   checkpoint_postponed_ = false;
-  for (const Address& leader : {kLoader, kCheckpointer, kRollout}) context_.post(leader, restore);
+  for (const Address& leader : leaders(config_)) context_.post(leader, restore);
   if (restore.checkpoint) context_.post(kCheckpointer, SnapshotBegin{plan.version, state_json(state_)});
   if (state_.best_version >= 0) post_best();
   for (const Address& holder : holders_) {
@@ -127,11 +129,13 @@ void Conductor::begin() {
   if (mode_ == RunMode::evaluate) return start_evaluation();
   if (mode_ == RunMode::generate) return context_.post(kRollout, StartEvaluation{state_.version, attempt_});
   if (state_.version > recover_.version || last_decided_) return next();
+  if (state_.version == 0 && answers_due()) return start_answers();
   start_step();
 }
 
 void Conductor::start_step() {
   step_began_us_ = context_.now_us();
+  if (config_.has_rollouts()) return lead_rollouts();
   context_.post(kLoader, StartStep{state_.version, attempt_});
 }
 
@@ -166,7 +170,9 @@ void Conductor::on(const Vote& vote, const Address& from) {
 void Conductor::try_decide() {
   if (!plan_ || votes_.size() + (mutant(Mutant::decided_before_last_vote) ? 1 : 0) < owners_.size() || finished_)
     return;
+  if (config_.has_rollouts() && !rollouts_durable()) return;
   StepOutcome outcome = decide(config_, state_, *plan_, votes_);
+  if (outcome.problem.empty()) outcome.problem = gap_problem(*plan_, outcome.losses);
   if (!outcome.problem.empty()) return problem(outcome.problem);
   Decision& d = outcome.decision;
   if (d.verdict == Verdict::stop)
@@ -183,7 +189,7 @@ void Conductor::try_decide() {
   }
   const StepPlan plan = *plan_;
   const double seconds = static_cast<double>(context_.now_us() - step_began_us_) * 1e-6;
-  state_ = advance(state_, plan, outcome);
+  state_ = advance(config_, state_, plan, outcome);
   state_.seconds += seconds;
   if (d.checkpoint) {
     checkpoint_postponed_ = false;
@@ -192,10 +198,14 @@ void Conductor::try_decide() {
   }
   d.state = state_json(state_);
   // Told before anybody applies it: who takes this conductor's place finds a step that is done, and can't tell of it.
+  const auto rollout = rollouts_ready_.find(config_.has_rollouts() ? rollout_of_step(config_.grpo, plan.step) : -1);
   report("step", step_json(config_, flops_per_token_, state_, plan, outcome,
-                           {seconds, static_cast<double>(context_.now_us() - run_began_us_) * 1e-6}));
+                           {seconds, static_cast<double>(context_.now_us() - run_began_us_) * 1e-6},
+                           rollout == rollouts_ready_.end() ? "" : rollout->second));
   for (const Address& holder : holders_) context_.post(holder, d);
   last_decided_ = d.last;
+  digests_.clear();
+  step_started_ = false;
   votes_.clear();
   plan_.reset();
   next();
@@ -208,6 +218,7 @@ bool Conductor::evaluation_due() const {
 
 void Conductor::next() {
   if (evaluation_due() && !stopped_early_) return start_evaluation();
+  if (answers_due() && !stopped_early_) return start_answers();
   if (!last_decided_) return start_step();
   const bool answers = config_.data.kind == "arithmetic" && config_.evaluate.exact_match_problems > 0 &&
                        state_.version >= config_.train.steps;
@@ -275,6 +286,7 @@ void Conductor::on(const CheckpointDone& done, const Address&) {
 }
 
 void Conductor::on(const Report& written, const Address&) {
+  if (written.kind == "problem") return report(written.kind, written.json);
   report(written.kind, written.json);
   answered_ = true;
   if (mode_ == RunMode::generate) last_decided_ = true;

@@ -31,6 +31,8 @@ class Conductor {
   void on(const EvaluationLoss& loss, const Address& from);
   void on(const CheckpointDone& done, const Address& from);
   void on(const Report& report, const Address& from);
+  void on(const WeightsDigest& digest, const Address& from);
+  void on(const RolloutDone& done, const Address& from);
   void on(const Credit&, const Address&) {}
   void on(const Stop&, const Address&);
   void waits(Waits& out) const;
@@ -40,6 +42,17 @@ class Conductor {
  private:
   // conductor_waits.cc
   void evaluation_waits(Waits& out) const;
+  void rollout_waits(Waits& out) const;
+
+  // conductor_rollouts.cc
+  void lead_rollouts();
+  void start_sampled_step();
+  bool rollouts_durable() const;
+  void start_answers();
+  bool answers_due() const;
+  void forget_rollouts();
+  std::string compare_twins() const;
+  std::string gap_problem(const StepPlan& plan, const StepLosses& losses) const;
 
   void restore_all();
   void remember(const RecoveryPlan& plan);
@@ -83,6 +96,13 @@ class Conductor {
   // The exact match at the end: asked of the rollout in this attempt; answered, or not wanted.
   bool asked_ = false, answered_ = false;
   std::set<std::int64_t> checkpointed_;
+  // Rollouts of this attempt, by number: asked for, with the loader (and what they were like), on disk. What owners of
+  // this version compute with.
+  std::set<std::int64_t> rollouts_asked_, rollouts_durable_;
+  std::map<std::int64_t, std::string> rollouts_ready_;
+  std::map<Address, std::uint64_t> digests_;
+  bool step_started_ = false, answering_ = false;
+  std::int64_t answered_version_ = -1;  // held-out problems of the tasks
 };
 
 }  // namespace troupe

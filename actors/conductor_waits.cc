@@ -10,6 +10,7 @@ constexpr Address kSupervisor{Role::supervisor, 0};
 constexpr Address kLoader{Role::loader, 0};
 constexpr Address kCheckpointer{Role::checkpointer, 0};
 constexpr Address kRollout{Role::rollout, 0};
+constexpr Address kBuffer{Role::rollout_buffer, 0};
 
 }  // namespace
 
@@ -27,6 +28,9 @@ void Conductor::waits(Waits& out) const {
   if (checkpoint_version_ >= 0)
     out.push_back({Awaited::checkpoint, kCheckpointer, step_key(checkpoint_version_, attempt_)});
   if (evaluating_) return evaluation_waits(out);
+  if (answering_) return out.push_back({Awaited::rollout, kBuffer, step});
+  if (config_.has_rollouts() && mode_ == RunMode::train && !last_decided_) rollout_waits(out);
+  if (config_.has_rollouts() && !step_started_ && !last_decided_ && mode_ == RunMode::train) return;
   if (last_decided_ || mode_ != RunMode::train) {
     if (checkpoint_version_ < 0) out.push_back({Awaited::generated, kRollout, step});
     return;
@@ -34,6 +38,17 @@ void Conductor::waits(Waits& out) const {
   if (!plan_) out.push_back({Awaited::step_plan, kLoader, step});
   for (const Address& owner : owners_)
     if (!votes_.contains(owner)) out.push_back({Awaited::vote, owner, step});
+}
+
+void Conductor::rollout_waits(Waits& out) const {
+  WorkKey item = step_key(state_.version, attempt_);
+  for (const Address& owner : owners_)
+    if (!digests_.contains(owner)) out.push_back({Awaited::weights_digest, owner, item});
+  item.kind = WorkKind::generate;
+  for (const std::int64_t rollout : rollouts_asked_) {
+    item.step = rollout;
+    if (!rollouts_durable_.contains(rollout)) out.push_back({Awaited::rollout, kBuffer, item});
+  }
 }
 
 // Of each replica's the first microbatch that some stage has yet to answer; the loader may hold it too.

@@ -129,7 +129,8 @@ void ExpertShard::submit(SegmentClass segment_class, const Chunk& chunk, Phase p
   const SegmentClass actual = key.kind == WorkKind::train ? segment_class : SegmentClass::evaluate;
   const std::int32_t lead =
       segment_class == SegmentClass::forward ? forward_lead(config_, shape_.stage) : SegmentKey::kNoLead;
-  restoring_.submit({actual, key.step, key.microbatch, key.layer, false, lead}, std::move(ops),
+  const bool rollout = key.kind == WorkKind::generate && config_.has_rollouts();
+  restoring_.submit({actual, key.step, key.microbatch, key.layer, false, lead, false, rollout}, std::move(ops),
                     pack(static_cast<int>(phase), attempt_, chunk.number), strand);
 }
 

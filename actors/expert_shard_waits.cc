@@ -13,6 +13,7 @@ constexpr Address kCheckpointer{Role::checkpointer, 0};
 void ExpertShard::waits(Waits& out) const {
   if (restoring_.active()) return restoring_.waits(out);
   if (attempt_ == kNoAttempt) return out.push_back({Awaited::restore, kConductor, {}});
+  if (read_back_.active()) out.push_back({Awaited::segment, context_.self(), step_key(owner_.version(), attempt_)});
   for (const auto& [number, chunk] : chunks_) {
     const WorkKey& key = chunk.batch.key;
     const auto turn = turns_.find(key.layer);

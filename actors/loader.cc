@@ -28,6 +28,8 @@ void Loader::on(const Restore& restore, const Address&) {
   const auto replicas = static_cast<std::size_t>(config_.layout.replicas);
   credits_.assign(replicas, 0);
   orders_.assign(replicas, {});
+  sampled_.clear();
+  begun_ = -1;
   for (const auto& [credit, from] : std::exchange(early_credits_, {})) on(credit, from);
 }
 
@@ -42,6 +44,10 @@ void Loader::on(const Credit& credit, const Address& from) {
 void Loader::on(const StartStep& start, const Address&) {
   if (start.attempt != attempt_) return;
   next_step_ = start.step + 1;
+  if (config_.has_rollouts()) {
+    begun_ = start.step;
+    return begin_sampled_step();
+  }
   queue(WorkKind::train, start.step, config_.train.microbatches,
         corpus_->counts(start.step, config_.train.microbatches));
 }
@@ -49,8 +55,26 @@ void Loader::on(const StartStep& start, const Address&) {
 void Loader::on(const StartEvaluation& start, const Address&) {
   if (start.attempt != attempt_) return;
   const bool full = start.version >= config_.train.steps;
-  const int microbatches = corpus_->held_out_microbatches(full ? 0 : config_.evaluate.tokens_max);
+  const int microbatches = corpus_ ? corpus_->held_out_microbatches(full ? 0 : config_.evaluate.tokens_max) : 0;
   queue(WorkKind::evaluate, start.version, microbatches, {});
+}
+
+void Loader::on(const TokenBatch& batch, const Address&) {
+  if (batch.key.attempt != attempt_) return;
+  sampled_[batch.key.step][batch.key.microbatch] = batch;
+  begin_sampled_step();
+}
+
+void Loader::begin_sampled_step() {
+  const auto step = sampled_.find(begun_);
+  if (step == sampled_.end() || static_cast<int>(step->second.size()) < config_.train.microbatches) return;
+  sampled_.erase(sampled_.begin(), step);
+  StepCounts counts;
+  for (const auto& [microbatch, batch] : step->second) {
+    counts.target_tokens = batch.target_tokens;
+    counts.tokens += static_cast<std::int64_t>(batch.sequences) * batch.length;
+  }
+  queue(WorkKind::train, std::exchange(begun_, -1), config_.train.microbatches, counts);
 }
 
 void Loader::queue(WorkKind kind, std::int64_t step, int microbatches, const StepCounts& counts) {
@@ -74,6 +98,13 @@ void Loader::drain(std::size_t replica) {
 }
 
 void Loader::send(std::size_t replica, const Order& order) {
+  const int stages = config_.layout.stages;
+  const auto post = [&](TokenBatch&& message) {
+    if (stages > 1) context_.post(stage_address(config_, static_cast<int>(replica), stages - 1), message);
+    context_.post(stage_address(config_, static_cast<int>(replica), 0), std::move(message));
+  };
+  if (order.key.kind == WorkKind::train && config_.has_rollouts())
+    return post(std::move(sampled_.at(order.key.step).at(order.key.microbatch)));
   const Batch batch = order.key.kind == WorkKind::train ? corpus_->train(order.key.step, order.key.microbatch)
                                                         : corpus_->held_out(order.key.microbatch);
   PayloadPool& pool = context_.pool();
@@ -87,10 +118,10 @@ void Loader::send(std::size_t replica, const Order& order) {
                      to_payload(pool, batch.targets),
                      to_payload(pool, batch.mtp_targets),
                      to_payload(pool, batch.positions),
-                     to_payload(pool, batch.spans)};
-  const int stages = config_.layout.stages;
-  if (stages > 1) context_.post(stage_address(config_, static_cast<int>(replica), stages - 1), message);
-  context_.post(stage_address(config_, static_cast<int>(replica), 0), std::move(message));
+                     to_payload(pool, batch.spans),
+                     {},
+                     {}};
+  post(std::move(message));
 }
 
 }  // namespace troupe

@@ -1,8 +1,10 @@
 // Loader: sends each step's microbatches to the first stages (and the tokens to the last ones) as credits allow. It
-// remembers nothing: (step, microbatch) -> data is a pure function, so its position is the step.
+// remembers nothing: (step, microbatch) -> data is a pure function, so its position is the step. With rollouts the data
+// come from the rollout buffer, ready made.
 #pragma once
 
 #include <deque>
+#include <map>
 #include <memory>
 #include <vector>
 
@@ -21,6 +23,7 @@ class Loader {
   void on(const Credit& credit, const Address& from);
   void on(const StartStep& start, const Address& from);
   void on(const StartEvaluation& start, const Address& from);
+  void on(const TokenBatch& batch, const Address& from);  // of a rollout, from the rollout buffer
   void on(const Stop&, const Address&) {}
   void waits(Waits& out) const;
   std::uint32_t attempt() const { return attempt_; }
@@ -32,6 +35,7 @@ class Loader {
     std::int64_t target_tokens, mtp_target_tokens;
   };
   void queue(WorkKind kind, std::int64_t step, int microbatches, const StepCounts& counts);
+  void begin_sampled_step();
   void drain(std::size_t replica);
   void send(std::size_t replica, const Order& order);
 
@@ -43,6 +47,9 @@ class Loader {
   std::vector<std::pair<Credit, Address>> early_credits_;
   std::vector<int> credits_;               // per replica
   std::vector<std::deque<Order>> orders_;  // per replica, in increasing microbatch
+  // With rollouts: what steps to come learn from, by step and microbatch; the step that waits for its own.
+  std::map<std::int64_t, std::map<std::int32_t, TokenBatch>> sampled_;
+  std::int64_t begun_ = -1;
 };
 
 }  // namespace troupe

@@ -46,7 +46,7 @@ double load_ratio(const ExpertCounts& c) {
 }
 
 std::string step_json(const Config& config, double flops_per_token, const TrainingState& state, const StepPlan& plan,
-                      const StepOutcome& outcome, const StepTiming& timing) {
+                      const StepOutcome& outcome, const StepTiming& timing, const std::string& rollout) {
   const double tokens_per_second = timing.seconds > 0 ? static_cast<double>(plan.tokens) / timing.seconds : 0;
   const double peak =
       (config.train.dtype == "bfloat16" ? config.hardware.bfloat16_gflops : config.hardware.float32_gflops) * 1e9 *
@@ -61,28 +61,38 @@ std::string step_json(const Config& config, double flops_per_token, const Traini
   const char* verdict = outcome.decision.verdict == Verdict::commit ? "commit"
                         : outcome.decision.verdict == Verdict::skip ? "skip"
                                                                     : "stop";
-  return json{{"kind", "step"},
-              {"step", plan.step},
-              {"steps", config.train.steps},
-              {"loss", outcome.losses.loss},
-              {"total_loss", outcome.losses.total_loss},
-              {"mtp_loss", outcome.losses.mtp_loss},
-              {"balance_loss", outcome.losses.balance_loss},
-              {"gradient_norm", outcome.decision.gradient_norm},
-              {"clip_scale", outcome.decision.clip_scale},
-              {"learning_rate", outcome.decision.learning_rate},
-              {"verdict", verdict},
-              {"tokens", state.tokens},
-              {"step_seconds", timing.seconds},
-              {"seconds", timing.run_seconds},
-              {"tokens_per_second", tokens_per_second},
-              {"mfu", tokens_per_second * flops_per_token / peak},
-              {"load_max_over_mean", load},
-              {"worst_load", worst},
-              {"router_entropy", entropy},
-              {"memory_mib", peak_memory_mib()},
-              {"attempt", outcome.decision.attempt}}
-      .dump();
+  json line{{"kind", "step"},
+            {"step", plan.step},
+            {"steps", config.train.steps},
+            {"loss", outcome.losses.loss},
+            {"total_loss", outcome.losses.total_loss},
+            {"mtp_loss", outcome.losses.mtp_loss},
+            {"balance_loss", outcome.losses.balance_loss},
+            {"gradient_norm", outcome.decision.gradient_norm},
+            {"clip_scale", outcome.decision.clip_scale},
+            {"learning_rate", outcome.decision.learning_rate},
+            {"verdict", verdict},
+            {"tokens", state.tokens},
+            {"step_seconds", timing.seconds},
+            {"seconds", timing.run_seconds},
+            {"tokens_per_second", tokens_per_second},
+            {"mfu", tokens_per_second * flops_per_token / peak},
+            {"load_max_over_mean", load},
+            {"worst_load", worst},
+            {"router_entropy", entropy},
+            {"memory_mib", peak_memory_mib()},
+            {"attempt", outcome.decision.attempt}};
+  if (!rollout.empty()) {
+    const json sampled = json::parse(rollout);
+    for (const char* name : {"rollout", "version", "reward", "accuracy", "truncated", "flat_groups", "length_mean"})
+      line[name] = sampled.at(name);
+    line["kl"] = outcome.losses.kl;
+    line["clipped"] = outcome.losses.clipped;
+    line["entropy"] = outcome.losses.entropy;
+    line["gap"] = outcome.losses.gap_max;
+    line["gaps"] = outcome.losses.gaps;
+  }
+  return line.dump();
 }
 
 std::string evaluation_json(std::int64_t version, const EvaluationTotals& totals, double seconds) {
@@ -126,7 +136,7 @@ std::string exact_match_json(const std::vector<WrittenAnswer>& answers) {
 std::string state_json(const TrainingState& s) {
   return json{{"version", s.version},           {"updates", s.updates},     {"tokens", s.tokens},
               {"skips_in_row", s.skips_in_row}, {"loss_mean", s.loss_mean}, {"best_evaluation", s.best_evaluation},
-              {"best_version", s.best_version}, {"seconds", s.seconds}}
+              {"best_version", s.best_version}, {"seconds", s.seconds},     {"digests", s.digests}}
       .dump(1);
 }
 
@@ -141,6 +151,7 @@ TrainingState state_from_json(const std::string& text) {
   s.best_evaluation = j.at("best_evaluation");
   s.best_version = j.at("best_version");
   s.seconds = j.at("seconds");
+  if (j.contains("digests")) s.digests = j.at("digests").get<std::map<std::int64_t, std::uint64_t>>();
   return s;
 }
 

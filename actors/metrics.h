@@ -19,7 +19,7 @@ struct StepTiming {
 // step, loss, gradient norm, learning rate, tokens/s, MFU, load max/mean per layer, router entropy, memory.
 // flops_per_token: training_flops_per_token of the model, which lists all of its tensors: asked once a run.
 std::string step_json(const Config& config, double flops_per_token, const TrainingState& state, const StepPlan& plan,
-                      const StepOutcome& outcome, const StepTiming& timing);
+                      const StepOutcome& outcome, const StepTiming& timing, const std::string& rollout = "");
 
 struct EvaluationTotals {
   double loss_sum = 0;

@@ -18,6 +18,7 @@ void Context::submit(const SegmentKey& key, Ops ops, std::uint64_t token, std::u
 }
 Device& Context::device() const { return *node_->parts().device; }
 Disk& Context::disk() const { return *node_->parts().disk; }
+Jury& Context::jury() const { return *node_->parts().jury; }
 PayloadPool& Context::pool() const { return *node_->parts().pool; }
 std::int64_t Context::now_us() const { return node_->now_us(); }
 
@@ -100,7 +101,11 @@ bool Node::turn(std::int64_t now_us) {
   if (parts_.disk != nullptr) parts_.disk->take_outcomes(outcomes_);
   for (DiskOutcome& o : outcomes_)
     hand_over(o.actor, Envelope{kNobody, addresses_[o.actor], DiskDone{o.token, o.problem}});
-  busy |= !completions_.empty() || !outcomes_.empty();
+  verdicts_.clear();
+  if (parts_.jury != nullptr) parts_.jury->take_outcomes(verdicts_);
+  for (JuryOutcome& v : verdicts_)
+    hand_over(v.actor, Envelope{kNobody, addresses_[v.actor], JuryDone{v.token, v.verdict, v.problem}});
+  busy |= !completions_.empty() || !outcomes_.empty() || !verdicts_.empty();
   page_.finished += completions_.size();
   page_.disk_done += outcomes_.size();
   if (!completions_.empty()) page_.finished_us = now_us_;

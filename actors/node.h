@@ -15,6 +15,7 @@
 #include "actors/bill.h"
 #include "actors/board.h"
 #include "actors/disk.h"
+#include "actors/jury.h"
 #include "actors/wait.h"
 #include "kernels/device.h"
 #include "messages/link.h"
@@ -39,6 +40,7 @@ class Context {
   void submit(const SegmentKey& key, Ops ops, std::uint64_t token, std::uint32_t strand = 0) const;
   Device& device() const;
   Disk& disk() const;
+  Jury& jury() const;
   PayloadPool& pool() const;
   std::int64_t now_us() const;  // time of the current turn, the same for all its messages
  private:
@@ -64,6 +66,7 @@ struct NodeParts {
   LinkLimits link;
   Board* board = nullptr;             // null: nobody reads what this node is at
   HandlerProfile* profile = nullptr;  // null: nobody asks what handlers take
+  Jury* jury = nullptr;               // null: nothing is judged here
 };
 
 class Node {
@@ -157,6 +160,7 @@ class Node {
   Witness witness_;
   std::vector<Completion> completions_;
   std::vector<DiskOutcome> outcomes_;
+  std::vector<JuryOutcome> verdicts_;
   std::int64_t now_us_ = 0, last_tick_us_ = 0;
   bool looked_ = false;  // frames were taken since the last turn
   BoardNode page_;

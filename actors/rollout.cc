@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "actors/data/arithmetic.h"
+#include "actors/data/text_tokens.h"
 #include "actors/metrics.h"
 #include "actors/rules/placement.h"
 #include "kernels/base/random.h"
@@ -12,43 +13,43 @@ namespace troupe {
 
 namespace {
 
-constexpr Address kConductor{Role::conductor, 0};
+constexpr Address kConductor{Role::conductor, 0}, kJudge{Role::judge, 0};
 constexpr std::size_t kBatchRowsMin = 16;  // fewer rows in a batch would read all weights for too little
 
-// Batches under way at once: every thread of every stage has one, as far as there are slots.
-std::size_t batches_max(const Config& config) {
-  return static_cast<std::size_t>(std::min(config.slots(), config.layout.stages * std::max(1, config.device.threads)));
-}
-
-std::vector<std::int32_t> bytes_as_tokens(const std::string& text) {
-  std::vector<std::int32_t> tokens;
-  for (const char c : text) tokens.push_back(static_cast<unsigned char>(c));
-  return tokens;
-}
-
-std::string tokens_as_bytes(const std::vector<std::int32_t>& tokens) {
-  std::string text;
-  for (const std::int32_t t : tokens) text.push_back(static_cast<char>(t));
-  return text;
-}
-
-Payload to_payload(PayloadPool& pool, const std::vector<std::int32_t>& values) {
-  Payload payload = pool.take(values.size() * 4);
-  std::memcpy(payload.data.get(), values.data(), values.size() * 4);
+template <typename T>
+Payload to_payload(PayloadPool& pool, const std::vector<T>& values) {
+  Payload payload = pool.take(values.size() * sizeof(T));
+  if (!values.empty()) std::memcpy(payload.data.get(), values.data(), values.size() * sizeof(T));
   return payload;
 }
 
 }  // namespace
 
-Rollout::Rollout(const Context& context, const Config& config, GenerationRequest request, GenerationResult* sink)
-    : context_(context), config_(config), request_(std::move(request)), sink_(sink != nullptr ? sink : &own_) {}
+// What goes to the first stage together.
+struct Rollout::Batch {
+  std::vector<std::int32_t> ids, positions, spans, cache_rows, sample_rows, counters, forks;
+  Asked asked;
+};
+
+Rollout::Rollout(const Context& context, const Config& config, int replica, std::shared_ptr<const Tasks> tasks,
+                 GenerationRequest request, GenerationResult* sink)
+    : context_(context),
+      config_(config),
+      replica_(replica),
+      tasks_(std::move(tasks)),
+      request_(std::move(request)),
+      sink_(sink != nullptr ? sink : &own_),
+      places_(static_cast<std::size_t>(config.generate.sequences_max)) {}
 
 void Rollout::on(const Restore& restore, const Address&) {
   attempt_ = restore.attempt;
   version_ = restore.version;
-  group_.clear();
+  jobs_.clear();
   asked_.clear();
+  places_.assign(places_.size(), Place{});
 }
+
+// ---- Jobs -----------------------------------------------------------------------------------------------------------
 
 void Rollout::on(const StartEvaluation& start, const Address&) {
   version_ = start.version;
@@ -62,110 +63,58 @@ void Rollout::on(const StartEvaluation& start, const Address&) {
   const std::size_t n = request_.prompts.size();
   *sink_ = GenerationResult{std::vector<std::vector<std::int32_t>>(n), std::vector<std::vector<float>>(n),
                             std::vector<std::vector<float>>(n), false};
-  next_prompt_ = 0;
-  begin_group();
+  jobs_.push_back(job_of_request());
+  begin_job();
 }
 
-// As many prompts as caches: those are decoded together, then the next ones.
-void Rollout::begin_group() {
-  group_.clear();
-  while (next_prompt_ < request_.prompts.size() && static_cast<int>(group_.size()) < config_.generate.sequences_max) {
-    Sequence s{next_prompt_, static_cast<int>(group_.size()), 0, request_.prompts[next_prompt_], false};
-    CHECK(!s.next.empty() && static_cast<int>(s.next.size()) < config_.generate_length(),
-          "prompt {} has {} tokens of {}", next_prompt_, s.next.size(), config_.generate_length());
-    group_.push_back(std::move(s));
-    ++next_prompt_;
+void Rollout::on(const SamplePrompts& prompts, const Address&) {
+  if (prompts.of.attempt != attempt_) return;
+  version_ = prompts.of.version;
+  jobs_.push_back(job_of(prompts));
+  if (jobs_.size() == 1) begin_job();
+}
+
+Rollout::Job Rollout::job_of_request() const {
+  Job job;
+  job.how = request_;
+  job.how.prompts.clear();
+  for (std::size_t i = 0; i < request_.prompts.size(); ++i)
+    job.prompts.push_back({static_cast<std::int32_t>(i), request_.prompts[i], 0});
+  return job;
+}
+
+// Every replica's rollout has the prompts whose number is its own modulo the replicas.
+Rollout::Job Rollout::job_of(const SamplePrompts& prompts) const {
+  const bool train = prompts.of.kind == WorkKind::train;
+  Job job;
+  job.of = prompts;
+  job.samples = prompts.samples;
+  job.how.temperature = prompts.temperature;
+  job.how.top_p = prompts.top_p;
+  job.how.stop_token = end_token(config_);
+  job.how.tokens_max = config_.grpo.completion_max > 0 ? config_.grpo.completion_max : config_.generate_length();
+  job.how.seed = random_word(random_key(config_.train.seed, train ? "rollout" : "answers"),
+                             static_cast<std::uint64_t>(train ? prompts.of.rollout : 0));
+  job.want_kept = train && config_.truncates();
+  const std::uint64_t first = train ? first_problem(config_, prompts.of.rollout) : 0;
+  for (std::int32_t p = prompts.first_prompt; p < prompts.first_prompt + prompts.prompts; ++p) {
+    if (p % config_.layout.replicas != replica_) continue;
+    const TaskProblem problem = tasks_->problem(config_.train.seed, train ? Split::train : Split::held_out,
+                                                first + static_cast<std::uint64_t>(p));
+    job.prompts.push_back({p, prompt_tokens(config_, problem.prompt), 0});
   }
-  if (group_.empty()) return finish();
-  go_on();
+  return job;
 }
 
-void Rollout::go_on() {
-  while (asked_.size() < batches_max(config_) && send()) {
-  }
-  if (asked_.empty()) begin_group();
+void Rollout::begin_job() {
+  while (!jobs_.empty() && jobs_.front().answers() == 0) end_job();
+  if (!jobs_.empty()) go_on();
 }
 
-// One batch: whole prompts, as many as fit a slot; when all are read, a token each of this batch's share of the
-// sequences. False: nothing is ready. How sequences are put together changes none of their bits.
-bool Rollout::send() {
-  const auto unread = [](const Sequence& s) { return s.cached == 0; };
-  const bool reading = std::any_of(group_.begin(), group_.end(), unread);
-  const auto unfinished =
-      static_cast<std::size_t>(std::count_if(group_.begin(), group_.end(), [](const Sequence& s) { return !s.done; }));
-  const std::size_t share = (unfinished + batches_max(config_) - 1) / batches_max(config_);
-  const std::size_t sequences_max = reading ? group_.size() : std::max(share, kBatchRowsMin);
-  GenerateBatch batch;
-  std::vector<std::int32_t> ids, positions, spans, cache_rows, sample_rows, counters;
-  std::vector<std::size_t> asked;
-  const int length = config_.generate_length();
-  for (std::size_t i = 0; i < group_.size() && asked.size() < sequences_max; ++i) {
-    Sequence& s = group_[i];
-    if (!ready(s) || (reading && !unread(s))) continue;
-    const auto count = static_cast<std::int32_t>(s.next.size());
-    const auto row = static_cast<std::int32_t>(ids.size());
-    if (row + count > config_.microbatch_rows()) break;
-    spans.insert(spans.end(), {row, count, s.cache_slot * length, s.cached + count});
-    for (std::int32_t t = 0; t < count; ++t) {
-      ids.push_back(s.next[static_cast<std::size_t>(t)]);
-      positions.push_back(s.cached + t);
-      cache_rows.push_back(s.cache_slot * length + s.cached + t);
-    }
-    sample_rows.push_back(row + count - 1);
-    counters.insert(counters.end(), {static_cast<std::int32_t>(s.prompt), s.cached + count});
-    s.cached += count;
-    s.next.clear();
-    asked.push_back(i);
-  }
-  if (asked.empty()) return false;
-  PayloadPool& pool = context_.pool();
-  asked_[sent_] = std::move(asked);
-  batch.key = {WorkKind::generate, Direction::forward, version_, attempt_, sent_++, 0, 0};
-  batch.rows = static_cast<std::int32_t>(ids.size());
-  batch.spans_count = static_cast<std::int32_t>(spans.size() / 4);
-  batch.samples = static_cast<std::int32_t>(sample_rows.size());
-  batch.temperature = request_.temperature;
-  batch.top_p = request_.top_p;
-  batch.seed = random_key(request_.seed, "sample");
-  batch.want_logits = request_.want_logits;
-  batch.ids = to_payload(pool, ids);
-  batch.positions = to_payload(pool, positions);
-  batch.spans = to_payload(pool, spans);
-  batch.cache_rows = to_payload(pool, cache_rows);
-  batch.sample_rows = to_payload(pool, sample_rows);
-  batch.counters = to_payload(pool, counters);
-  context_.post(stage_address(config_, 0, 0), std::move(batch));
-  return true;
-}
-
-void Rollout::on(const Generated& generated, const Address&) {
-  const auto batch = asked_.find(generated.key.microbatch);
-  if (generated.key.attempt != attempt_ || batch == asked_.end()) return;
-  const std::vector<std::size_t> asked = std::move(batch->second);
-  asked_.erase(batch);
-  const std::int64_t vocabulary = config_.model.vocab_size;
-  for (std::size_t i = 0; i < asked.size(); ++i) {
-    Sequence& s = group_[asked[i]];
-    sink_->logprobs[s.prompt].push_back(generated.logprobs.as<float>()[i]);
-    if (request_.want_logits) {
-      const float* row = generated.logits.as<float>() + static_cast<std::int64_t>(i) * vocabulary;
-      sink_->logits[s.prompt].insert(sink_->logits[s.prompt].end(), row, row + vocabulary);
-    }
-    s.done = !append(s, generated.tokens.as<std::int32_t>()[i]);
-  }
-  go_on();
-}
-
-// False: the answer is complete.
-bool Rollout::append(Sequence& s, std::int32_t token) {
-  auto& written = sink_->tokens[s.prompt];
-  written.push_back(token);
-  s.next = {token};
-  return token != request_.stop_token && static_cast<int>(written.size()) < request_.tokens_max &&
-         s.cached + 1 < config_.generate_length();
-}
-
-void Rollout::finish() {
+void Rollout::end_job() {
+  const bool own = !jobs_.front().of;
+  jobs_.pop_front();
+  if (!own) return;
   sink_->done = true;
   if (sink_ == &own_) return report_arithmetic();
   context_.post(kConductor, Report{"generation", "{}"});
@@ -179,6 +128,193 @@ void Rollout::report_arithmetic() {
     answers.push_back({problem.prompt, text, problem.answer, answer_of(text) == problem.answer});
   }
   context_.post(kConductor, Report{"exact_match", exact_match_json(answers)});
+}
+
+// ---- Places ---------------------------------------------------------------------------------------------------------
+
+// Another answer to the same prompt, that has read it if `read`, and still has its place.
+std::optional<std::size_t> Rollout::sibling(std::size_t prompt, bool read) const {
+  for (std::size_t p = 0; p < places_.size(); ++p) {
+    const auto& sequence = places_[p].sequence;
+    if (sequence && sequence->prompt == prompt && (!read || !sequence->tokens.empty())) return p;
+  }
+  return std::nullopt;
+}
+
+// The place of the next answer to this prompt, a copy of `from` up to the prompt's last token, or read anew.
+void Rollout::begin(std::size_t place, std::size_t prompt, std::optional<std::size_t> from) {
+  Prompt& of = jobs_.front().prompts[prompt];
+  Sequence s;
+  s.prompt = prompt;
+  s.sample = of.begun++;
+  s.next = of.tokens;
+  if (from && of.tokens.size() > 1) {
+    s.fork = true;
+    s.forked_from = *from;
+    ++places_[*from].forks;
+    s.cached = static_cast<std::int32_t>(of.tokens.size()) - 1;
+    s.next = {of.tokens.back()};
+  }
+  places_[place].sequence = std::move(s);
+}
+
+// Places for the answers to prompts that were read; those of prompts that are being read are kept for them; what is left
+// reads the next prompts.
+void Rollout::fill_places() {
+  Job& job = jobs_.front();
+  std::vector<std::size_t> free;
+  for (std::size_t p = places_.size(); p-- > 0;)
+    if (places_[p].free()) free.push_back(p);
+  std::size_t kept = 0;
+  for (std::size_t prompt = 0; prompt < job.opened; ++prompt) {
+    while (job.prompts[prompt].begun < job.samples && !free.empty()) {
+      const auto from = sibling(prompt, true);
+      if (!from && sibling(prompt, false)) break;
+      begin(free.back(), prompt, from);
+      free.pop_back();
+    }
+    kept += static_cast<std::size_t>(job.samples - job.prompts[prompt].begun);
+  }
+  for (; job.opened < job.prompts.size() && free.size() > kept; ++job.opened) {
+    begin(free.back(), job.opened, std::nullopt);
+    free.pop_back();
+    kept += static_cast<std::size_t>(job.samples) - 1;
+  }
+}
+
+void Rollout::go_on() {
+  fill_places();
+  while (static_cast<int>(asked_.size()) < config_.generate_batches() && send()) {
+  }
+}
+
+// One batch: this batch's share of the sequences that can go on. How they are put together changes none of their bits.
+bool Rollout::send() {
+  const auto living = static_cast<std::size_t>(
+      std::count_if(places_.begin(), places_.end(), [](const Place& p) { return p.sequence.has_value(); }));
+  const auto batches = static_cast<std::size_t>(config_.generate_batches());
+  const std::size_t share = std::max((living + batches - 1) / batches, kBatchRowsMin);
+  Batch batch;
+  for (std::size_t p = 0; p < places_.size() && batch.asked.places.size() < share; ++p) {
+    if (!places_[p].sequence || places_[p].sequence->next.empty()) continue;
+    if (static_cast<int>(batch.ids.size() + places_[p].sequence->next.size()) > config_.microbatch_rows()) break;
+    add(batch, p);
+  }
+  if (batch.asked.places.empty()) return false;
+  post(std::move(batch));
+  return true;
+}
+
+void Rollout::add(Batch& batch, std::size_t place) {
+  const Job& job = jobs_.front();
+  Sequence& s = *places_[place].sequence;
+  const auto count = static_cast<std::int32_t>(s.next.size()), row = static_cast<std::int32_t>(batch.ids.size());
+  const std::int32_t length = config_.generate_length(), base = static_cast<std::int32_t>(place) * length;
+  if (s.fork) {
+    batch.forks.insert(batch.forks.end(), {static_cast<std::int32_t>(s.forked_from) * length, base, s.cached});
+    batch.asked.forked_from.push_back(s.forked_from);
+    s.fork = false;
+  }
+  batch.spans.insert(batch.spans.end(), {row, count, base, s.cached + count});
+  for (std::int32_t t = 0; t < count; ++t) {
+    batch.ids.push_back(s.next[static_cast<std::size_t>(t)]);
+    batch.positions.push_back(s.cached + t);
+    batch.cache_rows.push_back(base + s.cached + t);
+  }
+  batch.sample_rows.push_back(row + count - 1);
+  batch.counters.insert(batch.counters.end(),
+                        {job.prompts[s.prompt].number * job.samples + s.sample, s.cached + count});
+  s.cached += count;
+  s.next.clear();
+  batch.asked.places.push_back(place);
+}
+
+void Rollout::post(Batch&& batch) {
+  const Job& job = jobs_.front();
+  PayloadPool& pool = context_.pool();
+  GenerateBatch message;
+  message.key = {WorkKind::generate, Direction::forward, version_, attempt_, sent_, 0, 0};
+  message.rows = static_cast<std::int32_t>(batch.ids.size());
+  message.spans_count = static_cast<std::int32_t>(batch.spans.size() / 4);
+  message.samples = static_cast<std::int32_t>(batch.sample_rows.size());
+  message.temperature = job.how.temperature;
+  message.top_p = job.how.top_p;
+  message.seed = random_key(job.how.seed, "sample");
+  message.want_logits = job.how.want_logits;
+  message.want_kept = job.want_kept;
+  message.ids = to_payload(pool, batch.ids);
+  message.positions = to_payload(pool, batch.positions);
+  message.spans = to_payload(pool, batch.spans);
+  message.cache_rows = to_payload(pool, batch.cache_rows);
+  message.sample_rows = to_payload(pool, batch.sample_rows);
+  message.counters = to_payload(pool, batch.counters);
+  message.forks_count = static_cast<std::int32_t>(batch.forks.size() / 3);
+  if (!batch.forks.empty()) message.forks = to_payload(pool, batch.forks);
+  asked_[sent_++] = std::move(batch.asked);
+  context_.post(stage_address(config_, replica_, 0), std::move(message));
+}
+
+// ---- Answers --------------------------------------------------------------------------------------------------------
+
+void Rollout::on(const Generated& generated, const Address&) {
+  const auto batch = asked_.find(generated.key.microbatch);
+  if (generated.key.attempt != attempt_ || batch == asked_.end()) return;
+  const Asked asked = std::move(batch->second);
+  asked_.erase(batch);
+  for (const std::size_t place : asked.forked_from) --places_[place].forks;
+  for (std::size_t row = 0; row < asked.places.size(); ++row) take(asked.places[row], generated, row);
+  if (jobs_.front().finished < jobs_.front().answers()) return go_on();
+  end_job();
+  begin_job();
+}
+
+void Rollout::take(std::size_t place, const Generated& generated, std::size_t row) {
+  Sequence& s = *places_[place].sequence;
+  const std::int32_t token = generated.tokens.as<std::int32_t>()[row];
+  s.tokens.push_back(token);
+  s.logprobs.push_back(generated.logprobs.as<float>()[row]);
+  if (jobs_.front().want_kept) {
+    const auto words = static_cast<std::size_t>((config_.model.vocab_size + 31) / 32);
+    const auto* kept = generated.kept.as<std::int32_t>() + row * words;
+    s.kept.insert(s.kept.end(), kept, kept + words);
+  }
+  if (jobs_.front().how.want_logits) {
+    const auto size = static_cast<std::size_t>(config_.model.vocab_size);
+    const float* logits = generated.logits.as<float>() + row * size;
+    auto& all = sink_->logits[s.prompt];
+    all.insert(all.end(), logits, logits + size);
+  }
+  s.next = {token};
+  if (ends(s, token)) finish(place);
+}
+
+bool Rollout::ends(const Sequence& s, std::int32_t token) const {
+  return token == jobs_.front().how.stop_token || static_cast<int>(s.tokens.size()) >= jobs_.front().how.tokens_max ||
+         s.cached + 1 >= config_.generate_length();
+}
+
+void Rollout::finish(std::size_t place) {
+  Sequence s = std::move(*places_[place].sequence);
+  places_[place].sequence.reset();
+  Job& job = jobs_.front();
+  ++job.finished;
+  if (!job.of) {
+    sink_->tokens[s.prompt] = std::move(s.tokens);
+    sink_->logprobs[s.prompt] = std::move(s.logprobs);
+    return;
+  }
+  const bool truncated = s.tokens.back() != job.how.stop_token;
+  PayloadPool& pool = context_.pool();
+  Sampled answer;
+  answer.of = job.of->of;
+  answer.prompt = job.prompts[s.prompt].number;
+  answer.sample = s.sample;
+  answer.greedy = job.of->temperature <= 0;
+  answer.truncated = truncated;
+  answer.tokens = to_payload(pool, s.tokens);
+  answer.logprobs = to_payload(pool, s.logprobs);
+  if (job.want_kept) answer.kept = to_payload(pool, s.kept);
+  context_.post(kJudge, std::move(answer));
 }
 
 }  // namespace troupe

@@ -329,7 +329,8 @@ void Stage::submit(SegmentClass segment_class, int slot, int unit, Phase phase, 
   const std::int32_t m = work.key.microbatch;
   const std::int32_t lead = segment_class == SegmentClass::weight_gradient ? weights_lead(config_, shape_.stage, m)
                                                                            : forward_lead(config_, shape_.stage);
-  restoring_.submit({actual, work.key.step, m, layer_of(unit), false, lead}, std::move(ops),
+  const bool rollout = work.generate.has_value() && config_.has_rollouts();
+  restoring_.submit({actual, work.key.step, m, layer_of(unit), false, lead, false, rollout}, std::move(ops),
                     pack({phase, static_cast<std::uint8_t>(attempt_), static_cast<std::uint16_t>(slot),
                           static_cast<std::uint16_t>(unit)}),
                     strand);

@@ -23,6 +23,7 @@ void Stage::waits(Waits& out) const {
   if (attempt_ == kNoAttempt) return out.push_back({Awaited::restore, kConductor, {}});
   for (std::size_t i = 0; i < works_.size(); ++i)
     if (works_[i].busy) work_waits(static_cast<int>(i), out);
+  if (read_back_.active()) out.push_back({Awaited::segment, context_.self(), step_key(owner_.version(), attempt_)});
   sender_waits(out);
   arrival_waits(out);
   step_end_waits(out);

@@ -34,7 +34,11 @@ const char* to_string(Awaited what) {
                                                         "its turn",
                                                         "the word to begin a step",
                                                         "the embedding's new version",
-                                                        "the gradient to copy"};
+                                                        "the gradient to copy",
+                                                        "what an owner computes with",
+                                                        "a rollout",
+                                                        "answers",
+                                                        "a verdict"};
   const auto index = static_cast<std::size_t>(what);
   CHECK(index < kNames.size(), "no wait {}", index);
   return kNames[index];

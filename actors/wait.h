@@ -38,8 +38,12 @@ enum class Awaited : std::uint8_t {
   start,                 // the conductor's word to begin a step
   shared_tensor,         // of the first stage's embedding, read by the last
   shadow_gradient,       // from the owner that is shadowed
+  weights_digest,        // an owner's word what it computes with
+  rollout,               // the rollout buffer's word that one is there, or on disk
+  answers,               // of a rollout to prompts
+  verdict,               // the judge's, or of the jury's processes
 };
-constexpr std::uint8_t kAwaited = 28;
+constexpr std::uint8_t kAwaited = 32;
 const char* to_string(Awaited what);
 
 struct Wait {

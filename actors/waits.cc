@@ -1,8 +1,10 @@
 // What the smaller actors wait for, told from the state that they hold.
 #include "actors/checkpointer.h"
+#include "actors/judge.h"
 #include "actors/loader.h"
 #include "actors/restoring.h"
 #include "actors/rollout.h"
+#include "actors/rollout_buffer.h"
 #include "actors/rules/placement.h"
 #include "actors/rules/recovery.h"
 #include "actors/shadow.h"
@@ -43,6 +45,7 @@ void Loader::waits(Waits& out) const {
     idle = false;
     out.push_back({Awaited::credit, stage_address(config_, static_cast<int>(r), 0), orders_[r].front().key});
   }
+  if (begun_ >= 0) out.push_back({Awaited::tokens, {Role::rollout_buffer, 0}, step_key(begun_, attempt_)});
   if (idle) out.push_back({Awaited::start, kConductor, step_key(next_step_, attempt_)});
 }
 
@@ -60,7 +63,31 @@ void Rollout::waits(Waits& out) const {
   item.kind = WorkKind::generate;
   item.microbatch = asked_.begin()->first;  // the oldest
   for (int s = 0; s < config_.layout.stages; ++s)
-    out.push_back({Awaited::generated, stage_address(config_, 0, s), item});
+    out.push_back({Awaited::generated, stage_address(config_, replica_, s), item});
+}
+
+void RolloutBuffer::waits(Waits& out) const {
+  WorkKey item = step_key(version_, attempt_);
+  item.kind = WorkKind::generate;
+  for (const auto& [rollout, one] : collecting_) {
+    item.step = one.of.rollout;
+    for (const Address& writer : rollouts(config_)) out.push_back({Awaited::answers, writer, item});
+    out.push_back({Awaited::answers, {Role::judge, 0}, item});
+  }
+  for (const auto& [token, of] : writing_) {
+    item.step = of.rollout;
+    out.push_back({Awaited::disk, context_.self(), item});
+  }
+}
+
+void Judge::waits(Waits& out) const {
+  if (cases_.empty()) return;
+  const Sampled& oldest = cases_.begin()->second.sampled;
+  WorkKey item = step_key(oldest.of.rollout, attempt_);
+  item.kind = WorkKind::generate;
+  item.microbatch = oldest.prompt;
+  item.chunk = oldest.sample;
+  out.push_back({Awaited::verdict, context_.self(), item});
 }
 
 }  // namespace troupe

@@ -27,12 +27,14 @@ struct SegmentKey {
   static constexpr std::int32_t kNoLead = std::numeric_limits<std::int32_t>::min();
   std::int32_t lead = kNoLead;
   bool loading = false;  // first values of weights: likewise
+  bool rollout = false;  // of evaluate: sampling what steps learn from: likewise
   friend bool operator==(const SegmentKey&, const SegmentKey&) = default;
 };
 
 inline Use use_of(const SegmentKey& key) {
   if (key.snapshot) return Use::snapshot;
   if (key.loading) return Use::load;
+  if (key.rollout) return Use::rollout;
   return key.segment_class == SegmentClass::evaluate ? Use::evaluate : Use::learn;
 }
 

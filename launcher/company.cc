@@ -2,7 +2,9 @@
 
 #include "actors/checkpointer.h"
 #include "actors/expert_shard.h"
+#include "actors/judge.h"
 #include "actors/loader.h"
+#include "actors/rollout_buffer.h"
 #include "actors/rules/placement.h"
 #include "actors/shadow.h"
 #include "actors/stage.h"
@@ -34,7 +36,13 @@ void add_actor(Node& node, const Config& config, const WorldOptions& options, co
                              options.corpus ? options.corpus->provenance() : std::vector<Provenance>{});
       return;
     case Role::rollout:
-      node.add<Rollout>(address, config, options.request, options.sink);
+      node.add<Rollout>(address, config, static_cast<int>(address.index), options.tasks, options.request, options.sink);
+      return;
+    case Role::rollout_buffer:
+      node.add<RolloutBuffer>(address, config, options.tasks, options.run_folder);
+      return;
+    case Role::judge:
+      node.add<Judge>(address, config, options.tasks);
       return;
     case Role::shadow:
       node.add<Shadow>(address, config, owners(config).at(address.index));

@@ -147,7 +147,30 @@ std::string why_task(const Config& config) {
   return why_files("task.files", t.files);
 }
 
+// Whoever samples answers needs a task, and room for them.
+std::string why_rollouts(const Config& config) {
+  if (config.evaluate.problems > 0 && config.task.names.empty())
+    return "evaluate.problems asks for answers, but task.names is empty: name a task, as in task.names = [\"reverse\"]";
+  if (!config.has_rollouts()) return "";
+  const GrpoConfig& g = config.grpo;
+  if (config.task.names.empty())
+    return "task.names is empty, must name a task for kind = \"grpo\": task.names = [\"reverse\"]";
+  if (config.train.batch_sequences % g.group_size != 0)
+    return fmt::format("grpo.group_size is {}, must divide train.batch_sequences ({}): a step learns from whole groups",
+                       g.group_size, config.train.batch_sequences);
+  if (config.model.has_mtp())
+    return "model.num_nextn_predict_layers is 1, must be 0 for kind = \"grpo\": sampled tokens train the main head "
+           "alone";
+  if (config.generate_length() > config.train.sequence_length)
+    return fmt::format("generate.length_max is {}, must be at most train.sequence_length ({}) for kind = \"grpo\"",
+                       config.generate.length_max, config.train.sequence_length);
+  if (g.reference_every > 0 && g.beta == 0)
+    return "grpo.reference_every is set, but grpo.beta is 0: no reference policy is used";
+  return "";
+}
+
 std::string why_data(const Config& config) {
+  if (config.has_rollouts()) return "";
   const DataConfig& d = config.data;
   if (d.kind == "task") return "";  // why_task
   if (d.kind == "arithmetic") return why_arithmetic(config);
@@ -216,6 +239,7 @@ std::string why_impossible(const Config& config) {
   if (why.empty()) why = why_train(config);
   if (why.empty()) why = why_data(config);
   if (why.empty()) why = why_task(config);
+  if (why.empty()) why = why_rollouts(config);
   if (why.empty()) why = why_layout(config);
   if (why.empty()) why = why_limits(config.limits);
   return why;

@@ -28,8 +28,7 @@ class Table {
   template <typename Value>
   void add(const std::string& key, Value Struct::*member, Allowed allowed, const std::string& meaning) {
     const auto slot = [place = place_, member](Config& config, bool) -> Slot { return &(config.*place.*member); };
-    const bool numbers =
-        name_ == "model" || name_ == "train" || name_ == "data" || name_ == "grpo" || name_ == "task";
+    const bool numbers = name_ == "model" || name_ == "train" || name_ == "data" || name_ == "grpo" || name_ == "task";
     keys_.push_back({name_ + "." + key, slot, std::move(allowed), meaning, numbers});
   }
   // For a key that stands in a table of numbers but changes no bit.

@@ -39,6 +39,7 @@ Loop::Loop(Node& node, std::int64_t spin_us)
   NodeParts& parts = node.parts();
   if (parts.device->completion_fd() >= 0) watch(parts.device->completion_fd(), nothing);
   if (parts.disk != nullptr && parts.disk->outcome_fd() >= 0) watch(parts.disk->outcome_fd(), nothing);
+  if (parts.jury != nullptr && parts.jury->outcome_fd() >= 0) watch(parts.jury->outcome_fd(), nothing);
   if (parts.transport != nullptr) watch(parts.transport->wake_fd(), nothing);
 }
 

@@ -60,7 +60,8 @@ void NodeProcess::introduce() {
   options.incarnation = start.at("incarnation");
   options.mode = static_cast<RunMode>(start.at("mode").get<int>());
   options.run_folder = start.at("run_folder");
-  if (id == 0) options.corpus = open_corpus(config);
+  if (id == 0 && !config.has_rollouts()) options.corpus = open_corpus(config);
+  options.tasks = open_tasks(config);
   world.emplace(config, options);
   socket.send(json{{"kind", "hello"},
                    {"address", to_hex(world->transport_address())},

@@ -35,7 +35,8 @@ std::size_t thread_bytes(const Config& config) {
 }
 
 bool generates(const Config& config) {
-  return config.data.kind == "arithmetic" && config.evaluate.exact_match_problems > 0;
+  const bool exact_match = config.data.kind == "arithmetic" && config.evaluate.exact_match_problems > 0;
+  return exact_match || config.has_rollouts() || config.has_answers();
 }
 
 std::string stage_holds(const Config& config, const StageShape& shape) {
@@ -65,13 +66,14 @@ ActorPlan plan_stage(const Config& config, int replica, const StageShape& shape)
   const ParameterBlock block(stage_parameters(config, shape));
   add_owner(actor, config, block, config.train.gradient_lanes / config.layout.replicas, config.layout.replicas, extra,
             replica == 0);
-  actor.activations = slot_bytes(config, shape) * static_cast<std::size_t>(config.slots());
+  actor.activations = slot_bytes(config, shape) * static_cast<std::size_t>(config.slots() + config.generate_slots());
   if (reads_embedding_copy(config, shape)) {
     const auto table =
         static_cast<std::size_t>(config.model.vocab_size) * static_cast<std::size_t>(config.model.hidden_size);
     actor.weights += table * (activation_type(config) == Dtype::bf16 ? 6 : 4);
   }
-  if (generates(config) && replica == 0) actor.buffers += cache_bytes(config, shape);
+  if (generates(config) && (replica == 0 || config.has_rollouts() || config.has_answers()))
+    actor.buffers += cache_bytes(config, shape);
   // The twins' partial sums, one payload each, and the own.
   if (config.layout.replicas > 1)
     actor.buffers +=
@@ -185,8 +187,8 @@ std::string describe(const Config& config, const Plan& plan) {
 int plan(const std::string& config_path, const std::vector<std::string>& sets) {
   Config config = load_config(config_path, sets);
   resolve_machine(config);
-  const auto corpus = open_corpus(config);
-  std::fputs(describe(config, make_plan(config, corpus->bytes())).c_str(), stdout);
+  const std::size_t data = config.has_rollouts() ? 0 : open_corpus(config)->bytes();
+  std::fputs(describe(config, make_plan(config, data)).c_str(), stdout);
   return 0;
 }
 

@@ -52,7 +52,8 @@ int profile(const ProfileOptions& options) {
   const Config config = measured_config(options);
   start_log("troupe", "", LogLevel::warning);
   WorldOptions world_options;
-  world_options.corpus = open_corpus(config);
+  if (!config.has_rollouts()) world_options.corpus = open_corpus(config);
+  world_options.tasks = open_tasks(config);
   world_options.profiled = true;
   World world(config, world_options);
   world.recover({});

@@ -94,13 +94,31 @@ void Progress::step(const nlohmann::json& r) {
   std::string text =
       fmt::format("step {:>{}}/{}  loss {:.4f}  {} tok/s  MFU {:.0f}%", done, std::to_string(steps).size(), steps,
                   number(r, "loss"), grouped(r.at("tokens_per_second")), 100 * r.at("mfu").get<double>());
-  if (!r.at("load_max_over_mean").empty())
+  if (r.contains("reward"))
+    text = fmt::format(
+        "step {:>{}}/{}  reward {:.3f}  accuracy {:.1f}%  length {:.1f}  entropy {:.3f}  flat groups {:.0f}%", done,
+        std::to_string(steps).size(), steps, number(r, "reward"), 100 * number(r, "accuracy"), number(r, "length_mean"),
+        number(r, "entropy"), 100 * number(r, "flat_groups"));
+  else if (!r.at("load_max_over_mean").empty())
     text += fmt::format("  busiest expert {:.2f}x", r.at("worst_load").get<double>());
   if (useful_ >= 0) text += fmt::format("  useful {:.0f}%", 100 * useful_);
   text += fmt::format("  ${:.4f}  {} left", r.at("cost_dollars").get<double>(),
                       human_time(static_cast<double>(steps - done) * seconds_per_step_));
   if (r.at("verdict") != "commit") text += "  (step skipped: loss not finite or a spike)";
   line(text, r.at("verdict") == "commit" && done != steps);
+}
+
+void Progress::show_answers(const nlohmann::json& r) {
+  line(fmt::format("after step {}: held-out answers right {:.1f}% at temperature {}, {:.1f}% greedy, {:.1f}% pass@{} "
+                   "({} problems, {} answers each)",
+                   r.at("version").get<std::int64_t>(), 100 * number(r, "accuracy"), number(r, "temperature"),
+                   100 * number(r, "greedy"), 100 * number(r, "pass"), r.at("pass_k").get<int>(),
+                   r.at("problems").get<int>(), r.at("samples").get<int>()),
+       false);
+  task_answers_.clear();
+  for (const auto& a : r.at("answers"))
+    task_answers_ += fmt::format("  {}{}   {}\n", escape(a.at("prompt")), escape(a.at("written")),
+                                 a.at("right").get<bool>() ? "right" : "wrong, it is " + escape(a.at("answer")));
 }
 
 void Progress::show(const nlohmann::json& r) {
@@ -118,6 +136,8 @@ void Progress::show(const nlohmann::json& r) {
     if (!r.at("load_max_over_mean").empty())
       text += fmt::format(", busiest expert {:.2f}x the mean", r.at("worst_load").get<double>());
     line(fmt::format("after step {}: {}", r.at("version").get<std::int64_t>(), text), false);
+  } else if (kind == "answers") {
+    show_answers(r);
   } else if (kind == "checkpoint") {
     const std::string trouble = r.at("problem");
     if (trouble.empty())
@@ -142,7 +162,9 @@ void Progress::show(const nlohmann::json& r) {
 void Progress::summary(const std::string& run_folder) {
   end_line();
   if (quiet_) return;
-  std::printf("\nheld-out loss   %.4f nats a token\n", held_out_loss_);
+  std::printf("\n");
+  if (held_out_loss_ >= 0) std::printf("held-out loss   %.4f nats a token\n", held_out_loss_);
+  if (!task_answers_.empty()) std::printf("answers\n%s", task_answers_.c_str());
   if (share_ >= 0) {
     std::printf("exact match     %.1f %% (%lld of %lld held-out problems, greedy)\n", 100 * share_,
                 static_cast<long long>(right_), static_cast<long long>(problems_));

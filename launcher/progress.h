@@ -22,16 +22,17 @@ class Progress {
 
  private:
   void step(const nlohmann::json& report);
+  void show_answers(const nlohmann::json& report);
   void line(const std::string& text, bool passing);
   void end_line();
 
   const Config& config_;
   bool quiet_, terminal_, open_line_ = false;
   std::int64_t last_shown_ms_ = 0, steps_seen_ = 0;
-  double seconds_per_step_ = 0, train_seconds_ = 0, useful_ = -1, held_out_loss_ = 0, share_ = -1,
+  double seconds_per_step_ = 0, train_seconds_ = 0, useful_ = -1, held_out_loss_ = -1, share_ = -1,
          evaluate_seconds_ = 0;
   std::int64_t problems_ = 0, right_ = 0, tokens_ = 0;
-  std::string answers_, checkpoint_, bill_;
+  std::string answers_, task_answers_, checkpoint_, bill_;
 };
 
 std::string human_time(double seconds);

@@ -36,7 +36,8 @@ int train_here(const Config& config, RunFolder& folder, const Recover& begin, Ru
   start_log("troupe", folder.path() + "/logs/node-0.log", LogLevel::info);
   WorldOptions options;
   options.run_folder = folder.path();
-  options.corpus = open_corpus(config);
+  if (!config.has_rollouts()) options.corpus = open_corpus(config);
+  options.tasks = open_tasks(config);
   World world(config, options);
   Progress progress(config, quiet);
   catch_interrupts();

@@ -211,7 +211,8 @@ void Search::follow(const Actor& actor, int before) {
 
 // The same thing is asked of several, when who asks can't know which of them has it.
 bool is_asked_of_several(const Wait& wait) {
-  return wait.what == Awaited::evaluation || wait.what == Awaited::generated || wait.what == Awaited::snapshot_part;
+  return wait.what == Awaited::evaluation || wait.what == Awaited::generated || wait.what == Awaited::snapshot_part ||
+         wait.what == Awaited::answers;
 }
 
 bool Search::somebody_else_explains(const Link& link, const Wait& wait) const {
@@ -244,6 +245,15 @@ std::string Search::parties(const Link& link, const Wait& wait) const {
 
 // Segments and disk jobs of the node itself. True: this wait is done with.
 bool Search::own_wait(const Link& link, const Wait& wait, int number) {
+  if (wait.what == Awaited::verdict) {
+    add(is_old(wait.since_us) ? RootKind::jury : RootKind::working, wait.since_us, number,
+        fmt::format(
+            "{} has asked for the verdict on answer {} to prompt {} of rollout {} since {}; a judge that hangs is "
+            "replaced after judge.wall_seconds ({})",
+            place(link.actor->address), wait.item.chunk, wait.item.microbatch, wait.item.step, age(wait.since_us),
+            config_.judge.wall_seconds));
+    return true;
+  }
   if (wait.what != Awaited::segment && wait.what != Awaited::disk) return false;
   const BoardNode& node = page_of(*link.actor).node;
   const bool segment = wait.what == Awaited::segment;

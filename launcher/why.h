@@ -19,6 +19,7 @@ enum class RootKind : std::uint8_t {
   segment,     // the device does not finish
   completion,  // device or disk has nothing left, and its word never came
   disk,        // the disk does not finish
+  jury,        // a judge does not answer
   lost,        // one waits, and who owes it believes to have sent it
   launcher,    // the launcher has yet to say something
   circle,      // they wait for each other

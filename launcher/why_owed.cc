@@ -257,6 +257,14 @@ Owed owed(const Config& config, const Actor& asker, const Wait& asked, const Act
     case A::slot:
       return those(
           holder, [](const Wait& w) { return !is(w, A::turn) && !is(w, A::slot); }, "SegmentDone");
+    case A::weights_digest:
+      return everything(holder, "WeightsDigest");
+    case A::rollout:
+      return everything(holder, "StartRollout or RolloutDone");
+    case A::answers:
+      return everything(holder, "SamplePrompts, Sampled or Judged");
+    case A::verdict:
+      return {};
     case A::start:
     case A::shadow_gradient:
       return everything(holder, asked.what == A::start ? "StartStep" : "ShadowGradient");

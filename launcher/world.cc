@@ -13,6 +13,7 @@
 #include "kernels/cpu/device.h"
 #include "launcher/board_file.h"
 #include "launcher/company.h"
+#include "launcher/jury.h"
 #include "launcher/slow_link.h"
 #include "launcher/timeline.h"
 #include "messages/ucx.h"
@@ -25,6 +26,7 @@ struct World::Parts {
   PayloadPool pool;
   std::unique_ptr<CpuDevice> device;
   std::unique_ptr<Disk> disk;
+  std::unique_ptr<Jury> jury;
   std::unique_ptr<Transport> transport;
   std::optional<BoardFile> board_file;
   std::unique_ptr<Node> node;
@@ -54,6 +56,7 @@ World::World(const Config& config, WorldOptions options) : config_(config), part
   parts_->device = std::make_unique<CpuDevice>(config.device.threads, options.profiled,
                                                static_cast<std::size_t>(config.device.record_segments), cores_enough);
   parts_->disk = make_posix_disk();
+  if (options.node == 0 && options.tasks) parts_->jury = make_process_jury(jury_options(config));
   if (config.layout.nodes > 1) parts_->transport = make_transport(config, parts_->pool);
   const auto places = place_actors(config);
   if (!options.run_folder.empty()) {
@@ -67,7 +70,7 @@ World::World(const Config& config, WorldOptions options) : config_(config), part
                              NodeParts{parts_->device.get(), parts_->disk.get(), &parts_->pool, parts_->transport.get(),
                                        LinkLimits{.heartbeat_us = std::int64_t{1000} * config.limits.heartbeat_ms},
                                        parts_->board_file ? &parts_->board_file->board() : nullptr,
-                                       options.profiled ? &parts_->handlers : nullptr});
+                                       options.profiled ? &parts_->handlers : nullptr, parts_->jury.get()});
   parts_->loop = std::make_unique<Loop>(*parts_->node, config.layout.spin_us);
   for (const auto& [address, place] : places) {
     parts_->node->place(address, place);
@@ -127,6 +130,11 @@ void World::recover(const Recover& recover) {
 void World::stop(const std::string& reason) {
   for (const Address& address : parts_->here)
     if (address == kConductor) parts_->node->post({Role::supervisor, 0}, address, Stop{reason});
+}
+
+std::shared_ptr<const Tasks> open_tasks(const Config& config) {
+  if (!config.has_rollouts() && !config.has_answers()) return nullptr;
+  return std::make_shared<const Tasks>(config.task);
 }
 
 void resolve_machine(Config& config) {

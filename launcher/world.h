@@ -20,6 +20,7 @@ struct WorldOptions {
   RunMode mode = RunMode::train;
   std::string run_folder;                // checkpoints go here; empty: nothing is saved
   std::shared_ptr<const Corpus> corpus;  // node 0 only
+  std::shared_ptr<const Tasks> tasks;    // where there are any
   Capture* capture = nullptr;
   GenerationRequest request;
   GenerationResult* sink = nullptr;
@@ -53,6 +54,9 @@ class World {
   const Config& config_;
   std::unique_ptr<Parts> parts_;
 };
+
+// What [task] names; null without any.
+std::shared_ptr<const Tasks> open_tasks(const Config& config);
 
 // Fills in what depends on the machine: compute threads of each node.
 void resolve_machine(Config& config);

@@ -51,6 +51,11 @@ std::optional<Ranked> rank_of(const Wait& wait, bool ran) {
     case Awaited::evaluation:
     case Awaited::generated:
       return Ranked{4, Bin::waiting};
+    case Awaited::rollout:
+    case Awaited::answers:
+    case Awaited::verdict:
+      return Ranked{4, Bin::rollout_tail};
+    case Awaited::weights_digest:
     case Awaited::decision:
     case Awaited::start:
       return Ranked{5, Bin::waiting};
@@ -98,8 +103,9 @@ Cause cause_of(const NodeWaits& waits, bool ran) {
 }
 
 const char* to_string(Bin bin) {
-  constexpr std::array<const char*, kBins> kNames = {"useful",    "evaluation", "messages",   "narrow", "bubble",
-                                                     "imbalance", "waiting",    "checkpoint", "redo",   "start-up"};
+  constexpr std::array<const char*, kBins> kNames = {"useful", "evaluation", "messages", "narrow",
+                                                     "bubble", "imbalance",  "waiting",  "checkpoint",
+                                                     "redo",   "start-up",   "rollout",  "rollout tail"};
   CHECK(static_cast<std::size_t>(bin) < kBins, "no bin {}", static_cast<int>(bin));
   return kNames[static_cast<std::size_t>(bin)];
 }
@@ -114,7 +120,9 @@ const char* meaning(Bin bin) {
                                                         "waiting for the slowest",
                                                         "copying and writing",
                                                         "lost work and recovery",
-                                                        "starting and ending"};
+                                                        "starting and ending",
+                                                        "sampling answers",
+                                                        "waiting for the last answers and verdicts"};
   CHECK(static_cast<std::size_t>(bin) < kBins, "no bin {}", static_cast<int>(bin));
   return kMeanings[static_cast<std::size_t>(bin)];
 }

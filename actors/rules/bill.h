@@ -10,18 +10,20 @@ namespace troupe {
 
 // Where a compute thread's time goes.
 enum class Bin : std::uint8_t {
-  useful,      // forward, backward, weight gradients, optimizer
-  evaluation,  // and generation
-  messages,    // idle while the loop thread handles what came, or work is ready and the thread has yet to wake
-  narrow,      // idle beside a thread that works: too little to do at once
-  bubble,      // idle until another stage of the pipeline has done its part
-  imbalance,   // idle until rows come from or for experts: one shard has more to do, or the way to it is slow
-  waiting,     // idle until somebody's gradients, vote, decision or tokens come
-  checkpoint,  // copying, writing, or idle until it is written
-  redo,        // what a loss cost: the lost attempt, the recovery, the replaced process
-  start_up,    // before the first step, and the end
+  useful,        // forward, backward, weight gradients, optimizer
+  evaluation,    // of held-out data, and generation for a person
+  messages,      // idle while the loop thread handles what came, or work is ready and the thread has yet to wake
+  narrow,        // idle beside a thread that works: too little to do at once
+  bubble,        // idle until another stage of the pipeline has done its part
+  imbalance,     // idle until rows come from or for experts: one shard has more to do, or the way to it is slow
+  waiting,       // idle until somebody's gradients, vote, decision or tokens come
+  checkpoint,    // copying, writing, or idle until it is written
+  redo,          // what a loss cost: the lost attempt, the recovery, the replaced process
+  start_up,      // before the first step, and the end
+  rollout,       // sampling what steps learn from
+  rollout_tail,  // idle until the last answers are sampled and judged
 };
-constexpr std::size_t kBins = 10;
+constexpr std::size_t kBins = 12;
 const char* to_string(Bin bin);
 const char* meaning(Bin bin);  // a few words for a person
 

@@ -60,8 +60,17 @@ StepLosses losses_of(const Config& config, const StepPlan& plan, const Votes& vo
     balance += p.balance_sum;
   }
   StepLosses out;
+  const double targets = std::max<double>(1, static_cast<double>(plan.target_tokens));
+  for (const MicrobatchLoss& p : parts) {
+    out.kl += p.kl_sum / targets;
+    out.clipped += p.clipped / targets;
+    out.entropy += p.entropy_sum / targets;
+    out.gap_max = std::max(out.gap_max, p.gap_max);
+    out.gaps += p.gaps;
+  }
   out.targets = plan.target_tokens;
-  out.loss = plan.target_tokens > 0 ? loss / static_cast<double>(plan.target_tokens) : 0;
+  // A sampled token's weight holds its divisor.
+  out.loss = config.has_rollouts() ? loss : plan.target_tokens > 0 ? loss / targets : 0;
   out.mtp_loss = plan.mtp_target_tokens > 0 ? mtp / static_cast<double>(plan.mtp_target_tokens) : 0;
   out.balance_loss = balance / config.train.batch_sequences;
   out.total_loss = out.loss + (config.model.has_mtp() ? config.train.mtp_loss_weight * out.mtp_loss : 0) +
@@ -116,11 +125,15 @@ StepOutcome decide(const Config& config, const TrainingState& state, const StepP
   return out;
 }
 
-TrainingState advance(const TrainingState& state, const StepPlan& plan, const StepOutcome& outcome) {
+TrainingState advance(const Config& config, const TrainingState& state, const StepPlan& plan,
+                      const StepOutcome& outcome) {
   TrainingState next = state;
   next.version = plan.step + 1;
   next.updates = outcome.decision.updates;
   next.tokens += plan.tokens;
+  std::erase_if(next.digests, [&](const auto& known) {
+    return known.first + config.grpo.rollout_lag + config.grpo.updates_per_rollout < next.version;
+  });
   const bool committed = outcome.decision.verdict == Verdict::commit;
   next.skips_in_row = committed ? 0 : state.skips_in_row + 1;
   if (committed)

@@ -19,12 +19,17 @@ struct TrainingState {
   double loss_mean = 0;        // running mean for the spike policy; 0: none yet
   double best_evaluation = 0;  // 0: none yet
   std::int64_t best_version = -1;
-  double seconds = 0;  // of training, all runs together
+  double seconds = 0;                             // of training, all runs together
+  std::map<std::int64_t, std::uint64_t> digests;  // with rollouts: of the weights, by version, as far back as needed
 };
 
 struct StepLosses {
   double loss = 0, mtp_loss = 0, balance_loss = 0, total_loss = 0;
   std::int64_t targets = 0;
+  // With rollouts: the mean divergence from the reference, share of clipped tokens, mean entropy; log-probabilities that
+  // differ from those recorded at sampling, and the largest difference.
+  double kl = 0, clipped = 0, entropy = 0, gap_max = 0;
+  std::int64_t gaps = 0;
 };
 
 struct StepOutcome {
@@ -39,6 +44,7 @@ using Votes = std::map<Address, Vote>;
 // REQUIRES: a vote of every owner, all of this step and attempt.
 StepOutcome decide(const Config& config, const TrainingState& state, const StepPlan& plan, const Votes& votes);
 // The state after the decision.
-TrainingState advance(const TrainingState& state, const StepPlan& plan, const StepOutcome& outcome);
+TrainingState advance(const Config& config, const TrainingState& state, const StepPlan& plan,
+                      const StepOutcome& outcome);
 
 }  // namespace troupe

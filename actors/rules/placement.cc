@@ -125,8 +125,26 @@ std::map<Address, std::uint32_t> place_actors(const Config& config) {
   std::map<Address, std::uint32_t> places = place_owners(config);
   for (const auto& [owner, shadow] : shadows(config))
     places[shadow] = (places.at(owner) + 1) % static_cast<std::uint32_t>(config.layout.nodes);
-  for (const Role role : {Role::loader, Role::conductor, Role::checkpointer, Role::rollout}) places[{role, 0}] = 0;
+  places[{Role::conductor, 0}] = 0;
+  for (const Address& leader : leaders(config)) places[leader] = 0;
+  for (const Address& rollout : rollouts(config))
+    places[rollout] = places.at(stage_address(config, static_cast<int>(rollout.index), 0));
   return places;
+}
+
+std::vector<Address> rollouts(const Config& config) {
+  std::vector<Address> all{{Role::rollout, 0}};
+  if (config.has_rollouts() || config.has_answers())
+    for (int r = 1; r < config.layout.replicas; ++r) all.push_back({Role::rollout, static_cast<std::uint32_t>(r)});
+  return all;
+}
+
+std::vector<Address> leaders(const Config& config) {
+  std::vector<Address> all{{Role::loader, 0}, {Role::checkpointer, 0}};
+  for (const Address& rollout : rollouts(config)) all.push_back(rollout);
+  if (config.has_rollouts() || config.has_answers())
+    for (const Role role : {Role::rollout_buffer, Role::judge}) all.push_back({role, 0});
+  return all;
 }
 
 std::vector<Address> owners(const Config& config) {

@@ -53,6 +53,10 @@ std::map<Address, std::uint32_t> place_owners(const Config& config);
 // Every actor of the run and its node. Replicas' stages and their shards are spread evenly; loader, conductor and
 // checkpointer live on node 0.
 std::map<Address, std::uint32_t> place_actors(const Config& config);
+// Who writes tokens: one for each replica where there are tasks, else one.
+std::vector<Address> rollouts(const Config& config);
+// Those who are told of a Restore before the holders are: loader, checkpointer, rollouts, rollout buffer, judge.
+std::vector<Address> leaders(const Config& config);
 // Stage actors and expert shards: those who own state and vote.
 std::vector<Address> owners(const Config& config);
 // Owners whose tensors a checkpoint holds: replica 0's stages and all shards.

@@ -1,0 +1,177 @@
+#include "actors/rollout_buffer.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "actors/answers.h"
+#include "actors/data/text_tokens.h"
+#include "actors/rules/grpo.h"
+#include "actors/rules/placement.h"
+#include "kernels/base/error.h"
+#include "kernels/base/log.h"
+
+namespace troupe {
+
+namespace {
+
+constexpr Address kConductor{Role::conductor, 0}, kLoader{Role::loader, 0};
+constexpr std::int64_t kAnswers = -1;  // the place of an evaluation among what is collected
+
+bool same_source(const StartRollout& a, const StartRollout& b) {
+  return a.kind == b.kind && a.rollout == b.rollout && a.attempt == b.attempt && a.version == b.version &&
+         a.digest == b.digest;
+}
+
+}  // namespace
+
+RolloutBuffer::RolloutBuffer(const Context& context, const Config& config, std::shared_ptr<const Tasks> tasks,
+                             std::string run_folder)
+    : context_(context), config_(config), tasks_(std::move(tasks)), run_folder_(std::move(run_folder)) {}
+
+void RolloutBuffer::problem(const std::string& sentence) {
+  context_.post(kConductor, Report{"problem", nlohmann::json{{"kind", "problem"}, {"sentence", sentence}}.dump()});
+}
+
+void RolloutBuffer::on(const Restore& restore, const Address&) {
+  attempt_ = restore.attempt;
+  version_ = restore.version;
+  collecting_.clear();
+  writing_.clear();
+  records_.clear();  // those on disk are the ones that count
+}
+
+void RolloutBuffer::on(const StartRollout& start, const Address&) {
+  if (start.attempt != attempt_) return;
+  version_ = std::max(version_, start.version);
+  Collecting one;
+  one.of = start;
+  if (start.kind == WorkKind::evaluate) {
+    auto& place = collecting_[kAnswers] = std::move(one);
+    return ask_answers(place);
+  }
+  if (held(start)) return;
+  auto& place = collecting_[start.rollout] = std::move(one);
+  ask_round(place);
+}
+
+// It was sampled before: the journal has it.
+bool RolloutBuffer::held(const StartRollout& start) {
+  const std::string path = journal_folder(run_folder_, start.rollout) + "/answers.jsonl";
+  if (run_folder_.empty() || !std::filesystem::exists(path)) return false;
+  try {
+    RolloutRecord record = read_journal(path);
+    if (record.version != start.version || record.digest != start.digest)
+      throw Error(
+          "{}: was sampled by version {} with digest {:016x}, the run needs version {} with digest {:016x}: the "
+          "folder is another run's; remove its rollouts to sample them again",
+          path, record.version, record.digest, start.version, start.digest);
+    log_info("event=rollout_from_journal rollout={} version={}", start.rollout, record.version);
+    deliver(start, record);
+    context_.post(kConductor, RolloutDone{start, true, rollout_json(config_, record), ""});
+  } catch (const Error& error) {
+    problem(error.what());
+  }
+  return true;
+}
+
+void RolloutBuffer::ask(const StartRollout& of, int first, int prompts, int samples, double temperature, double top_p) {
+  for (int r = 0; r < config_.layout.replicas; ++r)
+    context_.post(
+        {Role::rollout, static_cast<std::uint32_t>(r)},
+        SamplePrompts{of, first, prompts, samples, static_cast<float>(temperature), static_cast<float>(top_p)});
+}
+
+void RolloutBuffer::ask_round(Collecting& one) {
+  const int prompts = prompts_per_round(config_);
+  one.expected += static_cast<std::size_t>(prompts * config_.grpo.group_size);
+  ask(one.of, one.rounds * prompts, prompts, config_.grpo.group_size, config_.grpo.temperature, config_.grpo.top_p);
+  ++one.rounds;
+}
+
+// Held-out problems: some answers at a temperature, and the greedy one.
+void RolloutBuffer::ask_answers(Collecting& one) {
+  const EvaluateConfig& e = config_.evaluate;
+  one.expected = static_cast<std::size_t>(e.problems) * static_cast<std::size_t>(e.samples + 1);
+  if (e.samples > 0) ask(one.of, 0, e.problems, e.samples, e.temperature, 1);
+  ask(one.of, 0, e.problems, 1, 0, 1);
+}
+
+void RolloutBuffer::on(const Judged& judged, const Address&) {
+  const StartRollout& of = judged.sampled.of;
+  if (of.attempt != attempt_) return;
+  const auto found = collecting_.find(of.kind == WorkKind::evaluate ? kAnswers : of.rollout);
+  if (found == collecting_.end()) return;
+  Collecting& one = found->second;
+  if (!same_source(of, one.of))
+    return problem(
+        fmt::format("answer {} to prompt {} of rollout {} was sampled by version {} with digest {:016x}, "
+                    "asked for was version {} with digest {:016x}; nothing was learned from it",
+                    judged.sampled.sample, judged.sampled.prompt, of.rollout, of.version, of.digest, one.of.version,
+                    one.of.digest));
+  auto& into = judged.sampled.greedy ? one.greedy : one.answers;
+  into[{judged.sampled.prompt, judged.sampled.sample}] = answer_of(config_, judged);
+  if (one.answers.size() + one.greedy.size() == one.expected) collected(one);
+}
+
+void RolloutBuffer::collected(Collecting& one) {
+  const StartRollout of = one.of;
+  if (of.kind == WorkKind::evaluate) {
+    report_answers(one);
+    collecting_.erase(kAnswers);
+    return;
+  }
+  RolloutRecord record{of.rollout, of.version, of.digest, one.rounds, 0, 0, {}};
+  for (const auto& [key, answer] : one.answers) record.answers.push_back(answer);
+  const bool last = !config_.grpo.dynamic_sampling || one.rounds >= config_.grpo.sampling_rounds_max;
+  if (!choose_groups(config_, last, record)) return ask_round(one);
+  collecting_.erase(of.rollout);
+  deliver(of, record);
+  keep(of, record);
+}
+
+// The loader gets the batches of every step that the rollout feeds.
+void RolloutBuffer::deliver(const StartRollout& of, const RolloutRecord& record) {
+  for (int update = 0; update < config_.grpo.updates_per_rollout; ++update) {
+    for (TokenBatch& batch : batches_of(config_, *tasks_, record, update, context_.pool())) {
+      batch.key.attempt = of.attempt;
+      context_.post(kLoader, std::move(batch));
+    }
+  }
+  context_.post(kConductor, RolloutDone{of, false, rollout_json(config_, record), ""});
+}
+
+void RolloutBuffer::keep(const StartRollout& of, const RolloutRecord& record) {
+  if (run_folder_.empty()) return context_.post(kConductor, RolloutDone{of, true, rollout_json(config_, record), ""});
+  const std::string folder = journal_folder(run_folder_, of.rollout), partial = folder + ".partial";
+  Disk& disk = context_.disk();
+  disk.make_folder(partial);
+  disk.write_text(partial + "/answers.jsonl", journal_text(config_, *tasks_, record));
+  disk.commit_folder(partial, folder);
+  writing_[next_token_] = of;
+  records_[of.rollout] = record;
+  disk.report(context_.handle(), next_token_++);
+}
+
+void RolloutBuffer::on(const DiskDone& done, const Address&) {
+  const auto found = writing_.find(done.token);
+  if (found == writing_.end()) return;
+  const StartRollout of = found->second;
+  writing_.erase(found);
+  if (!done.problem.empty())
+    return problem(fmt::format("rollout {} can't be written: {}; make room and resume", of.rollout, done.problem));
+  const std::string metrics = rollout_json(config_, records_.at(of.rollout));
+  records_.erase(of.rollout);
+  context_.post(kConductor, RolloutDone{of, true, metrics, ""});
+}
+
+void RolloutBuffer::report_answers(const Collecting& one) {
+  std::vector<RolloutAnswer> sampled, greedy;
+  for (const auto& [key, answer] : one.answers) sampled.push_back(answer);
+  for (const auto& [key, answer] : one.greedy) greedy.push_back(answer);
+  context_.post(kConductor,
+                RolloutDone{one.of, true, answers_json(config_, *tasks_, one.of.version, sampled, greedy), ""});
+}
+
+}  // namespace troupe
