@@ -218,11 +218,15 @@ void Stage::receive_ids(Work& work, StageSlot& memory, const TokenBatch& batch) 
   work.batch.targets = memory.targets.row_range(0, work.rows);
   work.target_tokens = batch.target_tokens;
   work.mtp_target_tokens = batch.mtp_target_tokens;
-  if (batch.policy.size > 0) std::memcpy(memory.policy.data, batch.policy.data.get(), batch.policy.size);
-  if (batch.kept.size > 0) std::memcpy(memory.kept.data, batch.kept.data.get(), batch.kept.size);
-  work.has_policy = batch.policy.size > 0;
+  if (shape_.last) receive_policy(work, memory, batch);
   work.has_tokens = true;
   if (shape_.last && config_.model.has_mtp() && work.train()) prepare_mtp(work, memory, batch);
+}
+
+void Stage::receive_policy(Work& work, StageSlot& memory, const TokenBatch& batch) {
+  work.has_policy = batch.policy.size > 0;
+  if (work.has_policy) std::memcpy(memory.policy.data, batch.policy.data.get(), batch.policy.size);
+  if (batch.kept.size > 0) std::memcpy(memory.kept.data, batch.kept.data.get(), batch.kept.size);
 }
 
 // The MTP layer's rows: each sequence without its last token, embedding the next token and predicting the one after.

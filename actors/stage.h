@@ -120,6 +120,7 @@ class Stage {
   void receive_geometry(Work& work, StageSlot& memory, const Payload& positions, const Payload& spans,
                         std::int32_t spans_count);
   void receive_ids(Work& work, StageSlot& memory, const TokenBatch& batch);
+  void receive_policy(Work& work, StageSlot& memory, const TokenBatch& batch);
   void prepare_mtp(Work& work, StageSlot& memory, const TokenBatch& batch);
   void try_start(int slot);
   void release(int slot);
