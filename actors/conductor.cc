@@ -49,6 +49,7 @@ void Conductor::problem(const std::string& sentence) {
 void Conductor::on(const Recover& recover, const Address&) {
   if (attempt_ != kNoAttempt && recover.attempt <= attempt_) return;
   recover_ = recover;
+  recovered_us_ = context_.now_us();
   attempt_ = recover.attempt;
   standings_.clear();
   restored_.clear();
@@ -100,7 +101,8 @@ void Conductor::restore_all() {
                   false,
                   {}};
   if (plan.decision) restore.decision = *plan.decision;
-  last_decided_ = state_.version >= config_.train.steps || (plan.decision && plan.decision->last);
+  reason_ = budget_reached(config_, state_.version, state_.tokens);
+  last_decided_ = !reason_.empty() || (plan.decision && plan.decision->last);
   restore.checkpoint =
       mode_ == RunMode::train && plan.decision && plan.decision->checkpoint && !checkpointed_.contains(plan.version);
   checkpoint_version_ = restore.checkpoint ? plan.version : -1;
@@ -180,6 +182,8 @@ void Conductor::try_decide() {
         fmt::format("step {}: the loss is not finite or spiked too often (loss {}, gradient norm {}); the policy is to "
                     "stop; resume from the last checkpoint with a lower learning rate",
                     d.step, outcome.losses.loss, d.gradient_norm));
+  if (!outcome.reason.empty()) reason_ = outcome.reason;
+  look_at_allowance();
   d.last = d.last || stopping_;
   d.checkpoint = d.checkpoint || checkpoint_postponed_ || d.last;
   if (d.checkpoint && checkpoint_version_ >= 0) {
@@ -211,6 +215,13 @@ void Conductor::try_decide() {
   next();
 }
 
+// Hours and dollars: the step that is just done is the last when they are spent. What would still be evaluated costs too.
+void Conductor::look_at_allowance() {
+  if (recover_.allowance_us <= 0 || context_.now_us() - recovered_us_ < recover_.allowance_us) return;
+  stopping_ = stopped_early_ = true;
+  reason_ = "budget";
+}
+
 bool Conductor::evaluation_due() const {
   const int every = config_.evaluate.every_steps;
   return evaluated_version_ != state_.version && (last_decided_ || (every > 0 && state_.version % every == 0));
@@ -220,8 +231,8 @@ void Conductor::next() {
   if (evaluation_due() && !stopped_early_) return start_evaluation();
   if (answers_due() && !stopped_early_) return start_answers();
   if (!last_decided_) return start_step();
-  const bool answers = config_.data.kind == "arithmetic" && config_.evaluate.exact_match_problems > 0 &&
-                       state_.version >= config_.train.steps;
+  const bool answers =
+      config_.data.kind == "arithmetic" && config_.evaluate.exact_match_problems > 0 && !stopped_early_;
   answered_ = answered_ || !answers;
   if (!answered_ && !std::exchange(asked_, true)) context_.post(kRollout, StartEvaluation{state_.version, attempt_});
   finish_if_done();
@@ -294,8 +305,9 @@ void Conductor::on(const Report& written, const Address&) {
 }
 
 // A person wants to stop: the step under way is finished and saved.
-void Conductor::on(const Stop&, const Address&) {
+void Conductor::on(const Stop& stop, const Address&) {
   stopping_ = stopped_early_ = true;
+  reason_ = stop.reason;
   if (mode_ != RunMode::train) {
     last_decided_ = answered_ = true;
     finish_if_done();
@@ -305,10 +317,12 @@ void Conductor::on(const Stop&, const Address&) {
 void Conductor::finish_if_done() {
   if (finished_ || !last_decided_ || !answered_ || checkpoint_version_ >= 0) return;
   finished_ = true;
-  report("finished",
-         nlohmann::json{
-             {"kind", "finished"}, {"version", state_.version}, {"tokens", state_.tokens}, {"seconds", state_.seconds}}
-             .dump());
+  report("finished", nlohmann::json{{"kind", "finished"},
+                                    {"version", state_.version},
+                                    {"tokens", state_.tokens},
+                                    {"seconds", state_.seconds},
+                                    {"reason", reason_}}
+                         .dump());
 }
 
 }  // namespace troupe

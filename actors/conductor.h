@@ -34,7 +34,7 @@ class Conductor {
   void on(const WeightsDigest& digest, const Address& from);
   void on(const RolloutDone& done, const Address& from);
   void on(const Credit&, const Address&) {}
-  void on(const Stop&, const Address&);
+  void on(const Stop& stop, const Address& from);
   void waits(Waits& out) const;
   std::uint32_t attempt() const { return attempt_; }
   std::int64_t version() const { return state_.version; }
@@ -67,6 +67,7 @@ class Conductor {
   void report(const std::string& kind, const std::string& json);
   void problem(const std::string& sentence);
   bool evaluation_due() const;
+  void look_at_allowance();
 
   Context context_;
   const Config& config_;
@@ -81,6 +82,8 @@ class Conductor {
   std::optional<StepPlan> plan_;
   Votes votes_;
   bool stopping_ = false, stopped_early_ = false;
+  std::string reason_;  // why it ends: the key of a limit, or what somebody said
+  std::int64_t recovered_us_ = 0;
   std::int64_t step_began_us_ = 0, run_began_us_ = 0, evaluation_began_us_ = 0;
   // Evaluation under way.
   bool evaluating_ = false;

@@ -86,6 +86,14 @@ struct EvaluateConfig {            // [evaluate]
   double temperature = 1;
 };
 
+struct BudgetConfig {  // [budget]: the first that is reached ends the phase; the learning rate never bends to it
+  std::int64_t max_steps = 0;   // 0: no limit, as of the others
+  std::int64_t max_tokens = 0;  // trained
+  double max_hours = 0;         // of wall time, all runs of the phase together
+  double max_cost = 0;          // dollars, likewise
+  double until_accuracy = 0;    // share of right answers to held-out problems
+};
+
 struct CheckpointConfig {  // [checkpoint]
   int every_steps = 0;     // 0: only at the end
   int keep_last = 2;
@@ -164,6 +172,7 @@ struct Config {
   TaskConfig task;
   JudgeConfig judge;
   EvaluateConfig evaluate;
+  BudgetConfig budget;
   CheckpointConfig checkpoint;
   LayoutConfig layout;
   DeviceConfig device;

@@ -191,6 +191,18 @@ Account RunBill::sum(bool ended, std::int64_t now_us, std::int64_t& wall_us) con
   return all;
 }
 
+std::int64_t RunBill::allowance_us(std::int64_t now_us) const {
+  const BudgetConfig& budget = config_.budget;
+  const double rate = config_.hardware.dollars_per_hour * config_.layout.nodes;
+  double hours = 0;
+  if (budget.max_hours > 0) hours = budget.max_hours;
+  if (budget.max_cost > 0 && rate > 0)
+    hours = hours > 0 ? std::min(hours, budget.max_cost / rate) : budget.max_cost / rate;
+  if (hours == 0) return 0;
+  const auto spent_us = wall_before_us_ / (threads_ * config_.layout.nodes) + now_us - begin_us_;
+  return std::max<std::int64_t>(1, std::llround(hours * 3.6e9) - spent_us);
+}
+
 double RunBill::dollars(std::int64_t thread_us) const {
   return seconds(thread_us) / 3600 * config_.hardware.dollars_per_hour / static_cast<double>(threads_);
 }

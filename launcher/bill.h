@@ -29,6 +29,8 @@ class RunBill {
   void ready(std::int64_t version);
   // A report with its cost so far, and the bill's line after it when one is due.
   std::vector<nlohmann::json> hear(nlohmann::json report, std::int64_t now_us);
+  // Wall time that [budget] leaves, at least a microsecond; 0: it has no limit of hours or dollars.
+  std::int64_t allowance_us(std::int64_t now_us) const;
   // The line of metrics.jsonl (see actors/metrics.h), as told so far; `ended`: until now, whatever was told.
   nlohmann::json line(bool ended, std::int64_t now_us) const;
 

@@ -22,6 +22,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kModelConfig = "model.config";
+constexpr const char* kPhase = "phase";
 
 std::string read_file(const std::string& path, const std::string& place) {
   std::error_code failed;
@@ -132,13 +133,17 @@ class Assign {
 
 class Reader {
  public:
-  explicit Reader(std::string file_name) : file_name_(std::move(file_name)), keys_(config_keys()) {}
+  // phase: which [[phase]] is laid over the rest; none: the rest alone.
+  explicit Reader(std::string file_name, std::optional<std::size_t> phase = {})
+      : file_name_(std::move(file_name)), phase_(phase), keys_(config_keys()) {}
 
   void read(const std::string& text, const std::string& file, const std::string& prefix);
   void set(const std::string& set);
   Config config(bool checked);
+  std::size_t phases() const { return phases_; }  // of the file
 
  private:
+  void lay_over(const toml::node& phases, const Setting& from);
   void collect(const std::string& name, const toml::node& node, const Setting& from);
   void refuse_unknown(const std::string& name, const Setting& setting) const;
   const Setting* last(const std::string& key) const;
@@ -151,6 +156,8 @@ class Reader {
   void assign(Config& config) const;
 
   std::string file_name_;
+  std::optional<std::size_t> phase_;
+  std::size_t phases_ = 0;
   const std::vector<Key>& keys_;
   std::deque<toml::table> tables_;  // the settings point into them
   std::vector<Setting> settings_;   // later ones win
@@ -198,9 +205,27 @@ void Reader::collect(const std::string& name, const toml::node& node, const Sett
   }
   if (!known_table && (node.is_table() || name != kModelConfig)) refuse_unknown(name, setting);
   if (!known_table) return settings_.push_back(std::move(setting));
+  const toml::node* phases = nullptr;
   for (const auto& [key, child] : *node.as_table()) {
+    if (name.empty() && key.str() == kPhase) {
+      phases = &child;
+      continue;
+    }
     collect(name.empty() ? std::string(key.str()) : fmt::format("{}.{}", name, key.str()), child, from);
   }
+  if (phases != nullptr) lay_over(*phases, from);
+}
+
+// A phase has the keys of the file, and its own over them; a budget of the file is that of all phases together.
+void Reader::lay_over(const toml::node& phases, const Setting& from) {
+  const auto* list = phases.as_array();
+  if (list == nullptr || list->empty() || !list->is_array_of_tables())
+    throw Error("{}:{}: phase is {}, must be tables: [[phase]]", from.place, phases.source().begin.line,
+                node_text(phases));
+  phases_ = list->size();
+  if (!phase_) return;
+  std::erase_if(settings_, [](const Setting& setting) { return setting.key.starts_with("budget."); });
+  collect("", *list->get(*phase_), from);
 }
 
 void Reader::refuse_unknown(const std::string& name, const Setting& setting) const {
@@ -346,8 +371,85 @@ Config Reader::config(bool checked) {
 
 }  // namespace
 
+namespace {
+
+// "phase.cold.train.steps=30" is for the phase cold alone, without its first two words; a budget that is set is the run's.
+std::vector<std::string> sets_of(const std::vector<std::string>& sets, const std::string& phase) {
+  std::vector<std::string> own;
+  for (const std::string& set : sets) {
+    const std::string prefix = fmt::format("{}.{}.", kPhase, phase);
+    if (set.starts_with(prefix))
+      own.push_back(set.substr(prefix.size()));
+    else if (!set.starts_with(fmt::format("{}.", kPhase)) && !set.starts_with("budget."))
+      own.push_back(set);
+  }
+  return own;
+}
+
+std::vector<std::string> sets_of_run(const std::vector<std::string>& sets) {
+  std::vector<std::string> own;
+  for (const std::string& set : sets)
+    if (!set.starts_with(fmt::format("{}.", kPhase))) own.push_back(set);
+  return own;
+}
+
+void refuse_unknown_phases(const std::vector<std::string>& sets, const Recipe& recipe) {
+  for (const std::string& set : sets) {
+    if (!set.starts_with(fmt::format("{}.", kPhase))) continue;
+    const std::string rest = set.substr(std::string(kPhase).size() + 1), name = rest.substr(0, rest.find('.'));
+    const auto known = std::any_of(recipe.phases.begin(), recipe.phases.end(),
+                                   [&](const Config& phase) { return phase.name == name; });
+    if (!known) throw Error("--set {}: there is no phase {}", set, in_quotes(name));
+  }
+}
+
+}  // namespace
+
+Recipe recipe_from_text(const std::string& text, const std::string& file_name, const std::vector<std::string>& sets,
+                        bool checked) {
+  Reader base(file_name);
+  base.read(text, file_name, "");
+  Recipe recipe;
+  if (base.phases() == 0) {
+    recipe.phases.push_back(config_from_text(text, file_name, sets, checked));
+    recipe.name = recipe.phases[0].name;
+    return recipe;
+  }
+  for (const std::string& set : sets_of_run(sets)) base.set(set);
+  const Config run = base.config(false);
+  recipe.name = run.name;
+  recipe.budget = run.budget;
+  recipe.has_phases = true;
+  for (std::size_t i = 0; i < base.phases(); ++i) {
+    const auto read = [&](const std::vector<std::string>& own, bool check) {
+      Reader reader(file_name, i);
+      reader.read(text, file_name, "");
+      for (const std::string& set : own) reader.set(set);
+      return reader.config(check);
+    };
+    const std::string name = read({}, false).name;
+    for (const Config& other : recipe.phases)
+      if (other.name == name || name == run.name)
+        throw Error("{}: phase {} has the name {}, which another has: give every [[phase]] its own name", file_name,
+                    i + 1, in_quotes(name));
+    recipe.phases.push_back(read(sets_of(sets, name), checked));
+  }
+  refuse_unknown_phases(sets, recipe);
+  return recipe;
+}
+
+Recipe load_recipe(const std::string& path, const std::vector<std::string>& sets) {
+  return recipe_from_text(read_file(path, path), path, sets, true);
+}
+
 Config load_config(const std::string& path, const std::vector<std::string>& sets) {
-  return config_from_text(read_file(path, path), path, sets);
+  Recipe recipe = load_recipe(path, sets);
+  if (recipe.has_phases)
+    throw Error(
+        "{}: has phases, and this command takes a configuration of one run: name that of a phase, "
+        "RUN/phases/NAME/config.toml",
+        path);
+  return recipe.phases[0];
 }
 
 Config config_from_text(const std::string& text, const std::string& file_name, const std::vector<std::string>& sets,

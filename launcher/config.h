@@ -8,6 +8,19 @@
 
 namespace troupe {
 
+// What `troupe train` is given: one run, or phases one after another, each a run that begins with the weights of the one
+// before. Every [[phase]] has the keys of the file, and its own over them.
+struct Recipe {
+  std::string name;
+  bool has_phases = false;
+  std::vector<Config> phases;  // one without [[phase]]
+  BudgetConfig budget;         // of all phases together
+};
+Recipe load_recipe(const std::string& path, const std::vector<std::string>& sets);
+Recipe recipe_from_text(const std::string& text, const std::string& file_name, const std::vector<std::string>& sets,
+                        bool checked);
+std::string recipe_to_toml(const Recipe& recipe);
+
 // `path`: a file; relative data paths are taken from the working directory first, then from the file's folder.
 // `sets`: "train.steps=30" (the value is TOML). Throws Error:
 // "configs/tiny.toml:12: model.num_experts_per_tok is 9, must be 1..8 (model.n_routed_experts); ...".

@@ -192,6 +192,14 @@ void add_schedule_keys(std::vector<Key>& keys) {
   evaluate.add("problems", &E::problems, at_least(0), "held-out problems of [task] answered each time; 0: none");
   evaluate.add("samples", &E::samples, within(0, 1024), "answers to each at temperature, beside the greedy one");
   evaluate.add("temperature", &E::temperature, above(0), "of those answers");
+  using B = BudgetConfig;
+  Table<B> budget(keys, "budget", &Config::budget);
+  budget.add("max_steps", &B::max_steps, within(0, kExact), "ends after so many steps; 0: no limit");
+  budget.add("max_tokens", &B::max_tokens, within(0, kExact), "ends after so many trained tokens; 0: no limit");
+  budget.add("max_hours", &B::max_hours, at_least(0), "ends after so many hours; 0: no limit");
+  budget.add("max_cost", &B::max_cost, at_least(0), "ends after so many dollars; 0: no limit");
+  budget.add("until_accuracy", &B::until_accuracy, within(0, 1),
+             "ends when such a share of answers is right; 0: no limit");
   using C = CheckpointConfig;
   Table<C> checkpoint(keys, "checkpoint", &Config::checkpoint);
   checkpoint.add("every_steps", &C::every_steps, at_least(0), "steps between checkpoints; 0: only at the end");

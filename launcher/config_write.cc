@@ -41,6 +41,24 @@ std::string config_to_toml(const Config& config) {
   return text;
 }
 
+// Every key of every phase, so that nothing is left to the rest of the file.
+std::string recipe_to_toml(const Recipe& recipe) {
+  if (!recipe.has_phases) return config_to_toml(recipe.phases[0]);
+  Config run;
+  run.budget = recipe.budget;
+  std::string text = fmt::format("name = {}\n\n[budget]\n", in_quotes(recipe.name));
+  for (const Key& key : config_keys())
+    if (key.name.starts_with("budget."))
+      text += fmt::format("{} = {}\n", key.name.substr(7), value_text(key.slot(run, false)));
+  for (const Config& phase : recipe.phases) {
+    std::string own = config_to_toml(phase);
+    for (std::size_t at = own.find("\n["); at != std::string::npos; at = own.find("\n[", at + 1))
+      own.insert(at + 2, "phase.");
+    text += "\n[[phase]]\n" + own;
+  }
+  return text;
+}
+
 std::string numbers_digest(const Config& config) {
   Config copy = with_file_names(config);
   std::string text;

@@ -104,7 +104,8 @@ void NodeProcess::follow() {
     if (kind == "peers") meet(message);
     if (kind == "forget") world->node().forget(message.at("node"));
     if (kind == "recover")
-      world->recover({message.at("attempt"), message.at("version"), message.at("path"), message.at("weights_only")});
+      world->recover({message.at("attempt"), message.at("version"), message.at("path"), message.at("weights_only"),
+                      message.at("allowance_us")});
     if (kind == "stop") world->stop(message.at("reason"));
     if (kind == "end") done = true;
   }

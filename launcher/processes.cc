@@ -355,13 +355,13 @@ void Supervisor::recover() {
     begin_.attempt = attempt;
   }
   started_ = true;
-  children_[0].socket.send(json{
-      {"kind", "recover"},
-      {"version", begin_.version},
-      {"attempt", begin_.attempt},
-      {"path", begin_.path},
-      {"weights_only",
-       begin_.weights_only}}.dump());
+  children_[0].socket.send(json{{"kind", "recover"},
+                                {"version", begin_.version},
+                                {"attempt", begin_.attempt},
+                                {"path", begin_.path},
+                                {"weights_only", begin_.weights_only},
+                                {"allowance_us", bill_.allowance_us(monotonic_us())}}
+                               .dump());
   if (seen_ > 0) children_[0].socket.send(json{{"kind", "stop"}, {"reason", "interrupted"}}.dump());
 }
 

@@ -10,6 +10,7 @@
 #include "kernels/base/log.h"
 #include "launcher/bill.h"
 #include "launcher/config.h"
+#include "launcher/phases.h"
 #include "launcher/processes.h"
 #include "launcher/program.h"
 #include "launcher/progress.h"
@@ -42,7 +43,9 @@ int train_here(const Config& config, RunFolder& folder, const Recover& begin, Ru
   Progress progress(config, quiet);
   catch_interrupts();
   const StallThread stalls(config, folder);
-  world.recover(begin);
+  Recover first = begin;
+  first.allowance_us = bill.allowance_us(monotonic_us());
+  world.recover(first);
   const std::string resume = resume_command(folder.path());
   int seen = 0;
   world.run(
@@ -108,23 +111,30 @@ Recover starting_point(const Config& config, const std::string& run_folder, bool
   return begin;
 }
 
-int train(const TrainOptions& options) {
+int train_run(const Config& as_written, const std::string& out, const RunStart& start) {
   const std::int64_t begin_us = monotonic_us();
-  Config config = load_config(options.config_path, options.sets);
-  const Config as_written = config;
+  Config config = as_written;
   resolve_machine(config);
-  const std::string out = options.out.empty() ? "runs/" + config.name : options.out;
-  const bool fresh = options.resume && !std::filesystem::exists(out + "/config.toml");
-  RunFolder folder(out, options.resume && !fresh);
-  if (options.resume && !fresh) check_resumable(load_run_config(out), config, out);
-  const Recover begin = starting_point(config, out, options.resume);
+  const bool fresh = start.resume && !std::filesystem::exists(out + "/config.toml");
+  const bool resume = start.resume && !fresh;
+  RunFolder folder(out, resume);
+  if (resume) check_resumable(load_run_config(out), as_written, out);
+  if (!start.weights.empty()) config.train.start_from = start.weights;
+  const Recover begin = starting_point(config, out, start.resume);
   folder.begin(as_written);
   RunBill bill(config, begin_us);
-  if (options.resume && !fresh) bill.go_on(out + "/metrics.jsonl", begin.version);
+  if (resume) bill.go_on(out + "/metrics.jsonl", begin.version);
   if (!begin.path.empty())
     std::printf("starting at step %lld from %s\n", static_cast<long long>(begin.version), begin.path.c_str());
-  return config.layout.nodes == 1 ? train_here(config, folder, begin, bill, options.quiet)
-                                  : train_in_processes(config, folder, begin, bill, options.quiet);
+  return config.layout.nodes == 1 ? train_here(config, folder, begin, bill, start.quiet)
+                                  : train_in_processes(config, folder, begin, bill, start.quiet);
+}
+
+int train(const TrainOptions& options) {
+  const Recipe recipe = load_recipe(options.config_path, options.sets);
+  const std::string out = options.out.empty() ? "runs/" + recipe.name : options.out;
+  if (recipe.has_phases) return train_phases(recipe, out, options.resume, options.quiet);
+  return train_run(recipe.phases[0], out, {options.resume, options.quiet, ""});
 }
 
 }  // namespace troupe

@@ -19,6 +19,14 @@ struct TrainOptions {
 // Returns the process's exit code; throws Error.
 int train(const TrainOptions& options);
 
+// How a run is begun: afresh or again; by whose weights, if train.start_from doesn't say it.
+struct RunStart {
+  bool resume = false, quiet = false;
+  std::string weights;  // a folder; empty: train.start_from
+};
+// One run in its folder. REQUIRES: the configuration is checked.
+int train_run(const Config& config, const std::string& out, const RunStart& start);
+
 // Where a run begins: fresh, from start_from's weights, or from a run's last checkpoint (checked against its manifest).
 Recover starting_point(const Config& config, const std::string& run_folder, bool resume);
 

@@ -60,6 +60,7 @@ void fields(D& d, W w, Subject<D, Recover> m) {
   FIELD(version, Version);
   FIELD(path, Path);
   FIELD(weights_only, WeightsOnly);
+  FIELD(allowance_us, AllowanceUs);
 }
 template <typename D, typename W>
 void fields(D& d, W w, Subject<D, Inquiry> m) {

@@ -57,6 +57,7 @@ struct Recover {
   std::int64_t version = 0;
   std::string path;
   bool weights_only = false;
+  std::int64_t allowance_us = 0;  // wall time that the budget leaves from here on; 0: no limit
 };
 // Conductor to owners and shadows: what do you hold?
 struct Inquiry {

@@ -84,7 +84,13 @@ struct WorkKey {
 }
 
 # ---- Starting, restoring, ending
-struct Recover { attempt @0 :UInt32; version @1 :Int64; path @2 :Text; weightsOnly @3 :Bool; }
+struct Recover {
+  attempt @0 :UInt32;
+  version @1 :Int64;
+  path @2 :Text;
+  weightsOnly @3 :Bool;
+  allowanceUs @4 :Int64;  # of wall time; 0: no limit
+}
 struct Inquiry { attempt @0 :UInt32; }
 struct Standing { attempt @0 :UInt32; version @1 :Int64; voted @2 :Bool; decided @3 :Bool; decision @4 :Decision; }
 struct Restore {

@@ -145,6 +145,8 @@ std::string resolve_checkpoint(const std::string& path) {
     throw Error("{} was not written to its end: name a folder without .partial", path);
   }
   if (holds_weights(path)) return path;
+  // A run of several phases: the one that was trained last.
+  if (fs::is_directory(fs::path(path) / "latest")) return resolve_checkpoint((fs::path(path) / "latest").string());
   const auto checkpoints = list_checkpoints(path);
   if (!checkpoints.empty()) return checkpoints.back().path;
   if (fs::is_directory(fs::path(path) / "checkpoints")) throw Error("{} has no complete checkpoint yet", path);

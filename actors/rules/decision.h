@@ -37,10 +37,13 @@ struct StepOutcome {
   StepLosses losses;
   std::vector<ExpertCounts> counts;
   std::string problem;  // votes that can't be: twins differ; names tensor and owners
+  std::string reason;   // the step is the last: the key that says so
 };
 
 using Votes = std::map<Address, Vote>;
 
+// The key of the limit that a run at `version` with so many trained tokens has reached; empty: none.
+std::string budget_reached(const Config& config, std::int64_t version, std::int64_t tokens);
 // REQUIRES: a vote of every owner, all of this step and attempt.
 StepOutcome decide(const Config& config, const TrainingState& state, const StepPlan& plan, const Votes& votes);
 // The state after the decision.

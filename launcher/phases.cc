@@ -1,0 +1,149 @@
+#include "launcher/phases.h"
+
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "actors/checkpoint/manifest.h"
+#include "kernels/base/error.h"
+#include "launcher/program.h"
+#include "launcher/train.h"
+
+namespace troupe {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+namespace {
+
+constexpr int kInterrupted = 130;
+
+std::string folder_of(const Config& phase, const std::string& run) { return run + "/phases/" + phase.name; }
+
+void write_text(const std::string& path, const std::string& text) {
+  std::ofstream file(path + ".partial");
+  file << text;
+  if (!file.flush()) throw Error("{}: can't be written; is the disk full?", path);
+  file.close();
+  fs::rename(path + ".partial", path);
+}
+
+// RUN/latest is the phase that was trained last.
+void point_to(const std::string& run, const Config& phase) {
+  std::error_code ignored;
+  fs::remove(run + "/latest.partial", ignored);
+  fs::create_directory_symlink("phases/" + phase.name, run + "/latest.partial");
+  fs::rename(run + "/latest.partial", run + "/latest");
+}
+
+// Whose weights the phase begins with: those of the phase that train.start_from names, else what it names, else of the
+// last phase before it that has some.
+std::string weights_for(const Recipe& recipe, std::size_t number, const std::string& run) {
+  const std::string& named = recipe.phases[number].train.start_from;
+  for (std::size_t i = number; i-- > 0;) {
+    const PhaseResult before = phase_result(recipe.phases[i], run);
+    if (before.checkpoint.empty() || (!named.empty() && named != before.name)) continue;
+    return before.checkpoint;
+  }
+  return named;
+}
+
+struct Spent {
+  double dollars = 0, hours = 0;
+};
+
+// The key of the whole run's budget that is spent; empty: none.
+std::string spent_key(const BudgetConfig& budget, const Spent& spent) {
+  if (budget.max_cost > 0 && spent.dollars >= budget.max_cost) return "budget.max_cost";
+  if (budget.max_hours > 0 && spent.hours >= budget.max_hours) return "budget.max_hours";
+  return "";
+}
+
+// The phase with no more than what is left of the whole run's budget.
+Config with_rest(const Config& phase, const BudgetConfig& budget, const Spent& spent) {
+  Config own = phase;
+  const auto least = [](double& limit, double all, double gone) {
+    if (all <= 0) return;
+    const double left = std::max(all - gone, 1e-12);
+    limit = limit > 0 ? std::min(limit, left) : left;
+  };
+  least(own.budget.max_cost, budget.max_cost, spent.dollars);
+  least(own.budget.max_hours, budget.max_hours, spent.hours);
+  return own;
+}
+
+void begin_run(const Recipe& recipe, const std::string& out, bool resume) {
+  const bool exists = fs::exists(out + "/config.toml");
+  if (exists && !resume && fs::exists(out + "/phases"))
+    throw Error("{}: a run is here already; continue it with --resume, or choose another folder with --out", out);
+  if (!exists && resume) throw Error("{}: there is no run to resume (no config.toml); start it without --resume", out);
+  std::error_code failed;
+  fs::create_directories(out + "/phases", failed);
+  if (failed) throw Error("{}: can't make the run's folder: {}", out, failed.message());
+  write_text(out + "/config.toml", recipe_to_toml(recipe));
+}
+
+void end_phase(const PhaseResult& result) {
+  write_text(result.folder + "/phase.json", json{{"name", result.name},
+                                                 {"kind", result.kind},
+                                                 {"ended_by", result.ended_by},
+                                                 {"checkpoint", result.checkpoint},
+                                                 {"dollars", result.dollars},
+                                                 {"device_hours", result.device_hours}}
+                                                    .dump(1) +
+                                                "\n");
+}
+
+}  // namespace
+
+PhaseResult phase_result(const Config& phase, const std::string& run) {
+  PhaseResult result{phase.name, phase.kind, folder_of(phase, run), false, "", "", 0, 0};
+  result.over = fs::exists(result.folder + "/phase.json");
+  std::ifstream metrics(result.folder + "/metrics.jsonl");
+  for (std::string text; std::getline(metrics, text);) {
+    const json line = json::parse(text, nullptr, false);  // the last may be cut off
+    if (line.is_discarded()) continue;
+    if (line.at("kind") == "finished") result.ended_by = line.value("reason", "");
+    if (line.at("kind") != "bill") continue;
+    result.dollars = line.at("dollars");
+    result.device_hours = line.at("wall_thread_seconds").get<double>() / 3600;
+  }
+  const auto checkpoints = list_checkpoints(result.folder);
+  if (!checkpoints.empty()) result.checkpoint = checkpoints.back().path;
+  return result;
+}
+
+int train_phases(const Recipe& recipe, const std::string& out, bool resume, bool quiet) {
+  begin_run(recipe, out, resume);
+  Spent spent;
+  for (std::size_t i = 0; i < recipe.phases.size(); ++i) {
+    const Config& phase = recipe.phases[i];
+    const PhaseResult before = phase_result(phase, out);
+    if (!before.over) {
+      if (!quiet)
+        std::printf("\nphase %zu of %zu: %s (%s)\n", i + 1, recipe.phases.size(), phase.name.c_str(),
+                    phase.kind.c_str());
+      std::fflush(stdout);
+      const bool again = resume && fs::exists(before.folder + "/config.toml");
+      const int code =
+          train_run(with_rest(phase, recipe.budget, spent), before.folder, {again, quiet, weights_for(recipe, i, out)});
+      if (code != 0) return code;
+      point_to(out, phase);
+    }
+    const PhaseResult result = phase_result(phase, out);
+    spent.dollars += result.dollars;
+    spent.hours += result.device_hours / std::max(1, phase.device.threads) / phase.layout.nodes;
+    const std::string key = spent_key(recipe.budget, spent);
+    const bool cut = !before.over && result.ended_by == "budget" && !key.empty();
+    if (!cut && !before.over) end_phase(result);
+    if (cut || (!key.empty() && i + 1 < recipe.phases.size())) {
+      std::fprintf(stderr, "%s is reached in phase %s; raise it and continue with: %s\n", key.c_str(),
+                   phase.name.c_str(), resume_command(out).c_str());
+      return 0;
+    }
+  }
+  return 0;
+}
+
+}  // namespace troupe
