@@ -142,7 +142,7 @@ class MixedCorpus final : public Corpus {
   std::int64_t held_out_total_ = 0;
 };
 
-// A .jsonl file holds documents and a .txt file text; any other is what data.kind says.
+// A .jsonl file holds documents, a .tokens file tokens and a .txt file text; any other is what data.kind says.
 bool holds_documents(const DataConfig& data, const std::string& path) {
   if (path.ends_with(".jsonl")) return true;
   return data.kind == "jsonl" && !path.ends_with(".txt");
@@ -153,10 +153,7 @@ std::unique_ptr<Corpus> open_files(const Config& config, const std::vector<std::
                                    const std::vector<double>& held_out, bool for_training) {
   const DataConfig& data = config.data;
   if (files.empty()) throw Error("data.files is empty: name at least one file");
-  if (config.model.vocab_size < 256) {
-    throw Error("model.vocab_size is {}, must be 256 or more: every byte of {} is a token", config.model.vocab_size,
-                files[0]);
-  }
+  const auto tokenizer = open_tokenizer(config);
   std::vector<Source> sources;
   std::vector<double> sizes;
   std::vector<Provenance> provenance;
@@ -165,8 +162,11 @@ std::unique_ptr<Corpus> open_files(const Config& config, const std::vector<std::
                   .seed = config.train.seed,
                   .number = sources.size(),
                   .held_out = held_out[sources.size()],
-                  .eos = config.model.eos_token_id};
-    if (holds_documents(data, path)) {
+                  .eos = end_token_of(config, *tokenizer),
+                  .tokenizer = tokenizer};
+    if (path.ends_with(".tokens")) {
+      sources.emplace_back(std::in_place_type<TokenFile>, path, cut);
+    } else if (holds_documents(data, path)) {
       sources.emplace_back(std::in_place_type<DocumentFile>, path, data.text_key, cut);
     } else {
       sources.emplace_back(std::in_place_type<TextFile>, path, cut);
@@ -177,6 +177,12 @@ std::unique_ptr<Corpus> open_files(const Config& config, const std::vector<std::
                           .licence = data.licence,
                           .sha256 = {},
                           .bytes = static_cast<std::int64_t>(MappedFile(path).size())});
+  }
+  if (!tokenizer->is_bytes()) {
+    provenance.push_back({.source = tokenizer->path(),
+                          .licence = {},
+                          .sha256 = tokenizer->digest(),
+                          .bytes = static_cast<std::int64_t>(MappedFile(tokenizer->path()).size())});
   }
   const bool has_weights = !data.weights.empty() && for_training;
   if (has_weights && data.weights.size() != files.size()) {
@@ -197,7 +203,8 @@ std::unique_ptr<Corpus> open_arithmetic(const Config& config) {
                 .seed = config.train.seed,
                 .number = 0,
                 .held_out = 0,
-                .eos = config.model.eos_token_id};
+                .eos = config.model.eos_token_id,
+                .tokenizer = nullptr};
   std::vector<Source> sources;
   sources.emplace_back(std::in_place_type<ArithmeticStream>, data, cut);
   const std::string name = fmt::format("generated arithmetic, operations {}, operands of up to {} digits, seed {}",
@@ -218,6 +225,19 @@ StepCounts Corpus::counts(std::int64_t step, std::int32_t microbatches) const {
     counts.tokens += static_cast<std::int64_t>(batch.ids.size());
   }
   return counts;
+}
+
+std::shared_ptr<const Tokenizer> open_tokenizer(const Config& config) {
+  auto tokenizer = open_tokenizer(config.data.tokenizer);
+  if (tokenizer->vocabulary() > config.model.vocab_size) {
+    throw Error("model.vocab_size is {}, must be {} or more: so many tokens has data.tokenizer = \"{}\"",
+                config.model.vocab_size, tokenizer->vocabulary(), config.data.tokenizer);
+  }
+  return tokenizer;
+}
+
+std::int32_t end_token_of(const Config& config, const Tokenizer& tokenizer) {
+  return tokenizer.end_token().value_or(config.model.eos_token_id);
 }
 
 std::unique_ptr<Corpus> open_corpus(const Config& config) {
