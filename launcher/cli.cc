@@ -72,6 +72,7 @@ CLI::App* add_generate(CLI::App& app, Arguments& a) {
       ->check(CLI::Range(1, 1 << 20));
   c->add_option("--stop", a.generate.stop, "end after this character or token (e.g. a newline: --stop $'\\n')")
       ->type_name("C");
+  c->add_flag("--chat", a.generate.chat, "a prompt is a user's message, put into the run's data.template");
   add_set(c, a.generate.sets);
   return c;
 }

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "actors/data/chat.h"
 #include "actors/data/corpus.h"
 #include "kernels/base/error.h"
 #include "kernels/base/log.h"
@@ -17,13 +18,39 @@ namespace troupe {
 namespace {
 constexpr int kSlotRowsMin = 64;  // sequences that may share a batch
 
-std::int32_t stop_token_of(const GenerateOptions& options, const Config& config, const Tokenizer& tokenizer) {
-  if (options.stop.empty()) return tokenizer.is_bytes() ? -1 : end_token_of(config, tokenizer);
-  if (tokenizer.is_bytes()) return static_cast<unsigned char>(options.stop[0]);
-  const std::vector<std::int32_t> tokens = tokenizer.encode_with_special(options.stop);
+// How prompts become tokens, and what ends an answer.
+struct Prompting {
+  const GenerateOptions& options;
+  const Config& config;
+  std::shared_ptr<const Tokenizer> tokenizer;
+
+  ChatTemplate chat() const { return {config.data.chat_template, tokenizer, end_token_of(config, *tokenizer)}; }
+  std::vector<std::int32_t> tokens_of(const std::string& prompt) const;
+  std::int32_t stop_token() const;
+};
+
+std::vector<std::int32_t> Prompting::tokens_of(const std::string& prompt) const {
+  if (prompt.empty()) throw Error("generate: an empty prompt; give at least one character");
+  const ChatMessage message{Speaker::user, prompt};
+  std::vector<std::int32_t> tokens =
+      options.chat ? chat().prompt(std::span(&message, 1)).ids : tokenizer->encode_with_special(prompt);
+  for (const std::int32_t token : tokens) {
+    if (token >= config.model.vocab_size)
+      throw Error("generate: the prompt has byte {}, this model's vocabulary ends at {}", token,
+                  config.model.vocab_size - 1);
+  }
+  return tokens;
+}
+
+std::int32_t Prompting::stop_token() const {
+  if (options.stop.empty() && options.chat) return chat().end_token();
+  if (options.stop.empty()) return tokenizer->is_bytes() ? -1 : end_token_of(config, *tokenizer);
+  if (tokenizer->is_bytes()) return static_cast<unsigned char>(options.stop[0]);
+  const std::vector<std::int32_t> tokens = tokenizer->encode_with_special(options.stop);
   if (tokens.size() != 1) throw Error("generate: --stop \"{}\" is {} tokens, must be one", options.stop, tokens.size());
   return tokens[0];
 }
+
 }  // namespace
 
 void fit_generation(Config& config, std::size_t prompts, std::size_t longest, int tokens_max) {
@@ -48,16 +75,11 @@ int generate(const GenerateOptions& options) {
   start_log("troupe", "", LogLevel::warning);
   // A model of sums knows fewer tokens than there are bytes.
   const auto tokenizer = tokenizer_file_of(config.data.tokenizer).empty() ? open_tokenizer("") : open_tokenizer(config);
+  const Prompting prompting{options, config, tokenizer};
   GenerationRequest request;
   std::size_t longest = 0;
   for (const std::string& prompt : options.prompts) {
-    if (prompt.empty()) throw Error("generate: an empty prompt; give at least one character");
-    std::vector<std::int32_t> tokens = tokenizer->encode_with_special(prompt);
-    for (const std::int32_t token : tokens) {
-      if (token >= config.model.vocab_size)
-        throw Error("generate: the prompt has byte {}, this model's vocabulary ends at {}", token,
-                    config.model.vocab_size - 1);
-    }
+    std::vector<std::int32_t> tokens = prompting.tokens_of(prompt);
     longest = std::max(longest, tokens.size());
     request.prompts.push_back(std::move(tokens));
   }
@@ -69,7 +91,7 @@ int generate(const GenerateOptions& options) {
   request.top_p = static_cast<float>(options.top_p);
   request.seed = options.seed;
   request.tokens_max = options.tokens_max;
-  request.stop_token = stop_token_of(options, config, *tokenizer);
+  request.stop_token = prompting.stop_token();
   GenerationResult result;
   WorldOptions world_options;
   world_options.mode = RunMode::generate;

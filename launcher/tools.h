@@ -14,6 +14,7 @@ struct GenerateOptions {
   std::uint64_t seed = 1;
   int tokens_max = 128;
   std::string stop;  // one token; empty: the tokenizer's end token, or with bytes none
+  bool chat = false;  // a prompt is a user's message, in the run's data.template
   std::vector<std::string> sets;
 };
 int generate(const GenerateOptions& options);

@@ -105,3 +105,20 @@ TEST_CASE("a run on tokens is told, talked to and exported with its tokenizer", 
       {"generate", folder / "model", "--prompt", "The quick", "--tokens", "4", "--set", "device.threads=1"});
   CHECK(again.out == written.out);
 }
+
+TEST_CASE("a run learns answers from conversations, tells what it left out, and is asked as it was taught", "[chat]") {
+  const Folder folder;
+  std::string lines = "{\"prompt\": \"" + std::string(300, 'x') + "\", \"completion\": \"too long\"}\n";
+  for (int i = 0; i < 40; ++i) lines += "{\"prompt\": \"say a\", \"completion\": \"aaaa\"}\n";
+  write_file(folder / "a.jsonl", lines);
+  const Arguments sets = {"data.kind=\"chat\"",       "data.files=\"" + (folder / "a.jsonl") + "\"",
+                          "model.vocab_size=256",     "train.steps=60",
+                          "train.learning_rate=0.01", "model.eos_token_id=0"};
+  expect_success(tiny_run(folder / "run", sets));
+  const std::string manifest = read_file(checkpoints_of(folder / "run").back() + "/manifest.json");
+  CHECK(has(manifest, "of 41 examples 1 dropped and 0 truncated"));
+  CHECK(has(read_file(folder / "run/logs/node-0.log"), "event=data"));
+  const Ended written = expect_success(
+      {"generate", folder / "run", "--chat", "--prompt", "say a", "--tokens", "12", "--set", "device.threads=1"});
+  CHECK(written.out == "say aaaaa\n");  // and there it ends
+}

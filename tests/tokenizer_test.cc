@@ -13,8 +13,10 @@
 #include "actors/data/tokenizer.h"
 #include "kernels/base/error.h"
 #include "kernels/base/random.h"
+#include "tests/support/small_tokenizer.h"
 
 using namespace troupe;
+using namespace troupe::test;
 using nlohmann::json;
 
 namespace {
@@ -40,44 +42,6 @@ std::string read_all(const std::string& path) {
   return {std::istreambuf_iterator<char>(in), {}};
 }
 
-// The letters by which a tokenizer.json writes these bytes.
-std::string letters_of(const std::string& bytes) {
-  std::string letters;
-  for (const char c : bytes) {
-    const auto byte = static_cast<unsigned char>(c);
-    int code = byte;
-    if (byte <= 32) code = 256 + byte;
-    if (byte >= 127 && byte <= 160) code = 256 + 33 + byte - 127;
-    if (byte == 173) code = 256 + 67;
-    if (code < 128) {
-      letters += static_cast<char>(code);
-    } else {
-      letters += static_cast<char>(0xc0 | code >> 6);
-      letters += static_cast<char>(0x80 | (code & 0x3f));
-    }
-  }
-  return letters;
-}
-
-// A tokenizer.json whose first 256 tokens are the bytes in order, then what the merges make.
-json small_tokenizer(const std::vector<std::pair<std::string, std::string>>& merges, const json& pre_tokenizer) {
-  json vocabulary, list = json::array();
-  for (int byte = 0; byte < 256; ++byte) vocabulary[letters_of(std::string(1, static_cast<char>(byte)))] = byte;
-  int next = 256;
-  for (const auto& [left, right] : merges) {
-    vocabulary[letters_of(left + right)] = next++;
-    list.push_back(letters_of(left) + " " + letters_of(right));
-  }
-  return {{"added_tokens", json::array()},
-          {"normalizer", nullptr},
-          {"pre_tokenizer", pre_tokenizer},
-          {"decoder", {{"type", "ByteLevel"}}},
-          {"model", {{"type", "BPE"}, {"vocab", vocabulary}, {"merges", list}}}};
-}
-
-json byte_level(bool use_regex) {
-  return {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", use_regex}};
-}
 json split_by(const std::string& regex, const std::string& behaviour = "Isolated", bool invert = false) {
   return {{"type", "Split"}, {"pattern", {{"Regex", regex}}}, {"behavior", behaviour}, {"invert", invert}};
 }

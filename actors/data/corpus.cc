@@ -132,7 +132,8 @@ class MixedCorpus final : public Corpus {
 
  private:
   Batch finish(const std::vector<Sequence>& sequences) const {
-    return batch_of(sequences, config_.train.sequence_length, config_.data.mask_documents);
+    return batch_of(sequences, config_.train.sequence_length,
+                    config_.data.mask_documents || config_.data.kind == "chat");
   }
 
   Config config_;
@@ -146,6 +147,18 @@ class MixedCorpus final : public Corpus {
 bool holds_documents(const DataConfig& data, const std::string& path) {
   if (path.ends_with(".jsonl")) return true;
   return data.kind == "jsonl" && !path.ends_with(".txt");
+}
+
+Source open_source(const DataConfig& data, const std::string& path, const Cut& cut) {
+  if (data.kind == "chat") {
+    if (path.ends_with(".tokens") || path.ends_with(".txt"))
+      throw Error("{} holds no conversations: data.kind = \"chat\" reads jsonl of messages, or prompt and completion",
+                  path);
+    return ChatFile(path, ChatTemplate(data.chat_template, cut.tokenizer, cut.eos), data.long_examples, cut);
+  }
+  if (path.ends_with(".tokens")) return TokenFile(path, cut);
+  if (holds_documents(data, path)) return DocumentFile(path, data.text_key, cut);
+  return TextFile(path, cut);
 }
 
 // held_out[i]: the part of files[i] that is not for training.
@@ -164,19 +177,15 @@ std::unique_ptr<Corpus> open_files(const Config& config, const std::vector<std::
                   .held_out = held_out[sources.size()],
                   .eos = end_token_of(config, *tokenizer),
                   .tokenizer = tokenizer};
-    if (path.ends_with(".tokens")) {
-      sources.emplace_back(std::in_place_type<TokenFile>, path, cut);
-    } else if (holds_documents(data, path)) {
-      sources.emplace_back(std::in_place_type<DocumentFile>, path, data.text_key, cut);
-    } else {
-      sources.emplace_back(std::in_place_type<TextFile>, path, cut);
-    }
+    sources.push_back(open_source(data, path, cut));
+    const auto* chats = std::get_if<ChatFile>(&sources.back());
     const std::int64_t tokens = std::visit([](const auto& source) { return source.training_tokens(); }, sources.back());
     sizes.push_back(static_cast<double>(std::max<std::int64_t>(tokens, 1)));
     provenance.push_back({.source = path,
                           .licence = data.licence,
                           .sha256 = {},
-                          .bytes = static_cast<std::int64_t>(MappedFile(path).size())});
+                          .bytes = static_cast<std::int64_t>(MappedFile(path).size()),
+                          .note = chats != nullptr ? chats->note() : ""});
   }
   if (!tokenizer->is_bytes()) {
     provenance.push_back({.source = tokenizer->path(),
@@ -242,8 +251,8 @@ std::int32_t end_token_of(const Config& config, const Tokenizer& tokenizer) {
 
 std::unique_ptr<Corpus> open_corpus(const Config& config) {
   if (config.data.kind == "arithmetic") return open_arithmetic(config);
-  if (config.data.kind != "text" && config.data.kind != "jsonl") {
-    throw Error("data.kind is {}, must be text, jsonl or arithmetic", config.data.kind);
+  if (config.data.kind != "text" && config.data.kind != "jsonl" && config.data.kind != "chat") {
+    throw Error("data.kind is {}, must be text, jsonl, chat or arithmetic", config.data.kind);
   }
   if (!(config.data.held_out >= 0 && config.data.held_out < 1)) {
     throw Error("data.held_out is {}, must be at least 0 and below 1", config.data.held_out);

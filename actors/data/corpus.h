@@ -41,6 +41,7 @@ struct StepCounts {
 struct Provenance {
   std::string source, licence, sha256;
   std::int64_t bytes = 0;
+  std::string note = {};  // what was left out of it; empty: nothing
 };
 
 class Corpus {

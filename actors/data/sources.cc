@@ -11,14 +11,6 @@
 
 namespace troupe {
 
-std::int64_t Cut::training_part(std::size_t count) const {
-  return static_cast<std::int64_t>(static_cast<double>(count) * (1 - held_out));
-}
-
-std::uint64_t Cut::key(const char* purpose) const {
-  return random_key(seed, fmt::format("data/{}/{}", purpose, number));
-}
-
 namespace {
 
 // Units are bytes or tokens; the first of them are for training.

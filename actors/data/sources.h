@@ -1,5 +1,5 @@
-// Sources: one file of text, of tokens or of JSONL documents, or the arithmetic generator, as numbered sequences. The
-// law: a sequence is a pure function of the cut and its number; what a source keeps was made when it was opened.
+// Sources: one file of text, of tokens or of JSONL documents, of conversations (chat_file.h), or the arithmetic generator,
+// as numbered sequences. The law: a sequence is a pure function of the cut and its number; what a source keeps was made when it was opened.
 #pragma once
 
 #include <cstdint>
@@ -11,6 +11,8 @@
 
 #include "actors/config.h"
 #include "actors/data/arithmetic.h"
+#include "actors/data/chat_file.h"
+#include "actors/data/cut.h"
 #include "actors/data/json_lines.h"
 #include "actors/data/packing.h"
 #include "actors/data/token_file.h"
@@ -18,19 +20,6 @@
 #include "actors/mapped_file.h"
 
 namespace troupe {
-
-// How a source is cut.
-struct Cut {
-  std::int32_t length = 0;  // tokens of a sequence
-  std::uint64_t seed = 0;
-  std::size_t number = 0;  // the source's number: part of its random draws
-  double held_out = 0;     // last part; 1: nothing is for training
-  std::int32_t eos = 0;    // ends a document, fills a sequence
-  std::shared_ptr<const Tokenizer> tokenizer = nullptr;
-
-  std::int64_t training_part(std::size_t count) const;
-  std::uint64_t key(const char* purpose) const;
-};
 
 // Every source has the same five functions. train(sequence, ordinal): `sequence` counts over the whole corpus,
 // `ordinal` over the sequences that fell to this source. A text's tokens are its bytes.
@@ -130,6 +119,6 @@ class ArithmeticStream {
   std::vector<std::int64_t> held_out_starts_;
 };
 
-using Source = std::variant<TextFile, TokenFile, DocumentFile, ArithmeticStream>;
+using Source = std::variant<TextFile, TokenFile, DocumentFile, ChatFile, ArithmeticStream>;
 
 }  // namespace troupe
