@@ -95,6 +95,12 @@ TEST_CASE("a run on tokens is told, talked to and exported with its tokenizer", 
                           "data.tokenizer=\"" + (folder / "tokenizer") + "\"", "model.vocab_size=2051",
                           "train.steps=2"};
   expect_success(tiny_run(folder / "run", sets));
+  write_file(folder / "other.json", read_file(kTokenizer + "/tokenizer.json") + "\n");
+  Arguments others = sets;
+  others.push_back("data.tokenizer=\"" + (folder / "other.json") + "\"");
+  const Ended refused = troupe::test::troupe(tiny_resume(folder / "run", others));
+  CHECK(refused.code == 1);
+  CHECK(has(refused.err, "is not the tokenizer that " + (folder / "run") + " began with"));
   fs::remove_all(folder / "tokenizer");  // the run's folder has its own
   const Ended written = expect_success(
       {"generate", folder / "run", "--prompt", "The quick", "--tokens", "4", "--set", "device.threads=1"});
