@@ -18,8 +18,10 @@ constexpr int kPartsInFlight = 4;  // per owner
 
 nlohmann::json describe(const std::vector<Provenance>& provenance) {
   auto list = nlohmann::json::array();
-  for (const Provenance& p : provenance)
+  for (const Provenance& p : provenance) {
     list.push_back({{"source", p.source}, {"licence", p.licence}, {"sha256", p.sha256}, {"bytes", p.bytes}});
+    if (!p.note.empty()) list.back()["note"] = p.note;
+  }
   return list;
 }
 
@@ -28,6 +30,8 @@ nlohmann::json describe(const std::vector<Provenance>& provenance) {
 Checkpointer::Checkpointer(const Context& context, const Config& config, std::string run_folder,
                            std::vector<Provenance> provenance)
     : context_(context), config_(config), run_folder_(std::move(run_folder)), provenance_(std::move(provenance)) {
+  for (const Provenance& p : provenance_)
+    if (!p.note.empty()) log_info("event=data source=\"{}\" note=\"{}\"", p.source, p.note);
   plan_files();
 }
 

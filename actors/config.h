@@ -40,10 +40,13 @@ struct TrainConfig {          // [train]
 };
 
 struct DataConfig {                         // [data]
-  std::string kind = "text";                // text, jsonl, arithmetic, task
-  std::vector<std::string> files;           // text or jsonl, by suffix when mixed
+  std::string kind = "text";                // text, jsonl, chat, arithmetic, task
+  std::vector<std::string> files;           // text, jsonl or tokens, by suffix when mixed
   std::vector<double> weights;              // mixing weights, one a file; empty: by size
   double held_out = 0.1;                    // last part of every file
+  std::string tokenizer = "bytes";          // or a tokenizer.json, or the folder that holds it
+  std::string chat_template = "plain";      // data.template: plain, r1
+  std::string long_examples = "drop";       // of chat, longer than a sequence: refuse, drop, truncate
   std::string text_key = "text";            // of JSONL objects
   bool mask_documents = false;              // attention and targets stay within a document; positions restart
   std::string licence;                      // told to the manifest

@@ -22,6 +22,7 @@ namespace {
 struct Arguments {
   TrainOptions train;
   GenerateOptions generate;
+  TokenizeOptions tokenize;
   EvaluateOptions evaluate;
   CheckOptions check;
   ExportOptions export_model;
@@ -70,8 +71,26 @@ CLI::App* add_generate(CLI::App& app, Arguments& a) {
   c->add_option("--tokens", a.generate.tokens_max, "tokens to write at most (default 128)")
       ->type_name("N")
       ->check(CLI::Range(1, 1 << 20));
-  c->add_option("--stop", a.generate.stop, "end after this character (e.g. a newline: --stop $'\\n')")->type_name("C");
+  c->add_option("--stop", a.generate.stop, "end after this character or token (e.g. a newline: --stop $'\\n')")
+      ->type_name("C");
+  c->add_flag("--chat", a.generate.chat, "a prompt is a user's message, put into the run's data.template");
   add_set(c, a.generate.sets);
+  return c;
+}
+
+CLI::App* add_tokenize(CLI::App& app, Arguments& a) {
+  CLI::App* c = app.add_subcommand("tokenize", "make tokens of text, once, for data.files of any run");
+  c->add_option("FILE", a.tokenize.files, "a .txt is one text; a .jsonl holds documents, each ended by the end token")
+      ->required();
+  c->add_option("--tokenizer", a.tokenize.tokenizer, "a tokenizer.json of Hugging Face, its folder, or bytes")
+      ->required()
+      ->type_name("PATH");
+  c->add_option("--out", a.tokenize.out, "file to write, OUT.tokens")->required()->type_name("OUT");
+  c->add_option("--text-key", a.tokenize.text_key, "key of the text in a JSONL object (default text)")
+      ->type_name("KEY");
+  c->add_option("--eos", a.tokenize.end, "content of the token that ends a document (default: the tokenizer's)")
+      ->type_name("CONTENT");
+  c->footer("Example: troupe tokenize --tokenizer models/qwen book.txt --out book.tokens");
   return c;
 }
 
@@ -164,6 +183,7 @@ int dispatch(CLI::App& app, Arguments& a) {
   if (app.got_subcommand("plan")) return plan(a.config_path, a.sets);
   if (app.got_subcommand("config")) return show_config(a.config_path, a.sets, a.keys);
   if (app.got_subcommand("generate")) return generate(a.generate);
+  if (app.got_subcommand("tokenize")) return tokenize(a.tokenize);
   if (app.got_subcommand("eval")) return evaluate(a.evaluate);
   if (app.got_subcommand("check")) return check(a.check);
   if (app.got_subcommand("export")) return export_model(a.export_model);
@@ -201,6 +221,7 @@ int run_command_line(int argc, char** argv) {
   plan_command->add_option("CONFIG", a.config_path, "configuration file")->required();
   add_set(plan_command, a.sets);
   add_generate(app, a);
+  add_tokenize(app, a);
   add_evaluate(app, a);
   add_check(app, a);
   add_simulate(app, a);

@@ -13,6 +13,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "actors/data/tokenizer.h"
 #include "kernels/base/error.h"
 #include "launcher/config_keys.h"
 
@@ -363,6 +364,10 @@ Config Reader::config(bool checked) {
       const std::string found = find(file);
       if (!found.empty()) file = found;
     }
+  }
+  if (!tokenizer_file_of(config.data.tokenizer).empty()) {
+    const std::string found = find(config.data.tokenizer);
+    if (!found.empty()) config.data.tokenizer = found;
   }
   const std::string why = checked ? why_impossible(config) : "";
   if (!why.empty()) throw Error("{}: {}", place_of(why), why);

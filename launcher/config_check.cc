@@ -4,6 +4,7 @@
 
 #include <filesystem>
 
+#include "actors/data/tokenizer.h"
 #include "actors/rules/placement.h"
 #include "actors/tasks/task.h"
 #include "kernels/base/error.h"
@@ -91,6 +92,10 @@ std::string why_arithmetic(const Config& config) {
   const std::string& operations = config.data.arithmetic_operations;
   if (operations.empty() || operations.find_first_not_of("+-*") != std::string::npos) {
     return fmt::format("data.arithmetic_operations is {}, must be some of + - *, as in \"+-\"", in_quotes(operations));
+  }
+  if (!tokenizer_file_of(config.data.tokenizer).empty()) {
+    return fmt::format("data.tokenizer is {}, must be \"bytes\" for data.kind = \"arithmetic\"",
+                       in_quotes(config.data.tokenizer));
   }
   if (config.model.vocab_size < 128) {
     return fmt::format("model.vocab_size is {}, must be 128.. for data.kind = \"arithmetic\", whose tokens are ASCII",
@@ -182,6 +187,12 @@ std::string why_data(const Config& config) {
   if (!d.weights.empty() && d.weights.size() != d.files.size()) {
     return fmt::format("data.weights has {} numbers, must have one for each of data.files ({}), or none",
                        d.weights.size(), d.files.size());
+  }
+  if (const std::string file = tokenizer_file_of(d.tokenizer); !file.empty()) {
+    return std::filesystem::is_regular_file(file)
+               ? ""
+               : fmt::format("data.tokenizer is {}, but there is no file {}: name a tokenizer.json, or \"bytes\"",
+                             in_quotes(d.tokenizer), file);
   }
   if (config.model.vocab_size < 256) {
     return fmt::format("model.vocab_size is {}, must be 256.. for data.kind = \"{}\", whose tokens are bytes",

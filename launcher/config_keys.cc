@@ -72,7 +72,8 @@ void add_model_keys(std::vector<Key>& keys) {
   using M = ModelConfig;
   Table<M> t(keys, "model", &Config::model);
   t.add("model_type", &M::model_type, one_of({"deepseek_v3", "qwen2", "llama"}), "architecture");
-  t.add("vocab_size", &M::vocab_size, at_least(2), "tokens; bytes need 256, arithmetic 128");
+  t.add("vocab_size", &M::vocab_size, at_least(2),
+        "tokens; at least those of data.tokenizer (bytes: 256); arithmetic 128");
   t.add("hidden_size", &M::hidden_size, at_least(1), "width of the residual stream");
   t.add("intermediate_size", &M::intermediate_size, at_least(1), "width of a dense feed-forward layer");
   t.add("num_hidden_layers", &M::num_hidden_layers, at_least(1), "layers, without multi-token prediction");
@@ -142,11 +143,15 @@ void add_train_keys(std::vector<Key>& keys) {
 void add_data_keys(std::vector<Key>& keys) {
   using D = DataConfig;
   Table<D> t(keys, "data", &Config::data);
-  t.add("kind", &D::kind, one_of({"text", "jsonl", "arithmetic", "task", "none"}),
-        "bytes of text, JSONL objects, built-in sums, solutions of [task], or no data (tools)");
-  t.add("files", &D::files, anything(), "text or jsonl: paths");
+  t.add("kind", &D::kind, one_of({"text", "jsonl", "chat", "arithmetic", "task", "none"}),
+        "text, JSONL of texts, of conversations, built-in sums, solutions of [task], or no data (tools)");
+  t.add("files", &D::files, anything(), "paths: .txt, .jsonl, or .tokens of troupe tokenize");
   t.add("weights", &D::weights, above(0), "mixing weights, one a file; empty: by size");
   t.add("held_out", &D::held_out, below(0, 1), "last part of every file, never trained on");
+  t.add("tokenizer", &D::tokenizer, anything(), "bytes, or a tokenizer.json of Hugging Face, or its folder");
+  t.add("template", &D::chat_template, one_of({"plain", "r1"}), "chat: how a conversation is written down");
+  t.add("long_examples", &D::long_examples, one_of({"refuse", "drop", "truncate"}),
+        "chat: what becomes of an example longer than a sequence");
   t.add("text_key", &D::text_key, anything(), "key of the text in a JSONL object");
   t.add("mask_documents", &D::mask_documents, anything(), "attention and targets stay within a document");
   t.add_aside("licence", &D::licence, anything(), "told to the manifest");

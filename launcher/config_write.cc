@@ -5,6 +5,7 @@
 #include <array>
 #include <filesystem>
 
+#include "actors/data/tokenizer.h"
 #include "kernels/base/check.h"
 #include "launcher/config.h"
 #include "launcher/config_keys.h"
@@ -17,9 +18,11 @@ std::string table_of(const std::string& key) {
   return dot == std::string::npos ? "" : key.substr(0, dot);
 }
 
-// Where a file lies changes no number: only its name counts here, its contents stand in the checkpoint's manifest.
+// Where a file lies changes no number: only its name counts here, its contents stand in the checkpoint's manifest
+// (a tokenizer's: the run's folder holds it).
 Config with_file_names(Config config) {
   for (std::string& file : config.data.files) file = std::filesystem::path(file).filename().string();
+  config.data.tokenizer = tokenizer_file_of(config.data.tokenizer).empty() ? "bytes" : "tokenizer.json";
   return config;
 }
 

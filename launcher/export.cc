@@ -59,6 +59,11 @@ int export_model(const ExportOptions& options) {
   config["torch_dtype"] = options.dtype;
   std::ofstream(options.out + "/config.json") << config.dump(1) << "\n";
   fs::rename(options.out + "/model.safetensors.partial", options.out + "/model.safetensors");
+  // A run's folder, two above its checkpoints, has the tokenizer that it was trained with.
+  const fs::path run = fs::path(fs::absolute(from)).parent_path().parent_path();
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json"})
+    if (fs::exists(run / "config.toml") && fs::exists(run / name))
+      fs::copy_file(run / name, fs::path(options.out) / name);
   std::printf("wrote %s (config.json, model.safetensors, %s) from %s\n", options.out.c_str(), options.dtype.c_str(),
               from.c_str());
   return 0;

@@ -5,6 +5,8 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "actors/data/chat.h"
+#include "actors/data/corpus.h"
 #include "kernels/base/error.h"
 #include "kernels/base/log.h"
 #include "launcher/run_config.h"
@@ -15,7 +17,41 @@ namespace troupe {
 
 namespace {
 constexpr int kSlotRowsMin = 64;  // sequences that may share a batch
+
+// How prompts become tokens, and what ends an answer.
+struct Prompting {
+  const GenerateOptions& options;
+  const Config& config;
+  std::shared_ptr<const Tokenizer> tokenizer;
+
+  ChatTemplate chat() const { return {config.data.chat_template, tokenizer, end_token_of(config, *tokenizer)}; }
+  std::vector<std::int32_t> tokens_of(const std::string& prompt) const;
+  std::int32_t stop_token() const;
+};
+
+std::vector<std::int32_t> Prompting::tokens_of(const std::string& prompt) const {
+  if (prompt.empty()) throw Error("generate: an empty prompt; give at least one character");
+  const ChatMessage message{Speaker::user, prompt};
+  std::vector<std::int32_t> tokens =
+      options.chat ? chat().prompt(std::span(&message, 1)).ids : tokenizer->encode_with_special(prompt);
+  for (const std::int32_t token : tokens) {
+    if (token >= config.model.vocab_size)
+      throw Error("generate: the prompt has byte {}, this model's vocabulary ends at {}", token,
+                  config.model.vocab_size - 1);
+  }
+  return tokens;
 }
+
+std::int32_t Prompting::stop_token() const {
+  if (options.stop.empty() && options.chat) return chat().end_token();
+  if (options.stop.empty()) return tokenizer->is_bytes() ? -1 : end_token_of(config, *tokenizer);
+  if (tokenizer->is_bytes()) return static_cast<unsigned char>(options.stop[0]);
+  const std::vector<std::int32_t> tokens = tokenizer->encode_with_special(options.stop);
+  if (tokens.size() != 1) throw Error("generate: --stop \"{}\" is {} tokens, must be one", options.stop, tokens.size());
+  return tokens[0];
+}
+
+}  // namespace
 
 void fit_generation(Config& config, std::size_t prompts, std::size_t longest, int tokens_max) {
   const int wanted = static_cast<int>(longest) + tokens_max;
@@ -37,17 +73,13 @@ int generate(const GenerateOptions& options) {
   if (options.top_p <= 0 || options.top_p > 1)
     throw Error("generate: --top-p is {}, must be above 0 and at most 1", options.top_p);
   start_log("troupe", "", LogLevel::warning);
+  // A model of sums knows fewer tokens than there are bytes.
+  const auto tokenizer = tokenizer_file_of(config.data.tokenizer).empty() ? open_tokenizer("") : open_tokenizer(config);
+  const Prompting prompting{options, config, tokenizer};
   GenerationRequest request;
   std::size_t longest = 0;
   for (const std::string& prompt : options.prompts) {
-    if (prompt.empty()) throw Error("generate: an empty prompt; give at least one character");
-    std::vector<std::int32_t> tokens;
-    for (const char c : prompt) {
-      tokens.push_back(static_cast<unsigned char>(c));
-      if (tokens.back() >= config.model.vocab_size)
-        throw Error("generate: the prompt has byte {}, this model's vocabulary ends at {}", tokens.back(),
-                    config.model.vocab_size - 1);
-    }
+    std::vector<std::int32_t> tokens = prompting.tokens_of(prompt);
     longest = std::max(longest, tokens.size());
     request.prompts.push_back(std::move(tokens));
   }
@@ -59,7 +91,7 @@ int generate(const GenerateOptions& options) {
   request.top_p = static_cast<float>(options.top_p);
   request.seed = options.seed;
   request.tokens_max = options.tokens_max;
-  if (!options.stop.empty()) request.stop_token = static_cast<unsigned char>(options.stop[0]);
+  request.stop_token = prompting.stop_token();
   GenerationResult result;
   WorldOptions world_options;
   world_options.mode = RunMode::generate;
@@ -73,8 +105,10 @@ int generate(const GenerateOptions& options) {
   world.run([](const Report&) {}, [&] { return result.done; });
   for (std::size_t i = 0; i < options.prompts.size(); ++i) {
     std::fputs(options.prompts[i].c_str(), stdout);
-    for (const std::int32_t token : result.tokens[i])
-      if (token < 256) std::fputc(token, stdout);
+    std::vector<std::int32_t>& written = result.tokens[i];
+    if (options.stop.empty() && !written.empty() && written.back() == request.stop_token) written.pop_back();
+    const std::string text = tokenizer->decode(written);
+    std::fwrite(text.data(), 1, text.size(), stdout);
     std::fputc('\n', stdout);
   }
   return 0;

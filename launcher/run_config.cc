@@ -27,6 +27,7 @@ Loaded load_model(const std::string& path, const std::vector<std::string>& sets)
     config.layout = LayoutConfig{};
     for (const std::string& file : config.data.files)
       if (!fs::exists(file)) config.data.kind = "none";  // the model is what counts here; its data may have moved
+    if (fs::exists(run / "tokenizer.json")) config.data.tokenizer = (run / "tokenizer.json").string();
     text = config_to_toml(config);
   } else {
     std::ifstream in(loaded.checkpoint + "/config.json");
@@ -35,6 +36,8 @@ Loaded load_model(const std::string& path, const std::vector<std::string>& sets)
     config.model = model_config_from_json(nlohmann::json::parse(in));
     config.data.kind = "none";  // no data is read by tools that only run the model
     config.evaluate.exact_match_problems = 0;
+    if (fs::exists(loaded.checkpoint + "/tokenizer.json"))
+      config.data.tokenizer = loaded.checkpoint + "/tokenizer.json";
     config.train.sequence_length = std::min(config.train.sequence_length, config.model.max_position_embeddings);
     text = config_to_toml(config);
   }

@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "actors/checkpoint/manifest.h"
+#include "actors/data/tokenizer.h"
 #include "kernels/base/error.h"
 #include "launcher/config.h"
 
@@ -44,9 +45,26 @@ void RunFolder::begin(const Config& config) const {
   std::error_code failed;
   fs::remove_all(path_ + "/boards", failed);
   fs::create_directories(path_ + "/boards", failed);
+  keep_tokenizer(config.data.tokenizer);
   std::ofstream file(path_ + "/config.toml");
   file << config_to_toml(config);
   if (!file.flush()) throw Error("{}/config.toml: can't be written; is the disk full?", path_);
+}
+
+// The folder holds all that is needed to talk to the model; and a run goes on with the tokenizer that it began with.
+void RunFolder::keep_tokenizer(const std::string& name) const {
+  const std::string from = tokenizer_file_of(name), kept = path_ + "/tokenizer.json";
+  if (from.empty()) return;
+  if (fs::exists(kept)) {
+    if (sha256_file(from) == sha256_file(kept)) return;
+    throw Error("{} is not the tokenizer that {} began with ({}): name that one with --set data.tokenizer={}", from,
+                path_, kept, kept);
+  }
+  std::error_code failed;
+  fs::copy_file(from, kept, failed);
+  const fs::path told = fs::path(from).parent_path() / "tokenizer_config.json";
+  if (!failed && fs::exists(told)) fs::copy_file(told, path_ + "/tokenizer_config.json", failed);
+  if (failed) throw Error("{}: can't be written: {}; is the disk full?", kept, failed.message());
 }
 
 void RunFolder::append_metrics(const std::string& json_line) {

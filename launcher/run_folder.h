@@ -24,6 +24,8 @@ class RunFolder {
   void append_metrics(const std::string& json_line);
 
  private:
+  void keep_tokenizer(const std::string& name) const;
+
   std::string path_;
   int lock_fd_ = -1;
   std::mutex metrics_mutex_;  // a stall is told by another thread

@@ -13,10 +13,19 @@ struct GenerateOptions {
   double temperature = 0, top_p = 1;
   std::uint64_t seed = 1;
   int tokens_max = 128;
-  std::string stop;  // one byte; empty: none
+  std::string stop;  // one token; empty: the tokenizer's end token, or with bytes none
+  bool chat = false;  // a prompt is a user's message, in the run's data.template
   std::vector<std::string> sets;
 };
 int generate(const GenerateOptions& options);
+
+struct TokenizeOptions {
+  std::string tokenizer, out;
+  std::vector<std::string> files;  // .txt: one text; .jsonl: documents
+  std::string text_key = "text";
+  std::string end;  // content of the token that ends a document; empty: as the tokenizer says
+};
+int tokenize(const TokenizeOptions& options);
 
 struct EvaluateOptions {
   std::string run;

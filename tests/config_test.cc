@@ -175,6 +175,8 @@ TEST_CASE("a broken configuration is refused with file, line, key and what to do
       {"held_out = 1.5\n", {"t.toml:3: data.held_out is 1.5, must be 0..1"}},
       {"files = 3\n", {"t.toml:3: data.files is 3", "must be a list of strings"}},
       {"files = [3]\n", {"t.toml:3: data.files", "must be a list of strings"}},
+      {"template = \"r2\"\n", {"t.toml:3: data.template is \"r2\", must be plain or r1"}},
+      {"long_examples = \"keep\"\n", {"t.toml:3: data.long_examples is \"keep\", must be refuse or drop or truncate"}},
       {"weights = [1, -2]\n", {"t.toml:3: data.weights has -2, must be above 0"}},
       {"[device]\nhardware = \"abacus\"\n", {"t.toml:4: device.hardware is \"abacus\"", "cpu.toml", "hardware/abacus"}},
       {"[model]\nconfig = \"no.json\"\n", {"t.toml:4: model.config: no.json: no such file"}},
@@ -219,6 +221,9 @@ TEST_CASE("text needs files that exist, a weight for each, and 256 tokens", "[co
   CHECK(missing.find("--set data.files=PATH") != std::string::npos);
   CHECK(refusal("", {"data.files=" + text.folder()}).find("is a folder") != std::string::npos);
   const std::string file = "data.files=" + text.path;
+  CHECK(refusal("", {file, "data.tokenizer=no.json"}).find("there is no file no.json: name a tokenizer.json") !=
+        std::string::npos);
+  CHECK(refusal("", {"data.kind=arithmetic", "data.tokenizer=no.json"}).find("must be \"bytes\"") != std::string::npos);
   CHECK(refusal("", {file, "data.weights=[1, 2]"}).find("--set data.weights=[1, 2]: data.weights has 2 numbers") == 0);
   CHECK(refusal("", {file, "model.vocab_size=255"}).find("must be 256.. for data.kind = \"text\"") !=
         std::string::npos);

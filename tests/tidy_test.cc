@@ -196,7 +196,10 @@ std::vector<Fence> fences() {
            [](Path p) { return p.starts_with("launcher/config") && p.ends_with(".cc"); },
            "launcher/config*.cc"},
           {{"CLI/"}, [](Path p) { return p == "launcher/cli.cc"; }, "launcher/cli.cc"},
-          {{"spdlog/"}, [](Path p) { return p == "kernels/base/log.cc"; }, "kernels/base/log.cc"}};
+          {{"spdlog/"}, [](Path p) { return p == "kernels/base/log.cc"; }, "kernels/base/log.cc"},
+          {{"pcre2", "unicode/"},
+           [](Path p) { return p == "actors/data/pre_tokenizer.cc"; },
+           "actors/data/pre_tokenizer.cc"}};
 }
 
 Complaints check_fences(const Source& source) {
@@ -406,6 +409,9 @@ TEST_CASE("the rule of fences complains outside and is silent inside", "[tidy]")
   CHECK(count("launcher/cli.cc", "<CLI/CLI.hpp>") == 0);
   CHECK(count("launcher/main.cc", "<CLI/CLI.hpp>") == 1);
   CHECK(count("actors/a.cc", "<spdlog/spdlog.h>") == 1);
+  CHECK(count("actors/data/pre_tokenizer.cc", "<pcre2.h>") == 0);
+  CHECK(count("actors/data/tokenizer.cc", "<pcre2.h>") == 1);
+  CHECK(count("actors/data/tokenizer.cc", "<unicode/normalizer2.h>") == 1);
   const Source user{"actors/a.cc", "#include <caf/all.hpp>\n"};
   CHECK(check_caf({user, user, user}).empty());
   CHECK(check_caf({user, user, user, user}).size() == 4);

@@ -133,7 +133,8 @@ class MixedCorpus final : public Corpus {
 
  private:
   Batch finish(const std::vector<Sequence>& sequences) const {
-    return batch_of(sequences, config_.train.sequence_length, config_.data.mask_documents);
+    return batch_of(sequences, config_.train.sequence_length,
+                    config_.data.mask_documents || config_.data.kind == "chat");
   }
 
   Config config_;
@@ -143,10 +144,22 @@ class MixedCorpus final : public Corpus {
   std::int64_t held_out_total_ = 0;
 };
 
-// A .jsonl file holds documents and a .txt file text; any other is what data.kind says.
+// A .jsonl file holds documents, a .tokens file tokens and a .txt file text; any other is what data.kind says.
 bool holds_documents(const DataConfig& data, const std::string& path) {
   if (path.ends_with(".jsonl")) return true;
   return data.kind == "jsonl" && !path.ends_with(".txt");
+}
+
+Source open_source(const DataConfig& data, const std::string& path, const Cut& cut) {
+  if (data.kind == "chat") {
+    if (path.ends_with(".tokens") || path.ends_with(".txt"))
+      throw Error("{} holds no conversations: data.kind = \"chat\" reads jsonl of messages, or prompt and completion",
+                  path);
+    return ChatFile(path, ChatTemplate(data.chat_template, cut.tokenizer, cut.eos), data.long_examples, cut);
+  }
+  if (path.ends_with(".tokens")) return TokenFile(path, cut);
+  if (holds_documents(data, path)) return DocumentFile(path, data.text_key, cut);
+  return TextFile(path, cut);
 }
 
 // held_out[i]: the part of files[i] that is not for training.
@@ -154,10 +167,7 @@ std::unique_ptr<Corpus> open_files(const Config& config, const std::vector<std::
                                    const std::vector<double>& held_out, bool for_training) {
   const DataConfig& data = config.data;
   if (files.empty()) throw Error("data.files is empty: name at least one file");
-  if (config.model.vocab_size < 256) {
-    throw Error("model.vocab_size is {}, must be 256 or more: every byte of {} is a token", config.model.vocab_size,
-                files[0]);
-  }
+  const auto tokenizer = open_tokenizer(config);
   std::vector<Source> sources;
   std::vector<double> sizes;
   std::vector<Provenance> provenance;
@@ -166,18 +176,23 @@ std::unique_ptr<Corpus> open_files(const Config& config, const std::vector<std::
                   .seed = config.train.seed,
                   .number = sources.size(),
                   .held_out = held_out[sources.size()],
-                  .eos = config.model.eos_token_id};
-    if (holds_documents(data, path)) {
-      sources.emplace_back(std::in_place_type<DocumentFile>, path, data.text_key, cut);
-    } else {
-      sources.emplace_back(std::in_place_type<TextFile>, path, cut);
-    }
+                  .eos = end_token_of(config, *tokenizer),
+                  .tokenizer = tokenizer};
+    sources.push_back(open_source(data, path, cut));
+    const auto* chats = std::get_if<ChatFile>(&sources.back());
     const std::int64_t tokens = std::visit([](const auto& source) { return source.training_tokens(); }, sources.back());
     sizes.push_back(static_cast<double>(std::max<std::int64_t>(tokens, 1)));
     provenance.push_back({.source = path,
                           .licence = data.licence,
                           .sha256 = {},
-                          .bytes = static_cast<std::int64_t>(MappedFile(path).size())});
+                          .bytes = static_cast<std::int64_t>(MappedFile(path).size()),
+                          .note = chats != nullptr ? chats->note() : ""});
+  }
+  if (!tokenizer->is_bytes()) {
+    provenance.push_back({.source = tokenizer->path(),
+                          .licence = {},
+                          .sha256 = tokenizer->digest(),
+                          .bytes = static_cast<std::int64_t>(MappedFile(tokenizer->path()).size())});
   }
   const bool has_weights = !data.weights.empty() && for_training;
   if (has_weights && data.weights.size() != files.size()) {
@@ -198,7 +213,8 @@ std::unique_ptr<Corpus> open_arithmetic(const Config& config) {
                 .seed = config.train.seed,
                 .number = 0,
                 .held_out = 0,
-                .eos = config.model.eos_token_id};
+                .eos = config.model.eos_token_id,
+                .tokenizer = nullptr};
   std::vector<Source> sources;
   sources.emplace_back(std::in_place_type<ArithmeticStream>, data, cut);
   const std::string name = fmt::format("generated arithmetic, operations {}, operands of up to {} digits, seed {}",
@@ -246,11 +262,24 @@ StepCounts Corpus::counts(std::int64_t step, std::int32_t microbatches) const {
   return counts;
 }
 
+std::shared_ptr<const Tokenizer> open_tokenizer(const Config& config) {
+  auto tokenizer = open_tokenizer(config.data.tokenizer);
+  if (tokenizer->vocabulary() > config.model.vocab_size) {
+    throw Error("model.vocab_size is {}, must be {} or more: so many tokens has data.tokenizer = \"{}\"",
+                config.model.vocab_size, tokenizer->vocabulary(), config.data.tokenizer);
+  }
+  return tokenizer;
+}
+
+std::int32_t end_token_of(const Config& config, const Tokenizer& tokenizer) {
+  return tokenizer.end_token().value_or(config.model.eos_token_id);
+}
+
 std::unique_ptr<Corpus> open_corpus(const Config& config) {
   if (config.data.kind == "arithmetic") return open_arithmetic(config);
   if (config.data.kind == "task") return open_tasks(config);
-  if (config.data.kind != "text" && config.data.kind != "jsonl") {
-    throw Error("data.kind is {}, must be text, jsonl, arithmetic or task", config.data.kind);
+  if (config.data.kind != "text" && config.data.kind != "jsonl" && config.data.kind != "chat") {
+    throw Error("data.kind is {}, must be text, jsonl, chat, arithmetic or task", config.data.kind);
   }
   if (!(config.data.held_out >= 0 && config.data.held_out < 1)) {
     throw Error("data.held_out is {}, must be at least 0 and below 1", config.data.held_out);

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "actors/config.h"
+#include "actors/data/tokenizer.h"
 
 namespace troupe {
 
@@ -40,6 +41,7 @@ struct StepCounts {
 struct Provenance {
   std::string source, licence, sha256;
   std::int64_t bytes = 0;
+  std::string note = {};  // what was left out of it; empty: nothing
 };
 
 class Corpus {
@@ -54,6 +56,11 @@ class Corpus {
   virtual std::vector<Provenance> provenance() const = 0;
   virtual std::size_t bytes() const = 0;  // resident memory, for the plan
 };
+
+// The tokenizer of [data]. Throws Error: it has more tokens than model.vocab_size.
+std::shared_ptr<const Tokenizer> open_tokenizer(const Config& config);
+// The token that ends a document or an answer: what the tokenizer says, else model.eos_token_id.
+std::int32_t end_token_of(const Config& config, const Tokenizer& tokenizer);
 
 // Opens what [data] names. Throws Error with file and reason (missing, empty, too short, bad JSON with line number).
 std::unique_ptr<Corpus> open_corpus(const Config& config);

@@ -67,6 +67,10 @@ void Sequence::append(std::int32_t token, bool is_target) {
   labels.push_back(is_target ? token : kNoTarget);
 }
 
+void Sequence::append(std::span<const std::int32_t> tokens, bool is_target) {
+  for (const std::int32_t token : tokens) append(token, is_target);
+}
+
 void Sequence::append(std::string_view bytes, bool is_target) {
   ids.reserve(ids.size() + bytes.size());
   labels.reserve(labels.size() + bytes.size());

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -18,6 +19,7 @@ struct Sequence {
   // One token a byte; no targets when !is_target.
   void append(std::string_view bytes, bool is_target);
   void append(std::int32_t token, bool is_target);
+  void append(std::span<const std::int32_t> tokens, bool is_target);
   // Fills the rest with `token`, as a document of its own without targets.
   void pad(std::int32_t length, std::int32_t token);
 };

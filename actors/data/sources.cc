@@ -3,7 +3,7 @@
 #include "actors/data/sources.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
+#include <span>
 
 #include "kernels/base/check.h"
 #include "kernels/base/error.h"
@@ -11,32 +11,45 @@
 
 namespace troupe {
 
-std::int64_t Cut::training_part(std::size_t count) const {
-  return static_cast<std::int64_t>(static_cast<double>(count) * (1 - held_out));
+namespace {
+
+// Units are bytes or tokens; the first of them are for training.
+void check_part(const std::string& path, const char* unit, std::size_t count, std::int64_t training, const Cut& cut) {
+  const std::int64_t held_out = static_cast<std::int64_t>(count) - training;
+  if (cut.held_out < 1 && training < cut.length) {
+    throw Error("{} has {} {}, {} of them for training: too few for a sequence of {}", path, count, unit, training,
+                cut.length);
+  }
+  if (cut.held_out > 0 && held_out < 2) {
+    throw Error("{} has {} {}, {} of them held out: too few to measure a loss", path, count, unit, held_out);
+  }
 }
 
-std::uint64_t Cut::key(const char* purpose) const {
-  return random_key(seed, fmt::format("data/{}/{}", purpose, number));
+std::uint64_t window_of(const Cut& cut, std::int64_t training, std::int64_t sequence) {
+  CHECK(training >= cut.length, "no training part was opened");
+  const auto starts = static_cast<std::uint64_t>(training - cut.length + 1);
+  return random_below(starts, cut.key("window"), static_cast<std::uint64_t>(sequence));
 }
+
+std::int64_t windows_of(std::int64_t count, const Cut& cut) { return (count + cut.length - 1) / cut.length; }
+
+}  // namespace
 
 // ---- Plain text -----------------------------------------------------------------------------------------------------
 TextFile::TextFile(const std::string& path, const Cut& cut) : cut_(cut), file_(std::make_unique<MappedFile>(path)) {
+  if (cut.tokenizer && !cut.tokenizer->is_bytes()) {
+    throw Error(
+        "{} is text, and data.tokenizer is {}: make tokens of it first with troupe tokenize --tokenizer {} {} --out "
+        "FILE.tokens, and name that file",
+        path, cut.tokenizer->path(), cut.tokenizer->path(), path);
+  }
   training_ = cut.training_part(file_->size());
-  const std::int64_t held_out = static_cast<std::int64_t>(file_->size()) - training_;
-  if (cut.held_out < 1 && training_ < cut.length) {
-    throw Error("{} has {} bytes, {} of them for training: too few for a sequence of {}", path, file_->size(),
-                training_, cut.length);
-  }
-  if (cut.held_out > 0 && held_out < 2) {
-    throw Error("{} has {} bytes, {} of them held out: too few to measure a loss", path, file_->size(), held_out);
-  }
-  held_out_count_ = (held_out + cut.length - 1) / cut.length;
+  check_part(path, "bytes", file_->size(), training_, cut);
+  held_out_count_ = windows_of(static_cast<std::int64_t>(file_->size()) - training_, cut);
 }
 
 Sequence TextFile::train(std::int64_t sequence, std::int64_t /*ordinal*/) const {
-  CHECK(training_ >= cut_.length, "no training part was opened");
-  const auto starts = static_cast<std::uint64_t>(training_ - cut_.length + 1);
-  return window(random_below(starts, cut_.key("window"), static_cast<std::uint64_t>(sequence)));
+  return window(window_of(cut_, training_, sequence));
 }
 
 Sequence TextFile::held_out(std::int64_t index) const {
@@ -47,6 +60,45 @@ Sequence TextFile::window(std::uint64_t begin) const {
   Sequence sequence;
   sequence.start_document();
   sequence.append(file_->text().substr(begin, static_cast<std::size_t>(cut_.length)), true);
+  sequence.pad(cut_.length, cut_.eos);  // the last held-out window
+  return sequence;
+}
+
+// ---- Tokens ---------------------------------------------------------------------------------------------------------
+TokenFile::TokenFile(const std::string& path, const Cut& cut)
+    : cut_(cut), tokens_(std::make_unique<MappedTokens>(path)) {
+  if (cut.tokenizer && tokens_->tokenizer_sha256() != cut.tokenizer->digest()) {
+    throw Error(
+        "{} was made by another tokenizer (sha256 {}) than data.tokenizer ({}, sha256 {}): name the one that made it, "
+        "or make it again",
+        path, tokens_->tokenizer_sha256(), cut.tokenizer->is_bytes() ? "bytes" : cut.tokenizer->path(),
+        cut.tokenizer->digest());
+  }
+  training_ = cut.training_part(tokens_->size());
+  check_part(path, "tokens", tokens_->size(), training_, cut);
+  held_out_count_ = windows_of(static_cast<std::int64_t>(tokens_->size()) - training_, cut);
+}
+
+Sequence TokenFile::train(std::int64_t sequence, std::int64_t /*ordinal*/) const {
+  return window(window_of(cut_, training_, sequence));
+}
+
+Sequence TokenFile::held_out(std::int64_t index) const {
+  return window(static_cast<std::uint64_t>(training_ + index * cut_.length));
+}
+
+Sequence TokenFile::window(std::uint64_t begin) const {
+  Sequence sequence;
+  const std::uint64_t end = std::min<std::uint64_t>(begin + static_cast<std::uint64_t>(cut_.length), tokens_->size());
+  std::size_t document = tokens_->document_from(begin + 1);
+  sequence.start_document();
+  for (std::uint64_t at = begin; at < end; ++at) {
+    if (document < tokens_->documents() && tokens_->document_start(document) == at) {
+      sequence.start_document();
+      ++document;
+    }
+    sequence.append(tokens_->at(at), true);
+  }
   sequence.pad(cut_.length, cut_.eos);  // the last held-out window
   return sequence;
 }
@@ -69,7 +121,8 @@ DocumentFile::DocumentFile(const std::string& path, const std::string& text_key,
 }
 
 std::size_t DocumentFile::bytes() const {
-  return documents_.capacity() * sizeof(Document) + training_.bytes() + held_out_.bytes();
+  return documents_.capacity() * sizeof(Document) + kept_.capacity() * sizeof(std::int32_t) + training_.bytes() +
+         held_out_.bytes();
 }
 
 Sequence DocumentFile::train(std::int64_t /*sequence*/, std::int64_t ordinal) const {
@@ -84,47 +137,46 @@ Sequence DocumentFile::held_out(std::int64_t index) const {
 }
 
 void DocumentFile::index_documents() {
-  const std::string_view all = file_->text();
-  std::size_t begin = 0;
-  for (std::int64_t line = 1; begin < all.size(); ++line) {
-    const std::size_t end = std::min(all.find('\n', begin), all.size());
-    const std::string_view bytes = all.substr(begin, end - begin);
-    if (bytes.find_first_not_of(" \t\r") != std::string_view::npos) {
-      const std::size_t text_bytes = text_of(bytes, line).size();
-      if (bytes.size() >= (std::size_t{1} << 31)) {
-        throw Error("{}:{}: a document of {} bytes is too long", path_, line, bytes.size());
-      }
-      documents_.push_back({.begin = begin,
-                            .line_bytes = static_cast<std::uint32_t>(bytes.size()),
-                            .text_bytes = static_cast<std::uint32_t>(text_bytes)});
+  const bool is_bytes = cut_.tokenizer->is_bytes();
+  for_each_json_line(file_->text(), [&](const JsonLine& line) {
+    const std::string text = text_of_json_line(path_, line, text_key_);
+    if (line.text.size() >= (std::size_t{1} << 31)) {
+      throw Error("{}:{}: a document of {} bytes is too long", path_, line.number, line.text.size());
     }
-    begin = end + 1;
-  }
-  if (documents_.empty()) throw Error("{} ({} bytes) holds no documents", path_, all.size());
+    Document document{.begin = static_cast<std::uint64_t>(line.text.data() - file_->text().data()),
+                      .line_bytes = static_cast<std::uint32_t>(line.text.size()),
+                      .tokens_count = static_cast<std::uint32_t>(text.size()),
+                      .first_token = kept_.size()};
+    if (!is_bytes) {
+      const std::vector<std::int32_t> tokens = cut_.tokenizer->encode(text);
+      document.tokens_count = static_cast<std::uint32_t>(tokens.size());
+      kept_.insert(kept_.end(), tokens.begin(), tokens.end());
+    }
+    documents_.push_back(document);
+  });
+  if (documents_.empty()) throw Error("{} ({} bytes) holds no documents", path_, file_->size());
 }
 
-std::string DocumentFile::text_of(std::string_view line, std::int64_t line_number) const {
-  try {
-    const auto json = nlohmann::json::parse(line);
-    if (!json.is_object() || !json.contains(text_key_) || !json[text_key_].is_string()) {
-      throw Error("{}:{}: not an object with a string \"{}\" (data.text_key)", path_, line_number, text_key_);
-    }
-    return json[text_key_].get<std::string>();
-  } catch (const nlohmann::json::exception& problem) {
-    throw Error("{}:{}: not json ({})", path_, line_number, problem.what());
+// Without the end token.
+std::vector<std::int32_t> DocumentFile::tokens_of(const Document& document) const {
+  if (!cut_.tokenizer->is_bytes()) {
+    const auto begin = kept_.begin() + static_cast<std::ptrdiff_t>(document.first_token);
+    return {begin, begin + document.tokens_count};
   }
+  const JsonLine line{file_->text().substr(document.begin, document.line_bytes), 0};
+  return cut_.tokenizer->encode(text_of_json_line(path_, line, text_key_));
 }
 
-// The document's bytes and its end token, as far as they fall to this piece.
-std::int32_t DocumentFile::tokens_of(const Piece& piece) const {
-  const std::int64_t all = std::int64_t{documents_[piece.document].text_bytes} + 1;
+// The document's tokens and its end token, as far as they fall to this piece.
+std::int32_t DocumentFile::size_of(const Piece& piece) const {
+  const std::int64_t all = std::int64_t{documents_[piece.document].tokens_count} + 1;
   return static_cast<std::int32_t>(std::min<std::int64_t>(all - std::int64_t{piece.part} * cut_.length, cut_.length));
 }
 
 DocumentFile::Packed DocumentFile::pack(std::size_t first, std::size_t end, bool shuffle) const {
   Packed packed;
   for (std::size_t document = first; document < end; ++document) {
-    const std::int64_t tokens = std::int64_t{documents_[document].text_bytes} + 1;
+    const std::int64_t tokens = std::int64_t{documents_[document].tokens_count} + 1;
     packed.tokens += tokens;
     for (std::int64_t part = 0; part * cut_.length < tokens; ++part) {
       packed.pieces.push_back({static_cast<std::uint32_t>(document), static_cast<std::uint32_t>(part)});
@@ -137,7 +189,7 @@ DocumentFile::Packed DocumentFile::pack(std::size_t first, std::size_t end, bool
     packed.pieces = std::move(order);
   }
   std::vector<std::int32_t> sizes;
-  for (const Piece& piece : packed.pieces) sizes.push_back(tokens_of(piece));
+  for (const Piece& piece : packed.pieces) sizes.push_back(size_of(piece));
   packed.starts = pack_in_order(sizes, cut_.length);
   return packed;
 }
@@ -146,13 +198,12 @@ Sequence DocumentFile::build(const Packed& packed, std::uint64_t index) const {
   Sequence sequence;
   for (std::int64_t i = packed.starts[index]; i < packed.starts[index + 1]; ++i) {
     const Piece& piece = packed.pieces[static_cast<std::size_t>(i)];
-    const Document& document = documents_[piece.document];
-    const std::string text = text_of(file_->text().substr(document.begin, document.line_bytes), 0);
+    const std::vector<std::int32_t> all = tokens_of(documents_[piece.document]);
     const std::size_t begin = std::size_t{piece.part} * static_cast<std::size_t>(cut_.length);
-    const auto tokens = static_cast<std::size_t>(tokens_of(piece));
+    const auto size = static_cast<std::size_t>(size_of(piece));
     sequence.start_document();
-    sequence.append(std::string_view(text).substr(begin, tokens), true);
-    if (begin + tokens > text.size()) sequence.append(cut_.eos, true);
+    sequence.append(std::span(all).subspan(begin, std::min(size, all.size() - begin)), true);
+    if (begin + size > all.size()) sequence.append(cut_.eos, true);
   }
   sequence.pad(cut_.length, cut_.eos);
   return sequence;

@@ -1,5 +1,6 @@
-// Sources: one file of text, one file of JSONL documents, or generated problems, as numbered sequences. The law:
-// a sequence is a pure function of the cut and its number; what a source keeps was made when it was opened.
+// Sources: one file of text, of tokens or of JSONL documents, of conversations (chat_file.h), or generated problems, as
+// numbered sequences. The law: a sequence is a pure function of the cut and its number; what a source keeps was made when
+// it was opened.
 #pragma once
 
 #include <cstdint>
@@ -11,26 +12,19 @@
 
 #include "actors/config.h"
 #include "actors/data/arithmetic.h"
+#include "actors/data/chat_file.h"
+#include "actors/data/cut.h"
+#include "actors/data/json_lines.h"
 #include "actors/data/packing.h"
+#include "actors/data/token_file.h"
+#include "actors/data/tokenizer.h"
 #include "actors/mapped_file.h"
 #include "actors/tasks/task.h"
 
 namespace troupe {
 
-// How a source is cut.
-struct Cut {
-  std::int32_t length = 0;  // tokens of a sequence
-  std::uint64_t seed = 0;
-  std::size_t number = 0;  // the source's number: part of its random draws
-  double held_out = 0;     // last part; 1: nothing is for training
-  std::int32_t eos = 0;    // ends a document, fills a sequence
-
-  std::int64_t training_part(std::size_t count) const;
-  std::uint64_t key(const char* purpose) const;
-};
-
 // Every source has the same five functions. train(sequence, ordinal): `sequence` counts over the whole corpus,
-// `ordinal` over the sequences that fell to this source.
+// `ordinal` over the sequences that fell to this source. A text's tokens are its bytes.
 class TextFile {
  public:
   TextFile(const std::string& path, const Cut& cut);
@@ -48,6 +42,25 @@ class TextFile {
   std::int64_t training_ = 0, held_out_count_ = 0;
 };
 
+// Windows as of a text. A window begins a document, and so does every document that begins in it.
+class TokenFile {
+ public:
+  // Throws Error: made by another tokenizer than the run's.
+  TokenFile(const std::string& path, const Cut& cut);
+  std::int64_t training_tokens() const { return training_; }
+  std::int64_t held_out_sequences() const { return held_out_count_; }
+  std::size_t bytes() const { return 0; }
+  Sequence train(std::int64_t sequence, std::int64_t ordinal) const;
+  Sequence held_out(std::int64_t index) const;
+
+ private:
+  Sequence window(std::uint64_t begin) const;
+
+  Cut cut_;
+  std::unique_ptr<MappedTokens> tokens_;
+  std::int64_t training_ = 0, held_out_count_ = 0;
+};
+
 // Documents are cut into pieces of at most one sequence. Pieces are shuffled and packed once; every epoch goes through
 // the packed sequences in an order of its own.
 class DocumentFile {
@@ -61,8 +74,9 @@ class DocumentFile {
 
  private:
   struct Document {
-    std::uint64_t begin = 0;
-    std::uint32_t line_bytes = 0, text_bytes = 0;
+    std::uint64_t begin = 0;  // of the line
+    std::uint32_t line_bytes = 0, tokens_count = 0;
+    std::uint64_t first_token = 0;  // among those that are kept
   };
   struct Piece {
     std::uint32_t document = 0, part = 0;
@@ -76,8 +90,8 @@ class DocumentFile {
   };
 
   void index_documents();
-  std::string text_of(std::string_view line, std::int64_t line_number) const;
-  std::int32_t tokens_of(const Piece& piece) const;
+  std::vector<std::int32_t> tokens_of(const Document& document) const;
+  std::int32_t size_of(const Piece& piece) const;
   Packed pack(std::size_t first, std::size_t end, bool shuffle) const;
   Sequence build(const Packed& packed, std::uint64_t index) const;
 
@@ -85,6 +99,7 @@ class DocumentFile {
   Cut cut_;
   std::unique_ptr<MappedFile> file_;
   std::vector<Document> documents_;
+  std::vector<std::int32_t> kept_;  // all tokens, unless they are bytes, which are read again from the file
   Packed training_, held_out_;
 };
 
@@ -128,6 +143,6 @@ class TaskStream {
   std::vector<Sequence> held_out_;
 };
 
-using Source = std::variant<TextFile, DocumentFile, ArithmeticStream, TaskStream>;
+using Source = std::variant<TextFile, TokenFile, DocumentFile, ChatFile, ArithmeticStream, TaskStream>;
 
 }  // namespace troupe
