@@ -9,6 +9,7 @@
 #include "actors/build_info.h"
 #include "kernels/base/error.h"
 #include "launcher/config_keys.h"
+#include "launcher/judge.h"
 #include "launcher/processes.h"
 #include "launcher/profile.h"
 #include "launcher/tools.h"
@@ -171,6 +172,7 @@ int dispatch(CLI::App& app, Arguments& a) {
   if (app.got_subcommand("simulate")) return simulate(a.simulate);
   if (app.got_subcommand("digest")) return digest(a.digest_run);
   if (app.got_subcommand("why")) return why(a.why_run);
+  if (app.got_subcommand("judge")) return judge_main();
   return node_main(a.socket);
 }
 
@@ -220,6 +222,7 @@ int run_command_line(int argc, char** argv) {
   CLI::App* node = app.add_subcommand("node", "");
   node->group("");
   node->add_option("--socket", a.socket)->required();
+  app.add_subcommand("judge", "")->group("");
   if (const std::string problem = why_no_command(app, argc, argv); !problem.empty()) {
     std::fprintf(stderr, "troupe: %s\n", problem.c_str());
     return 2;
