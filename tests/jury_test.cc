@@ -228,7 +228,7 @@ TEST_CASE("a fork bomb is kept small and is gone afterwards", "[jury]") {
   CHECK(most >= 2);
   CHECK(most <= 17);  // processes_max, and the judge's own copy
   CHECK(soon([&] { return !is_running("68.25") && !is_running(name); }));
-  CHECK(score_of(judged(*jury)).reward == 1.0);
+  CHECK(judged(*jury).problem.empty());
 }
 
 TEST_CASE("a command is alone with its request: no descriptors, no environment, an empty folder", "[jury]") {
@@ -319,8 +319,10 @@ TEST_CASE("requests behind a slow one don't wait for it", "[jury]") {
 }
 
 TEST_CASE("judges and their commands die with who started them", "[jury]") {
+  const Scratch scratch;  // nobody is left to remove the judges' folders
   const pid_t parent = ::fork();
   if (parent == 0) {
+    ::setenv("TMPDIR", scratch.path.c_str(), 1);
     const auto jury = make_process_jury(options_of(slow_command("67.0625")));
     jury->submit(0, 0, request_line(problem_of("slow"), "21"));
     ::pause();
@@ -340,7 +342,7 @@ TEST_CASE("a jury that ends leaves no judge behind", "[jury]") {
     CHECK(soon([] { return is_running("sleep 69.5"); }));
   }
   CHECK(children().empty());
-  CHECK_FALSE(is_running("sleep 69.5"));
+  CHECK(soon([] { return !is_running("sleep 69.5"); }));
 }
 
 TEST_CASE("a program that is no judge is a problem of every request, not of the jury", "[jury]") {
