@@ -110,13 +110,20 @@ pid_t only_child() {
   return -1;
 }
 
+// "" of a process that is gone.
+std::string command_line(const fs::path& process) {
+  std::ostringstream text;
+  text << std::ifstream(process / "cmdline", std::ios::binary).rdbuf();
+  std::string line = text.str();
+  std::replace(line.begin(), line.end(), '\0', ' ');
+  return line;
+}
+
 // A process anywhere whose command line has these words.
 bool is_running(const std::string& words) {
   std::error_code failed;
   for (const auto& process : fs::directory_iterator("/proc", failed)) {
-    std::ifstream file(process.path() / "cmdline", std::ios::binary);
-    std::string line((std::istreambuf_iterator<char>(file)), {});
-    std::replace(line.begin(), line.end(), '\0', ' ');
+    const std::string line = command_line(process.path());
     if (line.find(words) != std::string::npos) return true;
   }
   return false;
@@ -216,8 +223,7 @@ TEST_CASE("a fork bomb is kept small and is gone afterwards", "[jury]") {
     std::size_t count = 0;
     std::error_code failed;
     for (const auto& process : fs::directory_iterator("/proc", failed)) {
-      std::ifstream file(process.path() / "cmdline", std::ios::binary);
-      const std::string line((std::istreambuf_iterator<char>(file)), {});
+      const std::string line = command_line(process.path());
       if (line.find(name) != std::string::npos || line.find("68.25") != std::string::npos) ++count;
     }
     most = std::max(most, count);
