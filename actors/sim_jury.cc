@@ -10,7 +10,7 @@
 
 namespace troupe {
 
-SimJury::SimJury(SimJuryOptions options) : options_(std::move(options)) {
+SimJury::SimJury(const SimJuryOptions& options) : options_(options) {
   CHECK(options_.processes > 0 && options_.delay_us_min >= 0 && options_.delay_us_max >= options_.delay_us_min,
         "{} judges that take {}..{} us", options_.processes, options_.delay_us_min, options_.delay_us_max);
 }

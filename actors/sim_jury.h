@@ -25,7 +25,7 @@ struct SimJuryOptions {
 
 class SimJury final : public Jury {
  public:
-  explicit SimJury(SimJuryOptions options);
+  explicit SimJury(const SimJuryOptions& options);
 
   void submit(std::uint32_t actor, std::uint64_t token, std::string request) override;
   void take_outcomes(std::vector<JuryOutcome>& out) override;

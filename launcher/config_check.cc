@@ -174,6 +174,13 @@ std::string why_rollouts(const Config& config) {
   return "";
 }
 
+std::string why_judge(const JudgeConfig& judge) {
+  if (judge.cpu_seconds < judge.wall_seconds) return "";
+  return fmt::format(
+      "judge.cpu_seconds is {}, must be below judge.wall_seconds ({}): a loop is a verdict, a hang is none",
+      judge.cpu_seconds, judge.wall_seconds);
+}
+
 std::string why_data(const Config& config) {
   if (config.has_rollouts()) return "";
   const DataConfig& d = config.data;
@@ -251,6 +258,7 @@ std::string why_impossible(const Config& config) {
   if (why.empty()) why = why_data(config);
   if (why.empty()) why = why_task(config);
   if (why.empty()) why = why_rollouts(config);
+  if (why.empty()) why = why_judge(config.judge);
   if (why.empty()) why = why_layout(config);
   if (why.empty()) why = why_limits(config.limits);
   return why;

@@ -175,7 +175,8 @@ void add_task_keys(std::vector<Key>& keys) {
   t.add("corrupt", &T::corrupt, within(0, 1), "share of training solutions written wrong: a weak cold start");
   using J = JudgeConfig;
   Table<J> judge(keys, "judge", &Config::judge);
-  judge.add("command", &J::command, anything(), "of a shell: scores a request line; empty: built-in verification");
+  judge.add("command", &J::command, anything(),
+            "of a shell, with absolute paths: scores a request line; empty: built-in verification");
   judge.add("processes", &J::processes, within(1, 1024), "judges at once, each a process of its own");
   judge.add("cpu_seconds", &J::cpu_seconds, within(1, 3600), "processor time of one command");
   judge.add("wall_seconds", &J::wall_seconds, within(1, 3600), "of one request; then its judge counts as hung");

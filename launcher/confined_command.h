@@ -1,8 +1,9 @@
 // ConfinedCommand: runs judge.command, which nobody trusts, once a request. It is a shell's command line: /bin/sh -c, the
 // request on its standard input, a verdict expected on its standard output. Each is a fresh process in an empty folder of
-// its own, without descriptors or environment (PATH alone), under the limits of [judge], unable to gain privileges; it
-// and all that it started are killed when it ends. Where the kernel grants namespaces it has no network, sees no other
-// processes, and can write nowhere but in its folder; where it doesn't, probe() says what is missing.
+// its own (so paths in it must be absolute), without descriptors or environment (PATH alone), under the limits of
+// [judge], unable to gain privileges; it and all that it started are killed when it ends. Where the kernel grants
+// namespaces it has no network, sees no other processes, and can write nowhere but in its folder; where it doesn't,
+// probe() says what is missing.
 // What the limits don't cover: memory is limited for each process, not for all together (that would take a cgroup), and
 // so is the processor's time; the jury's deadline ends what is left.
 #pragma once

@@ -242,6 +242,7 @@ TEST_CASE("a task that can't be given is refused before anything runs", "[config
       {"[task]\ntemplate = \"r2\"\n", {"t.toml:4: task.template is \"r2\", must be plain or r1"}},
       {"[task]\ncorrupt = 2\n", {"t.toml:4: task.corrupt is 2.0, must be 0..1"}},
       {"[judge]\non_failure = \"go\"\n", {"t.toml:4: judge.on_failure is \"go\", must be stop or zero"}},
+      {"[judge]\ncpu_seconds = 20\n", {"t.toml:4: judge.cpu_seconds is 20, must be below judge.wall_seconds (20)"}},
       {"[judge]\nprocesses = 0\n", {"t.toml:4: judge.processes is 0, must be 1.."}},
   });
   CHECK(refusal("[data]\nkind = \"task\"\n").find("t.toml: task.names is empty") == 0);

@@ -292,8 +292,7 @@ TEST_CASE("hostile responses are wrong, in bounded time", "[task]") {
                                               tags,
                                               pairs,
                                               "8*5" + std::string(1, '\0'),
-                                              "\xff\xfe"
-                                              "8*5",
+                                              std::string("\xff\xfe") + "8*5",
                                               "10**9",
                                               "9**9**9**9",
                                               "8/0*5",

@@ -272,7 +272,7 @@ TaskStream::TaskStream(const TaskConfig& config, const Cut& cut)
     held_out_.push_back(pack(Split::held_out, next, kHeldOutProblems - next, looked_at));
     if (held_out_.back().document_starts.size() <= 1 && held_out_.back().labels.back() == kNoTarget &&
         looked_at == kHeldOutProblems)
-      throw Error("train.sequence_length is {}, the first {} problems of [task] have more tokens", cut.length,
+      throw Error("train.sequence_length is {}, the first {} problems of [task] have more tokens: raise it", cut.length,
                   kHeldOutProblems);
   }
 }

@@ -150,7 +150,7 @@ Tasks::~Tasks() = default;
 TaskProblem Tasks::generated(const std::string& name, std::uint64_t seed, Split split, std::uint64_t number) const {
   const int least = name == "countdown" ? std::max(kCountdownLeast, config_.level_min) : config_.level_min;
   const int most = std::max(least, config_.level_max);
-  const auto levels = static_cast<std::uint64_t>(most - least + 1);
+  const std::uint64_t levels = static_cast<std::uint64_t>(most) - static_cast<std::uint64_t>(least) + 1;
   const int level = least + static_cast<int>(number % levels);
   const std::uint64_t key =
       random_key(seed, fmt::format("task/{}/{}/{}", name, level, split == Split::train ? "train" : "held out"));
