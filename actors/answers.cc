@@ -6,7 +6,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
-#include "actors/data/text_tokens.h"
+#include "actors/tasks/task_text.h"
 
 namespace troupe {
 
@@ -22,18 +22,18 @@ struct Right {
   double share() const { return answers > 0 ? static_cast<double>(right) / answers : 0; }
 };
 
-TaskProblem problem_of(const Config& config, const Tasks& tasks, std::int32_t prompt) {
-  return tasks.problem(config.train.seed, Split::held_out, static_cast<std::uint64_t>(prompt));
+TaskProblem problem_of(const Config& config, const TaskSet& tasks, std::int32_t prompt) {
+  return tasks.problems.problem(config.train.seed, Split::held_out, static_cast<std::uint64_t>(prompt));
 }
 
-json shown(const Config& config, const Tasks& tasks, const std::vector<RolloutAnswer>& greedy) {
+json shown(const Config& config, const TaskSet& tasks, const std::vector<RolloutAnswer>& greedy) {
   json all = json::array();
   for (const bool right : {false, true})
     for (const RolloutAnswer& a : greedy) {
       if (a.correct != right || all.size() >= (right ? kShown : kShown / 2)) continue;
       const TaskProblem problem = problem_of(config, tasks, a.prompt);
       all.push_back({{"prompt", problem.prompt},
-                     {"written", answer_text(config, a.tokens)},
+                     {"written", tasks.text.answer(a.tokens)},
                      {"answer", problem.answer},
                      {"right", a.correct}});
     }
@@ -48,7 +48,7 @@ double pass_at_k(int n, int c, int k) {
   return n - c < k ? 1 : 1 - missed;
 }
 
-std::string answers_json(const Config& config, const Tasks& tasks, std::int64_t version,
+std::string answers_json(const Config& config, const TaskSet& tasks, std::int64_t version,
                          const std::vector<RolloutAnswer>& sampled, const std::vector<RolloutAnswer>& greedy) {
   std::map<std::int32_t, Right> problems;
   std::map<std::string, Right> levels;

@@ -6,7 +6,7 @@
 
 #include "actors/config.h"
 #include "actors/rollout_record.h"
-#include "actors/tasks/task.h"
+#include "actors/tasks/task_text.h"
 
 namespace troupe {
 
@@ -15,7 +15,7 @@ namespace troupe {
 double pass_at_k(int n, int c, int k);
 
 // sampled: evaluate.samples answers to each problem, by problem; greedy: one each. As a line of metrics.
-std::string answers_json(const Config& config, const Tasks& tasks, std::int64_t version,
+std::string answers_json(const Config& config, const TaskSet& tasks, std::int64_t version,
                          const std::vector<RolloutAnswer>& sampled, const std::vector<RolloutAnswer>& greedy);
 
 }  // namespace troupe

@@ -3,8 +3,8 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
-#include "actors/data/text_tokens.h"
 #include "actors/jury.h"
+#include "actors/tasks/task_text.h"
 #include "actors/tasks/verify.h"
 #include "kernels/base/log.h"
 
@@ -14,7 +14,7 @@ namespace {
 constexpr Address kConductor{Role::conductor, 0}, kBuffer{Role::rollout_buffer, 0};
 }
 
-Judge::Judge(const Context& context, const Config& config, std::shared_ptr<const Tasks> tasks)
+Judge::Judge(const Context& context, const Config& config, std::shared_ptr<const TaskSet> tasks)
     : context_(context), config_(config), tasks_(std::move(tasks)) {}
 
 void Judge::on(const Restore& restore, const Address&) {
@@ -26,8 +26,8 @@ void Judge::on(const Restore& restore, const Address&) {
 TaskProblem Judge::problem_of(const Sampled& s) const {
   const bool train = s.of.kind == WorkKind::train;
   const std::uint64_t first = train ? first_problem(config_, s.of.rollout) : 0;
-  return tasks_->problem(config_.train.seed, train ? Split::train : Split::held_out,
-                         first + static_cast<std::uint64_t>(s.prompt));
+  return tasks_->problems.problem(config_.train.seed, train ? Split::train : Split::held_out,
+                                  first + static_cast<std::uint64_t>(s.prompt));
 }
 
 // An answer without an end is worth nothing, whatever it says.
@@ -38,7 +38,7 @@ void Judge::on(const Sampled& sampled, const Address&) {
   const auto* first = sampled.tokens.as<std::int32_t>();
   const std::vector<std::int32_t> tokens(first, first + sampled.tokens.size / sizeof(std::int32_t));
   const std::uint64_t token = next_token_++;
-  Case& one = cases_[token] = {sampled, request_line(problem_of(sampled), answer_text(config_, tokens)), 0};
+  Case& one = cases_[token] = {sampled, request_line(problem_of(sampled), tasks_->text.answer(tokens)), 0};
   context_.jury().submit(context_.handle(), token, one.request);
 }
 

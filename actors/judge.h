@@ -9,14 +9,14 @@
 
 #include "actors/config.h"
 #include "actors/node.h"
-#include "actors/tasks/task.h"
+#include "actors/tasks/task_text.h"
 #include "actors/wait.h"
 
 namespace troupe {
 
 class Judge {
  public:
-  Judge(const Context& context, const Config& config, std::shared_ptr<const Tasks> tasks);
+  Judge(const Context& context, const Config& config, std::shared_ptr<const TaskSet> tasks);
 
   void on(const Restore& restore, const Address& from);
   void on(const Sampled& sampled, const Address& from);
@@ -38,7 +38,7 @@ class Judge {
 
   Context context_;
   const Config& config_;
-  std::shared_ptr<const Tasks> tasks_;
+  std::shared_ptr<const TaskSet> tasks_;
   std::uint32_t attempt_ = 0;
   std::int64_t version_ = 0;
   std::uint64_t next_token_ = 0;

@@ -4,9 +4,9 @@
 #include <cstring>
 
 #include "actors/data/arithmetic.h"
-#include "actors/data/text_tokens.h"
 #include "actors/metrics.h"
 #include "actors/rules/placement.h"
+#include "actors/tasks/task_text.h"
 #include "kernels/base/random.h"
 
 namespace troupe {
@@ -31,7 +31,7 @@ struct Rollout::Batch {
   Asked asked;
 };
 
-Rollout::Rollout(const Context& context, const Config& config, int replica, std::shared_ptr<const Tasks> tasks,
+Rollout::Rollout(const Context& context, const Config& config, int replica, std::shared_ptr<const TaskSet> tasks,
                  GenerationRequest request, GenerationResult* sink)
     : context_(context),
       config_(config),
@@ -91,7 +91,7 @@ Rollout::Job Rollout::job_of(const SamplePrompts& prompts) const {
   job.samples = prompts.samples;
   job.how.temperature = prompts.temperature;
   job.how.top_p = prompts.top_p;
-  job.how.stop_token = end_token(config_);
+  job.how.stop_token = tasks_->text.end_token();
   job.how.tokens_max = config_.grpo.completion_max > 0 ? config_.grpo.completion_max : config_.generate_length();
   job.how.seed = random_word(random_key(config_.train.seed, train ? "rollout" : "answers"),
                              static_cast<std::uint64_t>(train ? prompts.of.rollout : 0));
@@ -99,9 +99,9 @@ Rollout::Job Rollout::job_of(const SamplePrompts& prompts) const {
   const std::uint64_t first = train ? first_problem(config_, prompts.of.rollout) : 0;
   for (std::int32_t p = prompts.first_prompt; p < prompts.first_prompt + prompts.prompts; ++p) {
     if (p % config_.layout.replicas != replica_) continue;
-    const TaskProblem problem = tasks_->problem(config_.train.seed, train ? Split::train : Split::held_out,
-                                                first + static_cast<std::uint64_t>(p));
-    job.prompts.push_back({p, prompt_tokens(config_, problem.prompt), 0});
+    const TaskProblem problem = tasks_->problems.problem(config_.train.seed, train ? Split::train : Split::held_out,
+                                                         first + static_cast<std::uint64_t>(p));
+    job.prompts.push_back({p, tasks_->text.prompt(problem), 0});
   }
   return job;
 }

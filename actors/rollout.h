@@ -17,7 +17,7 @@
 
 #include "actors/config.h"
 #include "actors/node.h"
-#include "actors/tasks/task.h"
+#include "actors/tasks/task_text.h"
 #include "actors/wait.h"
 
 namespace troupe {
@@ -42,7 +42,7 @@ class Rollout {
  public:
   // sink: where a tool in the same process reads the result; may be null. Without a request of a tool, StartEvaluation
   // makes it answer the held-out arithmetic problems. tasks: null without any.
-  Rollout(const Context& context, const Config& config, int replica, std::shared_ptr<const Tasks> tasks,
+  Rollout(const Context& context, const Config& config, int replica, std::shared_ptr<const TaskSet> tasks,
           GenerationRequest request, GenerationResult* sink);
 
   void on(const Restore& restore, const Address& from);
@@ -109,7 +109,7 @@ class Rollout {
   Context context_;
   const Config& config_;
   int replica_;
-  std::shared_ptr<const Tasks> tasks_;
+  std::shared_ptr<const TaskSet> tasks_;
   GenerationRequest request_;
   GenerationResult* sink_;
   GenerationResult own_;

@@ -6,9 +6,9 @@
 #include <utility>
 
 #include "actors/answers.h"
-#include "actors/data/text_tokens.h"
 #include "actors/rules/grpo.h"
 #include "actors/rules/placement.h"
+#include "actors/tasks/task_text.h"
 #include "kernels/base/error.h"
 #include "kernels/base/log.h"
 
@@ -26,7 +26,7 @@ bool same_source(const StartRollout& a, const StartRollout& b) {
 
 }  // namespace
 
-RolloutBuffer::RolloutBuffer(const Context& context, const Config& config, std::shared_ptr<const Tasks> tasks,
+RolloutBuffer::RolloutBuffer(const Context& context, const Config& config, std::shared_ptr<const TaskSet> tasks,
                              std::string run_folder)
     : context_(context), config_(config), tasks_(std::move(tasks)), run_folder_(std::move(run_folder)) {}
 

@@ -19,7 +19,7 @@ namespace troupe {
 class RolloutBuffer {
  public:
   // run_folder: where the journal goes; empty: nowhere.
-  RolloutBuffer(const Context& context, const Config& config, std::shared_ptr<const Tasks> tasks,
+  RolloutBuffer(const Context& context, const Config& config, std::shared_ptr<const TaskSet> tasks,
                 std::string run_folder);
 
   void on(const Restore& restore, const Address& from);
@@ -52,7 +52,7 @@ class RolloutBuffer {
 
   Context context_;
   const Config& config_;
-  std::shared_ptr<const Tasks> tasks_;
+  std::shared_ptr<const TaskSet> tasks_;
   std::string run_folder_;
   std::uint32_t attempt_ = 0;
   std::int64_t version_ = 0;

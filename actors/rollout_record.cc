@@ -8,8 +8,8 @@
 #include <nlohmann/json.hpp>
 
 #include "actors/data/corpus.h"
-#include "actors/data/text_tokens.h"
 #include "actors/rules/grpo.h"
+#include "actors/tasks/task_text.h"
 #include "kernels/base/error.h"
 #include "kernels/op.h"
 
@@ -32,9 +32,9 @@ Payload to_payload(PayloadPool& pool, const std::vector<T>& values) {
   return payload;
 }
 
-TaskProblem problem_of(const Config& config, const Tasks& tasks, const RolloutRecord& record, std::int32_t prompt) {
-  return tasks.problem(config.train.seed, Split::train,
-                       first_problem(config, record.rollout) + static_cast<std::uint64_t>(prompt));
+TaskProblem problem_of(const Config& config, const TaskSet& tasks, const RolloutRecord& record, std::int32_t prompt) {
+  return tasks.problems.problem(config.train.seed, Split::train,
+                                first_problem(config, record.rollout) + static_cast<std::uint64_t>(prompt));
 }
 
 }  // namespace
@@ -81,7 +81,7 @@ bool choose_groups(const Config& config, bool last_round, RolloutRecord& record)
   return true;
 }
 
-std::string journal_text(const Config& config, const Tasks& tasks, const RolloutRecord& record) {
+std::string journal_text(const Config& config, const TaskSet& tasks, const RolloutRecord& record) {
   std::string text = json{{"rollout", record.rollout},
                           {"version", record.version},
                           {"digest", fmt::format("{:016x}", record.digest)},
@@ -99,7 +99,7 @@ std::string journal_text(const Config& config, const Tasks& tasks, const Rollout
               {"level", problem.level},
               {"question", problem.prompt},
               {"answer", problem.answer},
-              {"response", answer_text(config, a.tokens)},
+              {"response", tasks.text.answer(a.tokens)},
               {"reward", a.reward},
               {"correct", a.correct},
               {"formatted", a.formatted},
@@ -204,7 +204,7 @@ TokenBatch to_batch(const Growing& g, PayloadPool& pool) {
 
 }  // namespace
 
-std::vector<TokenBatch> batches_of(const Config& config, const Tasks& tasks, const RolloutRecord& record, int update,
+std::vector<TokenBatch> batches_of(const Config& config, const TaskSet& tasks, const RolloutRecord& record, int update,
                                    PayloadPool& pool) {
   std::vector<double> rewards;
   for (const RolloutAnswer& a : record.answers) rewards.push_back(a.reward);
@@ -229,8 +229,8 @@ std::vector<TokenBatch> batches_of(const Config& config, const Tasks& tasks, con
     for (std::size_t i = begin; i < begin + each; ++i) {
       const auto at = static_cast<std::size_t>(own[i]);
       const RolloutAnswer& a = record.answers[at];
-      append(growing, prompt_tokens(config, problem_of(config, tasks, record, a.prompt).prompt), a, advantage[at],
-             weights[i], words);
+      append(growing, tasks.text.prompt(problem_of(config, tasks, record, a.prompt)), a, advantage[at], weights[i],
+             words);
     }
     TokenBatch batch = to_batch(growing, pool);
     batch.key.step = record.rollout * config.grpo.updates_per_rollout + update;

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "actors/config.h"
-#include "actors/tasks/task.h"
+#include "actors/tasks/task_text.h"
 #include "messages/message.h"
 
 namespace troupe {
@@ -39,13 +39,13 @@ RolloutAnswer answer_of(const Config& config, const Judged& judged);
 // changed: another round may find more.
 bool choose_groups(const Config& config, bool last_round, RolloutRecord& record);
 
-std::string journal_text(const Config& config, const Tasks& tasks, const RolloutRecord& record);
+std::string journal_text(const Config& config, const TaskSet& tasks, const RolloutRecord& record);
 // Throws Error with file and line.
 RolloutRecord read_journal(const std::string& path);
 std::string journal_folder(const std::string& run_folder, std::int64_t rollout);
 
 // The microbatches of one update (0..updates_per_rollout - 1): keys without an attempt.
-std::vector<TokenBatch> batches_of(const Config& config, const Tasks& tasks, const RolloutRecord& record, int update,
+std::vector<TokenBatch> batches_of(const Config& config, const TaskSet& tasks, const RolloutRecord& record, int update,
                                    PayloadPool& pool);
 
 // What a rollout was like, as JSON.

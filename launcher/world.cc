@@ -132,9 +132,9 @@ void World::stop(const std::string& reason) {
     if (address == kConductor) parts_->node->post({Role::supervisor, 0}, address, Stop{reason});
 }
 
-std::shared_ptr<const Tasks> open_tasks(const Config& config) {
+std::shared_ptr<const TaskSet> open_tasks(const Config& config) {
   if (!config.has_rollouts() && !config.has_answers()) return nullptr;
-  return std::make_shared<const Tasks>(config.task);
+  return std::make_shared<const TaskSet>(config);
 }
 
 void resolve_machine(Config& config) {

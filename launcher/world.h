@@ -20,7 +20,7 @@ struct WorldOptions {
   RunMode mode = RunMode::train;
   std::string run_folder;                // checkpoints go here; empty: nothing is saved
   std::shared_ptr<const Corpus> corpus;  // node 0 only
-  std::shared_ptr<const Tasks> tasks;    // where there are any
+  std::shared_ptr<const TaskSet> tasks;    // where there are any
   Capture* capture = nullptr;
   GenerationRequest request;
   GenerationResult* sink = nullptr;
@@ -56,7 +56,7 @@ class World {
 };
 
 // What [task] names; null without any.
-std::shared_ptr<const Tasks> open_tasks(const Config& config);
+std::shared_ptr<const TaskSet> open_tasks(const Config& config);
 
 // Fills in what depends on the machine: compute threads of each node.
 void resolve_machine(Config& config);

@@ -233,7 +233,7 @@ std::unique_ptr<Corpus> open_tasks(Config config) {
                 .held_out = 0,
                 .eos = config.model.eos_token_id};
   std::vector<Source> sources;
-  sources.emplace_back(std::in_place_type<TaskStream>, config.task, cut);
+  sources.emplace_back(std::in_place_type<TaskStream>, config, cut);
   const TaskConfig& task = config.task;
   const std::string name = fmt::format("solutions of {}, levels {} to {}, seed {}", fmt::join(task.names, ", "),
                                        task.level_min, task.level_max, config.train.seed);

@@ -266,8 +266,8 @@ Sequence ArithmeticStream::held_out(std::int64_t index) const {
 }
 
 // ---- Tasks ----------------------------------------------------------------------------------------------------------
-TaskStream::TaskStream(const TaskConfig& config, const Cut& cut)
-    : tasks_(std::make_shared<const Tasks>(config)), cut_(cut) {
+TaskStream::TaskStream(const Config& config, const Cut& cut)
+    : tasks_(std::make_shared<const TaskSet>(config)), cut_(cut) {
   for (std::uint64_t next = 0, looked_at = 0; next < kHeldOutProblems; next += looked_at) {
     held_out_.push_back(pack(Split::held_out, next, kHeldOutProblems - next, looked_at));
     if (held_out_.back().document_starts.size() <= 1 && held_out_.back().labels.back() == kNoTarget &&
@@ -284,14 +284,12 @@ std::size_t TaskStream::bytes() const {
 Sequence TaskStream::pack(Split split, std::uint64_t first, std::uint64_t count, std::uint64_t& looked_at) const {
   Sequence built;
   for (looked_at = 0; looked_at < count; ++looked_at) {
-    const TaskProblem problem = tasks_->problem(cut_.seed, split, first + looked_at);
-    const auto size = static_cast<std::int64_t>(problem.prompt.size() + problem.solution.size() + 1);
+    const ChatTokens example = tasks_->text.example(tasks_->problems.problem(cut_.seed, split, first + looked_at));
+    const auto size = static_cast<std::int64_t>(example.ids.size());
     if (size > cut_.length) continue;
     if (static_cast<std::int64_t>(built.ids.size()) + size > cut_.length) break;
     built.start_document();
-    built.append(problem.prompt, false);
-    built.append(problem.solution, true);
-    built.append(std::int32_t{kEndOfAnswer}, true);
+    for (std::size_t i = 0; i < example.ids.size(); ++i) built.append(example.ids[i], example.is_target[i]);
   }
   built.pad(cut_.length, cut_.eos);
   return built;

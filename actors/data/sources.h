@@ -19,7 +19,7 @@
 #include "actors/data/token_file.h"
 #include "actors/data/tokenizer.h"
 #include "actors/mapped_file.h"
-#include "actors/tasks/task.h"
+#include "actors/tasks/task_text.h"
 
 namespace troupe {
 
@@ -125,7 +125,7 @@ class ArithmeticStream {
 // as many as fit. One that is longer than a sequence is left out.
 class TaskStream {
  public:
-  TaskStream(const TaskConfig& config, const Cut& cut);
+  TaskStream(const Config& config, const Cut& cut);
   std::int64_t training_tokens() const { return 1; }
   std::int64_t held_out_sequences() const { return static_cast<std::int64_t>(held_out_.size()); }
   std::size_t bytes() const;
@@ -138,7 +138,7 @@ class TaskStream {
   // Problems from this one on, until one doesn't fit or `count` are looked at; tells how many were.
   Sequence pack(Split split, std::uint64_t first, std::uint64_t count, std::uint64_t& looked_at) const;
 
-  std::shared_ptr<const Tasks> tasks_;
+  std::shared_ptr<const TaskSet> tasks_;
   Cut cut_;
   std::vector<Sequence> held_out_;
 };
