@@ -246,7 +246,7 @@ json RunBill::line(bool ended, std::int64_t now_us) const {
 std::string bill_table(const json& line) {
   const double total = std::max(1e-9, line.at("total_thread_seconds").get<double>()), cost = line.at("cost_dollars");
   const auto row = [&](const std::string& name, double spent, const std::string& note) {
-    return fmt::format("  {:<11}{:>12.1f} s{:>8.1f} %{:>12}   {}\n", name, spent, 100 * spent / total,
+    return fmt::format("  {:<12}{:>11.1f} s{:>8.1f} %{:>12}   {}\n", name, spent, 100 * spent / total,
                        fmt::format("${:.4f}", cost * spent / total), note);
   };
   std::string text;

@@ -106,9 +106,12 @@ PhaseResult phase_result(const Config& phase, const std::string& run) {
     if (line.is_discarded()) continue;
     if (line.at("kind") == "finished") result.ended_by = line.value("reason", "");
     if (line.at("kind") != "bill") continue;
-    result.dollars = line.at("dollars");
+    result.dollars = line.at("cost_dollars");
     result.device_hours = line.at("wall_thread_seconds").get<double>() / 3600;
   }
+  // It came to its end, and the process died before it could say so.
+  const bool cut = result.ended_by.empty() || result.ended_by == "interrupted" || result.ended_by == "budget";
+  result.over = result.over || !cut;
   const auto checkpoints = list_checkpoints(result.folder);
   if (!checkpoints.empty()) result.checkpoint = checkpoints.back().path;
   return result;
@@ -136,7 +139,7 @@ int train_phases(const Recipe& recipe, const std::string& out, bool resume, bool
     spent.hours += result.device_hours / std::max(1, phase.device.threads) / phase.layout.nodes;
     const std::string key = spent_key(recipe.budget, spent);
     const bool cut = !before.over && result.ended_by == "budget" && !key.empty();
-    if (!cut && !before.over) end_phase(result);
+    if (!cut) end_phase(result);
     if (cut || (!key.empty() && i + 1 < recipe.phases.size())) {
       std::fprintf(stderr, "%s is reached in phase %s; raise it and continue with: %s\n", key.c_str(),
                    phase.name.c_str(), resume_command(out).c_str());
