@@ -129,6 +129,7 @@ CLI::App* add_simulate(CLI::App& app, Arguments& a) {
       ->type_name("COUNT")
       ->check(CLI::PositiveNumber);
   c->add_flag("--losses", a.simulate.losses, "nodes die and come back");
+  c->add_flag("--rollouts", a.simulate.rollouts, "the runs are of reinforcement: answers are sampled and judged");
   c->add_flag("--trace", a.simulate.trace, "every message as it reaches its actor");
   c->add_option("--faults", a.simulate.faults_path, "what strikes, how often: configs/faults/storm.toml")
       ->type_name("FILE");

@@ -52,7 +52,7 @@ struct SimulateOptions {
   std::string config_path;  // numbers of this run; empty: drawn
   std::vector<std::string> sets;
   std::uint64_t seed = 1, seeds = 1;
-  bool losses = false, quiet = false, trace = false, shrink = false;
+  bool losses = false, rollouts = false, quiet = false, trace = false, shrink = false;
   std::string faults_path;          // empty: the usual faults
   std::vector<std::string> faults;  // "network.drop.chance=0" over them
 };

@@ -34,6 +34,8 @@ void Ledger::breaks(const std::string& sentence) {
 }
 
 void Ledger::see(const Envelope& envelope) {
+  if (const auto* plan = std::get_if<StepPlan>(&envelope.message); plan != nullptr && plan->kind == WorkKind::train)
+    plans_[{plan->step, plan->attempt}] = *plan;
   if (const auto* vote = std::get_if<Vote>(&envelope.message)) see_vote(*vote, envelope.from);
   if (const auto* decision = std::get_if<Decision>(&envelope.message)) see_decision(*decision, envelope.to);
 }
@@ -70,7 +72,11 @@ void Ledger::check_votes(const Decision& decision) {
     for (const ExpertCounts& layer : vote.counts)
       for (const std::int64_t count : layer.counts) rows_of_layer[layer.layer] += count;
   }
-  const StepCounts expected = corpus_.counts(decision.step, config_.train.microbatches);
+  StepCounts expected;
+  if (corpus_ != nullptr)
+    expected = corpus_->counts(decision.step, config_.train.microbatches);
+  else
+    expected.target_tokens = plans_.at({decision.step, decision.attempt}).target_tokens;
   if (targets != expected.target_tokens)
     breaks(fmt::format("step {} counted {} targets of {}", decision.step, targets, expected.target_tokens));
   if (config_.model.has_mtp() && mtp_targets != expected.mtp_target_tokens)
@@ -79,10 +85,15 @@ void Ledger::check_votes(const Decision& decision) {
   for (std::int32_t m = 0; m < config_.train.microbatches; ++m)
     if (microbatches[m] != 1)
       breaks(fmt::format("step {} counted microbatch {} {} times", decision.step, m, microbatches[m]));
+  check_rows(decision, rows_of_layer);
+}
+
+void Ledger::check_rows(const Decision& decision, const std::map<std::int32_t, std::int64_t>& rows_of_layer) {
   for (const auto& [layer, rows] : rows_of_layer) {
     const int length = config_.train.sequence_length - (layer == config_.model.num_hidden_layers ? 1 : 0);
-    const std::int64_t routed =
-        std::int64_t{config_.train.batch_sequences} * length * config_.model.num_experts_per_tok;
+    const std::int64_t tokens = corpus_ != nullptr ? std::int64_t{config_.train.batch_sequences} * length
+                                                   : plans_.at({decision.step, decision.attempt}).tokens;
+    const std::int64_t routed = tokens * config_.model.num_experts_per_tok;
     if (rows != routed)
       breaks(fmt::format("step {} routed {} rows of {} in layer {}", decision.step, rows, routed, layer));
   }
@@ -108,6 +119,9 @@ void read_curve(Curve& curve, const std::vector<Report>& reports) {
     if (report.kind == "ready") next = line.at("version").get<std::int64_t>();
     if (report.kind == "evaluation")
       enter(curve, curve.evaluations, line.at("version"), fmt::format("loss {}", line.at("loss").dump()));
+    if (report.kind == "answers")
+      enter(curve, curve.evaluations, -1 - line.at("version").get<std::int64_t>(),
+            fmt::format("answers {}", report.json));
     if (report.kind != "step") continue;
     const auto step = line.at("step").get<std::int64_t>();
     if (step != next && curve.broken.empty())
@@ -118,6 +132,26 @@ void read_curve(Curve& curve, const std::vector<Report>& reports) {
       text += fmt::format("{} {} ", key, line.at(key).dump());
     enter(curve, curve.steps, step, text);
   }
+}
+
+std::map<std::string, std::string> rollouts_of(const std::string& folder) {
+  std::map<std::string, std::string> all;
+  std::error_code none;
+  for (const auto& entry : std::filesystem::directory_iterator(folder + "/rollouts", none)) {
+    const std::string name = entry.path().filename().string();
+    if (!name.ends_with(".partial")) all[name] = sha256_file(entry.path().string() + "/answers.jsonl");
+  }
+  return all;
+}
+
+std::string rollout_problem(const std::map<std::string, std::string>& found,
+                            const std::map<std::string, std::string>& undisturbed) {
+  for (const auto& [name, digest] : undisturbed) {
+    const auto own = found.find(name);
+    if (own == found.end()) return fmt::format("{} is in no journal", name);
+    if (own->second != digest) return fmt::format("{} has other answers than undisturbed", name);
+  }
+  return "";
 }
 
 std::string difference(const Undisturbed& reference, const Curve& curve, const std::string& digest) {

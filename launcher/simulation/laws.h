@@ -17,8 +17,8 @@ namespace troupe {
 // Watches votes and decisions: every token of a decided step was counted once, and a step has one decision.
 class Ledger {
  public:
-  // REQUIRES: config and corpus outlive the ledger.
-  Ledger(const Config& config, const Corpus& corpus) : config_(config), corpus_(corpus) {}
+  // REQUIRES: config and corpus outlive the ledger. corpus: null with rollouts; then the step's own plan is what counts.
+  Ledger(const Config& config, const Corpus* corpus) : config_(config), corpus_(corpus) {}
   void see(const Envelope& envelope);
   // The first law broken, as a sentence; empty: none.
   const std::string& broken() const { return broken_; }
@@ -29,11 +29,13 @@ class Ledger {
   void see_vote(const Vote& vote, const Address& from);
   void see_decision(const Decision& decision, const Address& to);
   void check_votes(const Decision& decision);
+  void check_rows(const Decision& decision, const std::map<std::int32_t, std::int64_t>& rows_of_layer);
   void breaks(const std::string& sentence);
 
   const Config& config_;
-  const Corpus& corpus_;
+  const Corpus* corpus_;
   std::map<Try, std::map<Address, Vote>> votes_;
+  std::map<Try, StepPlan> plans_;
   std::map<std::int64_t, std::string> decided_;  // by step: all that a decision says about numbers
   std::uint64_t votes_seen_ = 0;
   std::string broken_;
@@ -53,9 +55,15 @@ std::string broken_by(const nlohmann::json& bill);
 // What an undisturbed world of these numbers came to.
 struct Undisturbed {
   Curve curve;
-  std::string digest;                          // of the final weights
-  std::map<std::int64_t, std::string> states;  // by version: state_digest of its checkpoint
+  std::string digest;                           // of the final weights
+  std::map<std::int64_t, std::string> states;   // by version: state_digest of its checkpoint
+  std::map<std::string, std::string> rollouts;  // by folder: sha256 of its journal
 };
+// Journals of a run's rollouts; and what is wrong with one run's beside another's: a rollout is missing, or other answers
+// were sampled. Empty: nothing.
+std::map<std::string, std::string> rollouts_of(const std::string& folder);
+std::string rollout_problem(const std::map<std::string, std::string>& found,
+                            const std::map<std::string, std::string>& undisturbed);
 // Of a checkpoint: weights, moments and router bias, every bit.
 std::string state_digest(const std::string& checkpoint);
 // What a finished checkpoint must be besides verified: complete, and that state of the undisturbed run. Empty: it is.

@@ -77,6 +77,33 @@ void draw_training(Config& c, Dice dice) {
   c.data.mask_documents = dice.one_in(2);
 }
 
+// Reinforcement with the same numbers: a few prompts of a task, short answers.
+void draw_reinforcement(Config& c, Dice dice) {
+  c.kind = "grpo";
+  c.model.vocab_size = 128;  // tasks are written in ASCII
+  c.model.num_nextn_predict_layers = 0;
+  c.task.names = {dice.of({"reverse", "sort"})};
+  c.task.level_min = 1;
+  c.task.level_max = dice.between(1, 2);
+  GrpoConfig& g = c.grpo;
+  g.group_size = dice.of({1, 2, 4});
+  c.train.batch_sequences = c.train.microbatches * g.group_size * dice.between(1, 2);
+  c.train.sequence_length = 8;
+  g.completion_max = dice.between(1, 3);
+  g.rollout_lag = dice.of({0, 0, 1, 2, 3});
+  g.updates_per_rollout = dice.between(1, 2);
+  g.temperature = dice.of({1.0, 0.7});
+  g.top_p = dice.of({1.0, 1.0, 0.9});
+  g.dual_clip = dice.of({0.0, 3.0});
+  g.reduction = dice.of({"sequence_mean", "token_mean", "constant"});
+  g.dynamic_sampling = dice.one_in(3);
+  g.sampling_rounds_max = 2;
+  g.overlong_tokens = dice.between(0, 1);
+  c.evaluate.problems = dice.between(0, 2);
+  c.evaluate.samples = 1;
+  c.judge.retries_max = 50;  // simulated judges die and hang often
+}
+
 void draw_layout(Config& c, Dice dice) {
   LayoutConfig& l = c.layout;
   l.nodes = dice.between(1, 4);
@@ -93,6 +120,7 @@ void draw_layout(Config& c, Dice dice) {
   c.checkpoint.keep_last = dice.between(1, 2);
   c.device.threads = dice.between(1, 4);
   c.recovery.copies = dice.one_in(4) ? 0 : 1;
+  c.generate.sequences_max = dice.between(1, 9);
 }
 
 std::vector<LinkCut> draw_cuts(Dice dice, const NetworkFaults& faults, int nodes) {
@@ -152,6 +180,15 @@ void draw_devices(Scenario& s, Dice dice, const Faults& faults) {
   s.world.disk.bytes_per_us = dice.scale(1, 1'000);
 }
 
+void draw_jury(SimJuryOptions& jury, Dice dice) {
+  jury.seed = dice.below(1ULL << 62);
+  jury.processes = dice.between(1, 4);
+  jury.delay_us_min = static_cast<std::int64_t>(dice.scale(1, 1'000));
+  jury.delay_us_max = jury.delay_us_min * dice.between(1, 50);
+  jury.death_chance = dice.of({0.0, 0.0, 0.1, 0.3});
+  jury.hang_chance = dice.of({0.0, 0.0, 0.1, 0.3});
+}
+
 // Half of the losses come at a moment that matters: about a decision, a vote, a restoring under way.
 void draw_losses(Scenario& s, Dice dice, const Faults& faults) {
   const int count = dice.between(static_cast<int>(faults.nodes.losses.from), static_cast<int>(faults.nodes.losses.to));
@@ -163,6 +200,11 @@ void draw_losses(Scenario& s, Dice dice, const Faults& faults) {
       loss.kind = own.of({"Decision", "Decision", "Vote", "Restore", "Restored", "Fetch", "SnapshotPart",
                           "ShadowGradient", "Standing"});
       loss.after_messages = static_cast<std::uint64_t>(own.scale(1, 40));
+    }
+    if (s.config.has_rollouts() && own.one_in(2)) {
+      loss.kind =
+          own.of({"StartRollout", "SamplePrompts", "Generated", "Sampled", "Judged", "RolloutDone", "WeightsDigest"});
+      loss.after_messages = static_cast<std::uint64_t>(own.scale(1, 60));
     }
     loss.node = static_cast<std::uint32_t>(own.below(static_cast<std::uint64_t>(s.config.layout.nodes)));
     // At once: what was under way when the node died still is when everybody begins again.
@@ -189,13 +231,14 @@ bool possible(const Config& config) {
 
 namespace {
 
-Config draw_numbers(std::uint64_t seed) {
+Config draw_numbers(std::uint64_t seed, bool rollouts) {
   const std::uint64_t numbers = random_key(seed % kNumbers, "simulated numbers");
   Config config;
   for (std::uint64_t draw = 0; draw == 0 || !possible(config); ++draw) {
     config = {};
     draw_model(config.model, Dice(numbers, fmt::format("model {}", draw)));
     draw_training(config, Dice(numbers, fmt::format("training {}", draw)));
+    if (rollouts) draw_reinforcement(config, Dice(numbers, fmt::format("reinforcement {}", draw)));
   }
   return config;
 }
@@ -215,20 +258,22 @@ void draw_surroundings(Scenario& s, const Config& numbers, std::uint64_t seed, c
   }
   draw_network(s.world, Dice(seed, "network"), options.faults.network, s.config.layout.nodes);
   draw_devices(s, Dice(seed, "devices"), options.faults);
+  draw_jury(s.world.jury, Dice(seed, "jury"));
 }
 
 }  // namespace
 
 Scenario draw_scenario(std::uint64_t seed, const ScenarioOptions& options) {
-  Config numbers = options.base ? *options.base : draw_numbers(seed);
+  Config numbers = options.base ? *options.base : draw_numbers(seed, options.rollouts);
   numbers.evaluate.exact_match_problems = std::min(numbers.evaluate.exact_match_problems, kAnswersMax);
   Scenario s;
-  s.numbers = !Dice(seed, "numbers").one_in(3);
+  s.numbers = numbers.has_rollouts() || !Dice(seed, "numbers").one_in(3);
   draw_surroundings(s, numbers, seed, options);
   if (options.losses) draw_losses(s, Dice(seed, "losses"), options.faults);
   Dice fate(seed, "fate");
   s.world.disk.written_max =
       static_cast<std::size_t>(draw_fault(fate.of_part("disk is full"), options.faults.disk.full));
+  if (numbers.has_rollouts()) s.world.disk.written_max = 0;  // no version is followed before its rollouts are written
   if (fate.happens(options.faults.nodes.whole_run)) {
     Scenario sequel;
     sequel.numbers = s.numbers;

@@ -29,6 +29,7 @@ struct NodeLoss {
 struct ScenarioOptions {
   std::optional<Config> base;  // numbers of a person's configuration instead of drawn ones
   bool losses = false;         // nodes die
+  bool rollouts = false;       // drawn numbers are of reinforcement: answers are sampled, judged and learned from
   Faults faults{};
   std::vector<std::string> sets{};  // keys of a drawn configuration that are given instead, "layout.nodes=2"
 };

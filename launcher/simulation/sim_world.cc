@@ -34,6 +34,7 @@ struct SimWorld::Member {
   PayloadPool pool;
   std::unique_ptr<SimDevice> device;
   std::unique_ptr<SimDisk> disk;
+  std::unique_ptr<SimJury> jury;
   std::unique_ptr<Transport> transport;
   std::vector<std::byte> board_memory;
   std::optional<Board> board;
@@ -45,6 +46,7 @@ struct SimWorld::Member {
     if (has_mail) return 0;
     std::int64_t next = std::min(device->next_us(), node->next_tick_us());
     if (disk) next = std::min(next, disk->next_us());
+    if (jury) next = std::min(next, jury->next_us());
     return std::min(next, network.next_us(node_id, incarnation));
   }
 };
@@ -54,7 +56,8 @@ SimWorld::SimWorld(const Config& config, SimWorldOptions options, Witness witnes
       options_(std::move(options)),
       witness_(std::move(witness)),
       network_(options_.network),
-      bill_(config_, 0) {
+      bill_(config_, 0),
+      tasks_(open_tasks(config_)) {
   const auto nodes = static_cast<std::uint32_t>(config_.layout.nodes);
   CHECK(options_.devices.size() == nodes, "{} devices for {} nodes", options_.devices.size(), nodes);
   incarnations_.assign(nodes, 1);
@@ -86,13 +89,19 @@ void SimWorld::add_member(std::uint32_t node, std::uint32_t incarnation) {
     if (incarnation > 1) disk.crash_at_primitive = 0;
     m->disk = std::make_unique<SimDisk>(disk);
   }
+  if (const auto judge = places.find({Role::judge, 0}); judge != places.end() && judge->second == node) {
+    SimJuryOptions jury = options_.jury;
+    jury.seed = random_word(options_.jury.seed, incarnation);
+    jury.rules = verify_rules(config_);
+    m->jury = std::make_unique<SimJury>(jury);
+  }
   const auto here = static_cast<std::size_t>(
       std::count_if(places.begin(), places.end(), [&](const auto& place) { return place.second == node; }));
   m->board_memory.resize(board_size(here));
   m->board.emplace(m->board_memory.data(), here, BoardOwner{});
-  m->node = std::make_unique<Node>(
-      node, incarnation,
-      NodeParts{m->device.get(), m->disk.get(), &m->pool, m->transport.get(), options_.link, &*m->board});
+  m->node = std::make_unique<Node>(node, incarnation,
+                                   NodeParts{m->device.get(), m->disk.get(), &m->pool, m->transport.get(),
+                                             options_.link, &*m->board, nullptr, m->jury.get()});
   const std::uint64_t key = random_key(options_.seed, fmt::format("choices of node {}.{}", node, incarnation));
   m->node->set_choice([m, key](std::size_t count) { return random_below(count, key, m->choices++); });
   m->node->set_uplink([this, m](const Envelope& envelope) {
@@ -111,6 +120,7 @@ void SimWorld::add_member(std::uint32_t node, std::uint32_t incarnation) {
   world.incarnation = incarnation;
   world.run_folder = options_.run_folder;
   world.corpus = options_.corpus;
+  world.tasks = tasks_;
   for (const auto& [address, place] : places) {
     m->node->place(address, place);
     if (place != node) continue;
@@ -166,12 +176,14 @@ void SimWorld::turn(Member& member) {
   member.has_mail = false;
   member.device->advance(now_us_);
   if (member.disk) member.disk->advance(now_us_);
+  if (member.jury) member.jury->advance(now_us_);
   for (int turns = 0; member.node->turn(now_us_); ++turns) {
     CHECK(turns < kTurnsMax, "node {} comes to no rest at {} us: its actors post without end", member.node_id, now_us_);
     member.device->advance(now_us_);
   }
   member.device->advance(now_us_);
   if (member.disk) member.disk->advance(now_us_);
+  if (member.jury) member.jury->advance(now_us_);
   if (member.disk && member.disk->fell())
     events_.at(now_us_, [this, node = member.node_id] {
       if (is_up(node)) kill(node);
@@ -321,6 +333,7 @@ std::string SimWorld::owed() const {
     if (const auto segments = member->device->pending(); segments > 0)
       own += fmt::format(", {} segments ({} running)", segments, member->device->running());
     if (member->disk && member->disk->jobs() > 0) own += fmt::format(", {} disk jobs", member->disk->jobs());
+    if (member->jury && member->jury->jobs() > 0) own += fmt::format(", {} verdicts", member->jury->jobs());
     if (member->has_mail) own += ", mail";
     if (!own.empty()) all += fmt::format("{}node {}: {}", all.empty() ? "" : "; ", member->node_id, own.substr(2));
   }

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "actors/sim_disk.h"
+#include "actors/sim_jury.h"
 #include "kernels/sim/device.h"
 #include "launcher/bill.h"
 #include "launcher/simulation/events.h"
@@ -26,6 +27,7 @@ struct SimWorldOptions {
   SimNetworkOptions network;
   std::vector<SimDeviceOptions> devices;  // one a node
   SimDiskOptions disk;                    // of the node that writes checkpoints; its root is the run's folder
+  SimJuryOptions jury;                    // of the node with the judge
   LinkLimits link;
   std::function<bool(const Envelope&)> loses;  // true: the message vanishes before its actor, a fault of the program
 };
@@ -100,6 +102,7 @@ class SimWorld {
   std::uint64_t messages_ = 0, rounds_ = 0, segments_of_dead_ = 0, hash_ = 14695981039346656037ULL;
   std::vector<Report> reports_;
   RunBill bill_;
+  std::shared_ptr<const TaskSet> tasks_;
   bool finished_ = false;
   std::string problem_;
   std::vector<BoardPage> graves_;

@@ -45,6 +45,7 @@ std::string replay_command(const SimulateOptions& options, std::uint64_t seed) {
   if (!options.faults_path.empty()) command += " --faults " + shell_quoted(options.faults_path);
   for (const std::string& fault : options.faults) command += " --fault " + shell_quoted(fault);
   if (options.losses) command += " --losses";
+  if (options.rollouts) command += " --rollouts";
   return fmt::format("{} --seed {}", command, seed);
 }
 
@@ -81,6 +82,7 @@ int shrink_seed(const SimulateOptions& options) {
   const auto broken = [&](const Overrides& overrides) {
     ScenarioOptions how;
     how.losses = overrides.losses;
+    how.rollouts = options.rollouts;
     how.faults = load_faults(options.faults_path, overrides.faults);
     how.sets = overrides.sets;
     return broken_in_child(simulator, draw_scenario(options.seed, how), kWorldSecondsMax);
@@ -92,9 +94,9 @@ int shrink_seed(const SimulateOptions& options) {
   }
   const Shrunk smallest = shrink(begin, broken);
   const std::string faults = options.faults_path.empty() ? "" : " --faults " + shell_quoted(options.faults_path);
-  std::printf("%s\n  after %d worlds: %s simulate --seed %llu%s%s\n", smallest.broken.c_str(), smallest.tried,
-              program().c_str(), static_cast<unsigned long long>(options.seed), faults.c_str(),
-              to_flags(smallest.overrides).c_str());
+  std::printf("%s\n  after %d worlds: %s simulate --seed %llu%s%s%s\n", smallest.broken.c_str(), smallest.tried,
+              program().c_str(), static_cast<unsigned long long>(options.seed), options.rollouts ? " --rollouts" : "",
+              faults.c_str(), to_flags(smallest.overrides).c_str());
   return 1;
 }
 
@@ -119,6 +121,7 @@ void print(const Scenario& scenario, const WorldResult& result, const std::strin
 int simulate(const SimulateOptions& options) {
   ScenarioOptions how;
   how.losses = options.losses;
+  how.rollouts = options.rollouts;
   how.sets = options.sets;
   how.faults = load_faults(options.faults_path, options.faults);
   if (!options.config_path.empty()) how.base = load_config(options.config_path, options.sets);

@@ -43,6 +43,7 @@ struct Folder {
 };
 
 std::shared_ptr<const Corpus> corpus_of(const Config& config) {
+  if (config.has_rollouts()) return nullptr;
   if (config.data.kind == "none") return make_sim_corpus(config);
   return open_corpus(config);
 }
@@ -238,7 +239,7 @@ void Simulator::play(const Scenario& scenario, const std::string& folder, bool t
   options.run_folder = folder;
   options.corpus = corpus_of(scenario.config);
   const std::shared_ptr<const Corpus> corpus = options.corpus;
-  Ledger ledger(scenario.config, *corpus);
+  Ledger ledger(scenario.config, corpus.get());
   Fate* fates = nullptr;
   SimWorld world(scenario.config, std::move(options),
                  [&](std::int64_t now_us, std::uint32_t node, const Envelope& envelope) {
@@ -303,7 +304,8 @@ const Undisturbed& Simulator::undisturbed(const Scenario& scenario) {
   WorldResult result;
   play(plain, folder.path, false, result);
   CHECK(result.broken.empty(), "the undisturbed world of seed {}: {}", scenario.seed, result.broken);
-  Undisturbed outcome{std::move(result.curve), weights_digest(resolve_checkpoint(folder.path)), {}};
+  Undisturbed outcome{
+      std::move(result.curve), weights_digest(resolve_checkpoint(folder.path)), {}, rollouts_of(folder.path)};
   for (const CheckpointEntry& one : list_checkpoints(folder.path)) outcome.states[one.version] = state_digest(one.path);
   return undisturbed_[name] = std::move(outcome);
 }
@@ -333,6 +335,9 @@ std::string Simulator::judge(const Scenario& scenario, const std::string& folder
     const Undisturbed* const reference = scenario.numbers ? &undisturbed(scenario) : nullptr;
     if (std::string wrong = checkpoint_problem(one.path, one.version, reference); !wrong.empty()) return wrong;
   }
+  if (scenario.config.has_rollouts())
+    if (std::string wrong = rollout_problem(rollouts_of(folder), undisturbed(scenario).rollouts); !wrong.empty())
+      return wrong;
   const Recover last = last_checkpoint(folder, 0);
   if (last.version != scenario.config.train.steps && !result.disk_full) return "the last step is in no checkpoint";
   if (!scenario.numbers) return "";
