@@ -97,6 +97,7 @@ void SimDevice::compute(const std::vector<Segment>& segments) {
   const SegmentKey& key = segments.front().key;
   for (const Op* op : ops) {
     if (options_.before) options_.before(key, *op);
+    if (options_.skips && options_.skips(key, *op)) continue;
     // Weights are always drawn: whoever fetches a state must get that one, with numbers or without.
     if (options_.numbers || std::holds_alternative<Initialize>(*op)) {
       cpu::run(*op, scratch_);

@@ -37,7 +37,8 @@ struct SimDeviceOptions {
   // A server rests so long after a segment: what follows from it, or arrives meanwhile, may still be chosen next.
   std::function<std::int64_t(const Segment&)> rests_us = {};
   std::int64_t wakes_us = 0;  // an idle server chooses so long after something came: what comes with it counts too
-  std::function<void(const SegmentKey&, const Op&)> before;  // each op that is computed: memory that fails
+  std::function<bool(const SegmentKey&, const Op&)> skips = {};  // true: the op is passed over, a fault of the device
+  std::function<void(const SegmentKey&, const Op&)> before;      // each op that is computed: memory that fails
 };
 
 class SimDevice final : public Device {
