@@ -45,8 +45,9 @@ Meter::Meter(std::uint32_t incarnation)
 
 // The idle time that came meanwhile is for the caller to charge.
 std::int64_t Meter::charge_busy(const Usage& usage) {
-  const std::array<std::pair<Use, Bin>, 5> busy{{{Use::learn, Bin::useful},
+  const std::array<std::pair<Use, Bin>, 6> busy{{{Use::learn, Bin::useful},
                                                  {Use::rollout, Bin::rollout},
+                                                 {Use::score, Bin::scoring},
                                                  {Use::evaluate, Bin::evaluation},
                                                  {Use::snapshot, Bin::checkpoint},
                                                  {Use::load, ran_ ? Bin::redo : Bin::start_up}}};

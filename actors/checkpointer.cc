@@ -5,6 +5,7 @@
 #include "actors/build_info.h"
 #include "actors/checkpoint/manifest.h"
 #include "actors/rules/placement.h"
+#include "actors/rules/state_arrays.h"
 #include "actors/shadow.h"
 #include "kernels/base/log.h"
 #include "kernels/base/mutant.h"
@@ -15,6 +16,7 @@ namespace {
 
 constexpr Address kConductor{Role::conductor, 0};
 constexpr int kPartsInFlight = 4;  // per owner
+constexpr const char* kSuffixes[kStateArrays] = {"", ".m", ".v", ""};
 
 nlohmann::json describe(const std::vector<Provenance>& provenance) {
   auto list = nlohmann::json::array();
@@ -36,19 +38,20 @@ Checkpointer::Checkpointer(const Context& context, const Config& config, std::st
 }
 
 void Checkpointer::plan_files() {
-  std::vector<SafetensorsTensor> model, optimizer;
+  std::vector<SafetensorsTensor> model, optimizer, reference;
   for (const Parameter& p : model_parameters(config_.model)) {
     const std::vector<std::int64_t> shape =
         p.dimensions == 1 ? std::vector<std::int64_t>{p.cols} : std::vector<std::int64_t>{p.rows, p.cols};
-    model.push_back({p.name, "F32", shape});
-    expected_ += p.elements();
-    if (p.kind == ParameterKind::router_bias) continue;
-    optimizer.push_back({p.name + ".m", "F32", shape});
-    optimizer.push_back({p.name + ".v", "F32", shape});
-    expected_ += 2 * p.elements();
+    for (int kind = 0; kind < kStateArrays; ++kind) {
+      if (!has_array(config_, p, kind)) continue;
+      auto& file = kind == 0 ? model : kind == 3 ? reference : optimizer;
+      file.push_back({p.name + kSuffixes[kind], "F32", shape});
+      expected_ += p.elements();
+    }
   }
   model_ = plan_safetensors(model, {{"format", "pt"}});
   optimizer_ = plan_safetensors(optimizer, {});
+  if (!reference.empty()) reference_ = plan_safetensors(reference, {});
 }
 
 std::string Checkpointer::folder(std::int64_t version) const {
@@ -71,22 +74,24 @@ void Checkpointer::on(const SnapshotBegin& begin, const Address&) {
   missing_.clear();
   for (const Address& owner : snapshot_owners(config_))
     for (const Parameter& p : parameters_of(config_, owner))
-      missing_[owner] += p.elements() * (p.kind == ParameterKind::router_bias ? 1 : 3);
+      for (int kind = 0; kind < kStateArrays; ++kind) missing_[owner] += has_array(config_, p, kind) ? p.elements() : 0;
   problem_.clear();
   partial_ = folder(version_) + ".partial";
   model_path_ = partial_ + "/model.safetensors";
   optimizer_path_ = partial_ + "/optimizer.safetensors";
+  reference_path_ = partial_ + "/reference.safetensors";
   Disk& disk = context_.disk();
   disk.make_folder(partial_);
   disk.write_text(model_path_, model_.header);
   disk.write_text(optimizer_path_, optimizer_.header);
+  if (config_.has_reference()) disk.write_text(reference_path_, reference_.header);
 }
 
 void Checkpointer::on(const SnapshotPart& part, const Address& from) {
   if (part.version != version_ || (part.attempt != attempt_ && !mutant(Mutant::part_of_forgotten_save))) return;
-  const char* suffix = part.kind == 0 ? "" : part.kind == 1 ? ".m" : ".v";
-  const SafetensorsPlan& plan = part.kind == 0 ? model_ : optimizer_;
-  const std::string& file = part.kind == 0 ? model_path_ : optimizer_path_;
+  const char* suffix = kSuffixes[part.kind];
+  const SafetensorsPlan& plan = part.kind == 0 ? model_ : part.kind == 3 ? reference_ : optimizer_;
+  const std::string& file = part.kind == 0 ? model_path_ : part.kind == 3 ? reference_path_ : optimizer_path_;
   context_.disk().write(file, plan.offset.at(part.name + suffix) + static_cast<std::uint64_t>(part.offset) * 4,
                         part.values);
   owed_[next_token_] = from;

@@ -40,14 +40,14 @@ class Checkpointer {
   const Config& config_;
   std::string run_folder_;
   std::vector<Provenance> provenance_;
-  SafetensorsPlan model_, optimizer_;
+  SafetensorsPlan model_, optimizer_, reference_;
   std::int64_t expected_ = 0, received_ = 0;  // elements
   std::map<Address, std::int64_t> missing_;   // by owner
   std::uint32_t attempt_ = 0;
   std::int64_t version_ = -1, best_ = -1;  // version_ -1: idle
   std::string state_, problem_;
-  std::string partial_, model_path_, optimizer_path_;  // of the save under way
-  std::map<std::uint64_t, Address> owed_;              // credits to return when the disk has the part
+  std::string partial_, model_path_, optimizer_path_, reference_path_;  // of the save under way
+  std::map<std::uint64_t, Address> owed_;                               // credits to return when the disk has the part
   std::uint64_t next_token_ = 1, finish_token_ = 0;
 };
 

@@ -190,6 +190,7 @@ struct Config {
   int microbatch_rows() const { return microbatch_sequences() * train.sequence_length; }
   int generate_length() const { return generate.length_max > 0 ? generate.length_max : train.sequence_length; }
   bool has_rollouts() const { return kind == "grpo"; }
+  bool has_reference() const { return has_rollouts() && grpo.beta > 0; }
   bool has_answers() const { return evaluate.problems > 0 && !task.names.empty(); }
   // The router's bias and the balance loss shape the experts while a model learns its data; in reinforcement they rest.
   double bias_rate() const { return has_rollouts() ? 0 : train.bias_update_rate; }

@@ -67,6 +67,8 @@ ExpertShard::ExpertShard(const Context& context, const Config& config, int stage
       const std::string gate = p + "gate_proj.weight", up = p + "up_proj.weight", down = p + "down_proj.weight";
       weights_[layer].push_back({owner_.matrices(gate, up), owner_.matrices(down, down)});
       accumulators_[layer].push_back({owner_.accumulators(0, gate, up), owner_.accumulators(0, down, down)});
+      if (config.has_reference())
+        reference_[layer].push_back({owner_.reference_matrices(gate, up), owner_.reference_matrices(down, down)});
     }
   }
 }
@@ -129,9 +131,8 @@ void ExpertShard::submit(SegmentClass segment_class, const Chunk& chunk, Phase p
   const SegmentClass actual = key.kind == WorkKind::train ? segment_class : SegmentClass::evaluate;
   const std::int32_t lead =
       segment_class == SegmentClass::forward ? forward_lead(config_, shape_.stage) : SegmentKey::kNoLead;
-  const bool rollout = key.kind == WorkKind::generate && config_.has_rollouts();
-  restoring_.submit({actual, key.step, key.microbatch, key.layer, false, lead, false, rollout}, std::move(ops),
-                    pack(static_cast<int>(phase), attempt_, chunk.number), strand);
+  restoring_.submit({actual, key.step, key.microbatch, key.layer, false, lead, false, side_of(config_, key.kind)},
+                    std::move(ops), pack(static_cast<int>(phase), attempt_, chunk.number), strand);
 }
 
 void ExpertShard::on(const ExpertBatch& batch, const Address& from) {
@@ -158,8 +159,7 @@ void ExpertShard::begin_forward(Chunk& chunk) {
   chunk.hidden = context_.pool().take(static_cast<std::size_t>(rows * d) * bytes_of(wire));
   const ChunkSlot slot = first_rows(slots_[static_cast<std::size_t>(chunk.slot)], rows);
   Ops ops{Copy{Tensor{batch.hidden.data.get(), rows, d, d, wire}, slot.x}};
-  expert_forward(ops, weights_of(batch.key.layer), batch.counts, slot,
-                 Tensor{chunk.hidden.data.get(), rows, d, d, wire});
+  expert_forward(ops, weights_of(batch.key), batch.counts, slot, Tensor{chunk.hidden.data.get(), rows, d, d, wire});
   submit(SegmentClass::forward, chunk, Phase::forward, std::move(ops));
 }
 
@@ -193,9 +193,9 @@ void ExpertShard::begin_backward(Chunk& chunk) {
   Ops ops;
   if (!chunk.stashed) ops.push_back(Copy{Tensor{batch.inputs.data.get(), rows, d, d, wire}, slot.x});
   expert_backward(
-      ops, weights_of(batch.key.layer), batch.counts, slot, !chunk.stashed,
-      Tensor{batch.hidden.data.get(), rows, d, d, wire}, Tensor{batch.gates.data.get(), rows, 1, 1, Dtype::f32},
-      Tensor{chunk.hidden.data.get(), rows, d, d, wire}, Tensor{chunk.dots.data.get(), rows, 1, 1, Dtype::f32});
+      ops, weights_of(batch.key), batch.counts, slot, !chunk.stashed, Tensor{batch.hidden.data.get(), rows, d, d, wire},
+      Tensor{batch.gates.data.get(), rows, 1, 1, Dtype::f32}, Tensor{chunk.hidden.data.get(), rows, d, d, wire},
+      Tensor{chunk.dots.data.get(), rows, 1, 1, Dtype::f32});
   submit(SegmentClass::backward, chunk, Phase::backward, std::move(ops));
 }
 

@@ -90,7 +90,9 @@ class ExpertShard {
   void grant(const Address& to, Direction direction, int layer);
   void submit(SegmentClass segment_class, const Chunk& chunk, Phase phase, Ops ops, std::uint32_t strand = 0);
   void run_all(Phase phase, std::vector<Ops> work);
-  const std::vector<ExpertTensors>& weights_of(int layer) const { return weights_.at(layer); }
+  const std::vector<ExpertTensors>& weights_of(const WorkKey& key) const {
+    return (key.kind == WorkKind::reference ? reference_ : weights_).at(key.layer);
+  }
 
   Context context_;
   const Config& config_;
@@ -106,7 +108,7 @@ class ExpertShard {
   std::vector<ChunkSlot> slots_;
   std::vector<int> free_;
   int stash_used_ = 0;
-  std::map<int, std::vector<ExpertTensors>> weights_, accumulators_;
+  std::map<int, std::vector<ExpertTensors>> weights_, accumulators_, reference_;
 
   std::uint32_t attempt_ = kNoAttempt;
   std::vector<Credit> early_credits_;

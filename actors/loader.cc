@@ -61,6 +61,11 @@ void Loader::on(const StartEvaluation& start, const Address&) {
 
 void Loader::on(const TokenBatch& batch, const Address&) {
   if (batch.key.attempt != attempt_) return;
+  if (batch.key.kind != WorkKind::train) {
+    const auto replica = static_cast<std::size_t>(batch.key.microbatch % config_.layout.replicas);
+    orders_[replica].push_back({batch.key, batch.target_tokens, 0, batch});
+    return drain(replica);
+  }
   sampled_[batch.key.step][batch.key.microbatch] = batch;
   begin_sampled_step();
 }
@@ -77,13 +82,18 @@ void Loader::begin_sampled_step() {
   queue(WorkKind::train, std::exchange(begun_, -1), config_.train.microbatches, counts);
 }
 
+std::optional<TokenBatch> Loader::take_sampled(const WorkKey& key) {
+  if (key.kind != WorkKind::train || !config_.has_rollouts()) return std::nullopt;
+  return std::move(sampled_.at(key.step).at(key.microbatch));
+}
+
 void Loader::queue(WorkKind kind, std::int64_t step, int microbatches, const StepCounts& counts) {
   context_.post(kConductor, StepPlan{kind, step, attempt_, microbatches, counts.target_tokens, counts.mtp_target_tokens,
                                      counts.tokens});
   for (std::int32_t m = 0; m < microbatches; ++m) {
     WorkKey key{kind, Direction::forward, step, attempt_, m, 0, 0};
     orders_[static_cast<std::size_t>(m % config_.layout.replicas)].push_back(
-        {key, counts.target_tokens, counts.mtp_target_tokens});
+        {key, counts.target_tokens, counts.mtp_target_tokens, take_sampled(key)});
   }
   for (std::size_t r = 0; r < orders_.size(); ++r) drain(r);
 }
@@ -103,8 +113,7 @@ void Loader::send(std::size_t replica, const Order& order) {
     if (stages > 1) context_.post(stage_address(config_, static_cast<int>(replica), stages - 1), message);
     context_.post(stage_address(config_, static_cast<int>(replica), 0), std::move(message));
   };
-  if (order.key.kind == WorkKind::train && config_.has_rollouts())
-    return post(std::move(sampled_.at(order.key.step).at(order.key.microbatch)));
+  if (order.ready) return post(TokenBatch(*order.ready));
   const Batch batch = order.key.kind == WorkKind::train ? corpus_->train(order.key.step, order.key.microbatch)
                                                         : corpus_->held_out(order.key.microbatch);
   PayloadPool& pool = context_.pool();

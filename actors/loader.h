@@ -6,6 +6,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "actors/config.h"
@@ -33,9 +34,11 @@ class Loader {
   struct Order {
     WorkKey key;
     std::int64_t target_tokens, mtp_target_tokens;
+    std::optional<TokenBatch> ready;  // with rollouts: made by the rollout buffer
   };
   void queue(WorkKind kind, std::int64_t step, int microbatches, const StepCounts& counts);
   void begin_sampled_step();
+  std::optional<TokenBatch> take_sampled(const WorkKey& key);
   void drain(std::size_t replica);
   void send(std::size_t replica, const Order& order);
 

@@ -57,6 +57,8 @@ Owner::Owner(const Context& context, const Config& config, std::vector<Parameter
   m_ = device.allocate(bytes.moments / 2);
   v_ = device.allocate(bytes.moments / 2);
   if (bytes.copies > 0) copies_ = device.allocate(bytes.copies);
+  if (bytes.reference > 0) reference_ = device.allocate(bytes.weights);
+  if (bytes.reference > 0 && bytes.copies > 0) reference_copies_ = device.allocate(bytes.copies);
   gradients_ = device.allocate(bytes.gradients);
   squares_ = device.allocate(block_.parameters().size() * sizeof(double));
   bits_ = device.allocate(block_.parameters().size() * sizeof(std::int32_t));
@@ -70,6 +72,7 @@ OwnerMemory Owner::memory(const Config& config, const ParameterBlock& block, int
   bytes.weights = n * 4;
   bytes.moments = n * 8;
   bytes.copies = copy_type(config) == Dtype::bf16 ? n * 2 : 0;
+  bytes.reference = config.has_reference() ? bytes.weights + bytes.copies : 0;
   bytes.gradients =
       (n + static_cast<std::size_t>(extra_elements)) * 4 * static_cast<std::size_t>(lanes + sum_arenas(replicas));
   return bytes;
@@ -81,6 +84,13 @@ Tensor Owner::matrices(const std::string& first, const std::string& last) const 
 }
 Tensor Owner::masters(const std::string& first, const std::string& last) const {
   return block_.range(masters_.data, Dtype::f32, first, last);
+}
+Tensor Owner::reference_matrices(const std::string& first, const std::string& last) const {
+  if (reference_copies_.data == nullptr) return reference_masters(first, last);
+  return block_.range(reference_copies_.data, Dtype::bf16, first, last);
+}
+Tensor Owner::reference_masters(const std::string& first, const std::string& last) const {
+  return block_.range(reference_.data, Dtype::f32, first, last);
 }
 Tensor Owner::accumulators(int lane, const std::string& first, const std::string& last) const {
   return block_.range(floats(gradients_) + lane * accumulated_, Dtype::f32, first, last);
@@ -98,8 +108,8 @@ void Owner::each_part(Each each) const {
   std::int32_t number = 0;
   for (std::size_t i = 0; i < block_.parameters().size(); ++i) {
     const Parameter& p = block_.parameters()[i];
-    for (int kind = 0; kind < (p.kind == ParameterKind::router_bias ? 1 : 3); ++kind)
-      for (std::int64_t begin = 0; begin < p.elements(); begin += kSnapshotElements)
+    for (int kind = 0; kind < kStateArrays; ++kind)
+      for (std::int64_t begin = 0; has_array(config_, p, kind) && begin < p.elements(); begin += kSnapshotElements)
         each(number++, i, kind, begin, std::min(kSnapshotElements, p.elements() - begin));
   }
 }
@@ -126,6 +136,7 @@ void Owner::load(const Restore& restore) {
   for (std::size_t i = 0; i < block_.parameters().size(); ++i)
     load_parameter(block_.parameters()[i], weights, restore.path, floats(masters_) + block_.offset(i));
   load_moments(restore);
+  load_reference(restore);
   refresh_copies();
   version_ = restore.version;
 }
@@ -166,11 +177,31 @@ void Owner::load_moments(const Restore& restore) {
   }
 }
 
+// A run begins with its own weights as the reference; later ones stand in a file of the checkpoint.
+void Owner::load_reference(const Restore& restore) {
+  if (reference_.data == nullptr) return;
+  if (restore.weights_only) return reference_is_policy();
+  const SafetensorsReader reference(restore.path + "/reference.safetensors");
+  for (std::size_t i = 0; i < block_.parameters().size(); ++i)
+    load_parameter(block_.parameters()[i], reference, restore.path, floats(reference_) + block_.offset(i));
+}
+
+void Owner::reference_is_policy() {
+  if (reference_.data != nullptr) std::memcpy(reference_.data, masters_.data, masters_.size);
+}
+
 void Owner::refresh_copies() {
-  if (copies_.data == nullptr) return;
-  const float* from = floats(masters_);
-  auto* to = static_cast<std::uint16_t*>(copies_.data);
-  for (std::int64_t i = 0; i < block_.elements(); ++i) to[i] = round_to_bf16(from[i]);
+  const auto round = [this](const Memory& from, const Memory& to) {
+    if (to.data == nullptr) return;
+    auto* rounded = static_cast<std::uint16_t*>(to.data);
+    for (std::int64_t i = 0; i < block_.elements(); ++i) rounded[i] = round_to_bf16(floats(from)[i]);
+  };
+  round(masters_, copies_);
+  round(reference_, reference_copies_);
+}
+
+std::array<float*, kStateArrays> Owner::arenas() const {
+  return {floats(masters_), floats(m_), floats(v_), floats(reference_)};
 }
 
 std::vector<std::pair<std::int64_t, std::int64_t>> Owner::pieces() const {
@@ -290,6 +321,7 @@ std::vector<Ops> Owner::apply(const Decision& decision) {
       if (copies_.data != nullptr)
         step.copy = {static_cast<std::uint16_t*>(copies_.data) + at, 1, count, count, Dtype::bf16};
       if (decision.verdict == Verdict::commit) work.back().push_back(step);
+      if (becomes_reference(config_, decision.step + 1)) copy_to_reference(work.back(), at, count);
       clear(work.back(), at, count);
     }
   }
@@ -298,6 +330,15 @@ std::vector<Ops> Owner::apply(const Decision& decision) {
     clear(work.back(), begin, std::min(kPieceElements, accumulated_ - begin));
   }
   return work;
+}
+
+void Owner::copy_to_reference(Ops& ops, std::int64_t begin, std::int64_t count) const {
+  ops.push_back(Copy{flat(floats(masters_), begin, count), flat(floats(reference_), begin, count)});
+  if (reference_copies_.data == nullptr) return;
+  const auto halves = [&](const Memory& memory) {
+    return Tensor{static_cast<std::uint16_t*>(memory.data) + begin, 1, count, count, Dtype::bf16};
+  };
+  ops.push_back(Copy{halves(copies_), halves(reference_copies_)});
 }
 
 void Owner::move_router_bias(const Decision& decision) {
@@ -326,6 +367,11 @@ void Owner::committed(const Decision& decision) {
   voted_ = applying_ = false;
 }
 
+void Owner::drawn(std::int64_t version) {
+  reference_is_policy();
+  hold(version);
+}
+
 void Owner::hold(std::int64_t version) {
   written_known_ = false;
   refresh_copies();
@@ -340,12 +386,12 @@ std::int32_t Owner::state_parts() const {
 
 SnapshotPart Owner::state_part(std::int32_t part, std::uint32_t attempt) const {
   SnapshotPart out;
-  const std::array<float*, 3> arenas = {floats(masters_), floats(m_), floats(v_)};
+  const std::array<float*, kStateArrays> arrays = arenas();
   each_part([&](std::int32_t number, std::size_t i, int kind, std::int64_t begin, std::int64_t count) {
     if (number != part) return;
     out = {version_, attempt, block_.parameters()[i].name,
            kind,     begin,   context_.pool().take(static_cast<std::size_t>(count) * 4)};
-    std::memcpy(out.values.data.get(), arenas[static_cast<std::size_t>(kind)] + block_.offset(i) + begin,
+    std::memcpy(out.values.data.get(), arrays[static_cast<std::size_t>(kind)] + block_.offset(i) + begin,
                 out.values.size);
   });
   return out;
@@ -365,21 +411,21 @@ void Owner::take_gradient(const Payload& sums) {
 
 void Owner::take_part(const SnapshotPart& part) {
   fresh_ = false;
-  const std::array<float*, 3> arenas = {floats(masters_), floats(m_), floats(v_)};
+  const std::array<float*, kStateArrays> arrays = arenas();
   const std::size_t i = block_.index(part.name);
   if (mutant(Mutant::moments_not_fetched) && part.kind == 2) return;
   if (mutant(Mutant::router_bias_not_fetched) && block_.parameters()[i].kind == ParameterKind::router_bias) return;
-  CHECK(part.kind >= 0 && part.kind < 3 && part.offset >= 0 &&
+  CHECK(part.kind >= 0 && part.kind < kStateArrays && part.offset >= 0 &&
             part.offset + static_cast<std::int64_t>(part.values.size / 4) <= block_.parameters()[i].elements(),
         "a part of {} that doesn't fit", part.name);
-  std::memcpy(arenas[static_cast<std::size_t>(part.kind)] + block_.offset(i) + part.offset, part.values.data.get(),
+  std::memcpy(arrays[static_cast<std::size_t>(part.kind)] + block_.offset(i) + part.offset, part.values.data.get(),
               part.values.size);
 }
 
 // A part of this very version that a save before left on its way to the disk is sent again: there is no second copy.
 std::vector<Ops> Owner::begin_snapshot(std::uint32_t attempt) {
   std::vector<Ops> work;
-  const std::array<float*, 3> arenas = {floats(masters_), floats(m_), floats(v_)};
+  const std::array<float*, kStateArrays> arrays = arenas();
   if (std::exchange(snapshot_version_, version_) != version_) snapshot_.clear();
   snapshot_.resize(static_cast<std::size_t>(state_parts()));
   each_part([&](std::int32_t number, std::size_t i, int kind, std::int64_t begin, std::int64_t count) {
@@ -388,7 +434,7 @@ std::vector<Ops> Owner::begin_snapshot(std::uint32_t attempt) {
     if (!values.data) {
       values = context_.pool().take(values.size);
       known = values.data;
-      work.push_back({Copy{flat(arenas[static_cast<std::size_t>(kind)] + block_.offset(i), begin, count),
+      work.push_back({Copy{flat(arrays[static_cast<std::size_t>(kind)] + block_.offset(i), begin, count),
                            flat(values.as<float>(), 0, count)}});
     }
     parts_.push_back({version_, attempt, block_.parameters()[i].name, kind, begin, std::move(values)});

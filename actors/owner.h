@@ -3,6 +3,7 @@
 // Between commits only accumulators change; state n stays untouched until Decision(n).
 #pragma once
 
+#include <array>
 #include <deque>
 #include <memory>
 #include <optional>
@@ -11,6 +12,7 @@
 
 #include "actors/config.h"
 #include "actors/node.h"
+#include "actors/rules/state_arrays.h"
 #include "kernels/model/layer.h"
 #include "kernels/model/parameter_block.h"
 
@@ -19,7 +21,8 @@ namespace troupe {
 // The memory of an owner, by kind, in bytes: what the plan prints and the constructor takes.
 struct OwnerMemory {
   std::size_t weights = 0, moments = 0, copies = 0, gradients = 0;
-  std::size_t total() const { return weights + moments + copies + gradients; }
+  std::size_t reference = 0;  // weights and copies of the reference policy
+  std::size_t total() const { return weights + moments + copies + gradients + reference; }
 };
 
 constexpr std::int64_t kPieceElements = 64 * 1024;  // grain of elementwise segments
@@ -37,6 +40,9 @@ class Owner {
   // Views of consecutive tensors: what products read; masters; one lane's accumulators.
   Tensor matrices(const std::string& first, const std::string& last) const;
   Tensor masters(const std::string& first, const std::string& last) const;
+  // The same of the reference policy. REQUIRES: config.has_reference().
+  Tensor reference_matrices(const std::string& first, const std::string& last) const;
+  Tensor reference_masters(const std::string& first, const std::string& last) const;
   Tensor accumulators(int lane, const std::string& first, const std::string& last) const;
   Tensor extra(int lane, std::int64_t begin, std::int64_t rows, std::int64_t cols) const;
   // The whole accumulation of a lane as one row.
@@ -59,6 +65,8 @@ class Owner {
   void load(const Restore& restore);
   // Draws state 0 from the seed, in segments; hold() says when they are done.
   std::vector<Ops> draw();
+  // The state that was drawn is complete; it is the reference too.
+  void drawn(std::int64_t version);
   // State from another holder: forget() the own, take every part, hold() the version.
   void forget() { version_ = -1; }
   std::int32_t state_parts() const;
@@ -110,6 +118,10 @@ class Owner {
   void load_moments(const Restore& restore);
   void clear_moments();
   void refresh_copies();
+  void load_reference(const Restore& restore);
+  void reference_is_policy();
+  std::array<float*, kStateArrays> arenas() const;  // by kind
+  void copy_to_reference(Ops& ops, std::int64_t begin, std::int64_t count) const;
   std::vector<std::pair<std::int64_t, std::int64_t>> pieces() const;
   template <typename Each>
   void each_part(Each each) const;
@@ -120,6 +132,7 @@ class Owner {
   int lanes_;
   std::int64_t accumulated_ = 0;  // elements of a lane
   Memory masters_, m_, v_, copies_, gradients_, squares_, bits_;
+  Memory reference_, reference_copies_;
   std::int64_t version_ = -1;
   bool fresh_ = true;  // nothing was written yet: what the device gave is zero
   bool voted_ = false, applying_ = false;

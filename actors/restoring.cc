@@ -45,7 +45,7 @@ void Restoring::on(const Inquiry& inquiry, const Address& from) {
 void Restoring::go_on() {
   if (in_flight_ > 0 || step_ == Step::idle || step_ == Step::fetch) return;
   if (step_ == Step::draw) {
-    owner_.hold(restore_.version);
+    owner_.drawn(restore_.version);
     return finish("");
   }
   if (owner_.applying() && !mutant(Mutant::half_update_forgotten)) owner_.committed(owner_.last_decision());

@@ -1,6 +1,7 @@
 #include "actors/rollout_buffer.h"
 
 #include <algorithm>
+#include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -18,6 +19,9 @@ namespace {
 
 constexpr Address kConductor{Role::conductor, 0}, kLoader{Role::loader, 0};
 constexpr std::int64_t kAnswers = -1;  // the place of an evaluation among what is collected
+
+// Microbatches to be scored have numbers of their own: several rollouts may be scored by one version.
+int score_base(std::int64_t rollout) { return static_cast<int>(rollout % 1024) * 1024; }
 
 bool same_source(const StartRollout& a, const StartRollout& b) {
   return a.kind == b.kind && a.rollout == b.rollout && a.attempt == b.attempt && a.version == b.version &&
@@ -38,6 +42,7 @@ void RolloutBuffer::on(const Restore& restore, const Address&) {
   attempt_ = restore.attempt;
   version_ = restore.version;
   collecting_.clear();
+  scoring_.clear();
   writing_.clear();
   records_.clear();  // those on disk are the ones that count
 }
@@ -122,11 +127,78 @@ void RolloutBuffer::collected(Collecting& one) {
     collecting_.erase(kAnswers);
     return;
   }
-  RolloutRecord record{of.rollout, of.version, of.digest, one.rounds, 0, 0, {}};
+  RolloutRecord record{of.rollout, of.version, of.digest, one.rounds, 0, 0, 0, {}};
   for (const auto& [key, answer] : one.answers) record.answers.push_back(answer);
   const bool last = !config_.grpo.dynamic_sampling || one.rounds >= config_.grpo.sampling_rounds_max;
   if (!choose_groups(config_, last, record)) return ask_round(one);
   collecting_.erase(of.rollout);
+  score(of, std::move(record));
+}
+
+// By the same weights a token has one log-probability: the step itself sees to that when it learns at once; where it
+// learns later the first microbatch is scored while the weights are there.
+void RolloutBuffer::score(const StartRollout& of, RolloutRecord&& record) {
+  Scoring& one = scoring_[of.rollout] = Scoring{of, std::move(record), {}};
+  if (config_.grpo.rollout_lag > 0) send_to_score(one, WorkKind::score, 0);
+  for (int update = 0; update < config_.grpo.updates_per_rollout && config_.has_reference(); ++update)
+    send_to_score(one, WorkKind::reference, update);
+  if (!one.awaited.empty()) return;
+  complete(of, one.record);
+  scoring_.erase(of.rollout);
+}
+
+void RolloutBuffer::send_to_score(Scoring& one, WorkKind kind, int update) {
+  for (TokenBatch& batch : batches_of(config_, *tasks_, one.record, update, context_.pool())) {
+    if (kind == WorkKind::score && batch.key.microbatch > 0) break;
+    batch.key.kind = kind;
+    batch.key.step = one.of.version;
+    batch.key.attempt = one.of.attempt;
+    batch.key.microbatch += update * config_.train.microbatches + score_base(one.of.rollout);
+    one.awaited.emplace(kind, batch.key.microbatch);
+    context_.post(kLoader, std::move(batch));
+  }
+}
+
+void RolloutBuffer::on(const Scored& scored, const Address&) {
+  if (scored.key.attempt != attempt_) return;
+  const auto found = std::find_if(scoring_.begin(), scoring_.end(), [&](const auto& entry) {
+    return entry.second.awaited.contains({scored.key.kind, scored.key.microbatch});
+  });
+  if (found == scoring_.end()) return;
+  Scoring& one = found->second;
+  if (const std::string wrong = take_scores(one, scored); !wrong.empty()) return problem(wrong);
+  one.awaited.erase({scored.key.kind, scored.key.microbatch});
+  if (!one.awaited.empty()) return;
+  complete(one.of, one.record);
+  scoring_.erase(found);
+}
+
+// The rows with a target stand in the order of the answers' tokens.
+std::string RolloutBuffer::take_scores(Scoring& one, const Scored& scored) const {
+  const int number = scored.key.microbatch - score_base(one.of.rollout), microbatches = config_.train.microbatches;
+  const auto members = members_of(config_, one.record, number / microbatches);
+  const float* row = scored.logprobs.as<float>();
+  for (const std::size_t i : members[static_cast<std::size_t>(number % microbatches)]) {
+    RolloutAnswer& a = one.record.answers[i];
+    row += tasks_->text.prompt(problem_of(config_, *tasks_, one.record, a.prompt)).size() - 1;
+    const std::vector<float> own(row, row + a.tokens.size());
+    row += a.tokens.size();
+    if (scored.key.kind == WorkKind::reference) {
+      a.reference = own;
+      continue;
+    }
+    one.record.checked += static_cast<std::int64_t>(own.size());
+    if (std::memcmp(own.data(), a.logprobs.data(), own.size() * sizeof(float)) != 0)
+      return fmt::format(
+          "the log-probabilities of answer {} to prompt {} of rollout {} were recomputed with other bits "
+          "than recorded at sampling, by the same weights (version {}); nothing was learned from it; this "
+          "is an error in the program or in memory: resume from the last checkpoint",
+          a.sample, a.prompt, one.of.rollout, one.of.version);
+  }
+  return "";
+}
+
+void RolloutBuffer::complete(const StartRollout& of, const RolloutRecord& record) {
   deliver(of, record);
   keep(of, record);
 }

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,7 @@ class RolloutBuffer {
   void on(const Restore& restore, const Address& from);
   void on(const StartRollout& start, const Address& from);
   void on(const Judged& judged, const Address& from);
+  void on(const Scored& scored, const Address& from);
   void on(const DiskDone& done, const Address& from);
   void on(const Stop&, const Address&) {}
   void waits(Waits& out) const;
@@ -40,7 +42,18 @@ class RolloutBuffer {
     std::size_t expected = 0;
     std::map<Key, RolloutAnswer> answers, greedy;
   };
+  // Sampled, and on its way through the stages once more: for the reference policy's log-probabilities, and where its step
+  // comes later, for its own ones.
+  struct Scoring {
+    StartRollout of;
+    RolloutRecord record;
+    std::set<std::pair<WorkKind, std::int32_t>> awaited;  // by microbatch, counted over the rollout's updates
+  };
   bool held(const StartRollout& start);
+  void score(const StartRollout& of, RolloutRecord&& record);
+  void send_to_score(Scoring& one, WorkKind kind, int update);
+  std::string take_scores(Scoring& one, const Scored& scored) const;
+  void complete(const StartRollout& of, const RolloutRecord& record);
   void ask_round(Collecting& one);
   void ask_answers(Collecting& one);
   void collected(Collecting& one);
@@ -57,6 +70,7 @@ class RolloutBuffer {
   std::uint32_t attempt_ = 0;
   std::int64_t version_ = 0;
   std::map<std::int64_t, Collecting> collecting_;  // by rollout; evaluation: -1
+  std::map<std::int64_t, Scoring> scoring_;        // by rollout
   std::map<std::int64_t, RolloutRecord> records_;  // that steps to come still learn from
   std::uint64_t next_token_ = 1;
   std::map<std::uint64_t, StartRollout> writing_;  // by token of the disk's report

@@ -32,12 +32,12 @@ Payload to_payload(PayloadPool& pool, const std::vector<T>& values) {
   return payload;
 }
 
+}  // namespace
+
 TaskProblem problem_of(const Config& config, const TaskSet& tasks, const RolloutRecord& record, std::int32_t prompt) {
   return tasks.problems.problem(config.train.seed, Split::train,
                                 first_problem(config, record.rollout) + static_cast<std::uint64_t>(prompt));
 }
-
-}  // namespace
 
 RolloutAnswer answer_of(const Config& config, const Judged& judged) {
   const Sampled& s = judged.sampled;
@@ -108,6 +108,7 @@ std::string journal_text(const Config& config, const TaskSet& tasks, const Rollo
               {"tokens", a.tokens},
               {"logprobs", a.logprobs}};
     if (!a.kept.empty()) line["kept"] = a.kept;
+    if (!a.reference.empty()) line["reference"] = a.reference;
     text += line.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
   }
   return text;
@@ -143,6 +144,7 @@ RolloutRecord read_journal(const std::string& path) {
       a.detail = j.at("detail");
       a.tokens = j.at("tokens").get<std::vector<std::int32_t>>();
       a.logprobs = j.at("logprobs").get<std::vector<float>>();
+      if (j.contains("reference")) a.reference = j.at("reference").get<std::vector<float>>();
       if (j.contains("kept")) a.kept = j.at("kept").get<std::vector<std::int32_t>>();
       record.answers.push_back(std::move(a));
     }
@@ -180,7 +182,8 @@ void append(Growing& batch, const std::vector<std::int32_t>& prompt, const Rollo
     batch.targets.push_back(trained ? a.tokens[i] : kNoTarget);
     batch.positions.push_back(static_cast<std::int32_t>(t));
     const float old = trained ? a.logprobs[i] : 0;
-    const float row[kPolicyInputs] = {old, old, trained ? static_cast<float>(advantage) : 0,
+    const float reference = trained && !a.reference.empty() ? a.reference[i] : old;
+    const float row[kPolicyInputs] = {old, reference, trained ? static_cast<float>(advantage) : 0,
                                       trained ? static_cast<float>(weight) : 0};
     batch.policy.insert(batch.policy.end(), row, row + kPolicyInputs);
     if (kept_words == 0) continue;
@@ -204,33 +207,40 @@ TokenBatch to_batch(const Growing& g, PayloadPool& pool) {
 
 }  // namespace
 
+std::vector<std::vector<std::size_t>> members_of(const Config& config, const RolloutRecord& record, int update) {
+  const auto count = static_cast<std::size_t>(config.train.batch_sequences);
+  const std::size_t each = count / static_cast<std::size_t>(config.train.microbatches);
+  const std::vector<std::int64_t> order =
+      order_of_updates(static_cast<std::int64_t>(record.answers.size()), config.grpo.updates_per_rollout,
+                       config.train.seed, record.rollout);
+  std::vector<std::vector<std::size_t>> members(static_cast<std::size_t>(config.train.microbatches));
+  for (std::size_t i = 0; i < count; ++i)
+    members[i / each].push_back(static_cast<std::size_t>(order[count * static_cast<std::size_t>(update) + i]));
+  return members;
+}
+
 std::vector<TokenBatch> batches_of(const Config& config, const TaskSet& tasks, const RolloutRecord& record, int update,
                                    PayloadPool& pool) {
   std::vector<double> rewards;
   for (const RolloutAnswer& a : record.answers) rewards.push_back(a.reward);
   const std::vector<double> advantage = advantages(rewards, config.grpo.group_size, config.grpo);
-  const auto count = static_cast<std::size_t>(config.train.batch_sequences);
-  const std::vector<std::int64_t> order =
-      order_of_updates(static_cast<std::int64_t>(record.answers.size()), config.grpo.updates_per_rollout,
-                       config.train.seed, record.rollout);
-  const auto first = order.begin() + static_cast<std::ptrdiff_t>(count) * update;
-  const std::vector<std::int64_t> own(first, first + static_cast<std::ptrdiff_t>(count));
+  const std::vector<std::vector<std::size_t>> members = members_of(config, record, update);
   std::vector<std::int64_t> lengths;
-  for (const std::int64_t i : own)
-    lengths.push_back(static_cast<std::int64_t>(record.answers[static_cast<std::size_t>(i)].tokens.size()));
+  for (const auto& microbatch : members)
+    for (const std::size_t i : microbatch)
+      lengths.push_back(static_cast<std::int64_t>(record.answers[i].tokens.size()));
   const std::vector<double> weights = token_weights(lengths, config.grpo.reduction, config.generate_length());
   const auto words = config.truncates() ? static_cast<std::size_t>((config.model.vocab_size + 31) / 32) : 0;
   std::int64_t targets = 0;
   for (const std::int64_t length : lengths) targets += length;
   std::vector<TokenBatch> batches;
-  const std::size_t each = count / static_cast<std::size_t>(config.train.microbatches);
-  for (std::size_t begin = 0; begin < count; begin += each) {
+  std::size_t number = 0;  // among the step's answers
+  for (const auto& microbatch : members) {
     Growing growing;
-    for (std::size_t i = begin; i < begin + each; ++i) {
-      const auto at = static_cast<std::size_t>(own[i]);
+    for (const std::size_t at : microbatch) {
       const RolloutAnswer& a = record.answers[at];
-      append(growing, tasks.text.prompt(problem_of(config, tasks, record, a.prompt)), a, advantage[at], weights[i],
-             words);
+      append(growing, tasks.text.prompt(problem_of(config, tasks, record, a.prompt)), a, advantage[at],
+             weights[number++], words);
     }
     TokenBatch batch = to_batch(growing, pool);
     batch.key.step = record.rollout * config.grpo.updates_per_rollout + update;
@@ -261,6 +271,7 @@ std::string rollout_json(const Config& config, const RolloutRecord& record) {
       {"answers", record.answers.size()},
       {"group_size", config.grpo.group_size},
       {"rounds", record.rounds},
+      {"checked", record.checked},
       {"reward", reward},
       {"accuracy", correct},
       {"formatted", formatted},

@@ -20,6 +20,7 @@ struct RolloutAnswer {
   std::string detail;
   std::vector<std::int32_t> tokens, kept;
   std::vector<float> logprobs;
+  std::vector<float> reference;  // log-probabilities by the reference policy; empty: there is none
   friend bool operator==(const RolloutAnswer&, const RolloutAnswer&) = default;
 };
 
@@ -27,6 +28,7 @@ struct RolloutRecord {
   std::int64_t rollout = 0, version = 0;
   std::uint64_t digest = 0;
   int rounds = 1;                        // of prompts that were asked
+  std::int64_t checked = 0;              // log-probabilities recomputed when they were sampled, to the same bits
   int groups_seen = 0, groups_flat = 0;  // all that were sampled; those whose rewards are all equal
   std::vector<RolloutAnswer> answers;    // by prompt and sample: whole groups
   friend bool operator==(const RolloutRecord&, const RolloutRecord&) = default;
@@ -47,6 +49,11 @@ std::string journal_folder(const std::string& run_folder, std::int64_t rollout);
 // The microbatches of one update (0..updates_per_rollout - 1): keys without an attempt.
 std::vector<TokenBatch> batches_of(const Config& config, const TaskSet& tasks, const RolloutRecord& record, int update,
                                    PayloadPool& pool);
+
+TaskProblem problem_of(const Config& config, const TaskSet& tasks, const RolloutRecord& record, std::int32_t prompt);
+
+// Whose answers each of these microbatches holds, as places in record.answers, in order.
+std::vector<std::vector<std::size_t>> members_of(const Config& config, const RolloutRecord& record, int update);
 
 // What a rollout was like, as JSON.
 std::string rollout_json(const Config& config, const RolloutRecord& record);

@@ -70,6 +70,7 @@ void Stage::bind_tensors() {
   accumulators_.resize(static_cast<std::size_t>(config_.train.gradient_lanes / config_.layout.replicas));
   for (int u = 0; u < units; ++u) {
     weights_.push_back(bind_layer(m, layer_of(u), matrices, masters));
+    if (config_.has_reference()) reference_.push_back(bind_reference(u));
     for (std::size_t lane = 0; lane < accumulators_.size(); ++lane) {
       const auto sums = [&](const std::string& a, const std::string& b) {
         return owner_.accumulators(static_cast<int>(lane), a, b);
@@ -87,12 +88,22 @@ void Stage::bind_tensors() {
   }
   head_ = {masters("model.norm.weight", "model.norm.weight"),
            m.tie_word_embeddings ? table_product : matrices(head, head)};
+  if (config_.has_reference())
+    reference_head_ = {
+        owner_.reference_masters("model.norm.weight", "model.norm.weight"),
+        owner_.reference_matrices(m.tie_word_embeddings ? embedding : head, m.tie_word_embeddings ? embedding : head)};
   if (!m.has_mtp()) return;
   const std::string p = fmt::format("model.layers.{}.", m.num_hidden_layers);
   mtp_ = {masters(p + "enorm.weight", p + "enorm.weight"), masters(p + "hnorm.weight", p + "hnorm.weight"),
           matrices(p + "eh_proj.weight", p + "eh_proj.weight"),
           masters(p + "shared_head.norm.weight", p + "shared_head.norm.weight"), table};
   mtp_head_ = {mtp_.head_norm, head_.head};
+}
+
+LayerTensors Stage::bind_reference(int unit) const {
+  const auto matrices = [&](const std::string& a, const std::string& b) { return owner_.reference_matrices(a, b); };
+  const auto masters = [&](const std::string& a, const std::string& b) { return owner_.reference_masters(a, b); };
+  return bind_layer(config_.model, layer_of(unit), matrices, masters);
 }
 
 std::uint64_t Stage::pack(const Token& t) {
@@ -267,7 +278,7 @@ void Stage::on(const TokenBatch& batch, const Address&) {
   if (!shape_.first) {
     const int slot = find_work(batch.key);
     if (slot < 0) {
-      early_batches_[{batch.key.step * 2 + static_cast<int>(batch.key.kind), batch.key.microbatch}] = batch;
+      early_batches_[{batch.key.step * kWorkKinds + static_cast<int>(batch.key.kind), batch.key.microbatch}] = batch;
       return;
     }
     receive_ids(works_[static_cast<std::size_t>(slot)], slots_[static_cast<std::size_t>(slot)], batch);
@@ -288,7 +299,7 @@ void Stage::on(const Activations& a, const Address&) {
   StageSlot& memory = slots_[static_cast<std::size_t>(slot)];
   work.hidden_in = a.hidden;
   receive_geometry(work, memory, a.positions, a.spans, a.spans_count);
-  const auto early = early_batches_.find({a.key.step * 2 + static_cast<int>(a.key.kind), a.key.microbatch});
+  const auto early = early_batches_.find({a.key.step * kWorkKinds + static_cast<int>(a.key.kind), a.key.microbatch});
   if (early != early_batches_.end()) {
     receive_ids(work, memory, early->second);
     early_batches_.erase(early);
@@ -333,8 +344,8 @@ void Stage::submit(SegmentClass segment_class, int slot, int unit, Phase phase, 
   const std::int32_t m = work.key.microbatch;
   const std::int32_t lead = segment_class == SegmentClass::weight_gradient ? weights_lead(config_, shape_.stage, m)
                                                                            : forward_lead(config_, shape_.stage);
-  const bool rollout = work.generate.has_value() && config_.has_rollouts();
-  restoring_.submit({actual, work.key.step, m, layer_of(unit), false, lead, false, rollout}, std::move(ops),
+  const Use side = side_of(config_, work.key.kind);
+  restoring_.submit({actual, work.key.step, m, layer_of(unit), false, lead, false, side}, std::move(ops),
                     pack({phase, static_cast<std::uint8_t>(attempt_), static_cast<std::uint16_t>(slot),
                           static_cast<std::uint16_t>(unit)}),
                     strand);

@@ -190,6 +190,17 @@ class Stage {
   void arrival_waits(Waits& out) const;
   void step_end_waits(Waits& out) const;
 
+  // Weights by what the work is for: the own, or the reference policy's.
+  const LayerTensors& weights_of(const Work& work, int unit) const {
+    return (work.key.kind == WorkKind::reference ? reference_ : weights_)[static_cast<std::size_t>(unit)];
+  }
+  const HeadTensors& head_of(const Work& work) const {
+    return work.key.kind == WorkKind::reference ? reference_head_ : head_;
+  }
+  Tensor masters_of(const Work& work, const std::string& name) const {
+    return work.key.kind == WorkKind::reference ? owner_.reference_masters(name, name) : owner_.masters(name, name);
+  }
+
   // Views and names.
   LayerSlot layer_view(int slot, int unit) const;
   SlotScratch scratch_view(int slot, int unit) const;
@@ -206,6 +217,7 @@ class Stage {
   int head_unit() const { return shape_.layers + 1; }
   int embedding_unit() const { return shape_.layers + 2; }
   void bind_tensors();
+  LayerTensors bind_reference(int unit) const;
   void enter(const Restore& restore, const std::string& problem);
   void send_embedding_copy();
   void begin_snapshot();
@@ -239,7 +251,8 @@ class Stage {
   Tensor cosine_, sine_;
   std::vector<LayerTensors> weights_;                    // per unit (layers, then MTP)
   std::vector<std::vector<LayerTensors>> accumulators_;  // [lane][unit]
-  HeadTensors head_, mtp_head_;
+  std::vector<LayerTensors> reference_;                  // the same of the reference policy, if there is one
+  HeadTensors head_, mtp_head_, reference_head_;
   MtpTensors mtp_;
   std::int64_t copy_version_ = 0;  // of the embedding's read copy
   bool copying_ = false;

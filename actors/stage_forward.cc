@@ -18,8 +18,7 @@ void Stage::begin_forward(int slot) {
   const Tensor x = layer_view(slot, 0).x;
   Ops ops;
   if (shape_.first) {
-    ops.push_back(
-        Embedding{work.batch.ids, owner_.masters("model.embed_tokens.weight", "model.embed_tokens.weight"), x});
+    ops.push_back(Embedding{work.batch.ids, masters_of(work, "model.embed_tokens.weight"), x});
   } else {
     ops.push_back(Copy{Tensor{work.hidden_in.data.get(), x.rows, x.cols, x.cols, Dtype::f32}, x});
   }
@@ -56,7 +55,7 @@ void Stage::forward_unit(int slot, int unit, Ops ops) {
   Work& work = works_[static_cast<std::size_t>(slot)];
   work.unit = unit;
   const LayerSlot view = layer_view(slot, unit);
-  const LayerTensors& w = weights_[static_cast<std::size_t>(unit)];
+  const LayerTensors& w = weights_of(work, unit);
   const LayerCache cache = cache_of(slot, unit);
   if (work.generate) fork_ops(ops, *work.generate, cache);
   attention_forward(ops, config_.model, layer_of(unit), w, view, batch_of(slot, unit), cache);
@@ -94,7 +93,7 @@ void Stage::attention_done(int slot) {
   work.mlp_done = !view.mlp_out;
   if (work.mlp_done) return forward_results(slot);
   Ops ops;
-  mlp_forward(ops, weights_[static_cast<std::size_t>(unit)], view);
+  mlp_forward(ops, weights_of(work, unit), view);
   submit(SegmentClass::forward, slot, unit, Phase::mlp, std::move(ops));
 }
 
@@ -305,13 +304,27 @@ void Stage::head_done(int slot, int unit) {
 void Stage::evaluate_head(int slot, Ops ops) {
   Work& work = works_[static_cast<std::size_t>(slot)];
   const HeadSlot head = first_rows(slots_[static_cast<std::size_t>(slot)].head, work.rows);
-  head_forward(ops, config_.model, head_, head);
-  head_loss(ops, head_, head, work.batch.targets, 0, false);
+  const HeadTensors& w = head_of(work);
+  head_forward(ops, config_.model, w, head);
+  if (work.has_policy) {
+    head_logits(ops, w, head);
+    ops.push_back(policy_loss(slot, false));
+  } else {
+    head_loss(ops, w, head, work.batch.targets, 0, false);
+  }
   submit(SegmentClass::evaluate, slot, head_unit(), Phase::head, std::move(ops));
 }
 
+// What was evaluated is for the conductor, what was scored for the rollout buffer.
 void Stage::finish_evaluation(int slot) {
   Work& work = works_[static_cast<std::size_t>(slot)];
+  if (work.key.kind != WorkKind::evaluate) {
+    if (!shape_.last) return;
+    Scored scored{work.key, context_.pool().take(static_cast<std::size_t>(work.rows) * 4)};
+    const Tensor& results = slots_[static_cast<std::size_t>(slot)].results;
+    for (std::int64_t t = 0; t < work.rows; ++t) scored.logprobs.as<float>()[t] = results.row<float>(t)[1];
+    return context_.post({Role::rollout_buffer, 0}, std::move(scored));
+  }
   context_.post(kConductor, EvaluationLoss{work.key, work.loss.loss_sum, work.loss.targets, work.evaluated});
 }
 

@@ -74,6 +74,17 @@ void RolloutBuffer::waits(Waits& out) const {
     for (const Address& writer : rollouts(config_)) out.push_back({Awaited::answers, writer, item});
     out.push_back({Awaited::answers, {Role::judge, 0}, item});
   }
+  for (const auto& [rollout, one] : scoring_) {
+    for (const auto& [kind, microbatch] : one.awaited) {
+      WorkKey scored = step_key(one.of.version, attempt_);
+      scored.kind = kind;
+      scored.microbatch = microbatch;
+      const int replica = microbatch % config_.layout.replicas;
+      out.push_back({Awaited::evaluation, {Role::loader, 0}, scored});
+      for (int s = 0; s < config_.layout.stages; ++s)
+        out.push_back({Awaited::evaluation, stage_address(config_, replica, s), scored});
+    }
+  }
   for (const auto& [token, of] : writing_) {
     item.step = of.rollout;
     out.push_back({Awaited::disk, context_.self(), item});

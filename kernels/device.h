@@ -26,16 +26,15 @@ struct SegmentKey {
   // negative); kNoLead: less urgent than any backward.
   static constexpr std::int32_t kNoLead = std::numeric_limits<std::int32_t>::min();
   std::int32_t lead = kNoLead;
-  bool loading = false;  // first values of weights: likewise
-  bool rollout = false;  // of evaluate: sampling what steps learn from: likewise
+  bool loading = false;      // first values of weights: likewise
+  Use side = Use::evaluate;  // of the class evaluate: what it is for: likewise
   friend bool operator==(const SegmentKey&, const SegmentKey&) = default;
 };
 
 inline Use use_of(const SegmentKey& key) {
   if (key.snapshot) return Use::snapshot;
   if (key.loading) return Use::load;
-  if (key.rollout) return Use::rollout;
-  return key.segment_class == SegmentClass::evaluate ? Use::evaluate : Use::learn;
+  return key.segment_class == SegmentClass::evaluate ? key.side : Use::learn;
 }
 
 // Whom to tell: the actor's place in the process's directory, and a word of the actor's own.

@@ -9,9 +9,10 @@
 namespace troupe {
 
 // What a thread does: learn (forward, backward, weight gradients, optimizer), evaluate (and generate), copy for a
-// checkpoint, nothing, make a state to begin with, or sample what is learned from.
-enum class Use : std::uint8_t { learn, evaluate, snapshot, idle, load, rollout };
-constexpr std::size_t kUses = 6;
+// checkpoint, nothing, make a state to begin with, sample what is learned from, or
+// score it.
+enum class Use : std::uint8_t { learn, evaluate, snapshot, idle, load, rollout, score };
+constexpr std::size_t kUses = 7;
 
 // Thread-microseconds by use.
 struct Usage {

@@ -169,6 +169,9 @@ std::string why_rollouts(const Config& config) {
   if (config.generate_length() > config.train.sequence_length)
     return fmt::format("generate.length_max is {}, must be at most train.sequence_length ({}) for kind = \"grpo\"",
                        config.generate.length_max, config.train.sequence_length);
+  if (g.beta > 0 && config.model.tie_word_embeddings && config.layout.stages > 1)
+    return "grpo.beta needs the reference policy's embedding in the last stage too: with model.tie_word_embeddings set "
+           "layout.stages = 1";
   if (g.reference_every > 0 && g.beta == 0)
     return "grpo.reference_every is set, but grpo.beta is 0: no reference policy is used";
   return "";

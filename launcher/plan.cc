@@ -52,10 +52,10 @@ std::string stage_holds(const Config& config, const StageShape& shape) {
 void add_owner(ActorPlan& actor, const Config& config, const ParameterBlock& block, int lanes, int replicas,
                std::int64_t extra, bool snapshots) {
   const OwnerMemory owner = Owner::memory(config, block, lanes, replicas, extra);
-  actor.weights = owner.weights + owner.copies;
+  actor.weights = owner.weights + owner.copies + owner.reference;
   actor.moments = owner.moments;
   actor.gradients = owner.gradients;
-  if (snapshots) actor.buffers += owner.weights + owner.moments;
+  if (snapshots) actor.buffers += owner.weights + owner.moments + (owner.reference > 0 ? owner.weights : 0);
 }
 
 ActorPlan plan_stage(const Config& config, int replica, const StageShape& shape) {

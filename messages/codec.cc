@@ -82,7 +82,7 @@ constexpr std::uint16_t kEnumValues<Role> = kRoles;
 template <>
 constexpr std::uint16_t kEnumValues<Channel> = kChannels;
 template <>
-constexpr std::uint16_t kEnumValues<WorkKind> = 3;
+constexpr std::uint16_t kEnumValues<WorkKind> = kWorkKinds;
 template <>
 constexpr std::uint16_t kEnumValues<Direction> = 2;
 template <>
@@ -256,6 +256,7 @@ ARM(SamplePrompts, SAMPLE_PROMPTS)
 ARM(Sampled, SAMPLED)
 ARM(Judged, JUDGED)
 ARM(RolloutDone, ROLLOUT_DONE)
+ARM(Scored, SCORED)
 #undef ARM
 // clang-format on
 

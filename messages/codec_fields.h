@@ -337,6 +337,11 @@ void fields(D& d, W w, Subject<D, Judged> m) {
   FIELD(detail, Detail);
 }
 template <typename D, typename W>
+void fields(D& d, W w, Subject<D, Scored> m) {
+  FIELD(key, Key);
+  FIELD(logprobs, Logprobs);
+}
+template <typename D, typename W>
 void fields(D& d, W w, Subject<D, RolloutDone> m) {
   FIELD(of, Of);
   FIELD(durable, Durable);

@@ -10,7 +10,7 @@ namespace {
 
 constexpr std::array<const char*, kRoles> kRoleNames = {"supervisor",   "loader",       "conductor", "stage",
                                                         "expert_shard", "checkpointer", "rollout",   "shadow",       "rollout_buffer", "judge"};
-constexpr std::array<const char*, 3> kWorkKindNames = {"train", "evaluate", "generate"};
+constexpr std::array<const char*, kWorkKinds> kWorkKindNames = {"train", "evaluate", "generate", "score", "reference"};
 constexpr std::array<const char*, 2> kDirectionNames = {"forward", "backward"};
 
 // In the order of `Message`.
@@ -20,7 +20,7 @@ constexpr std::array<const char*, std::variant_size_v<Message>> kKindNames = {
     "Activations", "ActivationGradients", "ExpertBatch", "ExpertResult", "PartialSums", "SharedGradient",
     "SharedTensor", "Vote", "Decision", "EvaluationLoss", "GenerateBatch", "GenerateActivations", "Generated",
     "SnapshotPart", "SnapshotBegin", "CheckpointDone", "Report",
-    "WeightsDigest", "StartRollout", "SamplePrompts", "Sampled", "Judged", "RolloutDone", "SegmentDone", "DiskDone", "JuryDone"};
+    "WeightsDigest", "StartRollout", "SamplePrompts", "Sampled", "Judged", "RolloutDone", "Scored", "SegmentDone", "DiskDone", "JuryDone"};
 // clang-format on
 
 // A value out of range is printed as "?", never read past the table.

@@ -13,7 +13,9 @@
 
 namespace troupe {
 
-enum class WorkKind : std::uint8_t { train, evaluate, generate };
+// score, reference: log-probabilities of tokens that were sampled, by the weights themselves or the reference policy's.
+enum class WorkKind : std::uint8_t { train, evaluate, generate, score, reference };
+constexpr std::uint8_t kWorkKinds = 5;
 enum class Direction : std::uint8_t { forward, backward };
 
 // What a piece of work is. One struct, used everywhere; a key of another attempt is dropped.
@@ -299,6 +301,11 @@ struct Judged {
   bool correct = false, formatted = false;
   std::string detail;
 };
+// Last stage to rollout buffer: of each row of a TokenBatch (kinds score and reference), the log-probability of its target.
+struct Scored {
+  WorkKey key;
+  Payload logprobs;  // (rows) f32
+};
 // Rollout buffer to conductor: the loader has the batches (durable: and the journal has the rollout); metrics: JSON.
 struct RolloutDone {
   StartRollout of;
@@ -349,7 +356,7 @@ using Message =
                  StartStep, StartEvaluation, StepPlan, TokenBatch, Activations, ActivationGradients, ExpertBatch,
                  ExpertResult, PartialSums, SharedGradient, SharedTensor, Vote, Decision, EvaluationLoss, GenerateBatch,
                  GenerateActivations, Generated, SnapshotPart, SnapshotBegin, CheckpointDone, Report, WeightsDigest,
-                 StartRollout, SamplePrompts, Sampled, Judged, RolloutDone, SegmentDone, DiskDone, JuryDone>;
+                 StartRollout, SamplePrompts, Sampled, Judged, RolloutDone, Scored, SegmentDone, DiskDone, JuryDone>;
 
 const char* kind_of(const Message& message);  // "TokenBatch"
 

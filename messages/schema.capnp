@@ -41,7 +41,8 @@
 # WeightsDigest. Then the conductor sends StartRollout to the rollout buffer, for every rollout that this version must
 # sample. The buffer sends SamplePrompts to the rollouts (one a replica); every answer goes as Sampled to the judge and
 # as Judged to the buffer, which makes groups, advantages and TokenBatches for the loader, writes the journal, and ends
-# with RolloutDone. A step begins when its rollout is there, and is decided when all that its version had to sample are
+# with RolloutDone. Where the reference policy counts, or the step comes later than the sampling, the loader gets
+# TokenBatches to be scored first, and the last stage answers Scored. A step begins when its rollout is there, and is decided when all that its version had to sample are
 # durable. Bounded by what one rollout holds: prompts x samples answers.
 #
 # On the wire. A frame is a header and the payloads. The header is a prelude of 56 bytes, little endian:
@@ -68,7 +69,7 @@ $Cxx.namespace("troupe::wire");
 
 enum Role { supervisor @0; loader @1; conductor @2; stage @3; expertShard @4; checkpointer @5; rollout @6; shadow @7; rolloutBuffer @8;
   judge @9; }
-enum WorkKind { train @0; evaluate @1; generate @2; }
+enum WorkKind { train @0; evaluate @1; generate @2; score @3; reference @4; }
 enum Direction { forward @0; backward @1; }
 enum Channel { microbatch @0; dispatchForward @1; dispatchBackward @2; snapshot @3; }
 enum Verdict { commit @0; skip @1; stop @2; }
@@ -271,6 +272,7 @@ struct Judged {
   formatted @3 :Bool;
   detail @4 :Text;
 }
+struct Scored { key @0 :WorkKey; logprobs @1 :UInt64; }
 struct RolloutDone { of @0 :StartRollout; durable @1 :Bool; metrics @2 :Text; problem @3 :Text; }
 
 # ---- Checkpoints
@@ -331,5 +333,6 @@ struct Envelope {
     sampled @38 :Sampled;
     judged @39 :Judged;
     rolloutDone @40 :RolloutDone;
+    scored @41 :Scored;
   }
 }

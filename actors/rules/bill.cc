@@ -103,9 +103,9 @@ Cause cause_of(const NodeWaits& waits, bool ran) {
 }
 
 const char* to_string(Bin bin) {
-  constexpr std::array<const char*, kBins> kNames = {"useful", "evaluation", "messages", "narrow",
-                                                     "bubble", "imbalance",  "waiting",  "checkpoint",
-                                                     "redo",   "start-up",   "rollout",  "rollout tail"};
+  constexpr std::array<const char*, kBins> kNames = {"useful",    "evaluation", "messages",    "narrow", "bubble",
+                                                     "imbalance", "waiting",    "checkpoint",  "redo",   "start-up",
+                                                     "rollout",   "scoring",    "rollout tail"};
   CHECK(static_cast<std::size_t>(bin) < kBins, "no bin {}", static_cast<int>(bin));
   return kNames[static_cast<std::size_t>(bin)];
 }
@@ -122,6 +122,7 @@ const char* meaning(Bin bin) {
                                                         "lost work and recovery",
                                                         "starting and ending",
                                                         "sampling answers",
+                                                        "log-probabilities of samples",
                                                         "waiting for the last answers and verdicts"};
   CHECK(static_cast<std::size_t>(bin) < kBins, "no bin {}", static_cast<int>(bin));
   return kMeanings[static_cast<std::size_t>(bin)];

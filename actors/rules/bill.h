@@ -21,9 +21,10 @@ enum class Bin : std::uint8_t {
   redo,          // what a loss cost: the lost attempt, the recovery, the replaced process
   start_up,      // before the first step, and the end
   rollout,       // sampling what steps learn from
+  scoring,       // log-probabilities of samples, by themselves
   rollout_tail,  // idle until the last answers are sampled and judged
 };
-constexpr std::size_t kBins = 12;
+constexpr std::size_t kBins = 13;
 const char* to_string(Bin bin);
 const char* meaning(Bin bin);  // a few words for a person
 

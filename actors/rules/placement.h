@@ -9,6 +9,7 @@
 #include "kernels/device.h"
 #include "kernels/model/parameters.h"
 #include "messages/address.h"
+#include "messages/message.h"
 
 namespace troupe {
 
@@ -43,6 +44,12 @@ inline std::int32_t weights_lead(const Config& config, int stage, std::int32_t m
   const std::int32_t until_forward = config.layout.replicas * config.slots();
   return microbatch + until_forward < config.train.microbatches ? forward_lead(config, stage) - until_forward
                                                                 : SegmentKey::kNoLead;
+}
+
+// What work beside the learning is for, in the bill.
+inline Use side_of(const Config& config, WorkKind kind) {
+  if (kind == WorkKind::score || kind == WorkKind::reference) return Use::score;
+  return kind == WorkKind::generate && config.has_rollouts() ? Use::rollout : Use::evaluate;
 }
 
 Address stage_address(const Config& config, int replica, int stage);

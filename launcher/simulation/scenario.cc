@@ -95,6 +95,8 @@ void draw_reinforcement(Config& c, Dice dice) {
   g.temperature = dice.of({1.0, 0.7});
   g.top_p = dice.of({1.0, 1.0, 0.9});
   g.dual_clip = dice.of({0.0, 3.0});
+  g.beta = dice.of({0.0, 0.0, 0.1});
+  if (g.beta > 0) g.reference_every = dice.between(0, 2);
   g.reduction = dice.of({"sequence_mean", "token_mean", "constant"});
   g.dynamic_sampling = dice.one_in(3);
   g.sampling_rounds_max = 2;

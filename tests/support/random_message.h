@@ -135,7 +135,7 @@ class MessageDraw {
 
   void fill(Role& role) { role = static_cast<Role>(below(kRoles)); }
   void fill(Channel& channel) { channel = static_cast<Channel>(below(kChannels)); }
-  void fill(WorkKind& kind) { kind = static_cast<WorkKind>(below(3)); }
+  void fill(WorkKind& kind) { kind = static_cast<WorkKind>(below(kWorkKinds)); }
   void fill(Direction& direction) { direction = static_cast<Direction>(below(2)); }
   void fill(Verdict& verdict) { verdict = static_cast<Verdict>(below(3)); }
   void fill(bool& flag) { flag = below(2) == 1; }
