@@ -88,7 +88,9 @@ void Conductor::on(const RolloutDone& done, const Address&) {
   if (done.of.kind == WorkKind::evaluate) {
     answering_ = false;
     report("answers", done.metrics);
-    return next();
+    if (mode_ == RunMode::train) return next();
+    last_decided_ = answered_ = true;
+    return finish_if_done();
   }
   rollouts_ready_[done.of.rollout] = done.metrics;
   if (!done.durable) return start_sampled_step();

@@ -83,7 +83,7 @@ struct EvaluateConfig {            // [evaluate]
   int exact_match_problems = 512;  // arithmetic: greedy answers at the end; 0: none
   int problems = 0;                // held-out problems of [task] answered each time; 0: none
   int samples = 4;                 // answers to each at `temperature`, beside the greedy one
-  double temperature = 1;
+  double temperature = 1, top_p = 1;  // of those answers
 };
 
 struct CheckpointConfig {  // [checkpoint]

@@ -10,6 +10,7 @@
 #include "actors/data/corpus.h"
 #include "actors/node.h"
 #include "actors/rollout.h"
+#include "actors/rollout_buffer.h"
 #include "kernels/profile.h"
 #include "launcher/loop.h"
 
@@ -24,7 +25,8 @@ struct WorldOptions {
   Capture* capture = nullptr;
   GenerationRequest request;
   GenerationResult* sink = nullptr;
-  bool profiled = false;  // see profile()
+  CollectedAnswers* answers = nullptr;  // of RunMode::answers
+  bool profiled = false;                // see profile()
 };
 
 class World {
