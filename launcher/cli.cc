@@ -28,7 +28,7 @@ struct Arguments {
   SimulateOptions simulate;
   ProfileOptions profile;
   TimelineOptions timeline;
-  std::string digest_run, why_run, config_path;
+  std::string digest_run, why_run, config_path, plot_run, plot_out;
   std::vector<std::string> sets;
   int nodes = 0, socket = -1;
   bool keys = false;
@@ -193,6 +193,13 @@ CLI::App* add_timeline(CLI::App& app, Arguments& a) {
   return c;
 }
 
+CLI::App* add_plot(CLI::App& app, Arguments& a) {
+  CLI::App* c = app.add_subcommand("plot", "draw a run's metrics over its steps, as SVG");
+  c->add_option("RUN", a.plot_run, "a run's folder")->required();
+  c->add_option("--out", a.plot_out, "file to write")->required()->type_name("FILE");
+  return c;
+}
+
 int dispatch(CLI::App& app, Arguments& a) {
   if (app.got_subcommand("train")) {
     if (a.nodes != 0) a.train.sets.push_back(fmt::format("layout.nodes={}", a.nodes));
@@ -206,6 +213,7 @@ int dispatch(CLI::App& app, Arguments& a) {
   if (app.got_subcommand("export")) return export_model(a.export_model);
   if (app.got_subcommand("profile")) return profile(a.profile);
   if (app.got_subcommand("timeline")) return timeline(a.timeline);
+  if (app.got_subcommand("plot")) return plot(a.plot_run, a.plot_out);
   if (app.got_subcommand("simulate")) return simulate(a.simulate);
   if (app.got_subcommand("digest")) return digest(a.digest_run);
   if (app.got_subcommand("why")) return why(a.why_run);
@@ -243,6 +251,7 @@ int run_command_line(int argc, char** argv) {
   add_simulate(app, a);
   add_profile(app, a);
   add_timeline(app, a);
+  add_plot(app, a);
   CLI::App* exporting = app.add_subcommand("export", "write a trained model as a Hugging Face directory");
   exporting->add_option("RUN", a.export_model.run, "a run's folder or one of its checkpoints")->required();
   exporting->add_option("DIR", a.export_model.out, "folder to make")->required();
