@@ -101,8 +101,9 @@ void add_evaluate_tasks(CLI::App* c, EvaluateOptions& e) {
       c->add_option("--compare", e.compare,
                     "another model on the same problems: a run, a checkpoint, or an earlier evaluation's folder"))
       ->type_name("OTHER");
-  with_tasks(c->add_option("--against", e.against, "look for the problems in these training files (.txt, .jsonl)"))
-      ->type_name("FILE");
+  with_tasks(c->add_option("--against", e.against,
+                           "look for the problems in training files (.txt, .jsonl), and in rollouts of runs"))
+      ->type_name("FILE or RUN");
   with_tasks(c->add_option("--ngram", e.ngram, "with --against: words in a row that count (default 10)"))
       ->type_name("N")
       ->check(CLI::Range(1, 1000));

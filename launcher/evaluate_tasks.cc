@@ -21,6 +21,7 @@
 #include "launcher/answers_figures.h"
 #include "launcher/config.h"
 #include "launcher/config_keys.h"
+#include "launcher/contamination.h"
 #include "launcher/loop.h"
 #include "launcher/tools.h"
 #include "launcher/world.h"
@@ -185,6 +186,17 @@ void write_text(const std::string& path, const std::string& text) {
   if (!file) throw Error("{}: can't be written; make room, or choose another --out", path);
 }
 
+// The files to look in, and the run's own rollouts.
+std::vector<std::string> places_of(const EvaluateOptions& options, const std::string& checkpoint) {
+  std::vector<std::string> places = options.against;
+  for (const fs::path& run : {fs::path(options.run), fs::absolute(checkpoint).parent_path().parent_path()}) {
+    if (!fs::is_directory(run / "rollouts")) continue;
+    if (std::find(places.begin(), places.end(), run.string()) == places.end()) places.push_back(run.string());
+    break;
+  }
+  return places;
+}
+
 void make_folder(const std::string& folder) {
   if (folder.empty()) return;
   if (fs::exists(folder + "/evaluation.json"))
@@ -205,6 +217,8 @@ int evaluate_tasks(const EvaluateOptions& options) {
   const std::vector<TaskProblem> asked = evaluation_problems(model.config, *tasks);
   fit_problems(model.config, asked);
   Other other = open_other(options, model.config, asked);
+  json overlap;
+  if (!options.against.empty()) overlap = contamination(asked, places_of(options, model.checkpoint), options.ngram);
   make_folder(options.out);
   const std::vector<EvaluatedProblem> problems = ask(options.run, model, tasks, options.quiet);
   const std::uint64_t seed = model.config.train.seed;
@@ -213,16 +227,19 @@ int evaluate_tasks(const EvaluateOptions& options) {
   const SolutionsLoss given = solutions_loss(model, asked);
   result["reference"] = {{"loss", given.loss}, {"perplexity", std::exp(given.loss)}, {"tokens", given.tokens}};
   if (!options.compare.empty()) result["comparison"] = compared(options, other, tasks, problems, seed);
+  if (!overlap.is_null()) result["contamination"] = overlap;
   result["seconds"] = static_cast<double>(monotonic_us() - begin_us) * 1e-6;
   if (!options.out.empty()) {
     write_text(options.out + "/answers.jsonl", answers_text(problems));
     write_text(options.out + "/evaluation.json", dumped(result, 2));
   }
+  if (!options.out.empty() && !overlap.is_null()) write_text(options.out + "/contamination.json", dumped(overlap, 2));
   if (!options.quiet) {
     if (problems.size() < asked.size())
       std::fprintf(stderr, "of %zu problems %zu differ: there are no more at these levels\n", asked.size(),
                    problems.size());
     std::fputs(figures_table(result).c_str(), stderr);
+    if (!overlap.is_null()) std::fputs(contamination_text(overlap).c_str(), stderr);
   }
   std::fputs(dumped(result, -1).c_str(), stdout);
   return 0;

@@ -50,8 +50,8 @@ std::vector<ChartPoint> points_of(const Lines& lines, const std::string& kind, c
 }
 
 // Steps jitter: each is drawn faintly under the mean of as many as make the line calm.
-Chart chart_of_steps(const Lines& lines, const std::string& title, const char* key) {
-  Chart chart{.title = title, .x_label = "step", .unit = "", .series = {}};
+Chart chart_of_steps(const Lines& lines, const std::string& title, const char* key, bool from_zero) {
+  Chart chart{.title = title, .x_label = "step", .unit = "", .from_zero = from_zero, .series = {}};
   const std::vector<ChartPoint> points = points_of(lines, "step", key);
   const int window = std::clamp(static_cast<int>(points.size() / 20), 1, 50);
   if (points.empty()) return chart;
@@ -80,10 +80,10 @@ Chart answers_chart(const Lines& lines) {
 
 std::vector<Chart> run_charts(const std::string& metrics_path) {
   const Lines lines = read_lines(metrics_path);
-  std::vector<Chart> charts{chart_of_steps(lines, "training reward", "reward"), answers_chart(lines),
-                            chart_of_steps(lines, "entropy, nats a token", "entropy"),
-                            chart_of_steps(lines, "length of an answer, tokens", "length_mean"),
-                            chart_of_steps(lines, "loss", "loss")};
+  std::vector<Chart> charts{chart_of_steps(lines, "training reward", "reward", false), answers_chart(lines),
+                            chart_of_steps(lines, "entropy, nats a token", "entropy", true),
+                            chart_of_steps(lines, "length of an answer, tokens", "length_mean", true),
+                            chart_of_steps(lines, "loss", "loss", false)};
   Chart held_out{.title = "held-out loss, nats a token", .x_label = "step", .unit = "", .series = {}};
   if (auto points = points_of(lines, "evaluation", "loss"); !points.empty())
     held_out.series.push_back({"held out", points});

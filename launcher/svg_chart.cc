@@ -18,7 +18,7 @@ constexpr double kLeft = 58, kRight = 18, kTop = 62, kBottom = 44;
 constexpr int kXTicks = 6, kYTicks = 5;
 constexpr std::size_t kDotsMax = 40;         // points of a series that are drawn as dots too
 constexpr std::size_t kLinePointsMax = 800;  // more are thinned: two points, the least and the most, for each bucket
-constexpr double kLetter = 6.3;              // width of a letter of the legend, at most
+constexpr double kLetter = 7;                // width of a letter of the legend, at most
 // Distinct for the colour-blind too, on light and on dark ground; the same as a timeline's.
 constexpr std::array kColours = {"#4477aa", "#ee7733", "#228833", "#cc3377", "#33a6c7", "#b8942a"};
 
@@ -50,8 +50,13 @@ std::string escaped(const std::string& text) {
   return out;
 }
 
-// So many digits as tell neighbouring marks apart; thousands and millions by a letter.
+// So many digits as tell neighbouring marks apart; thousands and millions by a letter, what is tiny as 2e-8.
 std::string number_text(double value, double step) {
+  if (step < 1e-5) {
+    const std::string text = fmt::format("{:.3g}", std::round(value / step) * step);
+    const std::size_t exponent = text.find("e-0");
+    return exponent == std::string::npos ? text : text.substr(0, exponent + 2) + text.substr(exponent + 3);
+  }
   const double size = std::max(std::abs(value), step);
   for (const auto& [unit, letter] : {std::pair{1e9, "G"}, std::pair{1e6, "M"}, std::pair{1e3, "k"}})
     if (size >= 10 * unit) return number_text(value / unit, step / unit) + letter;
@@ -108,6 +113,13 @@ std::vector<ChartPoint> thinned(const std::vector<ChartPoint>& points) {
     if (low != high) some.push_back(*high);
   }
   return some;
+}
+
+// A faint series has the colour of the one before, whose points it shows.
+const char* colour_of(const Chart& chart, std::size_t index) {
+  std::size_t number = 0;
+  for (std::size_t s = 1; s <= index; ++s) number += chart.series[s].faint ? 0 : 1;
+  return kColours[number % kColours.size()];
 }
 
 std::string style_svg() {
@@ -179,7 +191,7 @@ std::string line_svg(const Chart& chart, const ChartSeries& series, const Plot& 
 // The last value that is a number.
 std::string last_text(const Chart& chart, const ChartSeries& series) {
   for (auto p = series.points.rbegin(); p != series.points.rend(); ++p)
-    if (std::isfinite(p->y)) return " " + value_text(p->y * chart.scale) + chart.unit;
+    if (std::isfinite(p->y)) return value_text(p->y * chart.scale) + chart.unit;
   return "";
 }
 
@@ -194,10 +206,10 @@ std::string legend_svg(const Chart& chart) {
     if (chart.series[s].faint) continue;
     const std::string value = last_text(chart, chart.series[s]), label = chart.series[s].label + value;
     text += fmt::format(
-        "<path class=\"l\" stroke=\"{}\" d=\"M{:.1f} 42h16\"/><text x=\"{:.1f}\" y=\"46\">{}<tspan class=\"m\" "
+        "<path class=\"l\" stroke=\"{}\" d=\"M{:.1f} 42h16\"/><text x=\"{:.1f}\" y=\"46\">{}<tspan dx=\"5\" "
         "font-weight=\"600\">{}</tspan></text>",
-        kColours[s % kColours.size()], x, x + 22, escaped(chart.series[s].label), escaped(value));
-    x += 22 + kLetter * static_cast<double>(letters(label)) + 18;
+        colour_of(chart, s), x, x + 22, escaped(chart.series[s].label), escaped(value));
+    x += 22 + kLetter * static_cast<double>(letters(label)) + 24;
   }
   return text + "\n";
 }
@@ -211,7 +223,7 @@ std::string description(const Chart& chart) {
     for (ChartPoint& p : alone.series[0].points) p.low = p.high = kNoBound;
     Range x, y;
     if (series.faint || !ranges_of(alone, x, y)) continue;
-    text += fmt::format("{}{}: from {} {} to {}, between {}{} and {}{}, at last{}", text.empty() ? "" : "; ",
+    text += fmt::format("{}{}: from {} {} to {}, between {}{} and {}{}, at last {}", text.empty() ? "" : "; ",
                         series.label, chart.x_label, value_text(x.low, true), value_text(x.high, true),
                         value_text(y.low), chart.unit, value_text(y.high), chart.unit, last_text(chart, series));
   }
@@ -233,9 +245,9 @@ std::string inside_svg(const Chart& chart, double width, double height) {
   const Plot plot{x, {y_ticks.front(), y_ticks.back()}, kLeft, width - kRight, kTop, height - kBottom};
   text += legend_svg(chart) + axes_svg(chart, plot, x_ticks, y_ticks);
   for (std::size_t s = 0; s < chart.series.size(); ++s)
-    text += band_svg(chart.series[s], chart.scale, plot, kColours[s % kColours.size()]);
+    text += band_svg(chart.series[s], chart.scale, plot, colour_of(chart, s));
   for (std::size_t s = 0; s < chart.series.size(); ++s)
-    text += line_svg(chart, chart.series[s], plot, kColours[s % kColours.size()]);
+    text += line_svg(chart, chart.series[s], plot, colour_of(chart, s));
   return text;
 }
 

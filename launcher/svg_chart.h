@@ -18,7 +18,7 @@ struct ChartPoint {
 struct ChartSeries {
   std::string label;
   std::vector<ChartPoint> points;  // by x
-  bool faint = false;              // thin and pale, without a legend: what another series is the mean of
+  bool faint = false;              // thin and pale, without a legend: the points that the series before is the mean of
 };
 
 struct Chart {
