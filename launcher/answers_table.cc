@@ -80,7 +80,8 @@ std::string figures_table(const json& result) {
       fmt::format("{:<16}{:>8}  {:>20}  {:>20}  {:>20}  {:>20}  {:>8}  {:>6}  {:>5}\n", "", "problems", "sampled %",
                   "greedy %", "pass@" + k + " %", "cons@" + k + " %", "reward", "tokens", "cut %");
   for (const auto& [name, figures] : result.at("by_level").items()) text += row(name, figures, k);
-  if (result.at("by_task").size() > 1)
+  const std::size_t tasks = result.at("by_task").size();
+  if (tasks > 1 && tasks < result.at("by_level").size())
     for (const auto& [name, figures] : result.at("by_task").items()) text += row(name, figures, k);
   text += row("all", all, k);
   if (!ks.empty()) text += by_k(all, ks);
