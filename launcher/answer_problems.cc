@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <set>
+#include <utility>
 
 #include "actors/data/packing.h"
 #include "actors/data/text_tokens.h"
@@ -84,6 +86,14 @@ std::vector<TaskProblem> evaluation_problems(const Config& config, const Tasks& 
   for (int i = 0; i < config.evaluate.problems; ++i)
     problems.push_back(tasks.problem(config.train.seed, Split::held_out, static_cast<std::uint64_t>(i)));
   return problems;
+}
+
+std::vector<TaskProblem> distinct_problems(const std::vector<TaskProblem>& problems) {
+  std::set<std::pair<std::string, std::string>> seen;
+  std::vector<TaskProblem> distinct;
+  for (const TaskProblem& p : problems)
+    if (seen.emplace(p.task, p.prompt + "\n" + p.answer).second) distinct.push_back(p);
+  return distinct;
 }
 
 std::vector<EvaluatedProblem> unanswered(const std::vector<TaskProblem>& problems) {

@@ -133,7 +133,7 @@ Other open_other(const EvaluateOptions& options, const Config& first, const std:
   if (options.compare.empty()) return other;
   if (const std::string file = answers_at(options.compare); !file.empty()) {
     other.problems = read_answers(file);
-    check_same_problems(without_repeats(unanswered(asked)), other.problems, options.compare);
+    check_same_problems(unanswered(asked), other.problems, options.compare);
   } else {
     other.model = loaded_like(options.compare, first);
     fit_problems(other.model->config, asked);
@@ -214,7 +214,7 @@ int evaluate_tasks(const EvaluateOptions& options) {
   end_there(model.config);
   start_log("troupe", "", LogLevel::warning);
   const std::shared_ptr<const Tasks> tasks = open_tasks(model.config);
-  const std::vector<TaskProblem> asked = evaluation_problems(model.config, *tasks);
+  const std::vector<TaskProblem> asked = distinct_problems(evaluation_problems(model.config, *tasks));
   fit_problems(model.config, asked);
   Other other = open_other(options, model.config, asked);
   json overlap;
@@ -235,9 +235,9 @@ int evaluate_tasks(const EvaluateOptions& options) {
   }
   if (!options.out.empty() && !overlap.is_null()) write_text(options.out + "/contamination.json", dumped(overlap, 2));
   if (!options.quiet) {
-    if (problems.size() < asked.size())
-      std::fprintf(stderr, "of %zu problems %zu differ: there are no more at these levels\n", asked.size(),
-                   problems.size());
+    if (static_cast<int>(problems.size()) < model.config.evaluate.problems)
+      std::fprintf(stderr, "of %d problems %zu differ: few are held out at a low level\n",
+                   model.config.evaluate.problems, problems.size());
     std::fputs(figures_table(result).c_str(), stderr);
     if (!overlap.is_null()) std::fputs(contamination_text(overlap).c_str(), stderr);
   }

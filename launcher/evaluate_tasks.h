@@ -21,6 +21,9 @@ struct SolutionsLoss {
 // The problems that config.evaluate asks for: numbers 0.. of the held-out ones under config.train.seed.
 std::vector<TaskProblem> evaluation_problems(const Config& config, const Tasks& tasks);
 
+// Each once: a level with few problems gives some again.
+std::vector<TaskProblem> distinct_problems(const std::vector<TaskProblem>& problems);
+
 // Problems without any answers yet.
 std::vector<EvaluatedProblem> unanswered(const std::vector<TaskProblem>& problems);
 

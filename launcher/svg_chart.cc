@@ -14,7 +14,7 @@ namespace troupe {
 
 namespace {
 
-constexpr double kLeft = 58, kRight = 18, kTop = 62, kBottom = 44;
+constexpr double kLeft = 58, kRight = 18, kTop = 62, kBottom = 44, kLegendRow = 18;
 constexpr int kXTicks = 6, kYTicks = 5;
 constexpr std::size_t kDotsMax = 40;         // points of a series that are drawn as dots too
 constexpr std::size_t kLinePointsMax = 800;  // more are thinned: two points, the least and the most, for each bucket
@@ -50,26 +50,27 @@ std::string escaped(const std::string& text) {
   return out;
 }
 
-// So many digits as tell neighbouring marks apart; thousands and millions by a letter, what is tiny as 2e-8.
-std::string number_text(double value, double step) {
+int digits_of(double step) { return std::clamp(static_cast<int>(std::ceil(-std::log10(step) - 1e-9)), 0, 9); }
+
+// So many digits as tell neighbouring marks apart; what is tiny as 2e-8. From 10,000 on (`size`: the largest beside it)
+// thousands and millions by a letter.
+std::string number_text(double value, double step, double size) {
+  if (value == 0) return step < 1 && step >= 1e-5 ? fmt::format("{:.{}f}", 0.0, digits_of(step)) : "0";
   if (step < 1e-5) {
     const std::string text = fmt::format("{:.3g}", std::round(value / step) * step);
     const std::size_t exponent = text.find("e-0");
     return exponent == std::string::npos ? text : text.substr(0, exponent + 2) + text.substr(exponent + 3);
   }
-  const double size = std::max(std::abs(value), step);
   for (const auto& [unit, letter] : {std::pair{1e9, "G"}, std::pair{1e6, "M"}, std::pair{1e3, "k"}})
-    if (size >= 10 * unit) return number_text(value / unit, step / unit) + letter;
-  const int digits = step > 0 ? std::clamp(static_cast<int>(std::ceil(-std::log10(step) - 1e-9)), 0, 9) : 2;
-  std::string text = fmt::format("{:.{}f}", value, digits);
-  return std::stod(text) == 0 && text[0] == '-' ? text.substr(1) : text;
+    if (size >= 10 * unit) return fmt::format("{:.{}f}{}", value / unit, digits_of(step / unit), letter);
+  return fmt::format("{:.{}f}", value, digits_of(step));
 }
 
 // Three digits that count, of a step all.
 std::string value_text(double value, bool whole = false) {
-  if (whole && value == std::floor(value)) return number_text(value, 1);
+  if (whole && value == std::floor(value)) return number_text(value, 1, std::abs(value));
   const double step = value == 0 ? 1 : std::pow(10, std::floor(std::log10(std::abs(value))) - 2);
-  return number_text(value, std::min(1.0, step));
+  return number_text(value, std::min(1.0, step), std::abs(value));
 }
 
 void widen(Range& range, double value, bool& any) {
@@ -132,6 +133,8 @@ std::string style_svg() {
          "</style>\n";
 }
 
+double largest(const std::vector<double>& ticks) { return std::max(std::abs(ticks.front()), std::abs(ticks.back())); }
+
 std::string axes_svg(const Chart& chart, const Plot& plot, const std::vector<double>& x_ticks,
                      const std::vector<double>& y_ticks) {
   std::string grid, numbers;
@@ -140,7 +143,7 @@ std::string axes_svg(const Chart& chart, const Plot& plot, const std::vector<dou
     const double y = plot.at_y(tick);
     grid += fmt::format("M{:.1f} {:.1f}H{:.1f}", plot.left, y, plot.right);
     numbers += fmt::format("<text class=\"m\" x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"end\">{}{}</text>", plot.left - 8,
-                           y + 4, number_text(tick, y_step), escaped(chart.unit));
+                           y + 4, number_text(tick, y_step, largest(y_ticks)), escaped(chart.unit));
   }
   std::string marks = fmt::format("M{:.1f} {:.1f}H{:.1f}", plot.left, plot.bottom, plot.right);
   for (const double tick : x_ticks) {
@@ -148,7 +151,7 @@ std::string axes_svg(const Chart& chart, const Plot& plot, const std::vector<dou
     const double x = plot.at_x(tick);
     marks += fmt::format("M{:.1f} {:.1f}v4", x, plot.bottom);
     numbers += fmt::format("<text class=\"m\" x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\">{}</text>", x,
-                           plot.bottom + 18, number_text(tick, x_step));
+                           plot.bottom + 18, number_text(tick, x_step, largest(x_ticks)));
   }
   return fmt::format("<path class=\"g\" d=\"{}\"/><path class=\"a\" d=\"{}\"/>\n{}\n", grid, marks, numbers) +
          fmt::format("<text class=\"m\" x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\">{}</text>\n",
@@ -199,17 +202,30 @@ std::size_t letters(const std::string& text) {
   return static_cast<std::size_t>(std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; }));
 }
 
-std::string legend_svg(const Chart& chart) {
+// How far an entry reaches: line, label, last value, and room before the next one.
+double entry_width(const std::string& label, const std::string& value) {
+  return 22 + kLetter * static_cast<double>(letters(label) + letters(value)) + 24;
+}
+
+// Entries in rows, as many as they need.
+std::string legend_svg(const Chart& chart, double width, int& rows) {
   std::string text;
   double x = kLeft;
+  rows = 1;
   for (std::size_t s = 0; s < chart.series.size(); ++s) {
     if (chart.series[s].faint) continue;
-    const std::string value = last_text(chart, chart.series[s]), label = chart.series[s].label + value;
+    const std::string &label = chart.series[s].label, value = last_text(chart, chart.series[s]);
+    const double wide = entry_width(label, value);
+    if (x > kLeft && x + wide > width) {
+      x = kLeft;
+      ++rows;
+    }
+    const double y = 42 + (rows - 1) * kLegendRow;
     text += fmt::format(
-        "<path class=\"l\" stroke=\"{}\" d=\"M{:.1f} 42h16\"/><text x=\"{:.1f}\" y=\"46\">{}<tspan dx=\"5\" "
+        "<path class=\"l\" stroke=\"{}\" d=\"M{:.1f} {:.0f}h16\"/><text x=\"{:.1f}\" y=\"{:.0f}\">{}<tspan dx=\"5\" "
         "font-weight=\"600\">{}</tspan></text>",
-        colour_of(chart, s), x, x + 22, escaped(chart.series[s].label), escaped(value));
-    x += 22 + kLetter * static_cast<double>(letters(label)) + 24;
+        colour_of(chart, s), x, y, x + 22, y + 4, escaped(label), escaped(value));
+    x += wide;
   }
   return text + "\n";
 }
@@ -242,8 +258,11 @@ std::string inside_svg(const Chart& chart, double width, double height) {
   x = apart(x);
   y = apart(y);
   const std::vector<double> x_ticks = nice_ticks(x.low, x.high, kXTicks), y_ticks = nice_ticks(y.low, y.high, kYTicks);
-  const Plot plot{x, {y_ticks.front(), y_ticks.back()}, kLeft, width - kRight, kTop, height - kBottom};
-  text += legend_svg(chart) + axes_svg(chart, plot, x_ticks, y_ticks);
+  int rows = 1;
+  text += legend_svg(chart, width, rows);
+  const double top = kTop + (rows - 1) * kLegendRow;
+  const Plot plot{x, {y_ticks.front(), y_ticks.back()}, kLeft, width - kRight, top, height - kBottom};
+  text += axes_svg(chart, plot, x_ticks, y_ticks);
   for (std::size_t s = 0; s < chart.series.size(); ++s)
     text += band_svg(chart.series[s], chart.scale, plot, colour_of(chart, s));
   for (std::size_t s = 0; s < chart.series.size(); ++s)
@@ -287,18 +306,20 @@ std::string svg_chart(const Chart& chart, double width, double height) {
 
 std::string svg_charts(const std::vector<Chart>& charts, int columns, double width, double height) {
   const auto in_row = static_cast<std::size_t>(std::max(1, columns));
-  const auto rows = static_cast<double>((charts.size() + in_row - 1) / in_row);
+  const std::size_t rows = std::max<std::size_t>((charts.size() + in_row - 1) / in_row, 1);
   const double all_width = width * static_cast<double>(std::min(in_row, std::max<std::size_t>(charts.size(), 1)));
   std::string text = fmt::format(
                          "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"tc\" viewBox=\"0 0 {0:g} {1:g}\" "
                          "width=\"{0:g}\" height=\"{1:g}\">\n",
-                         all_width, std::max(rows, 1.0) * height) +
+                         all_width, static_cast<double>(rows) * height) +
                      style_svg();
-  for (std::size_t i = 0; i < charts.size(); ++i)
+  for (std::size_t i = 0; i < charts.size(); ++i) {
+    const std::size_t column = i % in_row, row = i / in_row;
     text += fmt::format("<g role=\"img\" transform=\"translate({:g} {:g})\">\n<title>{}</title><desc>{}</desc>\n",
-                        static_cast<double>(i % in_row) * width, static_cast<double>(i / in_row) * height,
+                        static_cast<double>(column) * width, static_cast<double>(row) * height,
                         escaped(charts[i].title), escaped(description(charts[i]))) +
             inside_svg(charts[i], width, height) + "</g>\n";
+  }
   return text + "</svg>\n";
 }
 
