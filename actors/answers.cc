@@ -6,6 +6,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "actors/rules/statistics.h"
 #include "actors/tasks/task_text.h"
 
 namespace troupe {
@@ -41,12 +42,6 @@ json shown(const Config& config, const TaskSet& tasks, const std::vector<Rollout
 }
 
 }  // namespace
-
-double pass_at_k(int n, int c, int k) {
-  double missed = 1;
-  for (int i = n - c + 1; i <= n; ++i) missed *= 1 - static_cast<double>(k) / i;
-  return n - c < k ? 1 : 1 - missed;
-}
 
 std::string answers_json(const Config& config, const TaskSet& tasks, std::int64_t version,
                          const std::vector<RolloutAnswer>& sampled, const std::vector<RolloutAnswer>& greedy) {

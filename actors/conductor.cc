@@ -130,6 +130,7 @@ void Conductor::begin() {
   report("ready", nlohmann::json{{"kind", "ready"}, {"version", state_.version}, {"attempt", attempt_}}.dump());
   if (mode_ == RunMode::evaluate) return start_evaluation();
   if (mode_ == RunMode::generate) return context_.post(kRollout, StartEvaluation{state_.version, attempt_});
+  if (mode_ == RunMode::answers) return start_answers();
   if (state_.version > recover_.version || last_decided_) return next();
   if (state_.version == 0 && answers_due()) return start_answers();
   start_step();

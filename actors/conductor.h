@@ -17,7 +17,8 @@
 
 namespace troupe {
 
-enum class RunMode : std::uint8_t { train, evaluate, generate };
+// answers: the held-out problems of [task] are answered once, and that is all.
+enum class RunMode : std::uint8_t { train, evaluate, generate, answers };
 
 class Conductor {
  public:

@@ -88,6 +88,10 @@ void Conductor::on(const RolloutDone& done, const Address&) {
   if (done.of.kind == WorkKind::evaluate) {
     answering_ = false;
     report("answers", done.metrics);
+    if (mode_ != RunMode::train) {
+      last_decided_ = answered_ = true;
+      return finish_if_done();
+    }
     const double wanted = config_.budget.until_accuracy;
     if (wanted > 0 && nlohmann::json::parse(done.metrics).at("accuracy").get<double>() >= wanted) {
       stopping_ = true;  // after one more step, which is saved

@@ -80,13 +80,13 @@ struct JudgeConfig {                // [judge]: who scores an answer, and within
   std::string on_failure = "stop";  // stop, zero: what a request does that no retry could save
 };
 
-struct EvaluateConfig {            // [evaluate]
-  int every_steps = 0;             // 0: only at the end
-  std::int64_t tokens_max = 0;     // held-out tokens a time during training; 0: all
-  int exact_match_problems = 512;  // arithmetic: greedy answers at the end; 0: none
-  int problems = 0;                // held-out problems of [task] answered each time; 0: none
-  int samples = 4;                 // answers to each at `temperature`, beside the greedy one
-  double temperature = 1;
+struct EvaluateConfig {               // [evaluate]
+  int every_steps = 0;                // 0: only at the end
+  std::int64_t tokens_max = 0;        // held-out tokens a time during training; 0: all
+  int exact_match_problems = 512;     // arithmetic: greedy answers at the end; 0: none
+  int problems = 0;                   // held-out problems of [task] answered each time; 0: none
+  int samples = 4;                    // answers to each at `temperature`, beside the greedy one
+  double temperature = 1, top_p = 1;  // of those answers
 };
 
 struct BudgetConfig {  // [budget]: the first that is reached ends the phase; the learning rate never bends to it

@@ -31,8 +31,8 @@ bool same_source(const StartRollout& a, const StartRollout& b) {
 }  // namespace
 
 RolloutBuffer::RolloutBuffer(const Context& context, const Config& config, std::shared_ptr<const TaskSet> tasks,
-                             std::string run_folder)
-    : context_(context), config_(config), tasks_(std::move(tasks)), run_folder_(std::move(run_folder)) {}
+                             std::string run_folder, CollectedAnswers* sink)
+    : context_(context), config_(config), tasks_(std::move(tasks)), run_folder_(std::move(run_folder)), sink_(sink) {}
 
 void RolloutBuffer::problem(const std::string& sentence) {
   context_.post(kConductor, Report{"problem", nlohmann::json{{"kind", "problem"}, {"sentence", sentence}}.dump()});
@@ -99,7 +99,8 @@ void RolloutBuffer::ask_round(Collecting& one) {
 void RolloutBuffer::ask_answers(Collecting& one) {
   const EvaluateConfig& e = config_.evaluate;
   one.expected = static_cast<std::size_t>(e.problems) * static_cast<std::size_t>(e.samples + 1);
-  if (e.samples > 0) ask(one.of, 0, e.problems, e.samples, e.temperature, 1);
+  if (sink_ != nullptr) *sink_ = CollectedAnswers{one.expected, 0, {}, {}};
+  if (e.samples > 0) ask(one.of, 0, e.problems, e.samples, e.temperature, e.top_p);
   ask(one.of, 0, e.problems, 1, 0, 1);
 }
 
@@ -117,6 +118,7 @@ void RolloutBuffer::on(const Judged& judged, const Address&) {
                     one.of.digest));
   auto& into = judged.sampled.greedy ? one.greedy : one.answers;
   into[{judged.sampled.prompt, judged.sampled.sample}] = answer_of(config_, judged);
+  if (sink_ != nullptr && of.kind == WorkKind::evaluate) sink_->judged = one.answers.size() + one.greedy.size();
   if (one.answers.size() + one.greedy.size() == one.expected) collected(one);
 }
 
@@ -238,10 +240,15 @@ void RolloutBuffer::on(const DiskDone& done, const Address&) {
   context_.post(kConductor, RolloutDone{of, true, metrics, ""});
 }
 
-void RolloutBuffer::report_answers(const Collecting& one) {
+void RolloutBuffer::report_answers(Collecting& one) {
   std::vector<RolloutAnswer> sampled, greedy;
-  for (const auto& [key, answer] : one.answers) sampled.push_back(answer);
-  for (const auto& [key, answer] : one.greedy) greedy.push_back(answer);
+  for (auto& [key, answer] : one.answers) sampled.push_back(std::move(answer));
+  for (auto& [key, answer] : one.greedy) greedy.push_back(std::move(answer));
+  if (sink_ != nullptr) {
+    sink_->sampled = std::move(sampled);
+    sink_->greedy = std::move(greedy);
+    return context_.post(kConductor, RolloutDone{one.of, true, R"({"kind":"answers"})", ""});
+  }
   context_.post(kConductor,
                 RolloutDone{one.of, true, answers_json(config_, *tasks_, one.of.version, sampled, greedy), ""});
 }

@@ -17,11 +17,17 @@
 
 namespace troupe {
 
+// The answers of an evaluation, for a tool in the same process.
+struct CollectedAnswers {
+  std::size_t expected = 0, judged = 0;
+  std::vector<RolloutAnswer> sampled, greedy;  // by problem and sample, when all are judged
+};
+
 class RolloutBuffer {
  public:
-  // run_folder: where the journal goes; empty: nowhere.
+  // run_folder: where the journal goes; empty: nowhere. sink: where a tool reads an evaluation's answers; may be null.
   RolloutBuffer(const Context& context, const Config& config, std::shared_ptr<const TaskSet> tasks,
-                std::string run_folder);
+                std::string run_folder, CollectedAnswers* sink);
 
   void on(const Restore& restore, const Address& from);
   void on(const StartRollout& start, const Address& from);
@@ -59,7 +65,7 @@ class RolloutBuffer {
   void collected(Collecting& one);
   void deliver(const StartRollout& of, const RolloutRecord& record);
   void keep(const StartRollout& of, const RolloutRecord& record);
-  void report_answers(const Collecting& one);
+  void report_answers(Collecting& one);
   void ask(const StartRollout& of, int first, int prompts, int samples, double temperature, double top_p);
   void problem(const std::string& sentence);
 
@@ -67,6 +73,7 @@ class RolloutBuffer {
   const Config& config_;
   std::shared_ptr<const TaskSet> tasks_;
   std::string run_folder_;
+  CollectedAnswers* sink_;
   std::uint32_t attempt_ = 0;
   std::int64_t version_ = 0;
   std::map<std::int64_t, Collecting> collecting_;  // by rollout; evaluation: -1

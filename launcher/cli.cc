@@ -29,7 +29,7 @@ struct Arguments {
   SimulateOptions simulate;
   ProfileOptions profile;
   TimelineOptions timeline;
-  std::string digest_run, why_run, config_path;
+  std::string digest_run, why_run, config_path, plot_run, plot_out;
   std::vector<std::string> sets;
   int nodes = 0, socket = -1;
   bool keys = false;
@@ -94,15 +94,53 @@ CLI::App* add_tokenize(CLI::App& app, Arguments& a) {
   return c;
 }
 
+// Answers to held-out problems: what --tasks asks for.
+void add_evaluate_tasks(CLI::App* c, EvaluateOptions& e) {
+  CLI::Option* tasks = c->add_option("--tasks", e.tasks, "answer held-out problems of these tasks: reverse,countdown")
+                           ->type_name("NAME[,NAME...]")
+                           ->delimiter(',')
+                           ->allow_extra_args(false)
+                           ->excludes("--files");
+  const auto with_tasks = [&](CLI::Option* option) { return option->needs(tasks); };
+  with_tasks(c->add_option("--problems", e.problems, "how many (default 256)"))
+      ->type_name("N")
+      ->check(CLI::Range(1, 1 << 20));
+  with_tasks(c->add_option("--samples", e.samples, "answers to each, beside the greedy one (default 16)"))
+      ->type_name("K")
+      ->check(CLI::Range(0, 1024));
+  with_tasks(c->add_option("--temperature", e.temperature, "of the sampled answers (default 1)"))->type_name("T");
+  with_tasks(c->add_option("--top-p", e.top_p, "sample within this much probability (default 1)"))->type_name("P");
+  with_tasks(c->add_option("--tokens", e.tokens_max, "tokens of an answer at most (default: as the run has it)"))
+      ->type_name("N")
+      ->check(CLI::Range(1, 1 << 20));
+  with_tasks(c->add_option("--levels", e.levels, "difficulty (default: as the run has it)"))->type_name("A-B");
+  with_tasks(c->add_option("--seed", e.seed, "of problems and sampling (default: the run's)"))->type_name("N");
+  with_tasks(c->add_option("--out", e.out, "folder for evaluation.json and answers.jsonl"))->type_name("DIR");
+  with_tasks(
+      c->add_option("--compare", e.compare,
+                    "another model on the same problems: a run, a checkpoint, or an earlier evaluation's folder"))
+      ->type_name("OTHER");
+  with_tasks(c->add_option("--against", e.against,
+                           "look for the problems in training files (.txt, .jsonl), and in rollouts of runs"))
+      ->type_name("FILE or RUN");
+  with_tasks(c->add_option("--ngram", e.ngram, "with --against: words in a row that count (default 10)"))
+      ->type_name("N")
+      ->check(CLI::Range(1, 1000));
+  with_tasks(c->add_flag("--quiet", e.quiet, "no table and no progress on standard error"));
+}
+
 CLI::App* add_evaluate(CLI::App& app, Arguments& a) {
-  CLI::App* c = app.add_subcommand("eval", "held-out loss of a trained model, as one JSON line (loss in nats a token)");
+  CLI::App* c = app.add_subcommand(
+      "eval", "held-out loss of a trained model (nats a token), or its answers to held-out problems; one JSON line");
   c->add_option("RUN", a.evaluate.run, "a run's folder, one of its checkpoints, or a Hugging Face directory")
       ->required();
   c->add_option(
        "--files", a.evaluate.files,
        "evaluate on these files: on all of a file the model has never seen, on the held-out part of one it has")
       ->type_name("FILE");
+  add_evaluate_tasks(c, a.evaluate);
   add_set(c, a.evaluate.sets);
+  c->footer("Example: troupe eval runs/first --tasks reverse --problems 256 --samples 16 --out runs/first/evaluation");
   return c;
 }
 
@@ -176,6 +214,13 @@ CLI::App* add_timeline(CLI::App& app, Arguments& a) {
   return c;
 }
 
+CLI::App* add_plot(CLI::App& app, Arguments& a) {
+  CLI::App* c = app.add_subcommand("plot", "draw a run's metrics over its steps, as SVG");
+  c->add_option("RUN", a.plot_run, "a run's folder")->required();
+  c->add_option("--out", a.plot_out, "file to write")->required()->type_name("FILE");
+  return c;
+}
+
 int dispatch(CLI::App& app, Arguments& a) {
   if (app.got_subcommand("train")) {
     if (a.nodes != 0) a.train.sets.push_back(fmt::format("layout.nodes={}", a.nodes));
@@ -190,6 +235,7 @@ int dispatch(CLI::App& app, Arguments& a) {
   if (app.got_subcommand("export")) return export_model(a.export_model);
   if (app.got_subcommand("profile")) return profile(a.profile);
   if (app.got_subcommand("timeline")) return timeline(a.timeline);
+  if (app.got_subcommand("plot")) return plot(a.plot_run, a.plot_out);
   if (app.got_subcommand("simulate")) return simulate(a.simulate);
   if (app.got_subcommand("digest")) return digest(a.digest_run);
   if (app.got_subcommand("why")) return why(a.why_run);
@@ -228,6 +274,7 @@ int run_command_line(int argc, char** argv) {
   add_simulate(app, a);
   add_profile(app, a);
   add_timeline(app, a);
+  add_plot(app, a);
   CLI::App* exporting = app.add_subcommand("export", "write a trained model as a Hugging Face directory");
   exporting->add_option("RUN", a.export_model.run, "a run's folder or one of its checkpoints")->required();
   exporting->add_option("DIR", a.export_model.out, "folder to make")->required();

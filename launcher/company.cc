@@ -39,7 +39,7 @@ void add_actor(Node& node, const Config& config, const WorldOptions& options, co
       node.add<Rollout>(address, config, static_cast<int>(address.index), options.tasks, options.request, options.sink);
       return;
     case Role::rollout_buffer:
-      node.add<RolloutBuffer>(address, config, options.tasks, options.run_folder);
+      node.add<RolloutBuffer>(address, config, options.tasks, options.run_folder, options.answers);
       return;
     case Role::judge:
       node.add<Judge>(address, config, options.tasks);

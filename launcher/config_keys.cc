@@ -198,6 +198,7 @@ void add_schedule_keys(std::vector<Key>& keys) {
   evaluate.add("problems", &E::problems, at_least(0), "held-out problems of [task] answered each time; 0: none");
   evaluate.add("samples", &E::samples, within(0, 1024), "answers to each at temperature, beside the greedy one");
   evaluate.add("temperature", &E::temperature, above(0), "of those answers");
+  evaluate.add("top_p", &E::top_p, within(0.01, 1), "those answers come from the likeliest tokens of this mass");
   using B = BudgetConfig;
   Table<B> budget(keys, "budget", &Config::budget);
   budget.add("max_steps", &B::max_steps, within(0, kExact), "ends after so many steps; 0: no limit");

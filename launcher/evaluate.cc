@@ -1,4 +1,4 @@
-// `troupe eval RUN --files F`: one JSON line with the loss over the whole held-out part.
+// `troupe eval RUN --files F`: one JSON line with the loss over the whole held-out part. With --tasks: evaluate_tasks.cc.
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -29,6 +29,7 @@ std::set<std::string> trained_on(const std::string& checkpoint) {
 }  // namespace
 
 int evaluate(const EvaluateOptions& options) {
+  if (!options.tasks.empty()) return evaluate_tasks(options);
   const Loaded loaded = load_model(options.run, options.sets);
   start_log("troupe", "", LogLevel::warning);
   if (options.files.empty() && loaded.config.data.kind == "none")

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,7 +14,7 @@ struct GenerateOptions {
   double temperature = 0, top_p = 1;
   std::uint64_t seed = 1;
   int tokens_max = 128;
-  std::string stop;  // one token; empty: the tokenizer's end token, or with bytes none
+  std::string stop;   // one token; empty: the tokenizer's end token, or with bytes none
   bool chat = false;  // a prompt is a user's message, in the run's data.template
   std::vector<std::string> sets;
 };
@@ -31,8 +32,19 @@ struct EvaluateOptions {
   std::string run;
   std::vector<std::string> files;  // empty: the run's own held-out part
   std::vector<std::string> sets;
+  // With tasks: answers to held-out problems instead of a loss.
+  std::vector<std::string> tasks;
+  int problems = 256, samples = 16, tokens_max = 0;  // tokens_max 0: as the run has it
+  double temperature = 1, top_p = 1;
+  std::string levels;                 // "2-4"; empty: the run's own
+  std::optional<std::uint64_t> seed;  // none: the run's own
+  std::string out, compare;           // folder; another model, or the answers that it gave
+  std::vector<std::string> against;   // files that the problems must not be in
+  int ngram = 10;
+  bool quiet = false;
 };
 int evaluate(const EvaluateOptions& options);
+int evaluate_tasks(const EvaluateOptions& options);
 
 struct CheckOptions {
   std::string fixture, out, weights;  // weights: another safetensors file than model.safetensors
@@ -66,6 +78,8 @@ struct TimelineOptions {
 };
 int timeline(const TimelineOptions& options);
 
+// Charts of a run's metrics, as SVG.
+int plot(const std::string& run, const std::string& out);
 int digest(const std::string& run);
 int why(const std::string& run);
 int plan(const std::string& config_path, const std::vector<std::string>& sets);

@@ -10,6 +10,7 @@
 #include "actors/data/corpus.h"
 #include "actors/node.h"
 #include "actors/rollout.h"
+#include "actors/rollout_buffer.h"
 #include "kernels/profile.h"
 #include "launcher/loop.h"
 
@@ -20,11 +21,12 @@ struct WorldOptions {
   RunMode mode = RunMode::train;
   std::string run_folder;                // checkpoints go here; empty: nothing is saved
   std::shared_ptr<const Corpus> corpus;  // node 0 only
-  std::shared_ptr<const TaskSet> tasks;    // where there are any
+  std::shared_ptr<const TaskSet> tasks;  // where there are any
   Capture* capture = nullptr;
   GenerationRequest request;
   GenerationResult* sink = nullptr;
-  bool profiled = false;  // see profile()
+  CollectedAnswers* answers = nullptr;  // of RunMode::answers
+  bool profiled = false;                // see profile()
 };
 
 class World {

@@ -117,13 +117,18 @@ Score verify_exact(const std::string& answer, std::string_view given) {
   return is_number(text) ? wrong(true, "another answer") : wrong(false, "no number");
 }
 
+// After the last ####, where there is one.
+std::string given_number(std::string_view given) {
+  const std::size_t mark = given.rfind("####");
+  return last_number(mark == std::string_view::npos ? given : given.substr(mark + 4));
+}
+
 Score verify_number(const std::string& answer, std::string_view given) {
   const std::string known = last_number(answer);
   if (known.empty()) {
     return trimmed(given) == trimmed(answer) ? right() : wrong(!trimmed(given).empty(), "another answer");
   }
-  const std::size_t mark = given.rfind("####");
-  const std::string number = last_number(mark == std::string_view::npos ? given : given.substr(mark + 4));
+  const std::string number = given_number(given);
   if (number.empty()) return wrong(false, "no number");
   return plainest(number) == plainest(known) ? right() : wrong(true, "another number");
 }
@@ -179,6 +184,15 @@ Score verify(const std::string& task, const std::string& answer, const std::stri
   score.formatted = is_formatted(response);
   if (score.formatted) score.reward += rules.format_reward;
   return score;
+}
+
+std::string said(const std::string& task, const std::string& response, const VerifyRules& rules) {
+  const std::optional<std::string_view> given =
+      rules.has_tags ? last_answer(response) : std::optional<std::string_view>(response);
+  if (!given) return "";
+  if (task != "jsonl") return std::string(trimmed(*given));
+  const std::string number = given_number(*given);
+  return number.empty() ? "" : plainest(number);
 }
 
 std::string request_line(const TaskProblem& problem, const std::string& response) {

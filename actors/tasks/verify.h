@@ -33,6 +33,10 @@ VerifyRules verify_rules(const Config& config);
 
 Score verify(const std::string& task, const std::string& answer, const std::string& response, const VerifyRules& rules);
 
+// What a response answers, for votes: alike for answers that are the same; "" if it has none. An expression is what it
+// is written as.
+std::string said(const std::string& task, const std::string& response, const VerifyRules& rules);
+
 // ---- As lines of JSON, between a judge and its jury -----------------------------------------------------------------
 
 // {"task","prompt","answer","response","level"}; bytes of the response that are no UTF-8 become U+FFFD.
