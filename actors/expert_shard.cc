@@ -32,7 +32,8 @@ ShardPool shard_pool(const Config& config, const StageShape& shape) {
   const std::int64_t chunks = (microbatch + pool.rows - 1) / pool.rows;
   const std::int64_t in_flight = static_cast<std::int64_t>(config.layout.replicas) * config.slots();
   const std::int64_t channels = layers * config.layout.replicas * 2 * config.layout.chunk_credits;
-  pool.in_flight = static_cast<int>(std::min(channels, in_flight * chunks * (1 + layers)));
+  const std::int64_t generated = static_cast<std::int64_t>(config.layout.replicas) * config.generate_slots();
+  pool.in_flight = static_cast<int>(std::min(channels, (in_flight * (1 + layers) + generated) * chunks));
   const double mean_chunks =
       std::max(1.0, static_cast<double>(microbatch) / config.layout.expert_shards / static_cast<double>(pool.rows));
   pool.stash = static_cast<int>(static_cast<double>(in_flight * layers) * mean_chunks * config.layout.stash_factor);

@@ -29,12 +29,13 @@ void write_text(const std::string& path, const std::string& text) {
   fs::rename(path + ".partial", path);
 }
 
-// RUN/latest is the phase that was trained last.
-void point_to(const std::string& run, const Config& phase) {
+// RUN/current is the phase that is trained now, RUN/latest the one that was trained last.
+void point_to(const std::string& run, const std::string& name, const Config& phase) {
+  const std::string link = run + "/" + name, partial = link + ".partial";
   std::error_code ignored;
-  fs::remove(run + "/latest.partial", ignored);
-  fs::create_directory_symlink("phases/" + phase.name, run + "/latest.partial");
-  fs::rename(run + "/latest.partial", run + "/latest");
+  fs::remove(partial, ignored);
+  fs::create_directory_symlink("phases/" + phase.name, partial);
+  fs::rename(partial, link);
 }
 
 // Whose weights the phase begins with: those of the phase that train.start_from names, else what it names, else of the
@@ -128,11 +129,12 @@ int train_phases(const Recipe& recipe, const std::string& out, bool resume, bool
         std::printf("\nphase %zu of %zu: %s (%s)\n", i + 1, recipe.phases.size(), phase.name.c_str(),
                     phase.kind.c_str());
       std::fflush(stdout);
+      point_to(out, "current", phase);
       const bool again = resume && fs::exists(before.folder + "/config.toml");
       const int code =
           train_run(with_rest(phase, recipe.budget, spent), before.folder, {again, quiet, weights_for(recipe, i, out)});
       if (code != 0) return code;
-      point_to(out, phase);
+      point_to(out, "latest", phase);
     }
     const PhaseResult result = phase_result(phase, out);
     spent.dollars += result.dollars;

@@ -105,6 +105,16 @@ ActorPlan plan_shadow(const Config& config, const Address& owner, const Address&
   return actor;
 }
 
+// Rollouts with the loader, and being made: tokens, log-probabilities and what each row learns by.
+std::size_t rollout_bytes(const Config& config) {
+  if (!config.has_rollouts()) return 0;
+  const GrpoConfig& g = config.grpo;
+  const auto steps = static_cast<std::size_t>(g.rollout_lag + 2 * g.updates_per_rollout + 1);
+  const std::size_t words = config.truncates() ? static_cast<std::size_t>((config.model.vocab_size + 31) / 32) : 0;
+  const std::size_t row = 48 + 4 * words;
+  return steps * static_cast<std::size_t>(config.train.batch_sequences * config.train.sequence_length) * row;
+}
+
 // Rows on their way: a request and its answer for every microbatch in flight whose stage or shard lives here.
 std::size_t message_bytes(const Config& config, std::uint32_t node, const std::map<Address, std::uint32_t>& places) {
   std::size_t stages = 0, shards = 0;
@@ -123,7 +133,8 @@ std::size_t message_bytes(const Config& config, std::uint32_t node, const std::m
   const std::size_t here = std::max(stages, shards > 0 ? std::size_t{1} : std::size_t{0});
   // One more of each waits its turn; between processes a copy leaves while another arrives.
   const std::size_t copies = config.layout.nodes > 1 ? 4 : 2;
-  return copies * here * static_cast<std::size_t>(config.slots()) * (exchange + passed);
+  const std::size_t slots = static_cast<std::size_t>(config.slots() + config.generate_slots());
+  return copies * here * slots * (exchange + passed) + (node == 0 ? rollout_bytes(config) : 0);
 }
 
 }  // namespace
@@ -184,11 +195,18 @@ std::string describe(const Config& config, const Plan& plan) {
   return text;
 }
 
-int plan(const std::string& config_path, const std::vector<std::string>& sets) {
-  Config config = load_config(config_path, sets);
+namespace {
+
+void show_plan(Config& config) {
   resolve_machine(config);
   const std::size_t data = config.has_rollouts() ? 0 : open_corpus(config)->bytes();
   std::fputs(describe(config, make_plan(config, data)).c_str(), stdout);
+}
+
+}  // namespace
+
+int plan(const std::string& config_path, const std::vector<std::string>& sets) {
+  for (Config& config : load_recipe(config_path, sets).phases) show_plan(config);
   return 0;
 }
 

@@ -17,14 +17,15 @@ namespace fs = std::filesystem;
 Loaded load_model(const std::string& path, const std::vector<std::string>& sets) {
   Loaded loaded;
   loaded.checkpoint = resolve_checkpoint(path);
-  // RUN/checkpoints/step-N: the run's configuration stands two folders up.
-  const fs::path run = fs::exists(path + "/config.toml")
+  // RUN/checkpoints/step-N: the run's configuration stands two folders up; so does a phase's.
+  const fs::path run = fs::exists(path + "/config.toml") && !fs::exists(path + "/phases")
                            ? fs::path(path)
                            : fs::path(fs::absolute(loaded.checkpoint)).parent_path().parent_path();
   std::string text;
   if (fs::exists(run / "config.toml")) {
     Config config = load_run_config(run.string());
     config.layout = LayoutConfig{};
+    if (config.has_rollouts()) config.kind = "pretrain", config.data.kind = "none";  // its model, as any other
     for (const std::string& file : config.data.files)
       if (!fs::exists(file)) config.data.kind = "none";  // the model is what counts here; its data may have moved
     if (fs::exists(run / "tokenizer.json")) config.data.tokenizer = (run / "tokenizer.json").string();

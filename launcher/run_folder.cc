@@ -73,6 +73,10 @@ void RunFolder::append_metrics(const std::string& json_line) {
   metrics_.flush();
 }
 
+std::string current_run(const std::string& path) {
+  return fs::exists(path + "/current") ? path + "/" + fs::read_symlink(path + "/current").string() : path;
+}
+
 Config load_run_config(const std::string& path) {
   const std::string file = path + "/config.toml";
   std::ifstream in(file);

@@ -32,6 +32,9 @@ class RunFolder {
   std::ofstream metrics_;
 };
 
+// Of a run of several phases the folder of the one that is trained now, or was last; of any other the folder itself.
+std::string current_run(const std::string& path);
+
 // The configuration a run was started with. Throws Error if `path` is no run's folder.
 Config load_run_config(const std::string& path);
 

@@ -13,7 +13,7 @@ int show_config(const std::string& config_path, const std::vector<std::string>& 
     return 0;
   }
   if (config_path.empty()) throw Error("config: name a configuration file, or use --keys for the list of all keys");
-  std::fputs(config_to_toml(load_config(config_path, sets)).c_str(), stdout);
+  std::fputs(recipe_to_toml(load_recipe(config_path, sets)).c_str(), stdout);
   return 0;
 }
 

@@ -220,7 +220,8 @@ std::string title_of(const Config& config, const TimelinePanel& panel) {
 
 int timeline(const TimelineOptions& options) {
   std::vector<TimelinePanel> panels;
-  for (const std::string& run : options.runs) {
+  for (const std::string& path : options.runs) {
+    const std::string run = current_run(path);
     const Config config = load_run_config(run);
     TimelinePanel panel{"", read_recordings(run, config.layout.nodes), 0, 0};
     choose_step(panel, options.step);

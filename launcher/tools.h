@@ -81,7 +81,7 @@ int timeline(const TimelineOptions& options);
 // Charts of a run's metrics, as SVG.
 int plot(const std::string& run, const std::string& out);
 int digest(const std::string& run);
-int why(const std::string& run);
+int why(const std::string& path);
 int plan(const std::string& config_path, const std::vector<std::string>& sets);
 int show_config(const std::string& config_path, const std::vector<std::string>& sets, bool keys);
 

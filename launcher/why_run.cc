@@ -35,10 +35,11 @@ bool lives(const std::vector<BoardPage>& pages) {
 
 }  // namespace
 
-int why(const std::string& run) {
+int why(const std::string& path) {
+  const std::string run = current_run(path);
   const Config config = load_run_config(run);
   const std::vector<BoardPage> pages = read_boards(run, config.layout.nodes);
-  const std::string resume = resume_command(run);
+  const std::string resume = resume_command(path);
   if (lives(pages)) {
     std::printf("%s", explain(config, pages, {monotonic_us(), resume}).text().c_str());
   } else if (const auto version = finished_at(run)) {
