@@ -91,6 +91,7 @@ std::string step_json(const Config& config, double flops_per_token, const Traini
     line["entropy"] = outcome.losses.entropy;
     line["gap"] = outcome.losses.gap_max;
     line["gaps"] = outcome.losses.gaps;
+    line["targets"] = outcome.losses.targets;
   }
   return line.dump();
 }

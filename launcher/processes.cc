@@ -178,6 +178,7 @@ void Supervisor::report(const std::string& kind, const std::string& text) {
   for (const json& line : bill_.hear(parsed, monotonic_us())) {
     folder_.append_metrics(line.dump());
     progress_.show(line);
+    look_at_alarm(config_, folder_, line);
   }
   finished_ = finished_ || kind == "finished";
 }

@@ -8,12 +8,14 @@
 #include "actors/checkpoint/manifest.h"
 #include "kernels/base/error.h"
 #include "kernels/base/log.h"
+#include "launcher/alarm.h"
 #include "launcher/bill.h"
 #include "launcher/config.h"
 #include "launcher/phases.h"
 #include "launcher/processes.h"
 #include "launcher/program.h"
 #include "launcher/progress.h"
+#include "launcher/report.h"
 #include "launcher/run_folder.h"
 #include "launcher/stall.h"
 #include "launcher/world.h"
@@ -54,6 +56,7 @@ int train_here(const Config& config, RunFolder& folder, const Recover& begin, Ru
         for (const nlohmann::json& line : bill.hear(nlohmann::json::parse(report.json), monotonic_us())) {
           folder.append_metrics(line.dump());
           progress.show(line);
+          look_at_alarm(config, folder, line);
         }
       },
       [&] {
@@ -88,6 +91,14 @@ void check_resumable(const Config& before, const Config& now, const std::string&
 }
 
 }  // namespace
+
+void look_at_alarm(const Config& config, RunFolder& folder, const nlohmann::json& line) {
+  if (!config.has_rollouts() || line.at("kind") != "answers") return;
+  const RewardAlarm alarm = reward_alarm(read_reward_series(folder.path() + "/metrics.jsonl"));
+  if (!alarm.raised) return;
+  folder.append_metrics(nlohmann::json{{"kind", "alarm"}, {"sentence", alarm.sentence}}.dump());
+  std::fprintf(stderr, "\nwarning: %s\n", alarm.sentence.c_str());
+}
 
 Recover starting_point(const Config& config, const std::string& run_folder, bool resume) {
   Recover begin;
@@ -134,7 +145,9 @@ int train(const TrainOptions& options) {
   const Recipe recipe = load_recipe(options.config_path, options.sets);
   const std::string out = options.out.empty() ? "runs/" + recipe.name : options.out;
   if (recipe.has_phases) return train_phases(recipe, out, options.resume, options.quiet);
-  return train_run(recipe.phases[0], out, {options.resume, options.quiet, ""});
+  const int code = train_run(recipe.phases[0], out, {options.resume, options.quiet, ""});
+  if (code == 0) write_report(recipe, out);
+  return code;
 }
 
 }  // namespace troupe
