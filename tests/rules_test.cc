@@ -330,11 +330,11 @@ TEST_CASE("the policy may be to stop, and too many skips in a row stop in any ca
   for (int skip = 0; skip < 3; ++skip) {
     const StepOutcome outcome = decide(step.config, state, step.plan, step.votes);
     CHECK(outcome.decision.verdict == Verdict::skip);
-    state = advance(state, step.plan, outcome);
+    state = advance(config, state, step.plan, outcome);
   }
   CHECK(decide(step.config, state, step.plan, step.votes).decision.verdict == Verdict::stop);
   const Step sound;
-  state = advance(state, step.plan, decide(step.config, state, step.plan, sound.votes));
+  state = advance(config, state, step.plan, decide(step.config, state, step.plan, sound.votes));
   CHECK(state.skips_in_row == 0);
   CHECK(decide(step.config, state, step.plan, step.votes).decision.verdict == Verdict::skip);
 }
