@@ -9,6 +9,7 @@
 #include "kernels/base/error.h"
 #include "launcher/program.h"
 #include "launcher/train.h"
+#include "launcher/world.h"
 
 namespace troupe {
 
@@ -75,6 +76,8 @@ Config with_rest(const Config& phase, const BudgetConfig& budget, const Spent& s
 
 void begin_run(const Recipe& recipe, const std::string& out, bool resume) {
   const bool exists = fs::exists(out + "/config.toml");
+  if (exists && fs::exists(out + "/checkpoints"))
+    throw Error("{}: a run is here already, without phases; choose another folder with --out", out);
   if (exists && !resume && fs::exists(out + "/phases"))
     throw Error("{}: a run is here already; continue it with --resume, or choose another folder with --out", out);
   if (!exists && resume) throw Error("{}: there is no run to resume (no config.toml); start it without --resume", out);
@@ -131,12 +134,14 @@ int train_phases(const Recipe& recipe, const std::string& out, bool resume, bool
       const bool again = resume && fs::exists(before.folder + "/config.toml");
       const int code =
           train_run(with_rest(phase, recipe.budget, spent), before.folder, {again, quiet, weights_for(recipe, i, out)});
+      if (!phase_result(phase, out).checkpoint.empty()) point_to(out, phase);
       if (code != 0) return code;
-      point_to(out, phase);
     }
     const PhaseResult result = phase_result(phase, out);
     spent.dollars += result.dollars;
-    spent.hours += result.device_hours / std::max(1, phase.device.threads) / phase.layout.nodes;
+    Config own = phase;
+    resolve_machine(own);  // its threads
+    spent.hours += result.device_hours / own.device.threads / own.layout.nodes;
     const std::string key = spent_key(recipe.budget, spent);
     const bool cut = !before.over && result.ended_by == "budget" && !key.empty();
     if (!cut) end_phase(result);

@@ -18,9 +18,9 @@ Loaded load_model(const std::string& path, const std::vector<std::string>& sets)
   Loaded loaded;
   loaded.checkpoint = resolve_checkpoint(path);
   // RUN/checkpoints/step-N: the run's configuration stands two folders up.
-  const fs::path run = fs::exists(path + "/config.toml")
-                           ? fs::path(path)
-                           : fs::path(fs::absolute(loaded.checkpoint)).parent_path().parent_path();
+  // So it does of a run of phases, whose own says what all of them are.
+  const bool is_run = fs::exists(path + "/config.toml") && !fs::exists(path + "/latest");
+  const fs::path run = is_run ? fs::path(path) : fs::path(fs::absolute(loaded.checkpoint)).parent_path().parent_path();
   std::string text;
   if (fs::exists(run / "config.toml")) {
     Config config = load_run_config(run.string());
