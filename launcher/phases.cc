@@ -8,6 +8,7 @@
 #include "actors/checkpoint/manifest.h"
 #include "kernels/base/error.h"
 #include "launcher/program.h"
+#include "launcher/run_folder.h"
 #include "launcher/train.h"
 #include "launcher/world.h"
 
@@ -81,6 +82,9 @@ void begin_run(const Recipe& recipe, const std::string& out, bool resume) {
   if (exists && !resume && fs::exists(out + "/phases"))
     throw Error("{}: a run is here already; continue it with --resume, or choose another folder with --out", out);
   if (!exists && resume) throw Error("{}: there is no run to resume (no config.toml); start it without --resume", out);
+  for (const Config& phase : recipe.phases)  // of those that are over too; and before anything is written
+    if (const std::string folder = folder_of(phase, out); fs::exists(folder + "/config.toml"))
+      check_resumable(load_run_config(folder), phase, folder);
   std::error_code failed;
   fs::create_directories(out + "/phases", failed);
   if (failed) throw Error("{}: can't make the run's folder: {}", out, failed.message());

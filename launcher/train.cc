@@ -76,7 +76,8 @@ int train_here(const Config& config, RunFolder& folder, const Recover& begin, Ru
   return 0;
 }
 
-// A resumed run must mean the same numbers: what changed and matters is named.
+}  // namespace
+
 void check_resumable(const Config& before, const Config& now, const std::string& folder) {
   const std::vector<std::string> changed = changed_numbers(before, now);
   if (changed.empty()) return;
@@ -86,8 +87,6 @@ void check_resumable(const Config& before, const Config& now, const std::string&
       "{}: can't resume as the same run: {}; undo the change, or start a new run with train.start_from = \"{}\"",
       folder, list, folder);
 }
-
-}  // namespace
 
 Recover starting_point(const Config& config, const std::string& run_folder, bool resume) {
   Recover begin;

@@ -27,6 +27,9 @@ struct RunStart {
 // One run in its folder. REQUIRES: the configuration is checked.
 int train_run(const Config& config, const std::string& out, const RunStart& start);
 
+// A run that goes on must mean the same numbers; throws Error with what changed and matters.
+void check_resumable(const Config& before, const Config& now, const std::string& folder);
+
 // Where a run begins: fresh, from start_from's weights, or from a run's last checkpoint (checked against its manifest).
 Recover starting_point(const Config& config, const std::string& run_folder, bool resume);
 

@@ -198,6 +198,17 @@ TEST_CASE("a recipe doesn't write over a run, nor a run over a recipe's", "[phas
   CHECK(files_in(recipes.run("run")) == before);
 }
 
+TEST_CASE("a recipe goes on with the numbers that it began with, those of phases that are over too", "[phases]") {
+  const Recipes recipes;
+  const std::string run = recipes.run("run");
+  expect_success(recipes.train("run", {"phase.reward.budget.max_steps=2"}));
+  const auto before = files_in(run);
+  expect_refused(recipes.resume("run", {"train.seed=2"}), {phase_of(run, "cold"), "train.seed: 1 -> 2"});
+  expect_refused(recipes.resume("run", {"phase.cold.train.beta1=0.5"}), {phase_of(run, "cold"), "train.beta1"});
+  expect_refused(recipes.resume("run", {"phase.reward.grpo.top_p=0.5"}), {phase_of(run, "reward"), "grpo.top_p"});
+  CHECK(files_in(run) == before);
+}
+
 TEST_CASE("a recipe that can't be is refused in a sentence, with its place", "[phases]") {
   const Recipes same(std::string(kCold) + kCold), strange(std::string(kCold) + "[phase.train.other]\nx = 1\n"),
       misspelt(std::string(kCold) + kReward + "group_sise = 3\n"), number("[x]\n"),

@@ -1,6 +1,7 @@
 // Reinforcement as a person runs it, in real processes. The promise: what is sampled, what it is worth and what is learned
 // from it depend on the configuration's numbers alone: not on the layout, nor on who was killed or stopped meanwhile.
 #include <algorithm>
+#include <chrono>
 #include <csignal>
 #include <filesystem>
 #include <functional>
@@ -8,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 #include <sstream>
+#include <thread>
 
 #include "tests/support/small_run.h"
 
@@ -112,19 +114,30 @@ void expect_rides_through(School& school, const Arguments& numbers, const std::v
   CHECK(digest_of(run) == undisturbed);
 }
 
-// Kills the whole process group at the moment; what it has of judges ends with it.
+// Who has ended has no command line, though it may wait for init to notice.
+bool ends_soon(pid_t pid) {
+  for (int tries = 0; tries < 1000; ++tries) {
+    if (read_file("/proc/" + std::to_string(pid) + "/cmdline").empty()) return true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  return false;
+}
+
+// Kills the whole process group at the moment. Judges are in groups of their own; they end by themselves.
 void kill_at(const Moment& moment, int life, const std::string& run, const Arguments& arguments) {
   Process process(troupe_command(arguments));
   const bool reached = process.follow([&] {
     const Told told = told_by(run);
     return told.lives == life && moment(told);
   });
+  const std::vector<pid_t> judges = judges_of(process);
   process.signal_group(SIGKILL);
   const Ended ended = process.wait();
   INFO(ended.out << ended.err);
   REQUIRE(reached);
   REQUIRE(ended.signal == SIGKILL);
   REQUIRE(process.all_gone(5000));
+  for (const pid_t judge : judges) CHECK(ends_soon(judge));
 }
 
 // Every answer that a run has sampled, as its journal tells it.
