@@ -11,6 +11,7 @@
 #include "launcher/loop.h"
 #include "launcher/program.h"
 #include "launcher/report.h"
+#include "launcher/run_folder.h"
 #include "launcher/tools.h"
 #include "launcher/train.h"
 #include "launcher/world.h"
@@ -80,9 +81,14 @@ Config with_rest(const Config& phase, const BudgetConfig& budget, const Spent& s
 
 void begin_run(const Recipe& recipe, const std::string& out, bool resume) {
   const bool exists = fs::exists(out + "/config.toml");
+  if (exists && fs::exists(out + "/checkpoints"))
+    throw Error("{}: a run is here already, without phases; choose another folder with --out", out);
   if (exists && !resume && fs::exists(out + "/phases"))
     throw Error("{}: a run is here already; continue it with --resume, or choose another folder with --out", out);
   if (!exists && resume) throw Error("{}: there is no run to resume (no config.toml); start it without --resume", out);
+  for (const Config& phase : recipe.phases)  // of those that are over too; and before anything is written
+    if (const std::string folder = folder_of(phase, out); fs::exists(folder + "/config.toml"))
+      check_resumable(load_run_config(folder), phase, folder);
   std::error_code failed;
   fs::create_directories(out + "/phases", failed);
   if (failed) throw Error("{}: can't make the run's folder: {}", out, failed.message());
@@ -187,12 +193,14 @@ int train_phases(const Recipe& recipe, const std::string& out, bool resume, bool
       point_to(out, "current", phase);
       const bool again = resume && fs::exists(before.folder + "/config.toml");
       const int code = run_phase(recipe, i, with_rest(phase, recipe.budget, spent), out, {again, quiet, ""});
-      if (code != 0) return code;
       if (!phase_result(phase, out).checkpoint.empty()) point_to(out, "latest", phase);
+      if (code != 0) return code;
     }
     const PhaseResult result = phase_result(phase, out);
     spent.dollars += result.dollars;
-    spent.hours += result.device_hours / std::max(1, phase.device.threads) / phase.layout.nodes;
+    Config own = phase;
+    resolve_machine(own);  // its threads
+    spent.hours += result.device_hours / own.device.threads / own.layout.nodes;
     const std::string key = spent_key(recipe.budget, spent);
     const bool cut = !before.over && result.ended_by == "budget" && !key.empty();
     if (!cut) end_phase(result);

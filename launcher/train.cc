@@ -79,7 +79,8 @@ int train_here(const Config& config, RunFolder& folder, const Recover& begin, Ru
   return 0;
 }
 
-// A resumed run must mean the same numbers: what changed and matters is named.
+}  // namespace
+
 void check_resumable(const Config& before, const Config& now, const std::string& folder) {
   const std::vector<std::string> changed = changed_numbers(before, now);
   if (changed.empty()) return;
@@ -89,8 +90,6 @@ void check_resumable(const Config& before, const Config& now, const std::string&
       "{}: can't resume as the same run: {}; undo the change, or start a new run with train.start_from = \"{}\"",
       folder, list, folder);
 }
-
-}  // namespace
 
 void look_at_alarm(const Config& config, RunFolder& folder, const nlohmann::json& line) {
   if (!config.has_rollouts() || line.at("kind") != "answers") return;

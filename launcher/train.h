@@ -31,6 +31,8 @@ int train_run(const Config& config, const std::string& out, const RunStart& star
 
 // After a line about held-out answers: the alarm of reward hacking, to metrics.jsonl and to the person, once.
 void look_at_alarm(const Config& config, RunFolder& folder, const nlohmann::json& line);
+// A run that goes on must mean the same numbers; throws Error with what changed and matters.
+void check_resumable(const Config& before, const Config& now, const std::string& folder);
 
 // Where a run begins: fresh, from start_from's weights, or from a run's last checkpoint (checked against its manifest).
 Recover starting_point(const Config& config, const std::string& run_folder, bool resume);
