@@ -109,11 +109,13 @@ void Progress::step(const nlohmann::json& r) {
 }
 
 void Progress::show_answers(const nlohmann::json& r) {
-  line(fmt::format("after step {}: held-out answers right {:.1f}% at temperature {}, {:.1f}% greedy, {:.1f}% pass@{} "
-                   "({} problems, {} answers each)",
-                   r.at("version").get<std::int64_t>(), 100 * number(r, "accuracy"), number(r, "temperature"),
-                   100 * number(r, "greedy"), 100 * number(r, "pass"), r.at("pass_k").get<int>(),
-                   r.at("problems").get<int>(), r.at("samples").get<int>()),
+  const std::string loss =
+      loss_version_ == r.at("version") ? fmt::format("held-out loss {:.4f}, ", held_out_loss_) : "";
+  line(fmt::format("after step {}: {}{} held-out problems answered right: {:.1f}% at temperature {}, {:.1f}% greedy, "
+                   "{:.1f}% pass@{}",
+                   r.at("version").get<std::int64_t>(), loss, r.at("problems").get<int>(), 100 * number(r, "accuracy"),
+                   number(r, "temperature"), 100 * number(r, "greedy"), 100 * number(r, "pass"),
+                   r.at("pass_k").get<int>()),
        false);
   task_answers_.clear();
   for (const auto& a : r.at("answers"))
@@ -135,7 +137,8 @@ void Progress::show(const nlohmann::json& r) {
                                    r.at("bits_per_token").get<double>(), r.at("tokens").get<std::int64_t>());
     if (!r.at("load_max_over_mean").empty())
       text += fmt::format(", busiest expert {:.2f}x the mean", r.at("worst_load").get<double>());
-    line(fmt::format("after step {}: {}", r.at("version").get<std::int64_t>(), text), false);
+    loss_version_ = r.at("version");
+    if (!config_.has_answers()) line(fmt::format("after step {}: {}", loss_version_, text), false);
   } else if (kind == "answers") {
     show_answers(r);
   } else if (kind == "checkpoint") {

@@ -31,7 +31,7 @@ class Progress {
   std::int64_t last_shown_ms_ = 0, steps_seen_ = 0;
   double seconds_per_step_ = 0, train_seconds_ = 0, useful_ = -1, held_out_loss_ = -1, share_ = -1,
          evaluate_seconds_ = 0;
-  std::int64_t problems_ = 0, right_ = 0, tokens_ = 0;
+  std::int64_t loss_version_ = -1, problems_ = 0, right_ = 0, tokens_ = 0;
   std::string answers_, task_answers_, checkpoint_, bill_;
 };
 
