@@ -22,7 +22,7 @@ namespace {
 
 // The teacher, asked what the phase says.
 Loaded load_teacher(const Config& phase, const std::string& teacher) {
-  Loaded model = load_model(teacher, {"kind=\"evaluate\""});
+  Loaded model = load_model(teacher, {"kind=\"evaluate\"", "evaluate.problems=1"});
   Config& c = model.config;
   c.task = phase.task;
   c.judge = phase.judge;

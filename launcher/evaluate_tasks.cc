@@ -104,7 +104,7 @@ void end_there(Config& config) {
 
 // The other model answers what this one does, in the same way.
 Loaded loaded_like(const std::string& path, const Config& first) {
-  Loaded model = load_model(path, {"kind=\"evaluate\""});
+  Loaded model = load_model(path, {"kind=\"evaluate\"", "evaluate.problems=1"});
   model.config.task = first.task;
   model.config.judge = first.judge;
   model.config.evaluate = first.evaluate;

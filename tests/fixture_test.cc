@@ -225,3 +225,18 @@ TEST_CASE("the judge lets chosen experts stand in any order, each with its own w
   CHECK(swapped(true) == 0);
   CHECK(swapped(false) == 1);
 }
+
+TEST_CASE("every fixture of GRPO comes out right: advantages, log-probabilities, KL, losses and slopes", "[fixture]") {
+  for (const std::string fixture : {"grpo/g1_seqmean_g4", "grpo/g2_tokenmean_g8", "grpo/g3_dapo_cliphigher",
+                                    "grpo/g4_zero_variance_group", "grpo/g5_on_policy"}) {
+    const Tensors expected = expected_of(fixture), candidate = computed(fixture);
+    REQUIRE(expected.size() == 8);
+    for (const auto& [name, values] : expected) {
+      INFO(fixture << " " << name);
+      REQUIRE(candidate.contains(name));
+      // The losses' terms cancel: an absolute tolerance.
+      const double tolerance = name == "loss" ? 1e-6 : 1e-7 + 2e-6 * largest(values);
+      CHECK(largest_difference(values, candidate.at(name)) <= tolerance);
+    }
+  }
+}

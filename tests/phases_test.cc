@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "tests/support/small_run.h"
 
@@ -41,6 +42,31 @@ learning_rate = 1e-3
 [phase.grpo]
 group_size = 4
 completion_max = 4
+)";
+
+constexpr const char* kStudent = R"(
+[[phase]]
+name = "student"
+kind = "distill"
+[phase.train]
+steps = 10
+batch_sequences = 16
+learning_rate = 1e-2
+[phase.grpo]
+completion_max = 4
+[phase.distill]
+problems = 32
+samples = 16
+[[phase]]
+name = "exam"
+kind = "evaluate"
+[phase.train]
+start_from = "cold"
+[phase.grpo]
+completion_max = 4
+[phase.evaluate]
+problems = 16
+samples = 2
 )";
 
 // A recipe's file and its runs.
@@ -124,6 +150,47 @@ TEST_CASE("phases run one after another, each from the weights of the one before
   };
   CHECK(written(run) == written(reward));
   CHECK(written(run) != written(cold));
+}
+
+TEST_CASE("a student learns from what its teacher got right, and an exam asks whom it is told to", "[phases]") {
+  const Recipes recipes(std::string(kCold) + kStudent);
+  const Arguments bytes{"model.vocab_size=256"};  // traces are text
+  const std::string run = recipes.run("run"), student = phase_of(run, "student"), exam = phase_of(run, "exam");
+  expect_success(recipes.train("run", bytes));
+  // Every trace is a right answer (digits backwards), with its teacher's name.
+  const std::string teacher = digest_of(phase_of(run, "cold"));
+  std::istringstream traces(read_file(student + "/traces.jsonl"));
+  int count = 0;
+  for (std::string line; std::getline(traces, line); ++count) {
+    const json trace = json::parse(line);
+    const std::string prompt = trace.at("prompt"), completion = trace.at("completion");
+    CHECK(prompt == "r" + std::string(completion.rbegin(), completion.rend()) + "=");
+    CHECK(trace.at("teacher") == teacher);
+  }
+  CHECK(count >= 5);
+  CHECK(digest_of(student) != teacher);
+  // The exam is the teacher's, by name; both answers and figures are kept.
+  const json asked = json::parse(read_file(exam + "/evaluation.json"));
+  CHECK(asked.dump().find(teacher) != std::string::npos);
+  CHECK(result_of(exam).at("ended_by") == "evaluate.problems");
+  // Whoever names the run means the last phase that trained.
+  CHECK(digest_of(run) == digest_of(student));
+  const std::string report = read_file(run + "/report.md");
+  for (const std::string part : {"| cold | sft | 40 |", "| student | distill | 10 |", "| exam | evaluate |", "147K",
+                                 "**Benchmarks.**", "**Scaling.**", "**Reliability.**", "**Data sources.**"}) {
+    INFO(part << "\n" << report);
+    CHECK(has(report, part));
+  }
+}
+
+TEST_CASE("a student whose teacher got nothing right is refused in a sentence", "[phases]") {
+  std::string untaught = std::string(kCold) + kStudent;
+  untaught.replace(untaught.find("steps = 40"), 10, "steps = 1");
+  const Recipes recipes(untaught);
+  const Ended ended = troupe::test::troupe(recipes.train("run"));
+  INFO(ended.out << ended.err);
+  CHECK(ended.code == 1);
+  CHECK(has(ended.err, "got none of 352 answers right"));
 }
 
 TEST_CASE("a phase that is over isn't begun again", "[phases]") {
