@@ -132,24 +132,43 @@ std::string time_section(const std::vector<Part>& parts) {
   return text + "\n";
 }
 
-std::string data_section(const std::vector<Part>& parts) {
+std::string source_row(const std::string& phase, const std::string& source, const std::string& licence,
+                       std::int64_t bytes, const std::string& sha256) {
+  return fmt::format("| {} | {} | {} | {} | `{}` |\n", phase, source,
+                     licence.empty() ? "not told (data.licence)" : licence, bytes > 0 ? std::to_string(bytes) : "",
+                     sha256.substr(0, 16));
+}
+
+// Where a phase's problems come from: a generator, or files.
+std::string problem_rows(const Config& config) {
+  const TaskConfig& task = config.task;
+  if (task.names.empty()) return "";
+  std::string text = fmt::format(
+      "| {} | problems of task {}, levels {} to {}, seed {}; one in sixteen held out by its content | {} | | |\n",
+      config.name, fmt::join(task.names, ", "), task.level_min, task.level_max, config.train.seed,
+      task.files.empty() ? "generated" : "of its files");
+  for (const std::string& file : task.files)
+    if (fs::exists(file))
+      text += source_row(config.name, file, config.data.licence, static_cast<std::int64_t>(fs::file_size(file)),
+                         sha256_file(file));
+  return text;
+}
+
+std::string data_section(const std::vector<Part>& parts, const std::string& run) {
   std::string text = "## Data\n\n| phase | source | licence | bytes | SHA-256 |\n| --- | --- | --- | --- | --- |\n";
+  const fs::path home = fs::absolute(run).lexically_normal();
   for (const Part& p : parts) {
     std::ifstream file(p.checkpoint + "/manifest.json");
     const json read = file ? json::parse(file, nullptr, false) : json::object();
     const json manifest = read.is_object() ? read : json::object();
     for (const json& source : manifest.value("data", json::array())) {
-      const std::string licence = source.value("licence", "");
-      text += fmt::format("| {} | {} | {} | {} | `{}` |\n", p.config.name, source.value("source", ""),
-                          licence.empty() ? "not told (data.licence)" : licence, source.value("bytes", 0),
-                          source.value("sha256", "").substr(0, 16));
+      std::string name = source.value("source", "");
+      const fs::path within = fs::path(name).lexically_relative(home);
+      if (!within.empty() && *within.begin() != "..") name = within.string();
+      text += source_row(p.config.name, name, source.value("licence", ""), source.value("bytes", std::int64_t{0}),
+                         source.value("sha256", ""));
     }
-    if (!p.config.task.names.empty())
-      text += fmt::format(
-          "| {} | problems of task {}, levels {} to {}, seed {}; one in sixteen held out by its content | "
-          "generated | | |\n",
-          p.config.name, fmt::join(p.config.task.names, ", "), p.config.task.level_min, p.config.task.level_max,
-          p.config.train.seed);
+    text += problem_rows(p.config);
   }
   return text + "\n";
 }
@@ -237,7 +256,7 @@ void write_report(const Recipe& recipe, const std::string& run) {
   std::string text = fmt::format("# {}\n\n", recipe.name);
   const auto last = std::find_if(parts.rbegin(), parts.rend(), [](const Part& p) { return !p.checkpoint.empty(); });
   if (last != parts.rend()) text += model_section(*last, run);
-  text += phases_section(parts) + pictures(parts, run) + time_section(parts) + data_section(parts) + kScale +
+  text += phases_section(parts) + pictures(parts, run) + time_section(parts) + data_section(parts, run) + kScale +
           questions(parts);
   std::ofstream file(run + "/report.md");
   file << text;

@@ -219,7 +219,7 @@ std::unique_ptr<Corpus> open_arithmetic(const Config& config) {
   sources.emplace_back(std::in_place_type<ArithmeticStream>, data, cut);
   const std::string name = fmt::format("generated arithmetic, operations {}, operands of up to {} digits, seed {}",
                                        data.arithmetic_operations, data.arithmetic_digits, config.train.seed);
-  std::vector<Provenance> provenance{{.source = name, .licence = data.licence, .sha256 = sha256(name), .bytes = 0}};
+  std::vector<Provenance> provenance{{.source = name, .licence = "generated", .sha256 = sha256(name), .bytes = 0}};
   return std::make_unique<MixedCorpus>(config, std::move(sources), Mixture({1}, {name}, config.train.seed),
                                        std::move(provenance));
 }
@@ -238,7 +238,7 @@ std::unique_ptr<Corpus> open_tasks(Config config) {
   const std::string name = fmt::format("solutions of {}, levels {} to {}, seed {}", fmt::join(task.names, ", "),
                                        task.level_min, task.level_max, config.train.seed);
   std::vector<Provenance> provenance{
-      {.source = name, .licence = config.data.licence, .sha256 = sha256(name), .bytes = 0}};
+      {.source = name, .licence = task.files.empty() ? "generated" : config.data.licence, .sha256 = sha256(name), .bytes = 0}};
   for (const std::string& path : task.files) {
     provenance.push_back({.source = path,
                           .licence = config.data.licence,
