@@ -34,6 +34,9 @@ std::vector<float> read_f32(const SafetensorsReader& file, const std::string& na
 GrpoFixture load(const std::string& folder) {
   std::ifstream in(folder + "/config.json");
   const json given = json::parse(in);
+  for (const char* key : {"group_size", "clip_low", "clip_high", "beta", "scale_by_std", "std_ddof", "adv_eps",
+                          "reduction"})
+    if (!given.contains(key)) throw Error("{}/config.json: the key {} is missing", folder, key);
   GrpoFixture f;
   f.config.group_size = given.at("group_size");
   f.config.clip_low = given.at("clip_low");
@@ -43,9 +46,14 @@ GrpoFixture load(const std::string& folder) {
   f.config.std_ddof = given.at("std_ddof");
   f.config.advantage_epsilon = given.at("adv_eps");
   f.config.reduction = given.at("reduction");
+  if (f.config.reduction != "sequence_mean" && f.config.reduction != "token_mean" && f.config.reduction != "constant")
+    throw Error("{}/config.json: reduction is \"{}\", must be sequence_mean, token_mean or constant", folder,
+                f.config.reduction);
   const SafetensorsReader inputs(folder + "/inputs.safetensors");
   const auto shape = inputs.entries().at("logits").shape;
   f.samples = shape.at(0), f.length = shape.at(1), f.vocabulary = shape.at(2);
+  if (f.config.group_size < 1 || f.samples % f.config.group_size != 0)
+    throw Error("{}: {} rows are no whole groups of {}", folder, f.samples, f.config.group_size);
   f.logits = read_f32(inputs, "logits");
   f.old_logprobs = read_f32(inputs, "old_logprobs");
   f.reference_logprobs = read_f32(inputs, "ref_logprobs");
