@@ -10,6 +10,7 @@
 
 #include "actors/rules/placement.h"
 #include "kernels/base/error.h"
+#include "kernels/base/log.h"
 #include "kernels/cpu/device.h"
 #include "launcher/board_file.h"
 #include "launcher/company.h"
@@ -44,6 +45,19 @@ std::unique_ptr<Transport> make_transport(const Config& config, PayloadPool& poo
   const LinkConfig& link = config.link;
   if (link.delay_ms <= 0 && link.gbits_per_second <= 0) return transport;
   return make_slow_link(std::move(transport), {std::llround(link.delay_ms * 1e6), link.gbits_per_second / 8});
+}
+
+// Told here, not when one is asked for.
+void expect_room(const Config& config, const TaskSet& tasks) {
+  constexpr std::uint64_t kLook = 16;
+  for (std::uint64_t i = 0; i < kLook; ++i) {
+    const TaskProblem problem = tasks.problems.problem(config.train.seed, Split::train, i);
+    if (tasks.text.has_room(problem)) continue;
+    throw Error(
+        "train.sequence_length is {}: no room for a prompt of task {} ({} tokens) and an answer of grpo.completion_max "
+        "({}) tokens; raise it, or choose lower task levels",
+        config.train.sequence_length, problem.task, tasks.text.prompt(problem).size(), config.grpo.completion_max);
+  }
 }
 
 }  // namespace
@@ -134,7 +148,12 @@ void World::stop(const std::string& reason) {
 
 std::shared_ptr<const TaskSet> open_tasks(const Config& config) {
   if (!config.has_rollouts() && !config.has_answers()) return nullptr;
-  return std::make_shared<const TaskSet>(config);
+  auto tasks = std::make_shared<const TaskSet>(config);
+  if (tasks->problems.left_out() > 0)
+    log_warning("{} questions of task.files are left out: train.sequence_length ({}) has no room for them",
+                 tasks->problems.left_out(), config.train.sequence_length);
+  expect_room(config, *tasks);
+  return tasks;
 }
 
 void resolve_machine(Config& config) {

@@ -221,6 +221,32 @@ TEST_CASE("questions of a file are split by their words, and their answers are n
   CHECK_THROWS_WITH(Tasks(config), Catch::Contains(questions.path + ":1:") && Catch::Contains("task.answer_key"));
 }
 
+TEST_CASE("questions that there is no room for are passed over, and no other changes sides for it", "[task]") {
+  const Questions questions(500);
+  TaskConfig config = config_of({"jsonl"}, 1, 3);
+  config.files = {questions.path};
+  const auto prompts = [](const Tasks& tasks, Split split) {
+    std::set<std::string> all;
+    for (std::uint64_t i = 0; i < 500; ++i) all.insert(tasks.problem(1, split, i).prompt);
+    return all;
+  };
+  const Tasks tasks(config);
+  const auto fits = [](const TaskProblem& problem) { return std::hash<std::string>()(problem.prompt) % 3 != 0; };
+  const Tasks fewer(config, fits);
+  std::size_t kept = 0;
+  for (const Split split : {Split::train, Split::held_out}) {
+    const auto some = prompts(fewer, split);
+    auto expected = prompts(tasks, split);
+    std::erase_if(expected, [&](const std::string& prompt) { return std::hash<std::string>()(prompt) % 3 == 0; });
+    CHECK(some == expected);
+    kept += some.size();
+  }
+  CHECK(fewer.left_out() == static_cast<std::int64_t>(500 - kept));
+  CHECK(fewer.left_out() > 100);
+  CHECK(tasks.left_out() == 0);
+  CHECK_THROWS_WITH(Tasks(config, [](const TaskProblem&) { return false; }), Catch::Contains("500"));
+}
+
 TEST_CASE("the last number of an answer counts, however it is written", "[task]") {
   const auto is_right = [](const std::string& known, const std::string& response, bool has_tags = false) {
     return verify("jsonl", known, response, {.has_tags = has_tags}).correct;

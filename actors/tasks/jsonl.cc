@@ -27,21 +27,23 @@ std::string final_answer(const std::string& worked) {
   return answer;
 }
 
-JsonlTask::JsonlTask(const TaskConfig& config) : config_(config) {
+JsonlTask::JsonlTask(const TaskConfig& config, const std::function<bool(const TaskProblem&)>& fits) : config_(config) {
   if (config.files.empty()) throw Error("task.files is empty, must name a file for task jsonl");
   for (const std::string& path : config.files) {
     files_.push_back(std::make_unique<MappedFile>(path));
-    index(static_cast<std::uint32_t>(files_.size() - 1));
+    index(static_cast<std::uint32_t>(files_.size() - 1), fits);
   }
   const auto refuse = [&](const char* part) {
-    throw Error("task.files ({}, ...) have {} problems to train on and {} held out, none {}: give more of them",
-                config.files[0], training_.size(), held_out_.size(), part);
+    throw Error(
+        "task.files ({}, ...) have {} problems to train on and {} held out, none {}, and {} for which "
+        "train.sequence_length has no room: give more of them, or more room",
+        config.files[0], training_.size(), held_out_.size(), part, left_out_);
   };
   if (training_.empty()) refuse("to train on");
   if (held_out_.empty()) refuse("held out");
 }
 
-void JsonlTask::index(std::uint32_t file) {
+void JsonlTask::index(std::uint32_t file, const std::function<bool(const TaskProblem&)>& fits) {
   const std::string_view all = files_[file]->text();
   std::size_t begin = 0;
   for (std::int64_t number = 1; begin < all.size(); ++number) {
@@ -53,7 +55,10 @@ void JsonlTask::index(std::uint32_t file) {
     if (line.find_first_not_of(" \t\r") != std::string_view::npos) {
       const Pair pair = read(line, fmt::format("{}:{}", config_.files[file], number));
       const Line found{.file = file, .bytes = static_cast<std::uint32_t>(line.size()), .begin = begin};
-      (is_held_out("jsonl " + pair.question) ? held_out_ : training_).push_back(found);
+      if (fits && !fits(problem_of(pair)))
+        ++left_out_;
+      else
+        (is_held_out("jsonl " + pair.question) ? held_out_ : training_).push_back(found);
     }
     begin = end + 1;
   }
@@ -79,7 +84,10 @@ TaskProblem JsonlTask::problem(std::uint64_t seed, Split split, std::uint64_t nu
   const std::uint64_t key = random_key(seed, split == Split::held_out ? "task/jsonl/held out" : "task/jsonl/train");
   const std::uint64_t epoch = number / lines.size();
   const Line& line = lines[random_permute(number % lines.size(), lines.size(), random_word(key, epoch))];
-  const Pair pair = read(files_[line.file]->text().substr(line.begin, line.bytes), config_.files[line.file]);
+  return problem_of(read(files_[line.file]->text().substr(line.begin, line.bytes), config_.files[line.file]));
+}
+
+TaskProblem JsonlTask::problem_of(const Pair& pair) const {
   const std::string steps = trimmed(pair.worked.substr(0, pair.worked.rfind(kMark)));
   std::string solution = pair.worked;
   if (config_.form == "r1") {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -16,10 +17,11 @@ namespace troupe {
 
 class JsonlTask {
  public:
-  // Throws Error with file and line.
-  explicit JsonlTask(const TaskConfig& config);
+  // Questions that don't fit are passed over. Throws Error with file and line.
+  JsonlTask(const TaskConfig& config, const std::function<bool(const TaskProblem&)>& fits);
   // In an order of the seed's, a new one each time all have been asked for.
   TaskProblem problem(std::uint64_t seed, Split split, std::uint64_t number) const;
+  std::int64_t left_out() const { return left_out_; }
 
  private:
   struct Line {
@@ -30,12 +32,14 @@ class JsonlTask {
     std::string question, worked;
   };
 
-  void index(std::uint32_t file);
+  void index(std::uint32_t file, const std::function<bool(const TaskProblem&)>& fits);
   Pair read(std::string_view line, const std::string& place) const;
+  TaskProblem problem_of(const Pair& pair) const;
 
   TaskConfig config_;
   std::vector<std::unique_ptr<MappedFile>> files_;
   std::vector<Line> training_, held_out_;
+  std::int64_t left_out_ = 0;
 };
 
 // What follows the last ####, without blanks, commas and $; all of the text where there is none.

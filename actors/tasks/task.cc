@@ -129,10 +129,10 @@ int level_most(const std::string& task) {
 
 bool is_held_out(const std::string& content) { return random_key(0, "task/held out/" + content) % kHeldOutShare == 0; }
 
-Tasks::Tasks(const TaskConfig& config) : config_(config) {
+Tasks::Tasks(const TaskConfig& config, const std::function<bool(const TaskProblem&)>& fits) : config_(config) {
   if (config.names.empty()) throw Error("task.names is empty, must name a task: --set 'task.names=[\"reverse\"]'");
   const bool has_file = std::find(config.names.begin(), config.names.end(), "jsonl") != config.names.end();
-  if (has_file) jsonl_ = std::make_unique<JsonlTask>(config);
+  if (has_file) jsonl_ = std::make_unique<JsonlTask>(config, fits);
   for (const std::string& name : config.names) {
     if (config.level_min < 1 || config.level_max < config.level_min || config.level_max > level_most(name))
       throw Error("task.level_min..level_max are {}..{}, must be within 1..{} for task {}", config.level_min,
@@ -146,6 +146,8 @@ Tasks::Tasks(const TaskConfig& config) : config_(config) {
 }
 
 Tasks::~Tasks() = default;
+
+std::int64_t Tasks::left_out() const { return jsonl_ ? jsonl_->left_out() : 0; }
 
 TaskProblem Tasks::generated(const std::string& name, std::uint64_t seed, Split split, std::uint64_t number) const {
   const int least = name == "countdown" ? std::max(kCountdownLeast, config_.level_min) : config_.level_min;

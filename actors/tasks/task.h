@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -31,11 +32,14 @@ class JsonlTask;
 // leaves no problem to give. Const after that, and may be shared between threads.
 class Tasks {
  public:
-  explicit Tasks(const TaskConfig& config);
+  // fits: which questions of files there is room for; the others are no problems of theirs. Empty: all.
+  explicit Tasks(const TaskConfig& config, const std::function<bool(const TaskProblem&)>& fits = {});
   ~Tasks();
   // Any index; tasks and levels come in turns. Of a level with N
   // problems the first N / 40 held-out ones differ; the most there can be are N / 16.
   TaskProblem problem(std::uint64_t seed, Split split, std::uint64_t index) const;
+  // Questions of files that there was no room for.
+  std::int64_t left_out() const;
 
  private:
   TaskProblem generated(const std::string& name, std::uint64_t seed, Split split, std::uint64_t number) const;

@@ -1,5 +1,6 @@
 #include "actors/tasks/task_text.h"
 
+#include <algorithm>
 #include <array>
 
 namespace troupe {
@@ -13,6 +14,12 @@ std::int32_t end_of(const Config& config, const Tokenizer& tokenizer) {
   return tokenizer.end_token().value_or(config.model.eos_token_id);
 }
 
+// Who only answers may be as long as the model reads.
+std::size_t room_of(const Config& config) {
+  const int all = config.kind == "evaluate" ? config.model.max_position_embeddings : config.generate_length();
+  return static_cast<std::size_t>(std::max(0, all - std::max(1, config.grpo.completion_max)));
+}
+
 ChatMessage user(const std::string& text) { return {Speaker::user, text}; }
 
 }  // namespace
@@ -21,13 +28,16 @@ TaskText::TaskText(const Config& config)
     : tokenizer_(open_tokenizer(config.data.tokenizer)),
       is_r1_(config.data.chat_template == "r1"),
       end_token_(end_of(config, *tokenizer_)),
-      shape_(config.data.chat_template, tokenizer_, end_token_) {
+      shape_(config.data.chat_template, tokenizer_, end_token_),
+      room_(room_of(config)) {
   end_token_ = shape_.end_token();
 }
 
 std::vector<std::int32_t> TaskText::prompt(const TaskProblem& problem) const {
   return shape_.prompt(std::array{user(problem.prompt)}).ids;
 }
+
+bool TaskText::has_room(const TaskProblem& problem) const { return prompt(problem).size() <= room_; }
 
 ChatTokens TaskText::example(const TaskProblem& problem) const {
   return shape_.example(std::array{user(problem.prompt), ChatMessage{Speaker::assistant, problem.solution}});

@@ -22,6 +22,8 @@ class TaskText {
   std::vector<std::int32_t> prompt(const TaskProblem& problem) const;
   // The prompt with the solution and its end, which are learned.
   ChatTokens example(const TaskProblem& problem) const;
+  // Whether the room of a sequence holds the prompt, and an answer of grpo.completion_max tokens or one at the least.
+  bool has_room(const TaskProblem& problem) const;
   std::int32_t end_token() const { return end_token_; }
   // What an answer says, without its end.
   std::string answer(const std::vector<std::int32_t>& tokens) const;
@@ -31,13 +33,16 @@ class TaskText {
   bool is_r1_;
   std::int32_t end_token_;
   ChatTemplate shape_;
+  std::size_t room_;  // tokens of a prompt
 };
 
 // What [task] names, opened, and how it is written down. Const, and shared by all that ask.
 struct TaskSet {
-  explicit TaskSet(const Config& config) : problems(config.task), text(config) {}
-  Tasks problems;
+  // Questions of files that a sequence has no room for are left out.
+  explicit TaskSet(const Config& config)
+      : text(config), problems(config.task, [this](const TaskProblem& problem) { return text.has_room(problem); }) {}
   TaskText text;
+  Tasks problems;
 };
 
 std::vector<std::int32_t> bytes_as_tokens(const std::string& text);
