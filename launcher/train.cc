@@ -9,6 +9,7 @@
 #include "kernels/base/error.h"
 #include "kernels/base/log.h"
 #include "launcher/bill.h"
+#include "launcher/choose_experts.h"
 #include "launcher/config.h"
 #include "launcher/phases.h"
 #include "launcher/processes.h"
@@ -113,15 +114,27 @@ Recover starting_point(const Config& config, const std::string& run_folder, bool
 
 int train_run(const Config& as_written, const std::string& out, const RunStart& start) {
   const std::int64_t begin_us = monotonic_us();
-  Config config = as_written;
-  resolve_machine(config);
+  Config given = as_written;
   const bool fresh = start.resume && !std::filesystem::exists(out + "/config.toml");
   const bool resume = start.resume && !fresh;
   RunFolder folder(out, resume);
-  if (resume) check_resumable(load_run_config(out), as_written, out);
+  if (resume) {
+    const Config before = load_run_config(out);
+    if (given.chooses_experts()) given.train.experts = before.train.experts;  // chosen when the run began
+    check_resumable(before, given, out);
+  }
+  Config config = given;
+  resolve_machine(config);
   if (!start.weights.empty()) config.train.start_from = start.weights;
   const Recover begin = starting_point(config, out, start.resume);
-  folder.begin(as_written);
+  std::optional<ChosenExperts> chosen;
+  if (config.chooses_experts()) {
+    chosen = choose_experts(config, begin);
+    config.train.experts = given.train.experts = chosen->names;
+    if (!start.quiet) std::fputs(chosen->text.c_str(), stdout);
+  }
+  folder.begin(given);
+  if (chosen) folder.append_metrics(chosen->json);
   RunBill bill(config, begin_us);
   if (resume) bill.go_on(out + "/metrics.jsonl", begin.version);
   if (!begin.path.empty())
