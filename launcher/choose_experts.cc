@@ -90,7 +90,7 @@ ChosenExperts choose_experts(const Config& config, const Recover& begin) {
     tokens = all / config.model.num_experts_per_tok;
     const double share = all > 0 ? static_cast<double>(rows) / static_cast<double>(all) : 0;
     layers.push_back({{"layer", layer.layer}, {"experts", experts}, {"share", share}, {"counts", layer.counts}});
-    chosen.text += fmt::format("  layer {}: experts {}, chosen by {:.1f} % of its tokens\n", layer.layer,
+    chosen.text += fmt::format("  layer {}: experts {} have {:.1f} % of its tokens' choices\n", layer.layer,
                                fmt::join(experts, ", "), share * 100);
   }
   const double percent = 100.0 * static_cast<double>(learn) / static_cast<double>(parameters);

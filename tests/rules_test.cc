@@ -271,7 +271,7 @@ TEST_CASE("a sound step is committed with its loss, norm and number of updates",
   CHECK(d.gradient_norm == std::sqrt(4.0 * 6));
   CHECK(outcome.losses.loss == Approx(101.0 / 100).epsilon(1e-12));
   CHECK(outcome.losses.targets == 100);
-  const TrainingState next = advance(step.state, step.plan, outcome);
+  const TrainingState next = advance(step.config, step.state, step.plan, outcome);
   CHECK(next.version == 8);
   CHECK(next.updates == 6);
   CHECK(next.tokens == 128);
@@ -310,7 +310,7 @@ TEST_CASE("a step that isn't finite is skipped: the version rises, the updates d
   CHECK(step.verdict() == Verdict::skip);
   const StepOutcome outcome = step.decided();
   CHECK(outcome.decision.updates == 5);
-  const TrainingState next = advance(step.state, step.plan, outcome);
+  const TrainingState next = advance(step.config, step.state, step.plan, outcome);
   CHECK(next.version == 8);
   CHECK(next.updates == 5);
   CHECK(next.skips_in_row == 1);
@@ -330,11 +330,11 @@ TEST_CASE("the policy may be to stop, and too many skips in a row stop in any ca
   for (int skip = 0; skip < 3; ++skip) {
     const StepOutcome outcome = decide(step.config, state, step.plan, step.votes);
     CHECK(outcome.decision.verdict == Verdict::skip);
-    state = advance(state, step.plan, outcome);
+    state = advance(step.config, state, step.plan, outcome);
   }
   CHECK(decide(step.config, state, step.plan, step.votes).decision.verdict == Verdict::stop);
   const Step sound;
-  state = advance(state, step.plan, decide(step.config, state, step.plan, sound.votes));
+  state = advance(step.config, state, step.plan, decide(step.config, state, step.plan, sound.votes));
   CHECK(state.skips_in_row == 0);
   CHECK(decide(step.config, state, step.plan, step.votes).decision.verdict == Verdict::skip);
 }
@@ -349,7 +349,7 @@ TEST_CASE("a spike is a loss above the factor times its running mean", "[rules]"
   CHECK(step.verdict() == Verdict::stop);
   step.state.loss_mean = 0.51;
   CHECK(step.verdict() == Verdict::commit);
-  const TrainingState next = advance(step.state, step.plan, step.decided());
+  const TrainingState next = advance(step.config, step.state, step.plan, step.decided());
   CHECK(next.loss_mean == Approx(0.9 * 0.51 + 0.1 * 1.01).epsilon(1e-12));
   step.config.train.spike_factor = 0;
   step.state.loss_mean = 0.001;
