@@ -24,7 +24,7 @@ struct Right {
 };
 
 TaskProblem problem_of(const Config& config, const TaskSet& tasks, std::int32_t prompt) {
-  return tasks.problems.problem(config.train.seed, Split::held_out, static_cast<std::uint64_t>(prompt));
+  return tasks.problems.problem(config.train.seed, split_of(config, false), static_cast<std::uint64_t>(prompt));
 }
 
 json shown(const Config& config, const TaskSet& tasks, const std::vector<RolloutAnswer>& greedy) {

@@ -57,7 +57,9 @@ void Conductor::on(const Recover& recover, const Address&) {
   plan_.reset();
   evaluation_plan_.reset();
   asked_ = false;
-  evaluating_ = finished_ = false;
+  if (std::exchange(evaluating_, false)) evaluated_version_ = -1;
+  if (answering_) answered_version_ = -1;
+  finished_ = false;
   forget_rollouts();
   log_info("event=inquiry attempt={} holders={}", attempt_, holders_.size());
   for (const Address& holder : holders_) context_.post(holder, Inquiry{attempt_});
@@ -101,7 +103,12 @@ void Conductor::restore_all() {
                   false,
                   {}};
   if (plan.decision) restore.decision = *plan.decision;
-  reason_ = budget_reached(config_, state_.version, state_.tokens);
+  reason_ = budget_reached(config_, state_);
+  // Resumed with nothing left: not even a step more.
+  if (reason_.empty() && recover_.allowance_us == kNothingLeftUs && plan.from_disk && plan.version > 0) {
+    reason_ = "budget";
+    stopped_early_ = true;
+  }
   last_decided_ = !reason_.empty() || (plan.decision && plan.decision->last);
   restore.checkpoint =
       mode_ == RunMode::train && plan.decision && plan.decision->checkpoint && !checkpointed_.contains(plan.version);
@@ -132,7 +139,7 @@ void Conductor::begin() {
   if (mode_ == RunMode::generate) return context_.post(kRollout, StartEvaluation{state_.version, attempt_});
   if (mode_ == RunMode::answers) return start_answers();
   if (state_.version > recover_.version || last_decided_) return next();
-  if (state_.version == 0 && answers_due()) return start_answers();
+  if (answers_due()) return start_answers();  // what they say may end the run
   start_step();
 }
 

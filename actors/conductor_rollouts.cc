@@ -92,11 +92,8 @@ void Conductor::on(const RolloutDone& done, const Address&) {
       last_decided_ = answered_ = true;
       return finish_if_done();
     }
-    const double wanted = config_.budget.until_accuracy;
-    if (wanted > 0 && nlohmann::json::parse(done.metrics).at("accuracy").get<double>() >= wanted) {
-      stopping_ = true;  // after one more step, which is saved
-      reason_ = "budget.until_accuracy";
-    }
+    // Enough ends the run after one more step, which is saved; an evaluation at the end doesn't take that back.
+    if (!last_decided_) state_.accuracy = nlohmann::json::parse(done.metrics).at("accuracy");
     return next();
   }
   rollouts_ready_[done.of.rollout] = done.metrics;

@@ -90,6 +90,7 @@ struct EvaluateConfig {               // [evaluate]
   std::int64_t tokens_max = 0;        // held-out tokens a time during training; 0: all
   int exact_match_problems = 512;     // arithmetic: greedy answers at the end; 0: none
   int problems = 0;                   // held-out problems of [task] answered each time; 0: none
+  std::string split = "held_out";     // held_out, train: which problems
   int samples = 4;                    // answers to each at `temperature`, beside the greedy one
   double temperature = 1, top_p = 1;  // of those answers
 };
@@ -166,6 +167,14 @@ struct GrpoConfig {                         // [grpo]: group-relative policy opt
   int overlong_tokens = 0;        // the last so many tokens of an answer are punished, up to -1; 0: none
 };
 
+struct DistillConfig {     // [distill]: what a teacher answered right, for a student to learn from
+  std::string teacher;     // a phase before this one, or a folder of weights; empty: the phase before
+  int problems = 1024;     // of the training split
+  int samples = 4;         // answers to each
+  int keep = 1;            // right answers kept of each problem, at most
+  double temperature = 1;  // of sampling
+};
+
 struct GenerateConfig {    // [generate]
   int sequences_max = 64;  // decoded together
   int length_max = 0;      // prompt + answer; 0: train.sequence_length
@@ -189,6 +198,7 @@ struct Config {
   RecoveryConfig recovery;
   GenerateConfig generate;
   GrpoConfig grpo;
+  DistillConfig distill;
   HardwareConfig hardware;  // read from device.hardware
 
   int microbatch_sequences() const { return train.batch_sequences / train.microbatches; }

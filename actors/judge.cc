@@ -26,7 +26,7 @@ void Judge::on(const Restore& restore, const Address&) {
 TaskProblem Judge::problem_of(const Sampled& s) const {
   const bool train = s.of.kind == WorkKind::train;
   const std::uint64_t first = train ? first_problem(config_, s.of.rollout) : 0;
-  return tasks_->problems.problem(config_.train.seed, train ? Split::train : Split::held_out,
+  return tasks_->problems.problem(config_.train.seed, split_of(config_, train),
                                   first + static_cast<std::uint64_t>(s.prompt));
 }
 

@@ -91,6 +91,7 @@ std::string step_json(const Config& config, double flops_per_token, const Traini
     line["entropy"] = outcome.losses.entropy;
     line["gap"] = outcome.losses.gap_max;
     line["gaps"] = outcome.losses.gaps;
+    line["targets"] = outcome.losses.targets;
   }
   return line.dump();
 }
@@ -142,7 +143,8 @@ std::string exact_match_json(const std::vector<WrittenAnswer>& answers) {
 std::string state_json(const TrainingState& s) {
   return json{{"version", s.version},           {"updates", s.updates},     {"tokens", s.tokens},
               {"skips_in_row", s.skips_in_row}, {"loss_mean", s.loss_mean}, {"best_evaluation", s.best_evaluation},
-              {"best_version", s.best_version}, {"seconds", s.seconds},     {"digests", s.digests}}
+              {"best_version", s.best_version}, {"seconds", s.seconds},     {"digests", s.digests},
+              {"accuracy", s.accuracy}}
       .dump(1);
 }
 
@@ -157,6 +159,7 @@ TrainingState state_from_json(const std::string& text) {
   s.best_evaluation = j.at("best_evaluation");
   s.best_version = j.at("best_version");
   s.seconds = j.at("seconds");
+  s.accuracy = j.value("accuracy", s.accuracy);
   if (j.contains("digests")) s.digests = j.at("digests").get<std::map<std::int64_t, std::uint64_t>>();
   return s;
 }

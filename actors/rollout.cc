@@ -99,8 +99,8 @@ Rollout::Job Rollout::job_of(const SamplePrompts& prompts) const {
   const std::uint64_t first = train ? first_problem(config_, prompts.of.rollout) : 0;
   for (std::int32_t p = prompts.first_prompt; p < prompts.first_prompt + prompts.prompts; ++p) {
     if (p % config_.layout.replicas != replica_) continue;
-    const TaskProblem problem = tasks_->problems.problem(config_.train.seed, train ? Split::train : Split::held_out,
-                                                         first + static_cast<std::uint64_t>(p));
+    const TaskProblem problem =
+        tasks_->problems.problem(config_.train.seed, split_of(config_, train), first + static_cast<std::uint64_t>(p));
     job.prompts.push_back({p, tasks_->text.prompt(problem), 0});
   }
   return job;

@@ -52,6 +52,7 @@ void RolloutBuffer::on(const StartRollout& start, const Address&) {
   version_ = std::max(version_, start.version);
   Collecting one;
   one.of = start;
+  one.begun_us = context_.now_us();
   if (start.kind == WorkKind::evaluate) {
     auto& place = collecting_[kAnswers] = std::move(one);
     return ask_answers(place);
@@ -129,7 +130,12 @@ void RolloutBuffer::collected(Collecting& one) {
     collecting_.erase(kAnswers);
     return;
   }
-  RolloutRecord record{of.rollout, of.version, of.digest, one.rounds, 0, 0, 0, {}};
+  RolloutRecord record;
+  record.rollout = of.rollout;
+  record.version = of.version;
+  record.digest = of.digest;
+  record.rounds = one.rounds;
+  record.seconds = static_cast<double>(context_.now_us() - one.begun_us) * 1e-6;
   for (const auto& [key, answer] : one.answers) record.answers.push_back(answer);
   const bool last = !config_.grpo.dynamic_sampling || one.rounds >= config_.grpo.sampling_rounds_max;
   if (!choose_groups(config_, last, record)) return ask_round(one);

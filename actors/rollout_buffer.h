@@ -44,6 +44,7 @@ class RolloutBuffer {
   // Being sampled.
   struct Collecting {
     StartRollout of;
+    std::int64_t begun_us = 0;
     int rounds = 0;
     std::size_t expected = 0;
     std::map<Key, RolloutAnswer> answers, greedy;

@@ -272,6 +272,7 @@ std::string rollout_json(const Config& config, const RolloutRecord& record) {
       {"group_size", config.grpo.group_size},
       {"rounds", record.rounds},
       {"checked", record.checked},
+      {"seconds", record.seconds},
       {"reward", reward},
       {"accuracy", correct},
       {"formatted", formatted},

@@ -28,6 +28,7 @@ struct RolloutRecord {
   std::int64_t rollout = 0, version = 0;
   std::uint64_t digest = 0;
   int rounds = 1;                        // of prompts that were asked
+  double seconds = 0;                    // from the first prompt asked to the last verdict; not in the journal
   std::int64_t checked = 0;              // log-probabilities recomputed when they were sampled, to the same bits
   int groups_seen = 0, groups_flat = 0;  // all that were sampled; those whose rewards are all equal
   std::vector<RolloutAnswer> answers;    // by prompt and sample: whole groups

@@ -173,7 +173,7 @@ struct PolicyLoss {
   Tensor targets;  // (N, 1) i32
   Tensor policy;   // (N, 4) f32
   Tensor results;  // (N, 5) f32, written
-  Tensor kept;     // (N, ceil(V / 32)) i32, a bit a token; optional
+  Tensor kept{};   // (N, ceil(V / 32)) i32, a bit a token; optional
   Tensor dlogits;  // (N, V) f32 or bf16; may be logits itself, or absent
   float temperature = 1, clip_low = 0.2F, clip_high = 0.2F, dual_clip = 0, beta = 0, importance_max = 2;
   bool decoupled = false;
@@ -205,7 +205,8 @@ struct SumSquares {
 // p -= (lr / bias1) m / (sqrt(v) (1 / sqrt(bias2)) + eps), bias_i = 1 - beta_i^step, what stands in brackets of the step
 // alone computed once; copy (bf16, optional) = round(p). digest (optional): Digest of the new p, and of copy.
 struct AdamW {
-  Tensor parameter, gradient, m, v, copy, digest;
+  Tensor parameter, gradient, m, v, copy;
+  Tensor digest{};
   float lr = 0, beta1 = 0.9F, beta2 = 0.95F, eps = 1e-8F, weight_decay = 0, bias1 = 1, bias2 = 1, clip_scale = 1;
   std::uint64_t first = 0;  // of the parameter's elements, for the digest
 };
@@ -234,7 +235,7 @@ struct Sample {
   Tensor counter;  // (N, 2) i32: prompt-and-sample number, position
   Tensor token;    // (N, 1) i32
   Tensor logprob;  // (N, 1) f32
-  Tensor kept;     // (N, ceil(V / 32)) i32, optional
+  Tensor kept{};   // (N, ceil(V / 32)) i32, optional
   std::uint64_t key = 0;
   float temperature = 0, top_p = 1;
 };

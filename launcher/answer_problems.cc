@@ -79,7 +79,8 @@ Recover beginning(const Loaded& model) {
 std::vector<TaskProblem> evaluation_problems(const Config& config, const TaskSet& tasks) {
   std::vector<TaskProblem> problems;
   for (int i = 0; i < config.evaluate.problems; ++i)
-    problems.push_back(tasks.problems.problem(config.train.seed, Split::held_out, static_cast<std::uint64_t>(i)));
+    problems.push_back(
+        tasks.problems.problem(config.train.seed, split_of(config, false), static_cast<std::uint64_t>(i)));
   return problems;
 }
 

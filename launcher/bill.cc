@@ -7,6 +7,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "actors/rules/decision.h"
 #include "actors/rules/placement.h"
 
 namespace troupe {
@@ -200,7 +201,7 @@ std::int64_t RunBill::allowance_us(std::int64_t now_us) const {
     hours = hours > 0 ? std::min(hours, budget.max_cost / rate) : budget.max_cost / rate;
   if (hours == 0) return 0;
   const auto spent_us = wall_before_us_ / (threads_ * config_.layout.nodes) + now_us - begin_us_;
-  return std::max<std::int64_t>(1, std::llround(hours * 3.6e9) - spent_us);
+  return std::max<std::int64_t>(kNothingLeftUs, std::llround(hours * 3.6e9) - spent_us);
 }
 
 double RunBill::dollars(std::int64_t thread_us) const {

@@ -219,6 +219,8 @@ void Reader::collect(const std::string& name, const toml::node& node, const Sett
 
 // A phase has the keys of the file, and its own over them; a budget of the file is that of all phases together.
 void Reader::lay_over(const toml::node& phases, const Setting& from) {
+  if (phases_ > 0)
+    throw Error("{}:{}: a phase has phases: write every [[phase]] by itself", from.place, phases.source().begin.line);
   const auto* list = phases.as_array();
   if (list == nullptr || list->empty() || !list->is_array_of_tables())
     throw Error("{}:{}: phase is {}, must be tables: [[phase]]", from.place, phases.source().begin.line,

@@ -194,6 +194,10 @@ std::string why_task(const Config& config) {
 std::string why_rollouts(const Config& config) {
   if (config.evaluate.problems > 0 && config.task.names.empty())
     return "evaluate.problems asks for answers, but task.names is empty: name a task, as in task.names = [\"reverse\"]";
+  if (config.kind == "evaluate" && !config.has_answers())
+    return "evaluate.problems is 0, must be 1.. for kind = \"evaluate\", with task.names";
+  if (config.kind == "distill" && config.task.names.empty())
+    return "task.names is empty, must name a task for kind = \"distill\": its problems are asked of the teacher";
   if (!config.has_rollouts()) return "";
   const GrpoConfig& g = config.grpo;
   if (config.task.names.empty())
@@ -223,7 +227,7 @@ std::string why_judge(const JudgeConfig& judge) {
 }
 
 std::string why_data(const Config& config) {
-  if (config.has_rollouts()) return "";
+  if (config.has_rollouts() || config.kind == "evaluate" || config.kind == "distill") return "";
   const DataConfig& d = config.data;
   if (d.kind == "task") return "";  // why_task
   if (d.kind == "arithmetic") return why_arithmetic(config);

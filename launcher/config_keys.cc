@@ -28,7 +28,8 @@ class Table {
   template <typename Value>
   void add(const std::string& key, Value Struct::*member, Allowed allowed, const std::string& meaning) {
     const auto slot = [place = place_, member](Config& config, bool) -> Slot { return &(config.*place.*member); };
-    const bool numbers = name_ == "model" || name_ == "train" || name_ == "data" || name_ == "grpo" || name_ == "task";
+    const bool numbers = name_ == "model" || name_ == "train" || name_ == "data" || name_ == "grpo" ||
+                         name_ == "task" || name_ == "distill";
     keys_.push_back({name_ + "." + key, slot, std::move(allowed), meaning, numbers});
   }
   // For a key that stands in a table of numbers but changes no bit.
@@ -204,6 +205,7 @@ void add_schedule_keys(std::vector<Key>& keys) {
   evaluate.add("exact_match_problems", &E::exact_match_problems, at_least(0), "sums answered at the end; 0: none");
   evaluate.add("problems", &E::problems, at_least(0), "held-out problems of [task] answered each time; 0: none");
   evaluate.add("samples", &E::samples, within(0, 1024), "answers to each at temperature, beside the greedy one");
+  evaluate.add("split", &E::split, one_of({"held_out", "train"}), "which problems; train: what a teacher is asked");
   evaluate.add("temperature", &E::temperature, above(0), "of those answers");
   evaluate.add("top_p", &E::top_p, within(0.01, 1), "those answers come from the likeliest tokens of this mass");
   using B = BudgetConfig;
@@ -261,6 +263,13 @@ void add_machine_keys(std::vector<Key>& keys) {
   Table<G> generate(keys, "generate", &Config::generate);
   generate.add("sequences_max", &G::sequences_max, at_least(1), "sequences decoded together");
   generate.add("length_max", &G::length_max, at_least(0), "prompt and answer; 0: train.sequence_length");
+  using K = DistillConfig;
+  Table<K> distill(keys, "distill", &Config::distill);
+  distill.add("teacher", &K::teacher, anything(), "a phase before, or a folder of weights; empty: the phase before");
+  distill.add("problems", &K::problems, at_least(1), "of the training split, asked of the teacher");
+  distill.add("samples", &K::samples, within(1, 1024), "answers to each");
+  distill.add("keep", &K::keep, at_least(1), "right answers kept of each problem, at most");
+  distill.add("temperature", &K::temperature, above(0), "of the teacher's answers");
   using H = HardwareConfig;
   Table<H> hardware(keys, "hardware", &Config::hardware);
   hardware.add("name", &H::name, anything(), "what it is");

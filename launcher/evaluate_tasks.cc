@@ -242,7 +242,7 @@ int evaluate_tasks(const EvaluateOptions& options) {
     std::fputs(figures_table(result).c_str(), stderr);
     if (!overlap.is_null()) std::fputs(contamination_text(overlap).c_str(), stderr);
   }
-  std::fputs(dumped(result, -1).c_str(), stdout);
+  if (!options.silent) std::fputs(dumped(result, -1).c_str(), stdout);
   return 0;
 }
 

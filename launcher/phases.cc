@@ -7,8 +7,14 @@
 
 #include "actors/checkpoint/manifest.h"
 #include "kernels/base/error.h"
+#include "launcher/distill.h"
+#include "launcher/loop.h"
 #include "launcher/program.h"
+#include "launcher/report.h"
+#include "launcher/run_folder.h"
+#include "launcher/tools.h"
 #include "launcher/train.h"
+#include "launcher/world.h"
 
 namespace troupe {
 
@@ -38,10 +44,9 @@ void point_to(const std::string& run, const std::string& name, const Config& pha
   fs::rename(partial, link);
 }
 
-// Whose weights the phase begins with: those of the phase that train.start_from names, else what it names, else of the
-// last phase before it that has some.
-std::string weights_for(const Recipe& recipe, std::size_t number, const std::string& run) {
-  const std::string& named = recipe.phases[number].train.start_from;
+// Whose weights a phase takes: those of the phase that is named, else what is named, else of the last phase before it that
+// has some.
+std::string weights_for(const Recipe& recipe, std::size_t number, const std::string& named, const std::string& run) {
   for (std::size_t i = number; i-- > 0;) {
     const PhaseResult before = phase_result(recipe.phases[i], run);
     if (before.checkpoint.empty() || (!named.empty() && named != before.name)) continue;
@@ -76,9 +81,14 @@ Config with_rest(const Config& phase, const BudgetConfig& budget, const Spent& s
 
 void begin_run(const Recipe& recipe, const std::string& out, bool resume) {
   const bool exists = fs::exists(out + "/config.toml");
+  if (exists && fs::exists(out + "/checkpoints"))
+    throw Error("{}: a run is here already, without phases; choose another folder with --out", out);
   if (exists && !resume && fs::exists(out + "/phases"))
     throw Error("{}: a run is here already; continue it with --resume, or choose another folder with --out", out);
   if (!exists && resume) throw Error("{}: there is no run to resume (no config.toml); start it without --resume", out);
+  for (const Config& phase : recipe.phases)  // of those that are over too; and before anything is written
+    if (const std::string folder = folder_of(phase, out); fs::exists(folder + "/config.toml"))
+      check_resumable(load_run_config(folder), phase, folder);
   std::error_code failed;
   fs::create_directories(out + "/phases", failed);
   if (failed) throw Error("{}: can't make the run's folder: {}", out, failed.message());
@@ -118,6 +128,57 @@ PhaseResult phase_result(const Config& phase, const std::string& run) {
   return result;
 }
 
+namespace {
+
+// The phase's evaluation, priced by its time.
+int evaluate_phase(const Config& phase, const std::string& weights, const PhaseResult& before, bool quiet) {
+  const std::int64_t begin_us = monotonic_us();
+  EvaluateOptions options;
+  options.run = weights;
+  options.tasks = phase.task.names;
+  options.problems = phase.evaluate.problems;
+  options.samples = phase.evaluate.samples;
+  options.temperature = phase.evaluate.temperature;
+  options.top_p = phase.evaluate.top_p;
+  options.levels = fmt::format("{}-{}", phase.task.level_min, phase.task.level_max);
+  options.seed = phase.train.seed;
+  options.out = before.folder;
+  options.quiet = quiet;
+  options.silent = true;
+  if (!fs::exists(before.folder + "/evaluation.json")) evaluate_tasks(options);
+  Config machine = phase;
+  resolve_machine(machine);
+  const double hours = static_cast<double>(monotonic_us() - begin_us) / 3.6e9, threads = machine.device.threads;
+  std::ofstream(before.folder + "/metrics.jsonl")
+      << json{{"kind", "bill"},
+              {"cost_dollars", hours * phase.hardware.dollars_per_hour},
+              {"losses", 0},
+              {"wall_thread_seconds", hours * 3600 * threads},
+              {"thread_seconds", {{"evaluation", hours * 3600 * threads}}}}
+             .dump()
+      << "\n"
+      << json{{"kind", "finished"}, {"reason", "evaluate.problems"}}.dump() << "\n";
+  return 0;
+}
+
+int run_phase(const Recipe& recipe, std::size_t number, const Config& phase, const std::string& out,
+              const RunStart& how) {
+  const PhaseResult before = phase_result(phase, out);
+  RunStart start = how;
+  if (phase.kind == "evaluate")
+    return evaluate_phase(phase, weights_for(recipe, number, phase.train.start_from, out), before, how.quiet);
+  if (phase.kind != "distill") {
+    start.weights = weights_for(recipe, number, phase.train.start_from, out);
+    return train_run(phase, before.folder, start);
+  }
+  const std::string traces = before.folder + "/traces.jsonl";
+  write_traces(phase, weights_for(recipe, number, phase.distill.teacher, out), traces, how.quiet);
+  if (!phase.train.start_from.empty()) start.weights = weights_for(recipe, number, phase.train.start_from, out);
+  return train_run(student_of(phase, traces), before.folder, start);
+}
+
+}  // namespace
+
 int train_phases(const Recipe& recipe, const std::string& out, bool resume, bool quiet) {
   begin_run(recipe, out, resume);
   Spent spent;
@@ -131,23 +192,26 @@ int train_phases(const Recipe& recipe, const std::string& out, bool resume, bool
       std::fflush(stdout);
       point_to(out, "current", phase);
       const bool again = resume && fs::exists(before.folder + "/config.toml");
-      const int code =
-          train_run(with_rest(phase, recipe.budget, spent), before.folder, {again, quiet, weights_for(recipe, i, out)});
+      const int code = run_phase(recipe, i, with_rest(phase, recipe.budget, spent), out, {again, quiet, ""});
+      if (!phase_result(phase, out).checkpoint.empty()) point_to(out, "latest", phase);
       if (code != 0) return code;
-      point_to(out, "latest", phase);
     }
     const PhaseResult result = phase_result(phase, out);
     spent.dollars += result.dollars;
-    spent.hours += result.device_hours / std::max(1, phase.device.threads) / phase.layout.nodes;
+    Config own = phase;
+    resolve_machine(own);  // its threads
+    spent.hours += result.device_hours / own.device.threads / own.layout.nodes;
     const std::string key = spent_key(recipe.budget, spent);
     const bool cut = !before.over && result.ended_by == "budget" && !key.empty();
     if (!cut) end_phase(result);
     if (cut || (!key.empty() && i + 1 < recipe.phases.size())) {
       std::fprintf(stderr, "%s is reached in phase %s; raise it and continue with: %s\n", key.c_str(),
                    phase.name.c_str(), resume_command(out).c_str());
-      return 0;
+      break;
     }
   }
+  write_report(recipe, out);
+  if (!quiet) std::printf("\nreport          %s/report.md\n", out.c_str());
   return 0;
 }
 

@@ -34,6 +34,8 @@ using Clock = std::chrono::steady_clock;
 
 namespace {
 
+constexpr std::size_t kRolloutsKept = 1024;  // more than a loss takes a run back
+
 volatile std::sig_atomic_t interrupts = 0;
 void count_interrupt(int) { interrupts = interrupts + 1; }
 
@@ -96,7 +98,8 @@ class Supervisor {
   int restarts_ = 0;  // since the last committed step
   std::uint32_t introductions_ = 0;
   Clock::time_point apart_since_ = Clock::now();  // since then some don't hear each other
-  std::int64_t reported_step_ = -1, evaluated_version_ = -1;
+  std::int64_t reported_step_ = -1, evaluated_version_ = -1, answers_version_ = -1;
+  std::set<std::int64_t> reported_rollouts_;
   bool ready_ = false, answered_ = false;
 };
 
@@ -171,6 +174,14 @@ void Supervisor::report(const std::string& kind, const std::string& text) {
     if (parsed.at("version").get<std::int64_t>() <= evaluated_version_) return;
     evaluated_version_ = parsed.at("version");
   }
+  if (kind == "rollout") {
+    if (!reported_rollouts_.insert(parsed.at("rollout").get<std::int64_t>()).second) return;
+    if (reported_rollouts_.size() > kRolloutsKept) reported_rollouts_.erase(reported_rollouts_.begin());
+  }
+  if (kind == "answers") {
+    if (parsed.at("version").get<std::int64_t>() <= answers_version_) return;
+    answers_version_ = parsed.at("version");
+  }
   if (kind == "exact_match" && std::exchange(answered_, true)) return;
   if (kind == "problem") throw Error("{}", parsed.at("sentence").get<std::string>());
   if (kind == "ready") bill_.ready(parsed.at("version"));
@@ -178,6 +189,7 @@ void Supervisor::report(const std::string& kind, const std::string& text) {
   for (const json& line : bill_.hear(parsed, monotonic_us())) {
     folder_.append_metrics(line.dump());
     progress_.show(line);
+    look_at_alarm(config_, folder_, line);
   }
   finished_ = finished_ || kind == "finished";
 }

@@ -30,7 +30,12 @@ std::string shell_quoted(const std::string& word) {
   return quoted + "'";
 }
 
-std::string resume_command(const std::string& run_folder) {
+// A phase goes on as part of its recipe: RUN of RUN/phases/NAME.
+std::string resume_command(const std::string& folder) {
+  const fs::path phases = fs::path(folder).parent_path(), run = phases.parent_path();
+  std::error_code none;
+  const bool is_phase = phases.filename() == "phases" && fs::exists(run / "config.toml", none);
+  const std::string run_folder = !is_phase ? folder : run.empty() ? "." : run.string();
   return fmt::format("{} train {} --out {} --resume", shell_quoted(program()),
                      shell_quoted(run_folder + "/config.toml"), shell_quoted(run_folder));
 }

@@ -9,6 +9,6 @@ std::string program();
 // `word` as a shell takes it: quoted if it holds anything but letters, digits and _ - . / = : , + @ %.
 std::string shell_quoted(const std::string& word);
 // "troupe train RUN/config.toml --out RUN --resume", to be pasted.
-std::string resume_command(const std::string& run_folder);
+std::string resume_command(const std::string& folder);
 
 }  // namespace troupe

@@ -20,6 +20,11 @@ RunFolder::RunFolder(std::string path, bool resume) : path_(std::move(path)) {
   const bool exists = fs::exists(path_ + "/config.toml");
   std::error_code none;
   const auto told = fs::file_size(path_ + "/metrics.jsonl", none);
+  if (exists && fs::exists(path_ + "/phases"))
+    throw Error(
+        "{}: a run is here already, of phases; continue it with its own configuration ({}/config.toml), or "
+        "choose another folder with --out",
+        path_, path_);
   const bool began = exists && ((!none && told > 0) || !list_checkpoints(path_).empty());
   if (began && !resume)
     throw Error("{}: a run is here already; continue it with --resume, or choose another folder with --out", path_);

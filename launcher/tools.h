@@ -42,6 +42,7 @@ struct EvaluateOptions {
   std::vector<std::string> against;   // files that the problems must not be in
   int ngram = 10;
   bool quiet = false;
+  bool silent = false;  // no line on standard output
 };
 int evaluate(const EvaluateOptions& options);
 int evaluate_tasks(const EvaluateOptions& options);

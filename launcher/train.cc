@@ -8,6 +8,7 @@
 #include "actors/checkpoint/manifest.h"
 #include "kernels/base/error.h"
 #include "kernels/base/log.h"
+#include "launcher/alarm.h"
 #include "launcher/bill.h"
 #include "launcher/choose_experts.h"
 #include "launcher/config.h"
@@ -15,6 +16,7 @@
 #include "launcher/processes.h"
 #include "launcher/program.h"
 #include "launcher/progress.h"
+#include "launcher/report.h"
 #include "launcher/run_folder.h"
 #include "launcher/stall.h"
 #include "launcher/world.h"
@@ -55,6 +57,7 @@ int train_here(const Config& config, RunFolder& folder, const Recover& begin, Ru
         for (const nlohmann::json& line : bill.hear(nlohmann::json::parse(report.json), monotonic_us())) {
           folder.append_metrics(line.dump());
           progress.show(line);
+          look_at_alarm(config, folder, line);
         }
       },
       [&] {
@@ -77,9 +80,17 @@ int train_here(const Config& config, RunFolder& folder, const Recover& begin, Ru
   return 0;
 }
 
-// A resumed run must mean the same numbers: what changed and matters is named.
+// Experts that were chosen when the run began stay chosen.
+Config as_begun(const Config& before, const Config& now) {
+  Config same = now;
+  if (same.chooses_experts()) same.train.experts = before.train.experts;
+  return same;
+}
+
+}  // namespace
+
 void check_resumable(const Config& before, const Config& now, const std::string& folder) {
-  const std::vector<std::string> changed = changed_numbers(before, now);
+  const std::vector<std::string> changed = changed_numbers(before, as_begun(before, now));
   if (changed.empty()) return;
   std::string list;
   for (const std::string& c : changed) list += (list.empty() ? "" : "; ") + c;
@@ -88,7 +99,13 @@ void check_resumable(const Config& before, const Config& now, const std::string&
       folder, list, folder);
 }
 
-}  // namespace
+void look_at_alarm(const Config& config, RunFolder& folder, const nlohmann::json& line) {
+  if (!config.has_rollouts() || line.at("kind") != "answers") return;
+  const RewardAlarm alarm = reward_alarm(read_reward_series(folder.path() + "/metrics.jsonl"));
+  if (!alarm.raised) return;
+  folder.append_metrics(nlohmann::json{{"kind", "alarm"}, {"sentence", alarm.sentence}}.dump());
+  std::fprintf(stderr, "\nwarning: %s\n", alarm.sentence.c_str());
+}
 
 Recover starting_point(const Config& config, const std::string& run_folder, bool resume) {
   Recover begin;
@@ -120,8 +137,8 @@ int train_run(const Config& as_written, const std::string& out, const RunStart& 
   RunFolder folder(out, resume);
   if (resume) {
     const Config before = load_run_config(out);
-    if (given.chooses_experts()) given.train.experts = before.train.experts;  // chosen when the run began
     check_resumable(before, given, out);
+    given = as_begun(before, given);
   }
   Config config = given;
   resolve_machine(config);
@@ -147,7 +164,9 @@ int train(const TrainOptions& options) {
   const Recipe recipe = load_recipe(options.config_path, options.sets);
   const std::string out = options.out.empty() ? "runs/" + recipe.name : options.out;
   if (recipe.has_phases) return train_phases(recipe, out, options.resume, options.quiet);
-  return train_run(recipe.phases[0], out, {options.resume, options.quiet, ""});
+  const int code = train_run(recipe.phases[0], out, {options.resume, options.quiet, ""});
+  if (code == 0) write_report(recipe, out);
+  return code;
 }
 
 }  // namespace troupe

@@ -1,10 +1,12 @@
 // `troupe train`: one run, in this process or in several local ones.
 #pragma once
 
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
 #include "actors/config.h"
+#include "launcher/run_folder.h"
 #include "messages/message.h"
 
 namespace troupe {
@@ -26,6 +28,11 @@ struct RunStart {
 };
 // One run in its folder. REQUIRES: the configuration is checked.
 int train_run(const Config& config, const std::string& out, const RunStart& start);
+
+// After a line about held-out answers: the alarm of reward hacking, to metrics.jsonl and to the person, once.
+void look_at_alarm(const Config& config, RunFolder& folder, const nlohmann::json& line);
+// A run that goes on must mean the same numbers; throws Error with what changed and matters.
+void check_resumable(const Config& before, const Config& now, const std::string& folder);
 
 // Where a run begins: fresh, from start_from's weights, or from a run's last checkpoint (checked against its manifest).
 Recover starting_point(const Config& config, const std::string& run_folder, bool resume);

@@ -199,6 +199,14 @@ Owed owed_part(const Actor& owner, const Wait& asked) {
       "SnapshotPart");
 }
 
+// What is sent to whoever awaits this, of what is sent whatever the holder waits for itself.
+const char* sent_for(Awaited what) {
+  if (what == Awaited::weights_digest) return "WeightsDigest";
+  if (what == Awaited::rollout) return "StartRollout or RolloutDone";
+  if (what == Awaited::answers) return "SamplePrompts, Sampled or Judged";
+  return what == Awaited::start ? "StartStep" : "ShadowGradient";
+}
+
 }  // namespace
 
 Owed owed(const Config& config, const Actor& asker, const Wait& asked, const Actor& holder) {
@@ -258,16 +266,12 @@ Owed owed(const Config& config, const Actor& asker, const Wait& asked, const Act
       return those(
           holder, [](const Wait& w) { return !is(w, A::turn) && !is(w, A::slot); }, "SegmentDone");
     case A::weights_digest:
-      return everything(holder, "WeightsDigest");
     case A::rollout:
-      return everything(holder, "StartRollout or RolloutDone");
     case A::answers:
-      return everything(holder, "SamplePrompts, Sampled or Judged");
-    case A::verdict:
-      return {};
     case A::start:
     case A::shadow_gradient:
-      return everything(holder, asked.what == A::start ? "StartStep" : "ShadowGradient");
+      return everything(holder, sent_for(asked.what));
+    case A::verdict:
     case A::recover:
     case A::segment:
     case A::disk:

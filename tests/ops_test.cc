@@ -318,7 +318,7 @@ TEST_CASE("samples follow the tempered softmax, inside the nucleus, by their cou
     // 4,000 draws of probability p: deviation at most 0.008; 4 of them are allowed.
     const double expected[2][4] = {{0.1, 0.4, 0.2, 0.3}, {0, 4.0 / 7, 0, 3.0 / 7}};
     for (int v = 0; v < 4; ++v) CHECK(close(counts[v], expected[top_p < 1][v], top_p < 1 && v % 2 == 0 ? 0 : 0.032));
-    CHECK(close(logprob.at(0, 0), std::log(shares[static_cast<int>(token.at(0, 0))]), 1e-6));
+    CHECK(close(logprob.at(0, 0), std::log(expected[top_p < 1][static_cast<int>(token.at(0, 0))]), 1e-6));
   }
   const Owned one(1, 1, Dtype::i32), its(1, 1);
   op.logits = op.logits.row_range(1234, 1), op.counter = op.counter.row_range(1234, 1), op.token = one,

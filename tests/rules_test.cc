@@ -257,6 +257,24 @@ struct Step {
 
 }  // namespace
 
+TEST_CASE("the first limit of a budget that a state has reached is named, and its step is the last", "[rules]") {
+  Step step;
+  step.config.train.steps = 100;
+  CHECK(!step.decided().decision.last);
+  step.state.accuracy = 0.5;  // of the answers before the step
+  CHECK(step.decided().reason.empty());
+  step.config.budget.until_accuracy = 0.5;
+  CHECK(step.decided().reason == "budget.until_accuracy");
+  step.config.budget.max_tokens = step.plan.tokens;
+  CHECK(step.decided().reason == "budget.max_tokens");
+  step.config.budget.max_steps = 8;
+  CHECK(step.decided().reason == "budget.max_steps");
+  step.config.train.steps = 8;
+  CHECK(step.decided().reason == "train.steps");
+  CHECK(step.decided().decision.last);
+  CHECK(step.decided().decision.checkpoint);
+}
+
 TEST_CASE("a sound step is committed with its loss, norm and number of updates", "[rules]") {
   const Step step;
   const StepOutcome outcome = step.decided();

@@ -105,10 +105,12 @@ Verdict verdict_of(const Config& config, const TrainingState& state, const StepL
 
 }  // namespace
 
-std::string budget_reached(const Config& config, std::int64_t version, std::int64_t tokens) {
-  if (version >= config.train.steps) return "train.steps";
-  if (config.budget.max_steps > 0 && version >= config.budget.max_steps) return "budget.max_steps";
-  if (config.budget.max_tokens > 0 && tokens >= config.budget.max_tokens) return "budget.max_tokens";
+std::string budget_reached(const Config& config, const TrainingState& state) {
+  const BudgetConfig& budget = config.budget;
+  if (state.version >= config.train.steps) return "train.steps";
+  if (budget.max_steps > 0 && state.version >= budget.max_steps) return "budget.max_steps";
+  if (budget.max_tokens > 0 && state.tokens >= budget.max_tokens) return "budget.max_tokens";
+  if (budget.until_accuracy > 0 && state.accuracy >= budget.until_accuracy) return "budget.until_accuracy";
   return "";
 }
 
@@ -126,7 +128,10 @@ StepOutcome decide(const Config& config, const TrainingState& state, const StepP
   d.learning_rate = learning_rate(config.train, plan.step);
   d.clip_scale = config.train.clip_norm > 0 ? std::min(1.0, config.train.clip_norm / (d.gradient_norm + 1e-6)) : 1.0;
   d.counts = out.counts;
-  out.reason = budget_reached(config, plan.step + 1, state.tokens + plan.tokens);
+  TrainingState next = state;
+  next.version = plan.step + 1;
+  next.tokens += plan.tokens;
+  out.reason = budget_reached(config, next);
   d.last = !out.reason.empty();
   const int every = config.checkpoint.every_steps;
   d.checkpoint = d.last || (every > 0 && (plan.step + 1) % every == 0);

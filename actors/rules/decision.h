@@ -20,6 +20,7 @@ struct TrainingState {
   double best_evaluation = 0;  // 0: none yet
   std::int64_t best_version = -1;
   double seconds = 0;                             // of training, all runs together
+  double accuracy = -1;                           // of the held-out answers before the last step; -1: none yet
   std::map<std::int64_t, std::uint64_t> digests;  // with rollouts: of the weights, by version, as far back as needed
 };
 
@@ -42,8 +43,10 @@ struct StepOutcome {
 
 using Votes = std::map<Address, Vote>;
 
-// The key of the limit that a run at `version` with so many trained tokens has reached; empty: none.
-std::string budget_reached(const Config& config, std::int64_t version, std::int64_t tokens);
+// An allowance of time or dollars that is spent; 0 would be one without a limit.
+constexpr std::int64_t kNothingLeftUs = 1;
+// The key of the limit that a run in this state has reached; empty: none.
+std::string budget_reached(const Config& config, const TrainingState& state);
 // REQUIRES: a vote of every owner, all of this step and attempt.
 StepOutcome decide(const Config& config, const TrainingState& state, const StepPlan& plan, const Votes& votes);
 // The state after the decision.

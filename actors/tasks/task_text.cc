@@ -54,6 +54,10 @@ int prompts_per_round(const Config& config) {
   return config.grpo.updates_per_rollout * config.train.batch_sequences / config.grpo.group_size;
 }
 
+Split split_of(const Config& config, bool train) {
+  return train || config.evaluate.split == "train" ? Split::train : Split::held_out;
+}
+
 std::uint64_t first_problem(const Config& config, std::int64_t rollout) {
   const int rounds = config.grpo.dynamic_sampling ? config.grpo.sampling_rounds_max : 1;
   return static_cast<std::uint64_t>(rollout) * static_cast<std::uint64_t>(rounds * prompts_per_round(config));

@@ -54,6 +54,36 @@ def decode(sequences, tokens):
     return measure
 
 
+# Fresh weights write almost any byte, so that an answer ends by chance: lengths are unequal, a few short, a few the most.
+ROLLOUT = ("kind=grpo", "task.names=reverse", "train.steps=2", "train.sequence_length=280", "train.microbatches=64",
+           "train.gradient_lanes=1", "train.batch_sequences=64", "grpo.group_size=1", "grpo.completion_max=256",
+           "evaluate.problems=0", "layout.slots=2")
+
+
+def rollout(sequences, *settings):
+    """Sampled tokens a second, with so many sequences decoded together; how unequal they are is the note."""
+
+    def measure(setting):
+        folder = setting.folder / "rollout"
+        shutil.rmtree(folder, ignore_errors=True)
+        sets = (*ROLLOUT, f"generate.sequences_max={sequences}", *settings)
+        _, others = execute([setting.troupe, "train", *configured(setting, "moe.toml", sets), "--out", str(folder),
+                             "--quiet"])
+        lines = [json.loads(line) for line in open(folder / "metrics.jsonl")]
+        rollouts = [line for line in lines if line["kind"] == "rollout"]
+        rates = [line["answers"] * line["length_mean"] / line["seconds"] for line in rollouts]
+        spent = [line for line in lines if line["kind"] == "bill"][-1]["thread_seconds"]
+        total = sum(spent.values())
+        shares = ", ".join(f"{name} {100 * spent[name] / total:.0f} %" for name in
+                           ("rollout", "scoring", "useful", "rollout tail", "messages", "narrow", "waiting")
+                           if spent[name] > 0.005 * total)
+        lengths = rollouts[-1]
+        return Round(statistics.median(rates), others, None,
+                     f"mean length {lengths['length_mean']:.0f} of {lengths['length_max']:.0f}; time: {shares}")
+
+    return measure
+
+
 def first_step(config):
     """Milliseconds from the command to the first step that is written down."""
 

@@ -44,6 +44,17 @@ def decode(sequences, tokens):
     return measure
 
 
+def rollout(sequences, mean_share):
+    """A batch of prompts decoded with a cache until the longest answer is done, as Hugging Face's generate() does: what
+    counts are the tokens of the answers, on average this share of the longest."""
+
+    def measure(setting):
+        result, others = pytorch(setting, "--decode", 256, "--length", 8, "--sequences", sequences)
+        return Round(result["tokens_per_second"] * mean_share, others)
+
+    return measure
+
+
 def first_step(*options):
     """Milliseconds of a script that makes one step, from the command to its end less its clearing up."""
 

@@ -74,6 +74,10 @@ def other_rows():
             other_name="balanced", lower=True, ratio=lambda hot, balanced: hot / balanced),
         Row("decode", "greedy decoding, 1 sequence", "tokens/s", ours.decode(1, 256), peer.decode(1, 256)),
         Row("decode", "greedy decoding, 64 sequences", "tokens/s", ours.decode(64, 64), peer.decode(64, 64)),
+        Row("rollout", "rollout, 64 sequences of unequal length", "tokens/s", ours.rollout(64), peer.rollout(64, 0.7)),
+        Row("rollout", "the same", "tokens/s", ours.rollout(64), ours.rollout(1, "train.batch_sequences=8",
+                                                                          "train.microbatches=8", "train.steps=1"),
+            other_name="one at a time"),
         Row("cold-start", "command to first step, shakespeare", "ms", ours.first_step("../../configs/shakespeare.toml"),
             peer.first_step(*shakespeare), lower=True),
     ]
