@@ -255,7 +255,8 @@ TEST_CASE("experts that can't learn are refused before anything runs", "[config]
   const auto sparse = [](const std::string& train) {
     return refusal("[train]\n" + train,
                    {"model.model_type=deepseek_v3", "model.num_hidden_layers=3", "model.first_k_dense_replace=1",
-                    "model.n_routed_experts=4", "model.num_experts_per_tok=2", "model.num_nextn_predict_layers=1"});
+                    "model.n_routed_experts=4", "model.num_experts_per_tok=2", "model.num_nextn_predict_layers=1",
+                    "data.kind=none"});
   };
   const std::string some = "trainable = \"experts\"\n";
   CHECK(sparse(some + "experts = [\"1.3\", \"3.0\"]\n") == "accepted");

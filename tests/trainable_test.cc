@@ -70,6 +70,23 @@ TEST_CASE("with train.trainable = \"all\" every tensor learns, and gradients go 
   CHECK(flops_per_trained_token(config) == training_flops_per_token(config.model, config.train.sequence_length));
 }
 
+TEST_CASE("a frozen tensor costs no product of its weights, and one below the lowest that learns none back",
+          "[trainable]") {
+  const Config config = sparse();
+  const auto flops = [&](BackwardShare share) {
+    return training_flops_per_token(config.model, config.train.sequence_length,
+                                    [&](const Parameter&) { return share; });
+  };
+  const double full = training_flops_per_token(config.model, config.train.sequence_length);
+  CHECK(flops({1, 1}) == Approx(full));
+  CHECK(flops({0, 0}) == Approx(full / 3));
+  const double upper = flops_per_trained_token(with_experts({"3.0"})),
+               lower = flops_per_trained_token(with_experts({"1.0"}));
+  CHECK(full / 3 < upper);
+  CHECK(upper < lower);
+  CHECK(lower < full * 2 / 3);
+}
+
 TEST_CASE("gradients go back to the lowest layer that learns and no further", "[trainable]") {
   const Config config = with_experts({"3.1", "2.0"});
   CHECK(lowest_trained_layer(config) == 2);
