@@ -7,9 +7,9 @@
 
 #include "actors/rules/grpo.h"
 #include "actors/rules/placement.h"
+#include "actors/rules/trainable.h"
 #include "kernels/base/log.h"
 #include "kernels/base/mutant.h"
-#include "kernels/model/parameters.h"
 
 namespace troupe {
 
@@ -35,7 +35,7 @@ Conductor::Conductor(const Context& context, const Config& config, RunMode mode)
       mode_(mode),
       owners_(owners(config)),
       holders_(holders(config)),
-      flops_per_token_(training_flops_per_token(config.model, config.train.sequence_length)) {}
+      flops_per_token_(flops_per_trained_token(config)) {}
 
 void Conductor::report(const std::string& kind, const std::string& json) {
   context_.post(kSupervisor, Report{kind, json});
@@ -135,7 +135,7 @@ void Conductor::on(const Restored& restored, const Address& from) {
 void Conductor::begin() {
   run_began_us_ = context_.now_us();
   report("ready", nlohmann::json{{"kind", "ready"}, {"version", state_.version}, {"attempt", attempt_}}.dump());
-  if (mode_ == RunMode::evaluate) return start_evaluation();
+  if (mode_ == RunMode::evaluate || mode_ == RunMode::experts) return start_evaluation();
   if (mode_ == RunMode::generate) return context_.post(kRollout, StartEvaluation{state_.version, attempt_});
   if (mode_ == RunMode::answers) return start_answers();
   if (state_.version > recover_.version || last_decided_) return next();
@@ -271,10 +271,12 @@ void Conductor::finish_evaluation() {
   totals.targets = evaluation_targets_;
   for (const auto& [layer, counts] : evaluation_counts_) totals.counts.push_back({layer, counts});
   const double loss = totals.targets > 0 ? totals.loss_sum / static_cast<double>(totals.targets) : 0;
-  if (totals.targets > 0 || mode_ == RunMode::evaluate)
+  if (mode_ == RunMode::experts)
+    report("experts", experts_json(totals.counts));
+  else if (totals.targets > 0 || mode_ == RunMode::evaluate)
     report("evaluation", evaluation_json(state_.version, totals,
                                          static_cast<double>(context_.now_us() - evaluation_began_us_) * 1e-6));
-  if (mode_ == RunMode::evaluate) {
+  if (mode_ == RunMode::evaluate || mode_ == RunMode::experts) {
     answered_ = true;
     last_decided_ = true;
     return finish_if_done();

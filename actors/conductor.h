@@ -17,8 +17,9 @@
 
 namespace troupe {
 
-// answers: the held-out problems of [task] are answered once, and that is all.
-enum class RunMode : std::uint8_t { train, evaluate, generate, answers };
+// answers: the held-out problems of [task] are answered once, and that is all. experts: one evaluation, told by how many
+// rows each expert had.
+enum class RunMode : std::uint8_t { train, evaluate, generate, answers, experts };
 
 class Conductor {
  public:

@@ -36,7 +36,12 @@ struct TrainConfig {          // [train]
   int skips_max = 10;                     // in a row; then stop
   std::string initialization = "scaled";  // scaled, normal
   double initializer_range = 0.006;
-  std::string start_from;  // Hugging Face directory or a run's checkpoint; empty: from the seed
+  std::string start_from;                     // Hugging Face directory or a run's checkpoint; empty: from the seed
+  std::string trainable = "all";              // all, experts: only those of `experts` learn, everything else is frozen
+  std::vector<std::string> experts;           // "LAYER.EXPERT"; with a threshold and none yet: chosen before the run
+  double experts_threshold = 0;               // of a layer's routing, that its chosen experts together reach; 0: named
+  std::string experts_score = "token";        // token: share of the tokens' choices
+  std::int64_t experts_sample_tokens = 8192;  // of training data, to choose by
 };
 
 struct DataConfig {                         // [data]
@@ -202,8 +207,12 @@ struct Config {
   bool has_rollouts() const { return kind == "grpo"; }
   bool has_reference() const { return has_rollouts() && grpo.beta > 0; }
   bool has_answers() const { return evaluate.problems > 0 && !task.names.empty(); }
+  // Expert-specialized fine-tuning; and its experts are still to be chosen.
+  bool has_frozen() const { return train.trainable == "experts"; }
+  bool chooses_experts() const { return has_frozen() && train.experts.empty() && train.experts_threshold > 0; }
   // The router's bias and the balance loss shape the experts while a model learns its data; in reinforcement they rest.
-  double bias_rate() const { return has_rollouts() ? 0 : train.bias_update_rate; }
+  // The bias of a frozen router does not move.
+  double bias_rate() const { return has_rollouts() || has_frozen() ? 0 : train.bias_update_rate; }
   double balance_alpha() const { return has_rollouts() ? 0 : model.aux_loss_alpha; }
   // Batches of generation under way in a replica: every thread of every stage has one. Where training goes on beside
   // them they have slots of their own.

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "actors/rules/recovery.h"
+#include "actors/rules/trainable.h"
 #include "actors/stage_memory.h"
 #include "kernels/base/mutant.h"
 
@@ -25,7 +26,8 @@ std::uint64_t pack(int phase, std::uint32_t attempt, std::int64_t number) {
 // In flight: every channel's credits, or every microbatch in flight at every layer, whichever is less.
 ShardPool shard_pool(const Config& config, const StageShape& shape) {
   ShardPool pool;
-  const auto layers = static_cast<std::int64_t>(moe_layers_of(config, shape).size());
+  const std::vector<int> moe_layers = moe_layers_of(config, shape);
+  const auto layers = static_cast<std::int64_t>(moe_layers.size());
   const std::int64_t microbatch =
       static_cast<std::int64_t>(config.microbatch_rows()) * config.model.num_experts_per_tok;
   pool.rows = std::min<std::int64_t>(config.layout.chunk_rows_max, microbatch);
@@ -36,7 +38,8 @@ ShardPool shard_pool(const Config& config, const StageShape& shape) {
   pool.in_flight = static_cast<int>(std::min(channels, (in_flight * (1 + layers) + generated) * chunks));
   const double mean_chunks =
       std::max(1.0, static_cast<double>(microbatch) / config.layout.expert_shards / static_cast<double>(pool.rows));
-  pool.stash = static_cast<int>(static_cast<double>(in_flight * layers) * mean_chunks * config.layout.stash_factor);
+  const auto kept = std::count_if(moe_layers.begin(), moe_layers.end(), [&](int l) { return goes_back(config, l); });
+  pool.stash = static_cast<int>(static_cast<double>(in_flight * kept) * mean_chunks * config.layout.stash_factor);
   Carver measure;
   carve_chunk(measure, config.model, pool.rows, activation_type(config));
   pool.chunk_bytes = (measure.used() + 63) / 64 * 64;
@@ -166,7 +169,7 @@ void ExpertShard::begin_forward(Chunk& chunk) {
 
 void ExpertShard::forward_done(Chunk& chunk) {
   const ExpertBatch& batch = chunk.batch;
-  chunk.stashed = batch.key.kind == WorkKind::train && stash_used_ < pool_.stash;
+  chunk.stashed = batch.key.kind == WorkKind::train && goes_back(config_, batch.key.layer) && stash_used_ < pool_.stash;
   if (chunk.stashed) {
     ++stash_used_;
     stash_[{batch.key.layer, batch.key.microbatch, batch.key.chunk}] = chunk.slot;
@@ -188,15 +191,19 @@ void ExpertShard::begin_backward(Chunk& chunk) {
   chunk.slot = chunk.stashed ? kept->second : take_slot();
   if (chunk.stashed) stash_.erase(kept);
   CHECK(chunk.stashed || batch.inputs, "{}: neither stashed nor sent again", to_string(batch.key));
-  chunk.hidden = context_.pool().take(static_cast<std::size_t>(rows * d) * bytes_of(wire));
+  Tensor dx;
+  if (passes_gradient(config_, batch.key.layer)) {
+    chunk.hidden = context_.pool().take(static_cast<std::size_t>(rows * d) * bytes_of(wire));
+    dx = {chunk.hidden.data.get(), rows, d, d, wire};
+  }
   chunk.dots = context_.pool().take(static_cast<std::size_t>(rows) * 4);
   const ChunkSlot slot = first_rows(slots_[static_cast<std::size_t>(chunk.slot)], rows);
   Ops ops;
   if (!chunk.stashed) ops.push_back(Copy{Tensor{batch.inputs.data.get(), rows, d, d, wire}, slot.x});
-  expert_backward(
-      ops, weights_of(batch.key), batch.counts, slot, !chunk.stashed, Tensor{batch.hidden.data.get(), rows, d, d, wire},
-      Tensor{batch.gates.data.get(), rows, 1, 1, Dtype::f32}, Tensor{chunk.hidden.data.get(), rows, d, d, wire},
-      Tensor{chunk.dots.data.get(), rows, 1, 1, Dtype::f32});
+  expert_backward(ops, weights_of(batch.key), batch.counts, slot, !chunk.stashed,
+                  Tensor{batch.hidden.data.get(), rows, d, d, wire},
+                  Tensor{batch.gates.data.get(), rows, 1, 1, Dtype::f32}, dx,
+                  Tensor{chunk.dots.data.get(), rows, 1, 1, Dtype::f32});
   submit(SegmentClass::backward, chunk, Phase::backward, std::move(ops));
 }
 
@@ -271,12 +278,8 @@ void ExpertShard::on(const SegmentDone& done, const Address&) {
     case Phase::weights:
       return weights_done(chunks_.at(number));
     case Phase::measure:
-      if (--group_left_ > 0) return;
-      measured_ = true;
-      if (held_ || mutant(Mutant::vote_before_copy)) vote();
-      return;
     case Phase::apply:
-      if (--group_left_ == 0) applied();
+      if (--group_left_ == 0) group_done(phase);
       return;
     case Phase::snapshot:
       if (--snapshots_left_ == 0) {
@@ -290,11 +293,18 @@ void ExpertShard::on(const SegmentDone& done, const Address&) {
 }
 
 void ExpertShard::run_all(Phase phase, std::vector<Ops> work) {
-  CHECK(group_left_ == 0 && !work.empty(), "a group of segments is still running");
+  CHECK(group_left_ == 0, "a group of segments is still running");
+  if (work.empty()) return group_done(phase);  // all of its experts are frozen
   group_left_ = static_cast<int>(work.size());
   for (Ops& ops : work)
     restoring_.submit({SegmentClass::apply, owner_.version(), 0, shape_.stage}, std::move(ops),
                       pack(static_cast<int>(phase), attempt_, 0));
+}
+
+void ExpertShard::group_done(Phase phase) {
+  if (phase == Phase::apply) return applied();
+  measured_ = true;
+  if (held_ || mutant(Mutant::vote_before_copy)) vote();
 }
 
 // The gradient is complete: its copy gets it while its squares are summed.
@@ -314,7 +324,7 @@ void ExpertShard::on(const GradientHeld& held, const Address&) {
 
 void ExpertShard::vote() {
   if (capture_ != nullptr && capture_->gradients) {
-    const auto& parameters = owner_.block().parameters();
+    const auto& parameters = owner_.trained().parameters();
     for (std::size_t i = 0; i < parameters.size(); ++i) {
       const Tensor g = owner_.gradient(i);
       const auto* values = g.row<float>(0);

@@ -90,6 +90,7 @@ class ExpertShard {
   void grant(const Address& to, Direction direction, int layer);
   void submit(SegmentClass segment_class, const Chunk& chunk, Phase phase, Ops ops, std::uint32_t strand = 0);
   void run_all(Phase phase, std::vector<Ops> work);
+  void group_done(Phase phase);
   const std::vector<ExpertTensors>& weights_of(const WorkKey& key) const {
     return (key.kind == WorkKind::reference ? reference_ : weights_).at(key.layer);
   }

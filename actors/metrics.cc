@@ -115,6 +115,12 @@ std::string evaluation_json(std::int64_t version, const EvaluationTotals& totals
       .dump();
 }
 
+std::string experts_json(const std::vector<ExpertCounts>& counts) {
+  json layers = json::array();
+  for (const ExpertCounts& c : counts) layers.push_back({{"layer", c.layer}, {"counts", c.counts}});
+  return json{{"kind", "experts"}, {"layers", layers}}.dump();
+}
+
 std::string exact_match_json(const std::vector<WrittenAnswer>& answers) {
   std::size_t right = 0;
   json shown = json::array();

@@ -28,6 +28,9 @@ struct EvaluationTotals {
 };
 std::string evaluation_json(std::int64_t version, const EvaluationTotals& totals, double seconds);
 
+// Rows of each expert, by layer.
+std::string experts_json(const std::vector<ExpertCounts>& counts);
+
 struct WrittenAnswer {
   std::string prompt, text, answer;
   bool right = false;

@@ -49,32 +49,54 @@ Owner::Owner(const Context& context, const Config& config, std::vector<Parameter
     : context_(context),
       config_(config),
       block_(std::move(parameters)),
+      trained_(trainable_of(config, block_.parameters())),
       lanes_(lanes),
-      accumulated_(block_.elements() + extra_elements) {
+      accumulated_(trained_.elements() + extra_elements) {
   const OwnerMemory bytes = memory(config, block_, lanes, replicas, extra_elements);
   Device& device = context_.device();
   masters_ = device.allocate(bytes.weights);
   m_ = device.allocate(bytes.moments / 2);
   v_ = device.allocate(bytes.moments / 2);
   if (bytes.copies > 0) copies_ = device.allocate(bytes.copies);
-  if (bytes.reference > 0) reference_ = device.allocate(bytes.weights);
-  if (bytes.reference > 0 && bytes.copies > 0) reference_copies_ = device.allocate(bytes.copies);
+  const auto trained = static_cast<std::size_t>(trained_.elements());
+  if (bytes.reference > 0) reference_ = device.allocate(trained * 4);
+  if (bytes.reference > 0 && bytes.copies > 0) reference_copies_ = device.allocate(trained * 2);
   gradients_ = device.allocate(bytes.gradients);
-  squares_ = device.allocate(block_.parameters().size() * sizeof(double));
-  bits_ = device.allocate(block_.parameters().size() * sizeof(std::int32_t));
+  squares_ = device.allocate(trained_.parameters().size() * sizeof(double));
+  bits_ = device.allocate(trained_.parameters().size() * sizeof(std::int32_t));
+  for (const Parameter& p : trained_.parameters()) places_.push_back(block_.index(p.name));
+  find_values();
   if (config.has_rollouts()) cut_digests();
+}
+
+void Owner::find_values() {
+  for (std::size_t i = 0; i < block_.parameters().size(); ++i) {
+    const Parameter& p = block_.parameters()[i];
+    values_.push_back({floats(masters_) + block_.offset(i), nullptr, nullptr, nullptr});
+    for (int kind = 1; kind < kStateArrays; ++kind) {
+      const Memory& memory = kind == 1 ? m_ : kind == 2 ? v_ : reference_;
+      if (has_array(config_, p, kind))
+        values_[i][static_cast<std::size_t>(kind)] = floats(memory) + trained_.offset(trained_.index(p.name));
+    }
+  }
+}
+
+float* Owner::values(std::size_t parameter, int kind) const {
+  return values_[parameter][static_cast<std::size_t>(kind)];
 }
 
 OwnerMemory Owner::memory(const Config& config, const ParameterBlock& block, int lanes, int replicas,
                           std::int64_t extra_elements) {
   const auto n = static_cast<std::size_t>(block.elements());
+  const auto trained = static_cast<std::size_t>(ParameterBlock(trainable_of(config, block.parameters())).elements());
+  const std::size_t copy = copy_type(config) == Dtype::bf16 ? 2 : 0;
   OwnerMemory bytes;
   bytes.weights = n * 4;
-  bytes.moments = n * 8;
-  bytes.copies = copy_type(config) == Dtype::bf16 ? n * 2 : 0;
-  bytes.reference = config.has_reference() ? bytes.weights + bytes.copies : 0;
+  bytes.moments = trained * 8;
+  bytes.copies = n * copy;
+  bytes.reference = config.has_reference() ? trained * (4 + copy) : 0;
   bytes.gradients =
-      (n + static_cast<std::size_t>(extra_elements)) * 4 * static_cast<std::size_t>(lanes + sum_arenas(replicas));
+      (trained + static_cast<std::size_t>(extra_elements)) * 4 * static_cast<std::size_t>(lanes + sum_arenas(replicas));
   return bytes;
 }
 
@@ -86,21 +108,23 @@ Tensor Owner::masters(const std::string& first, const std::string& last) const {
   return block_.range(masters_.data, Dtype::f32, first, last);
 }
 Tensor Owner::reference_matrices(const std::string& first, const std::string& last) const {
+  if (!trained_.has(first)) return matrices(first, last);
   if (reference_copies_.data == nullptr) return reference_masters(first, last);
-  return block_.range(reference_copies_.data, Dtype::bf16, first, last);
+  return trained_.range(reference_copies_.data, Dtype::bf16, first, last);
 }
 Tensor Owner::reference_masters(const std::string& first, const std::string& last) const {
-  return block_.range(reference_.data, Dtype::f32, first, last);
+  if (!trained_.has(first)) return masters(first, last);
+  return trained_.range(reference_.data, Dtype::f32, first, last);
 }
 Tensor Owner::accumulators(int lane, const std::string& first, const std::string& last) const {
-  return block_.range(floats(gradients_) + lane * accumulated_, Dtype::f32, first, last);
+  return trained_.range(floats(gradients_) + lane * accumulated_, Dtype::f32, first, last);
 }
 Tensor Owner::extra(int lane, std::int64_t begin, std::int64_t rows, std::int64_t cols) const {
-  CHECK(block_.elements() + begin + rows * cols <= accumulated_, "extra accumulators end at {}", accumulated_);
-  return {floats(gradients_) + lane * accumulated_ + block_.elements() + begin, rows, cols, cols, Dtype::f32};
+  CHECK(trained_.elements() + begin + rows * cols <= accumulated_, "extra accumulators end at {}", accumulated_);
+  return {floats(gradients_) + lane * accumulated_ + trained_.elements() + begin, rows, cols, cols, Dtype::f32};
 }
 Tensor Owner::lane(int lane) const { return flat(floats(gradients_) + lane * accumulated_, 0, accumulated_); }
-Tensor Owner::gradient(std::size_t index) const { return block_.at(gradients_.data, Dtype::f32, index); }
+Tensor Owner::gradient(std::size_t index) const { return trained_.at(gradients_.data, Dtype::f32, index); }
 
 // The parts of the state in a fixed order: each(number, parameter, kind, first element, count).
 template <typename Each>
@@ -109,7 +133,7 @@ void Owner::each_part(Each each) const {
   for (std::size_t i = 0; i < block_.parameters().size(); ++i) {
     const Parameter& p = block_.parameters()[i];
     for (int kind = 0; kind < kStateArrays; ++kind)
-      for (std::int64_t begin = 0; has_array(config_, p, kind) && begin < p.elements(); begin += kSnapshotElements)
+      for (std::int64_t begin = 0; values(i, kind) != nullptr && begin < p.elements(); begin += kSnapshotElements)
         each(number++, i, kind, begin, std::min(kSnapshotElements, p.elements() - begin));
   }
 }
@@ -161,8 +185,8 @@ std::vector<Ops> Owner::draw() {
 
 void Owner::clear_moments() {
   if (fresh_) return;
-  std::fill_n(floats(m_), block_.elements(), 0.0F);
-  std::fill_n(floats(v_), block_.elements(), 0.0F);
+  std::fill_n(floats(m_), trained_.elements(), 0.0F);
+  std::fill_n(floats(v_), trained_.elements(), 0.0F);
 }
 
 void Owner::load_moments(const Restore& restore) {
@@ -171,37 +195,33 @@ void Owner::load_moments(const Restore& restore) {
   const SafetensorsReader moments(restore.path + "/optimizer.safetensors");
   for (std::size_t i = 0; i < block_.parameters().size(); ++i) {
     const Parameter& p = block_.parameters()[i];
-    if (p.kind == ParameterKind::router_bias) continue;
-    moments.read_f32(p.name + ".m", 0, p.elements(), floats(m_) + block_.offset(i));
-    moments.read_f32(p.name + ".v", 0, p.elements(), floats(v_) + block_.offset(i));
+    if (values(i, 1) == nullptr) continue;
+    moments.read_f32(p.name + ".m", 0, p.elements(), values(i, 1));
+    moments.read_f32(p.name + ".v", 0, p.elements(), values(i, 2));
   }
 }
 
 // A run begins with its own weights as the reference; later ones stand in a file of the checkpoint.
 void Owner::load_reference(const Restore& restore) {
-  if (reference_.data == nullptr) return;
+  if (reference_.data == nullptr || trained_.parameters().empty()) return;
   if (restore.weights_only) return reference_is_policy();
   const SafetensorsReader reference(restore.path + "/reference.safetensors");
-  for (std::size_t i = 0; i < block_.parameters().size(); ++i)
-    load_parameter(block_.parameters()[i], reference, restore.path, floats(reference_) + block_.offset(i));
+  for (const std::size_t i : places_) load_parameter(block_.parameters()[i], reference, restore.path, values(i, 3));
 }
 
 void Owner::reference_is_policy() {
-  if (reference_.data != nullptr) std::memcpy(reference_.data, masters_.data, masters_.size);
+  if (reference_.data == nullptr) return;
+  for (const std::size_t i : places_) std::copy_n(values(i, 0), block_.parameters()[i].elements(), values(i, 3));
 }
 
 void Owner::refresh_copies() {
-  const auto round = [this](const Memory& from, const Memory& to) {
+  const auto round = [](const Memory& from, const Memory& to, std::int64_t elements) {
     if (to.data == nullptr) return;
     auto* rounded = static_cast<std::uint16_t*>(to.data);
-    for (std::int64_t i = 0; i < block_.elements(); ++i) rounded[i] = round_to_bf16(floats(from)[i]);
+    for (std::int64_t i = 0; i < elements; ++i) rounded[i] = round_to_bf16(floats(from)[i]);
   };
-  round(masters_, copies_);
-  round(reference_, reference_copies_);
-}
-
-std::array<float*, kStateArrays> Owner::arenas() const {
-  return {floats(masters_), floats(m_), floats(v_), floats(reference_)};
+  round(masters_, copies_, block_.elements());
+  round(reference_, reference_copies_, trained_.elements());
 }
 
 std::vector<std::pair<std::int64_t, std::int64_t>> Owner::pieces() const {
@@ -253,15 +273,15 @@ std::vector<Ops> Owner::fold_replicas(int replica, const std::vector<const float
 std::vector<Ops> Owner::measure() const {
   std::vector<Ops> work;
   std::int64_t weight = 0;
-  for (std::size_t i = 0; i < block_.parameters().size(); ++i) {
+  for (std::size_t i = 0; i < trained_.parameters().size(); ++i) {
     if (work.empty() || weight > kPieceElements) {
       work.emplace_back();
       weight = 0;
     }
-    weight += block_.parameters()[i].elements();
+    weight += trained_.parameters()[i].elements();
     Tensor out{static_cast<double*>(squares_.data) + i, 1, 1, 1, Dtype::f64};
     Tensor bits{static_cast<std::int32_t*>(bits_.data) + i, 1, 1, 1, Dtype::i32};
-    if (block_.parameters()[i].kind != ParameterKind::router_bias)
+    if (trained_.parameters()[i].kind != ParameterKind::router_bias)
       work.back().push_back(SumSquares{gradient(i), out, bits});
   }
   return work;
@@ -269,8 +289,8 @@ std::vector<Ops> Owner::measure() const {
 
 std::vector<TensorSquares> Owner::squares() const {
   std::vector<TensorSquares> all;
-  for (std::size_t i = 0; i < block_.parameters().size(); ++i) {
-    const Parameter& p = block_.parameters()[i];
+  for (std::size_t i = 0; i < trained_.parameters().size(); ++i) {
+    const Parameter& p = trained_.parameters()[i];
     if (p.kind != ParameterKind::router_bias)
       all.push_back(
           {p.name, static_cast<const double*>(squares_.data)[i], static_cast<const std::uint32_t*>(bits_.data)[i]});
@@ -297,12 +317,14 @@ std::vector<Ops> Owner::apply(const Decision& decision) {
     for (int l = 0; l < lanes_; ++l) ops.push_back(Fill{flat(floats(gradients_) + l * accumulated_, begin, count), 0});
   };
   std::int64_t weight = kPieceElements + 1;
-  for (std::size_t i = 0; i < block_.parameters().size(); ++i) {
+  for (std::size_t j = 0; j < places_.size(); ++j) {
+    const std::size_t i = places_[j];
     const Parameter& p = block_.parameters()[i];
     if (p.kind == ParameterKind::router_bias) continue;
     step.weight_decay = p.dimensions == 2 ? static_cast<float>(t.weight_decay) : 0;
     for (std::int64_t begin = 0; begin < p.elements(); begin += kPieceElements) {
-      const std::int64_t count = std::min(kPieceElements, p.elements() - begin), at = block_.offset(i) + begin;
+      const std::int64_t count = std::min(kPieceElements, p.elements() - begin);
+      const std::int64_t master = block_.offset(i) + begin, at = trained_.offset(j) + begin;
       if (weight > kPieceElements) {
         work.emplace_back();
         weight = 0;
@@ -313,38 +335,38 @@ std::vector<Ops> Owner::apply(const Decision& decision) {
         step.digest = digest_cell(written_, piece);
         step.first = digest_pieces_[piece].first;
       }
-      step.parameter = flat(floats(masters_), at, count);
+      step.parameter = flat(floats(masters_), master, count);
       step.gradient = flat(floats(gradients_), at, count);
       step.m = flat(floats(m_), at, count);
       step.v = flat(floats(v_), at, count);
       step.copy = {};
       if (copies_.data != nullptr)
-        step.copy = {static_cast<std::uint16_t*>(copies_.data) + at, 1, count, count, Dtype::bf16};
+        step.copy = {static_cast<std::uint16_t*>(copies_.data) + master, 1, count, count, Dtype::bf16};
       if (decision.verdict == Verdict::commit) work.back().push_back(step);
-      if (becomes_reference(config_, decision.step + 1)) copy_to_reference(work.back(), at, count);
+      if (becomes_reference(config_, decision.step + 1)) copy_to_reference(work.back(), master, at, count);
       clear(work.back(), at, count);
     }
   }
-  for (std::int64_t begin = block_.elements(); begin < accumulated_; begin += kPieceElements) {
+  for (std::int64_t begin = trained_.elements(); begin < accumulated_; begin += kPieceElements) {
     work.emplace_back();
     clear(work.back(), begin, std::min(kPieceElements, accumulated_ - begin));
   }
   return work;
 }
 
-void Owner::copy_to_reference(Ops& ops, std::int64_t begin, std::int64_t count) const {
-  ops.push_back(Copy{flat(floats(masters_), begin, count), flat(floats(reference_), begin, count)});
+void Owner::copy_to_reference(Ops& ops, std::int64_t master, std::int64_t begin, std::int64_t count) const {
+  ops.push_back(Copy{flat(floats(masters_), master, count), flat(floats(reference_), begin, count)});
   if (reference_copies_.data == nullptr) return;
-  const auto halves = [&](const Memory& memory) {
-    return Tensor{static_cast<std::uint16_t*>(memory.data) + begin, 1, count, count, Dtype::bf16};
+  const auto halves = [&](const Memory& memory, std::int64_t at) {
+    return Tensor{static_cast<std::uint16_t*>(memory.data) + at, 1, count, count, Dtype::bf16};
   };
-  ops.push_back(Copy{halves(copies_), halves(reference_copies_)});
+  ops.push_back(Copy{halves(copies_, master), halves(reference_copies_, begin)});
 }
 
 void Owner::move_router_bias(const Decision& decision) {
   if (decision.verdict != Verdict::commit) return;
   const auto rate = static_cast<float>(config_.bias_rate());
-  for (std::size_t i = 0; i < block_.parameters().size(); ++i) {
+  for (const std::size_t i : places_) {
     const Parameter& p = block_.parameters()[i];
     if (p.kind != ParameterKind::router_bias) continue;
     for (const ExpertCounts& layer : decision.counts) {
@@ -386,58 +408,53 @@ std::int32_t Owner::state_parts() const {
 
 SnapshotPart Owner::state_part(std::int32_t part, std::uint32_t attempt) const {
   SnapshotPart out;
-  const std::array<float*, kStateArrays> arrays = arenas();
   each_part([&](std::int32_t number, std::size_t i, int kind, std::int64_t begin, std::int64_t count) {
     if (number != part) return;
     out = {version_, attempt, block_.parameters()[i].name,
            kind,     begin,   context_.pool().take(static_cast<std::size_t>(count) * 4)};
-    std::memcpy(out.values.data.get(), arrays[static_cast<std::size_t>(kind)] + block_.offset(i) + begin,
-                out.values.size);
+    std::memcpy(out.values.data.get(), values(i, kind) + begin, out.values.size);
   });
   return out;
 }
 
 Payload Owner::gradient_payload() const {
-  Payload sums = context_.pool().take(static_cast<std::size_t>(block_.elements()) * 4);
+  if (trained_.elements() == 0) return {};
+  Payload sums = context_.pool().take(static_cast<std::size_t>(trained_.elements()) * 4);
   std::memcpy(sums.data.get(), gradients_.data, sums.size);
   return sums;
 }
 
 void Owner::take_gradient(const Payload& sums) {
-  CHECK(sums.size == static_cast<std::size_t>(block_.elements()) * 4, "a gradient of {} bytes for {} elements",
-        sums.size, block_.elements());
-  std::memcpy(gradients_.data, sums.data.get(), sums.size);
+  CHECK(sums.size == static_cast<std::size_t>(trained_.elements()) * 4, "a gradient of {} bytes for {} elements",
+        sums.size, trained_.elements());
+  if (sums.size > 0) std::memcpy(gradients_.data, sums.data.get(), sums.size);
 }
 
 void Owner::take_part(const SnapshotPart& part) {
   fresh_ = false;
-  const std::array<float*, kStateArrays> arrays = arenas();
   const std::size_t i = block_.index(part.name);
   if (mutant(Mutant::moments_not_fetched) && part.kind == 2) return;
   if (mutant(Mutant::router_bias_not_fetched) && block_.parameters()[i].kind == ParameterKind::router_bias) return;
-  CHECK(part.kind >= 0 && part.kind < kStateArrays && part.offset >= 0 &&
+  CHECK(part.kind >= 0 && part.kind < kStateArrays && values(i, part.kind) != nullptr && part.offset >= 0 &&
             part.offset + static_cast<std::int64_t>(part.values.size / 4) <= block_.parameters()[i].elements(),
         "a part of {} that doesn't fit", part.name);
-  std::memcpy(arrays[static_cast<std::size_t>(part.kind)] + block_.offset(i) + part.offset, part.values.data.get(),
-              part.values.size);
+  std::memcpy(values(i, part.kind) + part.offset, part.values.data.get(), part.values.size);
 }
 
 // A part of this very version that a save before left on its way to the disk is sent again: there is no second copy.
 std::vector<Ops> Owner::begin_snapshot(std::uint32_t attempt) {
   std::vector<Ops> work;
-  const std::array<float*, kStateArrays> arrays = arenas();
   if (std::exchange(snapshot_version_, version_) != version_) snapshot_.clear();
   snapshot_.resize(static_cast<std::size_t>(state_parts()));
   each_part([&](std::int32_t number, std::size_t i, int kind, std::int64_t begin, std::int64_t count) {
     std::weak_ptr<std::byte>& known = snapshot_[static_cast<std::size_t>(number)];
-    Payload values{known.lock(), static_cast<std::size_t>(count) * 4};
-    if (!values.data) {
-      values = context_.pool().take(values.size);
-      known = values.data;
-      work.push_back({Copy{flat(arrays[static_cast<std::size_t>(kind)] + block_.offset(i), begin, count),
-                           flat(values.as<float>(), 0, count)}});
+    Payload copied{known.lock(), static_cast<std::size_t>(count) * 4};
+    if (!copied.data) {
+      copied = context_.pool().take(copied.size);
+      known = copied.data;
+      work.push_back({Copy{flat(values(i, kind), begin, count), flat(copied.as<float>(), 0, count)}});
     }
-    parts_.push_back({version_, attempt, block_.parameters()[i].name, kind, begin, std::move(values)});
+    parts_.push_back({version_, attempt, block_.parameters()[i].name, kind, begin, std::move(copied)});
   });
   return work;
 }

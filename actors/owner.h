@@ -1,6 +1,7 @@
 // Owner: the part that stages and expert shards have in common: tensors with masters, moments, copies and gradient
 // accumulators; from a Restore to state n, from folded gradients and a Decision to state n+1, and a snapshot of it.
-// Between commits only accumulators change; state n stays untouched until Decision(n).
+// Between commits only accumulators change; state n stays untouched until Decision(n). A frozen tensor has its weights
+// alone: moments, accumulators and the reference policy's weights have a layout of their own, without it.
 #pragma once
 
 #include <array>
@@ -29,25 +30,27 @@ constexpr std::int64_t kPieceElements = 64 * 1024;  // grain of elementwise segm
 
 class Owner {
  public:
-  // lanes: accumulators kept here; extra_elements: more accumulated elements behind the block's (other uses of shared
-  // tensors), reduced with it.
+  // lanes: accumulators kept here; extra_elements: more accumulated elements behind those of the tensors that learn (other
+  // uses of shared tensors), reduced with them.
   Owner(const Context& context, const Config& config, std::vector<Parameter> parameters, int lanes, int replicas,
         std::int64_t extra_elements);
   static OwnerMemory memory(const Config& config, const ParameterBlock& block, int lanes, int replicas,
                             std::int64_t extra_elements);
 
   const ParameterBlock& block() const { return block_; }
+  const ParameterBlock& trained() const { return trained_; }  // the tensors that learn
   // Views of consecutive tensors: what products read; masters; one lane's accumulators.
   Tensor matrices(const std::string& first, const std::string& last) const;
   Tensor masters(const std::string& first, const std::string& last) const;
-  // The same of the reference policy. REQUIRES: config.has_reference().
+  // The same of the reference policy; of frozen tensors they are the own. REQUIRES: config.has_reference().
   Tensor reference_matrices(const std::string& first, const std::string& last) const;
   Tensor reference_masters(const std::string& first, const std::string& last) const;
+  // Empty where they are frozen.
   Tensor accumulators(int lane, const std::string& first, const std::string& last) const;
   Tensor extra(int lane, std::int64_t begin, std::int64_t rows, std::int64_t cols) const;
   // The whole accumulation of a lane as one row.
   Tensor lane(int lane) const;
-  Tensor gradient(std::size_t index) const;  // parameter's folded gradient (lane 0)
+  Tensor gradient(std::size_t index) const;  // folded (lane 0), of trained().parameters()[index]
   // All folded gradients, for a shadow; and taken in by it.
   Payload gradient_payload() const;
   void take_gradient(const Payload& sums);
@@ -115,20 +118,23 @@ class Owner {
   Tensor digest_values(const Memory& memory, const DigestPiece& piece, Dtype dtype) const;
   void note_router_bias(std::size_t parameter);
 
+  void find_values();
   void load_moments(const Restore& restore);
   void clear_moments();
   void refresh_copies();
   void load_reference(const Restore& restore);
   void reference_is_policy();
-  std::array<float*, kStateArrays> arenas() const;  // by kind
-  void copy_to_reference(Ops& ops, std::int64_t begin, std::int64_t count) const;
+  float* values(std::size_t parameter, int kind) const;  // of the state
+  void copy_to_reference(Ops& ops, std::int64_t master, std::int64_t begin, std::int64_t count) const;
   std::vector<std::pair<std::int64_t, std::int64_t>> pieces() const;
   template <typename Each>
   void each_part(Each each) const;
 
   Context context_;
   const Config& config_;
-  ParameterBlock block_;
+  ParameterBlock block_, trained_;
+  std::vector<std::size_t> places_;                       // in block_, of each trained tensor
+  std::vector<std::array<float*, kStateArrays>> values_;  // of each parameter by kind; null: it has no such array
   int lanes_;
   std::int64_t accumulated_ = 0;  // elements of a lane
   Memory masters_, m_, v_, copies_, gradients_, squares_, bits_;

@@ -1,6 +1,6 @@
 // What an owner computes with, read back from memory. The law: a version's weights are what its update wrote, all of it
 // and nothing else, or nobody learns from what they sample. AdamW notes the digest of what it writes (written_); the
-// segments here read the memory that products read (read_).
+// segments here read the memory that products read (read_). What is frozen keeps the digest that it had.
 #include <cstring>
 
 #include "actors/owner.h"
@@ -53,7 +53,7 @@ Tensor Owner::digest_values(const Memory& memory, const DigestPiece& piece, Dtyp
 // What an update doesn't get to write keeps no digest.
 void Owner::begin_writing() {
   for (std::size_t i = 0; i < digest_pieces_.size(); ++i)
-    if (block_.parameters()[digest_pieces_[i].parameter].kind != ParameterKind::router_bias)
+    if (values(digest_pieces_[i].parameter, 1) != nullptr)  // has moments: AdamW writes it
       std::memset(digest_cell(written_, i).data, 0, kCellBytes);
 }
 

@@ -40,7 +40,7 @@ void Shadow::on(const Decision& decision, const Address&) {
   if (mutant(Mutant::shadow_keeps_old)) work.clear();
   segments_left_ = static_cast<int>(work.size());
   for (Ops& ops : work) restoring_.submit({SegmentClass::apply, decision.step, 0, 0}, std::move(ops), 0);
-  if (segments_left_ == 0) owner_.committed(decision);
+  if (segments_left_ == 0) applied();
 }
 
 // A gradient of the next step may come while the last decision is applied: it waits in the message that brought it.
@@ -57,6 +57,10 @@ void Shadow::on(const ShadowGradient& gradient, const Address& from) {
 
 void Shadow::on(const SegmentDone& done, const Address&) {
   if (restoring_.takes(done) || --segments_left_ > 0) return;
+  applied();
+}
+
+void Shadow::applied() {
   owner_.committed(owner_.last_decision());
   if (!early_) return;
   const auto [gradient, from] = *std::exchange(early_, std::nullopt);

@@ -25,6 +25,8 @@ class Shadow {
   std::int64_t version() const { return owner_.version(); }
 
  private:
+  void applied();
+
   Context context_;
   Address of_;  // the owner
   Owner owner_;

@@ -60,6 +60,20 @@ Stage::Stage(const Context& context, const Config& config, int replica, int stag
     if (config.has_rollouts()) copy_digest_ = device.allocate(16);
   }
   bind_tensors();
+  find_trained();
+}
+
+void Stage::find_trained() {
+  trains_.assign(static_cast<std::size_t>(embedding_unit()) + 1, 0);
+  const auto train = [&](int unit) { trains_[static_cast<std::size_t>(unit)] = 1; };
+  for (const Parameter& p : owner_.trained().parameters()) {
+    if (p.kind == ParameterKind::router_bias) continue;
+    if (p.layer >= 0)
+      train(p.layer == config_.model.num_hidden_layers ? shape_.layers : p.layer - shape_.first_layer);
+    else
+      train(p.name == "model.embed_tokens.weight" ? embedding_unit() : head_unit());
+  }
+  for (const SharedUse& use : uses_) train(use.use == 1 ? head_unit() : shape_.layers);
 }
 
 void Stage::bind_tensors() {
@@ -314,8 +328,7 @@ void Stage::try_start(int slot) {
   if (shape_.last && !work.has_tokens && !work.generate) return;
   if (copy_memory_.data != nullptr && copy_version_ != work.key.step) return;
   work.started = true;
-  work.units_left =
-      shape_.layers + (shape_.first ? 1 : 0) + (shape_.last ? 1 : 0) + (shape_.last && config_.model.has_mtp() ? 1 : 0);
+  work.units_left = 1 + static_cast<int>(std::count(trains_.begin(), trains_.end(), 1));
   begin_forward(slot);
 }
 

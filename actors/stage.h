@@ -22,6 +22,7 @@
 #include "actors/read_back.h"
 #include "actors/restoring.h"
 #include "actors/rules/dispatch.h"
+#include "actors/rules/trainable.h"
 #include "actors/stage_memory.h"
 #include "actors/wait.h"
 
@@ -103,7 +104,7 @@ class Stage {
     Payload hidden_in, hidden_out;
     std::int64_t target_tokens = 0, mtp_target_tokens = 0;
     MicrobatchLoss loss;
-    int units_left = 0;  // weight gradients not yet done
+    int units_left = 0;  // weight gradients not yet done, and the way back itself
     std::optional<GenerateBatch> generate;
     Payload logits;
     std::vector<ExpertCounts> evaluated;  // routing of this microbatch, when evaluating
@@ -157,6 +158,7 @@ class Stage {
   void go_down(int slot, int unit);
   bool recomputes(int unit) const;
   void finish_backward(int slot);
+  void part_done(int slot);
   void weights_ready(int slot, int unit);
   void run_weights(int unit, int lane);
   Ops weight_ops(int slot, int unit, int lane);
@@ -216,6 +218,11 @@ class Stage {
   int last_unit() const { return shape_.layers - 1; }
   int head_unit() const { return shape_.layers + 1; }
   int embedding_unit() const { return shape_.layers + 2; }
+  // The unit has tensors here that learn; gradients come to it; they go on through it.
+  bool trains(int unit) const { return trains_[static_cast<std::size_t>(unit)] != 0; }
+  bool goes_back(int unit) const { return troupe::goes_back(config_, layer_of(unit)); }
+  bool passes(int unit) const { return passes_gradient(config_, layer_of(unit)); }
+  void find_trained();
   void bind_tensors();
   LayerTensors bind_reference(int unit) const;
   void enter(const Restore& restore, const std::string& problem);
@@ -251,6 +258,7 @@ class Stage {
   Tensor cosine_, sine_;
   std::vector<LayerTensors> weights_;                    // per unit (layers, then MTP)
   std::vector<std::vector<LayerTensors>> accumulators_;  // [lane][unit]
+  std::vector<char> trains_;                             // [unit], head and embedding too
   std::vector<LayerTensors> reference_;                  // the same of the reference policy, if there is one
   HeadTensors head_, mtp_head_, reference_head_;
   MtpTensors mtp_;

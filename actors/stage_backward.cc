@@ -1,4 +1,5 @@
-// The backward way of a microbatch through a stage, and its weight gradients in strict order.
+// The backward way of a microbatch through a stage, and its weight gradients in strict order. It ends at the lowest layer
+// that learns: below there is nothing that a gradient is for.
 #include "actors/stage.h"
 #include "kernels/base/mutant.h"
 
@@ -24,6 +25,7 @@ void Stage::on(const ActivationGradients& gradients, const Address&) {
   if (work.backward) return;
   work.backward = true;
   work.hidden_in = gradients.gradient;
+  if (!goes_back(last_unit())) return finish_backward(slot);
   const Tensor g = layer_view(slot, last_unit()).g;
   backward_unit(slot, last_unit(), {Copy{Tensor{work.hidden_in.data.get(), g.rows, g.cols, g.cols, Dtype::f32}, g}});
 }
@@ -66,7 +68,7 @@ void Stage::gather_done(int slot) {
   const int unit = work.unit;
   dispatch(slot, Direction::backward);
   const LayerSlot view = layer_view(slot, unit);
-  work.mlp_done = !view.mlp_out;
+  work.mlp_done = !view.mlp_out || !passes(unit);
   if (work.mlp_done) return backward_results(slot);
   Ops ops;
   mlp_backward(ops, weights_[static_cast<std::size_t>(unit)], view, scratch_view(slot, unit));
@@ -78,6 +80,7 @@ void Stage::backward_results(int slot) {
   StageSlot& memory = slots_[static_cast<std::size_t>(slot)];
   if (work.awaited > 0 || !work.mlp_done) return;
   const int unit = work.unit;
+  if (!passes(unit)) return go_down(slot, unit);  // its experts alone learn, and they have their rows
   const std::int64_t d = config_.model.hidden_size;
   const LayerTensors& w = weights_[static_cast<std::size_t>(unit)];
   const LayerSlot view = layer_view(slot, unit);
@@ -107,25 +110,35 @@ void Stage::backward_results(int slot) {
 bool Stage::recomputes(int unit) const { return config_.train.recompute && !is_mtp(unit); }
 
 void Stage::layer_backward_done(int slot, int unit) {
+  if (!trains(unit)) return go_down(slot, unit);
   weights_ready(slot, unit);
   if (!recomputes(unit)) go_down(slot, unit);
 }
 
 void Stage::go_down(int slot, int unit) {
-  if (is_mtp(unit)) {
-    weights_ready(slot, head_unit());
-    return backward_unit(slot, last_unit(), {});
-  }
-  if (unit > 0) return backward_unit(slot, unit - 1, {});
+  if (is_mtp(unit) && trains(head_unit())) weights_ready(slot, head_unit());
+  const int next = is_mtp(unit) ? last_unit() : unit - 1;
+  if (next >= 0 && goes_back(next)) return backward_unit(slot, next, {});
   finish_backward(slot);
 }
 
+// Shards of the layers below the lowest that learns are told that this microbatch has nothing to add to their sums; then
+// the gradient that goes on to the stage before is empty.
 void Stage::finish_backward(int slot) {
-  if (shape_.first) return weights_ready(slot, embedding_unit());
   Work& work = works_[static_cast<std::size_t>(slot)];
-  context_.post(stage_address(config_, replica_, shape_.stage - 1),
-                ActivationGradients{work.key, static_cast<std::int32_t>(work.rows), work.hidden_out});
-  work.hidden_out = {};
+  for (int unit = last_unit(); unit >= 0; --unit) {
+    if (goes_back(unit) || !routed(unit)) continue;
+    work.unit = unit;
+    dispatch(slot, Direction::backward);
+  }
+  if (shape_.first) {
+    if (trains(embedding_unit())) weights_ready(slot, embedding_unit());
+  } else {
+    context_.post(stage_address(config_, replica_, shape_.stage - 1),
+                  ActivationGradients{work.key, static_cast<std::int32_t>(work.rows), work.hidden_out});
+    work.hidden_out = {};
+  }
+  part_done(slot);
 }
 
 void Stage::weights_ready(int slot, int unit) {
@@ -181,13 +194,12 @@ Ops Stage::weight_ops(int slot, int unit, int lane) {
 }
 
 void Stage::weights_done(int slot, int unit) {
-  Work& work = works_[static_cast<std::size_t>(slot)];
-  const bool last = --work.units_left == 0;
-  if (unit < shape_.layers && recomputes(unit) && !last) go_down(slot, unit);
-  if (last) {
-    if (unit == 0 && recomputes(unit) && !shape_.first) finish_backward(slot);
-    release(slot);
-  }
+  if (unit < shape_.layers && recomputes(unit)) go_down(slot, unit);
+  part_done(slot);
+}
+
+void Stage::part_done(int slot) {
+  if (--works_[static_cast<std::size_t>(slot)].units_left == 0) release(slot);
 }
 
 }  // namespace troupe

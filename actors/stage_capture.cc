@@ -77,7 +77,7 @@ void Stage::capture_head(int slot) {
 }
 
 void Stage::capture_gradients() {
-  const auto& parameters = owner_.block().parameters();
+  const auto& parameters = owner_.trained().parameters();
   for (std::size_t i = 0; i < parameters.size(); ++i) {
     const Parameter& p = parameters[i];
     if (p.kind == ParameterKind::router_bias) continue;

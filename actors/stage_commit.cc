@@ -56,7 +56,10 @@ ExpertBatch Stage::expert_batch(const Work& work, const Piece& piece, Direction 
 void Stage::dispatch(int slot, Direction direction) {
   Work& work = works_[static_cast<std::size_t>(slot)];
   const bool backward = direction == Direction::backward;
-  const auto chunks = plan_dispatch(config_, layer_view(slot, work.unit).counts.row<std::int32_t>(0));
+  const Tensor& counts = layer_view(slot, work.unit).counts;
+  const RecycledVector<std::int32_t> nothing(static_cast<std::size_t>(counts.cols), 0);
+  const bool rows = !backward || goes_back(work.unit);
+  const auto chunks = plan_dispatch(config_, rows ? counts.row<std::int32_t>(0) : nothing.data());
   auto& stashed = work.stashed[static_cast<std::size_t>(work.unit)];
   if (!backward) stashed.assign(chunks.size(), 1);
   RecycledVector<RecycledVector<ExpertBatch>> items(static_cast<std::size_t>(config_.layout.expert_shards));
@@ -98,7 +101,7 @@ void Stage::group_done() {
 void Stage::fold() { run_all(Phase::fold, owner_.fold_lanes(), &Stage::share_partial_sums); }
 
 void Stage::share_partial_sums() {
-  if (config_.layout.replicas == 1) return sum_shared_uses();
+  if (config_.layout.replicas == 1 || owner_.lane(0).cols == 0) return sum_shared_uses();
   const Tensor sums = owner_.lane(0);
   own_sums_ = context_.pool().take(static_cast<std::size_t>(sums.cols) * 4);
   run_all(Phase::share, {{Copy{sums, Tensor{own_sums_.data.get(), 1, sums.cols, sums.cols, Dtype::f32}}}},
@@ -169,12 +172,12 @@ void Stage::add_shared() {
   Ops ops;
   for (const SharedUse& use : uses_) {
     if (!owner_.block().has(use.parameter)) continue;
-    const Tensor sum = owner_.gradient(owner_.block().index(use.parameter));
+    const Tensor sum = owner_.gradient(owner_.trained().index(use.parameter));
     ops.push_back(Add{sum, owner_.extra(0, use.begin, use.rows, use.cols), sum});
   }
   for (const auto& [key, payload] : shared_in_) {
     if (key.first != owner_.version()) continue;
-    const Tensor sum = owner_.gradient(owner_.block().index("model.embed_tokens.weight"));
+    const Tensor sum = owner_.gradient(owner_.trained().index("model.embed_tokens.weight"));
     ops.push_back(Add{sum, Tensor{payload.data.get(), sum.rows, sum.cols, sum.cols, Dtype::f32}, sum});
   }
   std::vector<Ops> work;

@@ -297,7 +297,7 @@ void Stage::head_done(int slot, int unit) {
   }
   if (config_.model.has_mtp()) return forward_unit(slot, shape_.layers, {});
   work.backward = true;
-  weights_ready(slot, head_unit());
+  if (trains(head_unit())) weights_ready(slot, head_unit());
   backward_unit(slot, last_unit(), {});
 }
 

@@ -86,7 +86,7 @@ std::size_t cache_bytes(const Config& config, const StageShape& shape) {
 
 std::vector<SharedUse> shared_uses(const Config& config, const StageShape& shape) {
   std::vector<SharedUse> uses;
-  if (!shape.last) return uses;
+  if (!shape.last || config.has_frozen()) return uses;
   const ModelConfig& m = config.model;
   std::int64_t begin = 0;
   const auto add = [&](int use, const std::string& parameter) {

@@ -36,7 +36,8 @@ std::size_t cache_bytes(const Config& config, const StageShape& shape);
 
 Dtype activation_type(const Config& config);
 
-// Gradient accumulators of shared tensors' other uses, behind the stage's own: head 1, MTP embedding 2, MTP head 3.
+// Gradient accumulators of shared tensors' other uses, behind the stage's own: head 1, MTP embedding 2, MTP head 3. None where
+// they are frozen.
 struct SharedUse {
   int use = 0;
   std::string parameter;   // whose gradient it is

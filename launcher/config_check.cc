@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 
 #include <filesystem>
+#include <set>
 
 #include "actors/data/tokenizer.h"
 #include "actors/rules/placement.h"
+#include "actors/rules/trainable.h"
 #include "actors/tasks/task.h"
 #include "kernels/base/error.h"
 #include "launcher/config.h"
@@ -84,6 +86,42 @@ std::string why_train(const Config& config) {
   if (config.generate.length_max > config.model.max_position_embeddings) {
     return fmt::format("generate.length_max is {}, must be at most model.max_position_embeddings ({})",
                        config.generate.length_max, config.model.max_position_embeddings);
+  }
+  return "";
+}
+
+std::string why_expert(const ModelConfig& model, const std::string& name) {
+  const auto expert = expert_of(name);
+  const auto says = [&](const std::string& rest) {
+    return fmt::format("train.experts has {}, {}", in_quotes(name), rest);
+  };
+  if (!expert) return says("must be a layer and an expert of it, as in \"1.3\"");
+  const auto [layer, number] = *expert;
+  if (layer < 0 || layer >= model.layers_with_mtp())
+    return says(fmt::format("but the layers are 0..{}", model.layers_with_mtp() - 1));
+  if (!model.is_moe_layer(layer))
+    return says(fmt::format("but layer {} has no experts (model.first_k_dense_replace is {})", layer,
+                            model.first_k_dense_replace));
+  if (number < 0 || number >= model.n_routed_experts)
+    return says(fmt::format("but the experts of a layer are 0..{}", model.n_routed_experts - 1));
+  return "";
+}
+
+std::string why_experts(const Config& config) {
+  const TrainConfig& t = config.train;
+  if (!config.has_frozen()) {
+    const char* key = !t.experts.empty() ? "train.experts" : t.experts_threshold > 0 ? "train.experts_threshold" : "";
+    return *key == 0 ? "" : fmt::format("{} is set, but train.trainable is \"all\": set it to \"experts\"", key);
+  }
+  if (!config.model.is_moe_layer(config.model.layers_with_mtp() - 1))
+    return "train.trainable is \"experts\", must be \"all\": the model has no experts";
+  if (t.experts.empty() && t.experts_threshold == 0)
+    return "train.experts is empty, must name experts for train.trainable = \"experts\", as in [\"1.3\"]; or set "
+           "train.experts_threshold to have them chosen";
+  std::set<std::string> known;
+  for (const std::string& name : t.experts) {
+    if (const std::string why = why_expert(config.model, name); !why.empty()) return why;
+    if (!known.insert(name).second) return fmt::format("train.experts has {} twice: name it once", in_quotes(name));
   }
   return "";
 }
@@ -262,6 +300,7 @@ std::string why_impossible(const Config& config) {
   if (why.empty()) why = why_name(config.name);
   if (why.empty()) why = why_model(config.model);
   if (why.empty()) why = why_train(config);
+  if (why.empty()) why = why_experts(config);
   if (why.empty()) why = why_data(config);
   if (why.empty()) why = why_task(config);
   if (why.empty()) why = why_rollouts(config);

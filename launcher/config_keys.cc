@@ -139,6 +139,13 @@ void add_train_keys(std::vector<Key>& keys) {
   t.add("initialization", &T::initialization, one_of({"scaled", "normal"}), "how weights start");
   t.add("initializer_range", &T::initializer_range, above(0), "normal: standard deviation");
   t.add("start_from", &T::start_from, anything(), "directory of weights to start from; empty: the seed");
+  t.add("trainable", &T::trainable, one_of({"all", "experts"}),
+        "what learns: everything, or some routed experts alone");
+  t.add("experts", &T::experts, anything(), "those experts, each \"LAYER.EXPERT\"");
+  t.add("experts_threshold", &T::experts_threshold, within(0, 1),
+        "or of each layer the fewest that together have such a share of its tokens; 0: named");
+  t.add("experts_score", &T::experts_score, one_of({"token"}), "token: share of the tokens' choices");
+  t.add("experts_sample_tokens", &T::experts_sample_tokens, within(1, kExact), "training tokens to choose by");
 }
 
 void add_data_keys(std::vector<Key>& keys) {

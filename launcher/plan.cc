@@ -8,6 +8,7 @@
 #include "actors/owner.h"
 #include "actors/rules/placement.h"
 #include "actors/rules/recovery.h"
+#include "actors/rules/trainable.h"
 #include "actors/shadow.h"
 #include "actors/stage_memory.h"
 #include "kernels/recording.h"
@@ -55,7 +56,12 @@ void add_owner(ActorPlan& actor, const Config& config, const ParameterBlock& blo
   actor.weights = owner.weights + owner.copies + owner.reference;
   actor.moments = owner.moments;
   actor.gradients = owner.gradients;
-  if (snapshots) actor.buffers += owner.weights + owner.moments + (owner.reference > 0 ? owner.weights : 0);
+  if (snapshots) actor.buffers += owner.weights + owner.moments + (owner.reference > 0 ? owner.moments / 2 : 0);
+}
+
+// One gradient of the tensors that learn.
+std::size_t trained_bytes(const Config& config, const ParameterBlock& block) {
+  return static_cast<std::size_t>(ParameterBlock(trainable_of(config, block.parameters())).elements()) * 4;
 }
 
 ActorPlan plan_stage(const Config& config, int replica, const StageShape& shape) {
@@ -76,8 +82,8 @@ ActorPlan plan_stage(const Config& config, int replica, const StageShape& shape)
     actor.buffers += cache_bytes(config, shape);
   // The twins' partial sums, one payload each, and the own.
   if (config.layout.replicas > 1)
-    actor.buffers +=
-        static_cast<std::size_t>(block.elements() + extra) * 4 * static_cast<std::size_t>(config.layout.replicas);
+    actor.buffers += (trained_bytes(config, block) + static_cast<std::size_t>(extra) * 4) *
+                     static_cast<std::size_t>(config.layout.replicas);
   return actor;
 }
 
@@ -101,7 +107,7 @@ ActorPlan plan_shadow(const Config& config, const Address& owner, const Address&
   actor.holds = fmt::format("a copy of {}'s state", to_string(owner));
   const ParameterBlock block(parameters_of(config, owner));
   add_owner(actor, config, block, 1, 1, 0, false);
-  actor.buffers += static_cast<std::size_t>(block.elements()) * 4;
+  actor.buffers += trained_bytes(config, block);
   return actor;
 }
 
@@ -150,7 +156,7 @@ Plan make_plan(const Config& config, std::size_t corpus_bytes) {
   }
   const auto copies = shadows(config);
   for (ActorPlan& a : plan.actors)
-    if (copies.contains(a.address)) a.buffers += a.weights;  // the gradient on its way to the copy
+    if (copies.contains(a.address)) a.buffers += std::min(a.weights, a.moments);  // the gradient on its way to the copy
   for (const auto& [owner, shadow] : copies) plan.actors.push_back(plan_shadow(config, owner, shadow));
   for (int n = 0; n < config.layout.nodes; ++n) {
     NodePlan node;
@@ -174,7 +180,12 @@ std::string describe(const Config& config, const Plan& plan) {
   std::string text = fmt::format("{}: {:.2f} M parameters, {:.2f} M active a token, {:.1f} MFLOP a trained token\n",
                                  config.name, static_cast<double>(parameter_count(config.model)) * 1e-6,
                                  static_cast<double>(active_parameter_count(config.model)) * 1e-6,
-                                 training_flops_per_token(config.model, config.train.sequence_length) * 1e-6);
+                                 flops_per_trained_token(config) * 1e-6);
+  if (config.has_frozen())
+    text += fmt::format("trained: {:.2f} M parameters of {}, the rest is frozen\n",
+                        static_cast<double>(trained_parameter_count(config)) * 1e-6,
+                        config.chooses_experts() ? "any experts, at most (they are chosen when the run begins)"
+                                                 : fmt::format("{} experts", config.train.experts.size()));
   text += fmt::format("step: {} sequences x {} tokens in {} microbatches, {} gradient lanes, {}\n\n",
                       config.train.batch_sequences, config.train.sequence_length, config.train.microbatches,
                       config.train.gradient_lanes, config.train.dtype);

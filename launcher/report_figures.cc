@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "actors/rules/grpo.h"
-#include "kernels/model/parameters.h"
+#include "actors/rules/trainable.h"
 
 namespace troupe {
 
@@ -88,7 +88,7 @@ RunFigures read_figures(const Config& config, const std::string& folder) {
   }
   if (config.kind == "evaluate") read_evaluation(folder + "/evaluation.json", f);
   f.wall_hours = f.device_hours / std::max(1, config.device.threads) / config.layout.nodes;
-  f.flops = static_cast<double>(f.tokens) * training_flops_per_token(config.model, config.train.sequence_length);
+  f.flops = static_cast<double>(f.tokens) * flops_per_trained_token(config);
   return f;
 }
 

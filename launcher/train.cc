@@ -10,6 +10,7 @@
 #include "kernels/base/log.h"
 #include "launcher/alarm.h"
 #include "launcher/bill.h"
+#include "launcher/choose_experts.h"
 #include "launcher/config.h"
 #include "launcher/phases.h"
 #include "launcher/processes.h"
@@ -79,10 +80,17 @@ int train_here(const Config& config, RunFolder& folder, const Recover& begin, Ru
   return 0;
 }
 
+// Experts that were chosen when the run began stay chosen.
+Config as_begun(const Config& before, const Config& now) {
+  Config same = now;
+  if (same.chooses_experts()) same.train.experts = before.train.experts;
+  return same;
+}
+
 }  // namespace
 
 void check_resumable(const Config& before, const Config& now, const std::string& folder) {
-  const std::vector<std::string> changed = changed_numbers(before, now);
+  const std::vector<std::string> changed = changed_numbers(before, as_begun(before, now));
   if (changed.empty()) return;
   std::string list;
   for (const std::string& c : changed) list += (list.empty() ? "" : "; ") + c;
@@ -123,15 +131,27 @@ Recover starting_point(const Config& config, const std::string& run_folder, bool
 
 int train_run(const Config& as_written, const std::string& out, const RunStart& start) {
   const std::int64_t begin_us = monotonic_us();
-  Config config = as_written;
-  resolve_machine(config);
+  Config given = as_written;
   const bool fresh = start.resume && !std::filesystem::exists(out + "/config.toml");
   const bool resume = start.resume && !fresh;
   RunFolder folder(out, resume);
-  if (resume) check_resumable(load_run_config(out), as_written, out);
+  if (resume) {
+    const Config before = load_run_config(out);
+    check_resumable(before, given, out);
+    given = as_begun(before, given);
+  }
+  Config config = given;
+  resolve_machine(config);
   if (!start.weights.empty()) config.train.start_from = start.weights;
   const Recover begin = starting_point(config, out, start.resume);
-  folder.begin(as_written);
+  std::optional<ChosenExperts> chosen;
+  if (config.chooses_experts()) {
+    chosen = choose_experts(config, begin);
+    config.train.experts = given.train.experts = chosen->names;
+    if (!start.quiet) std::fputs(chosen->text.c_str(), stdout);
+  }
+  folder.begin(given);
+  if (chosen) folder.append_metrics(chosen->json);
   RunBill bill(config, begin_us);
   if (resume) bill.go_on(out + "/metrics.jsonl", begin.version);
   if (!begin.path.empty())

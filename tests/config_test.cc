@@ -251,6 +251,34 @@ TEST_CASE("a task that can't be given is refused before anything runs", "[config
   CHECK(refusal("[data]\nkind = \"task\"\n[task]\nnames = [\"sort\"]\n") == "accepted");
 }
 
+TEST_CASE("experts that can't learn are refused before anything runs", "[config]") {
+  const auto sparse = [](const std::string& train) {
+    return refusal("[train]\n" + train,
+                   {"model.model_type=deepseek_v3", "model.num_hidden_layers=3", "model.first_k_dense_replace=1",
+                    "model.n_routed_experts=4", "model.num_experts_per_tok=2", "model.num_nextn_predict_layers=1",
+                    "data.kind=none"});
+  };
+  const std::string some = "trainable = \"experts\"\n";
+  CHECK(sparse(some + "experts = [\"1.3\", \"3.0\"]\n") == "accepted");
+  CHECK(sparse(some + "experts_threshold = 0.2\n") == "accepted");
+  for (const auto& [written, said] : std::vector<std::pair<std::string, std::string>>{
+           {some, "train.experts is empty, must name experts for train.trainable = \"experts\", as in [\"1.3\"]"},
+           {some + "experts = [\"1.4\"]\n", "train.experts has \"1.4\", but the experts of a layer are 0..3"},
+           {some + "experts = [\"4.0\"]\n", "train.experts has \"4.0\", but the layers are 0..3"},
+           {some + "experts = [\"0.0\"]\n", "train.experts has \"0.0\", but layer 0 has no experts"},
+           {some + "experts = [\"1.3\", \"1.3\"]\n", "train.experts has \"1.3\" twice: name it once"},
+           {some + "experts = [\"1-3\"]\n", "train.experts has \"1-3\", must be a layer and an expert of it"},
+           {some + "experts_threshold = 1.5\n", "train.experts_threshold is 1.5, must be 0..1"},
+           {some + "experts_score = \"gate\"\n", "train.experts_score is \"gate\", must be token"},
+           {"experts = [\"1.3\"]\n", "train.experts is set, but train.trainable is \"all\": set it to \"experts\""},
+           {"experts_threshold = 0.2\n", "train.experts_threshold is set, but train.trainable is \"all\""}}) {
+    INFO(written);
+    CHECK_THAT(sparse(written), Catch::Contains(said));
+  }
+  CHECK_THAT(refusal("[train]\n" + some, {"model.model_type=qwen2"}),
+             Catch::Contains("train.trainable is \"experts\", must be \"all\": the model has no experts"));
+}
+
 TEST_CASE("a relative data file is found beside the configuration and above it, and kept absolute", "[config]") {
   const TemporaryFile text("words_of_config_test.txt", "some text");
   fs::create_directory(text.folder() + "/inner");

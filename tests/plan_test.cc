@@ -83,6 +83,23 @@ TEST_CASE("a plan has each weight once a replica, with two moments for all but t
   CHECK(sum_of(plan_of({"layout.replicas=2"}), &ActorPlan::weights) > sum_of(plan_of(), &ActorPlan::weights));
 }
 
+TEST_CASE("a plan has moments and gradients of what learns alone, and until experts are chosen of all", "[plan]") {
+  const auto sets = [](const std::string& experts) {
+    return std::vector<std::string>{"train.trainable=experts", "train.experts=" + experts,
+                                    "train.experts_threshold=0.5", "layout.stages=2", "layout.nodes=2"};
+  };
+  const Plan all = plan_of({"layout.stages=2", "layout.nodes=2"}), some = plan_of(sets("[\"1.1\", \"2.0\"]")),
+             unknown = plan_of(sets("[]"));
+  const std::size_t expert = 3 * 32 * 16 * 4;
+  CHECK(sum_of(some, &ActorPlan::moments) == 2 * 2 * 2 * expert);  // two experts and their copies
+  CHECK(sum_of(unknown, &ActorPlan::moments) == 2 * 2 * 8 * expert);
+  CHECK(sum_of(some, &ActorPlan::gradients) == 2 * 2 * expert);
+  CHECK(sum_of(some, &ActorPlan::weights) == sum_of(all, &ActorPlan::weights));
+  CHECK(peak_of(some) < peak_of(unknown));
+  CHECK(peak_of(unknown) < peak_of(all));
+  CHECK_THAT(describe(tiny(sets("[\"1.1\"]")), some), Catch::Contains("the rest is frozen"));
+}
+
 TEST_CASE("a plan grows with slots, to as many as there are microbatches", "[plan]") {
   const auto activations = [](const std::string& slots) {
     const Plan plan = plan_of({"layout.slots=" + slots});

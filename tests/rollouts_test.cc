@@ -7,6 +7,8 @@
 
 #include "actors/rules/grpo.h"
 #include "actors/rules/placement.h"
+#include "actors/rules/trainable.h"
+#include "actors/shadow.h"
 #include "kernels/base/random.h"
 #include "kernels/cpu/kernels.h"
 #include "launcher/simulation/scenario.h"
@@ -87,7 +89,12 @@ Outcome run_planted(std::uint64_t seed) {
   fault.plant = static_cast<Plant>(seed % 4);
   fault.version =
       1 + static_cast<std::int64_t>(random_below(static_cast<std::uint64_t>(config.train.steps - 1), seed, 1));
-  const std::vector<Address> all = owners(config);
+  // An update goes wrong at an owner that has one: beside one that is frozen only a copy might be harmed, and nobody
+  // computes with that. Weights that are swapped may be frozen.
+  std::vector<Address> all = owners(config);
+  std::erase_if(all, [&](const Address& owner) {
+    return fault.plant != Plant::swapped && trainable_of(config, parameters_of(config, owner)).empty();
+  });
   const std::uint32_t node = place_owners(config).at(all[random_below(all.size(), seed, 2)]);
   SimDeviceOptions& device = scenario.world.devices[node];
   device.compute_at = ComputeAt::start;

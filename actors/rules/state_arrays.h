@@ -3,14 +3,17 @@
 #pragma once
 
 #include "actors/config.h"
+#include "actors/rules/trainable.h"
 #include "kernels/model/parameters.h"
 
 namespace troupe {
 
 constexpr int kStateArrays = 4;
 
+// Of a frozen tensor there are only the weights: they are the reference policy's too.
 inline bool has_array(const Config& config, const Parameter& parameter, int kind) {
   if (kind == 0) return true;
+  if (!is_trainable(config, parameter)) return false;
   if (kind == 3) return config.has_reference();
   return parameter.kind != ParameterKind::router_bias;
 }

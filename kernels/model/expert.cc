@@ -61,7 +61,8 @@ void expert_backward(Ops& ops, const std::vector<ExpertTensors>& w, const Counts
   });
   ops.push_back(SwiGluBackward{chunk.gate_up, chunk.dh, chunk.gate_up, gates, dots});
   each_expert(counts, [&](std::size_t e, std::int64_t row, std::int64_t rows) {
-    ops.push_back(Product{.a = chunk.gate_up.row_range(row, rows), .b = w[e].gate_up, .c = dx.row_range(row, rows)});
+    if (dx)
+      ops.push_back(Product{.a = chunk.gate_up.row_range(row, rows), .b = w[e].gate_up, .c = dx.row_range(row, rows)});
   });
   ops.push_back(ScaleRows{dy, gates, chunk.scaled});
 }
@@ -69,7 +70,7 @@ void expert_backward(Ops& ops, const std::vector<ExpertTensors>& w, const Counts
 void expert_weight_gradients(Ops& ops, const Counts& counts, const ChunkSlot& chunk,
                              const std::vector<ExpertTensors>& acc, std::size_t first, std::size_t experts) {
   each_expert(counts, [&](std::size_t e, std::int64_t row, std::int64_t rows) {
-    if (e < first || e >= first + experts) return;
+    if (e < first || e >= first + experts || !acc[e].down) return;
     ops.push_back(Product{.a = chunk.scaled.row_range(row, rows),
                           .b = chunk.h.row_range(row, rows),
                           .c = acc[e].down,

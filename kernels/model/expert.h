@@ -31,10 +31,11 @@ using Counts = RecycledVector<std::int32_t>;
 // x (already in the chunk) -> y: (rows, D) in wire type.
 void expert_forward(Ops& ops, const std::vector<ExpertTensors>& w, const Counts& counts, const ChunkSlot& chunk,
                     const Tensor& y);
-// recompute: gate_up was not kept. dy: (rows, D), gates: (rows, 1) f32 -> dx: (rows, D), dots: (rows, 1) f32.
+// recompute: gate_up was not kept. dy: (rows, D), gates: (rows, 1) f32 -> dx: (rows, D), dots: (rows, 1) f32. Empty dx:
+// nobody asks for it.
 void expert_backward(Ops& ops, const std::vector<ExpertTensors>& w, const Counts& counts, const ChunkSlot& chunk,
                      bool recompute, const Tensor& dy, const Tensor& gates, const Tensor& dx, const Tensor& dots);
-// Of the experts first .. first + experts.
+// Of the experts first .. first + experts; none for one whose accumulators are absent, it is frozen.
 void expert_weight_gradients(Ops& ops, const Counts& counts, const ChunkSlot& chunk,
                              const std::vector<ExpertTensors>& accumulators, std::size_t first, std::size_t experts);
 

@@ -45,9 +45,10 @@ void head_backward(Ops& ops, const ModelConfig& config, const HeadTensors& w, co
 
 void head_weight_gradients(Ops& ops, const HeadSlot& slot, const Tensor& norm_accumulator,
                            const Tensor& head_accumulator) {
-  ops.push_back(
-      Product{.a = slot.d_logits, .b = slot.final, .c = head_accumulator, .transpose_a = true, .accumulate = true});
-  ops.push_back(Add{norm_accumulator, slot.d_norm, norm_accumulator});
+  if (head_accumulator)
+    ops.push_back(
+        Product{.a = slot.d_logits, .b = slot.final, .c = head_accumulator, .transpose_a = true, .accumulate = true});
+  if (norm_accumulator) ops.push_back(Add{norm_accumulator, slot.d_norm, norm_accumulator});
 }
 
 MtpSlot carve_mtp(Carver& c, const ModelConfig& config, const SlotShape& main) {
@@ -129,11 +130,12 @@ void mtp_backward(Ops& ops, const ModelConfig& config, const MtpTensors& w, cons
 }
 
 void mtp_weight_gradients(Ops& ops, const MtpSlot& slot, std::int64_t sequences, const MtpTensors& acc) {
-  ops.push_back(
-      Product{.a = slot.d_x_act, .b = slot.joined, .c = acc.eh_proj, .transpose_a = true, .accumulate = true});
-  ops.push_back(SumRows{slot.d_enorm.row_range(0, sequences), acc.enorm, true});
-  ops.push_back(SumRows{slot.d_hnorm.row_range(0, sequences), acc.hnorm, true});
-  ops.push_back(EmbeddingGradient{slot.ids, slot.d_embedded, acc.embedding});
+  if (acc.eh_proj)
+    ops.push_back(
+        Product{.a = slot.d_x_act, .b = slot.joined, .c = acc.eh_proj, .transpose_a = true, .accumulate = true});
+  if (acc.enorm) ops.push_back(SumRows{slot.d_enorm.row_range(0, sequences), acc.enorm, true});
+  if (acc.hnorm) ops.push_back(SumRows{slot.d_hnorm.row_range(0, sequences), acc.hnorm, true});
+  if (acc.embedding) ops.push_back(EmbeddingGradient{slot.ids, slot.d_embedded, acc.embedding});
 }
 
 }  // namespace troupe

@@ -1,7 +1,7 @@
 // The last stage's end: final norm, head and cross-entropy, and the multi-token prediction module around its layer.
 //   final = norm(x);  loss = CE(head final);                                  hidden.final feeds head and MTP
 //   MTP:  joined = [enorm(emb(id_{t+1})) ; hnorm(final_t)];  x_mtp = W_eh joined;  layer;  norm;  the same head
-// Rows of the MTP layer: each sequence's first length - 1.
+// Rows of the MTP layer: each sequence's first length - 1. An absent accumulator is of a frozen tensor: nothing is added.
 #pragma once
 
 #include <vector>

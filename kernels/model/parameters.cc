@@ -182,4 +182,19 @@ double training_flops_per_token(const ModelConfig& config, std::int64_t tokens) 
   return 6.0 * weights + attention * config.layers_with_mtp();
 }
 
+double training_flops_per_token(const ModelConfig& config, std::int64_t tokens,
+                                const std::function<BackwardShare(const Parameter&)>& share) {
+  double products = 0, attention = 0;
+  const double head_width = config.qk_head_dim() + config.value_head_dim();
+  for (const Parameter& parameter : model_parameters(config)) {
+    if (parameter.dimensions != 2 || !is_active(config, parameter)) continue;
+    const BackwardShare back = share(parameter);
+    products += 2.0 * static_cast<double>(parameter.elements()) * (1 + back.activations + back.weights);
+    if (parameter.name.ends_with("o_proj.weight"))  // once a layer
+      attention +=
+          2.0 * config.num_attention_heads * head_width * static_cast<double>(tokens) * (1 + 2 * back.activations);
+  }
+  return products + attention;
+}
+
 }  // namespace troupe

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -48,5 +49,11 @@ std::int64_t active_parameter_count(const ModelConfig& config);
 // Forward + backward floating-point operations of one trained token in sequences of `tokens`: 6 x matrix weights that a
 // token touches (head once) + attention at 6 * heads * (qk + v) * tokens per layer (no causal discount).
 double training_flops_per_token(const ModelConfig& config, std::int64_t tokens);
+// The same where not everything learns: for each matrix, which share of the two backward products is needed.
+struct BackwardShare {
+  double activations = 1, weights = 1;
+};
+double training_flops_per_token(const ModelConfig& config, std::int64_t tokens,
+                                const std::function<BackwardShare(const Parameter&)>& share);
 
 }  // namespace troupe

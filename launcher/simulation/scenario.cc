@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
+#include "actors/rules/trainable.h"
 #include "kernels/base/error.h"
 #include "kernels/base/random.h"
 #include "launcher/config.h"
@@ -59,6 +61,18 @@ void draw_model(ModelConfig& m, Dice dice) {
   m.norm_topk_prob = !dice.one_in(4);
   m.aux_loss_alpha = dice.one_in(2) ? 0.01 : 0;
   m.num_nextn_predict_layers = sparse && dice.one_in(3) ? 1 : 0;
+}
+
+// Some of the experts learn, and nothing else.
+void draw_frozen(Config& c, Dice dice) {
+  const ModelConfig& m = c.model;
+  if (!m.is_moe_layer(m.layers_with_mtp() - 1) || !dice.one_in(3)) return;
+  c.train.trainable = "experts";
+  std::set<std::string> names;
+  for (int i = dice.between(1, 4); i > 0; --i)
+    names.insert(expert_name(dice.between(m.first_k_dense_replace, m.layers_with_mtp() - 1),
+                             dice.between(0, m.n_routed_experts - 1)));
+  c.train.experts.assign(names.begin(), names.end());
 }
 
 void draw_training(Config& c, Dice dice) {
@@ -241,6 +255,7 @@ Config draw_numbers(std::uint64_t seed, bool rollouts) {
     draw_model(config.model, Dice(numbers, fmt::format("model {}", draw)));
     draw_training(config, Dice(numbers, fmt::format("training {}", draw)));
     if (rollouts) draw_reinforcement(config, Dice(numbers, fmt::format("reinforcement {}", draw)));
+    draw_frozen(config, Dice(numbers, fmt::format("frozen {}", draw)));
   }
   return config;
 }
@@ -291,12 +306,12 @@ std::string describe(const Scenario& s) {
   const LayoutConfig& l = s.config.layout;
   const SimNetworkOptions& n = s.world.network;
   std::string text = fmt::format(
-      "{} {} nodes {} replicas {} stages {} shards {} slots {} chunk {} credits {} stash {} copies {}{} | latency {} "
+      "{} {} nodes {} replicas {} stages {} shards {} slots {} chunk {} credits {} stash {} copies {}{}{} | latency {} "
       "us jitter "
       "{}",
       s.numbers ? "numbers" : "skeleton", s.config.train.dtype, l.nodes, l.replicas, l.stages, l.expert_shards,
       s.config.slots(), l.chunk_rows_max, l.chunk_credits, l.stash_factor, s.config.recovery.copies,
-      s.config.train.recompute ? " recompute" : "", n.latency_us, n.jitter_us);
+      s.config.train.recompute ? " recompute" : "", s.config.has_frozen() ? " frozen" : "", n.latency_us, n.jitter_us);
   const auto percent = [&](const char* name, double value) {
     if (value > 0) text += fmt::format(" {} {:.1f}%", name, value * 100);
   };
