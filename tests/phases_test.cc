@@ -372,18 +372,21 @@ TEST_CASE("the dollars of a recipe are those of all its phases together", "[phas
     return ended.err;
   };
   const auto goes_on = [&](const std::string& run, const std::string& told) {
-    follow_advice(told, " --set budget.max_cost=0 --set phase.reward.budget.max_steps=0");
+    follow_advice(told, " --set budget.max_cost=0");
     CHECK(digest_of(recipes.run(run)) == digest_of(recipes.run("calm")));
     CHECK(steps_of(phase_of(recipes.run(run), "reward")) == 30);
   };
   goes_on("first", stops_in("cold", expect_success(recipes.train("first", sets + limited(1e-6)))));
 
-  expect_success(recipes.train("second", sets + Arguments{"phase.reward.budget.max_steps=1"}));
+  const std::string second = recipes.run("second");
+  Process process(troupe_command(recipes.train("second", sets)));
+  REQUIRE(process.follow([&] { return steps_of(phase_of(second, "reward")) >= 4; }));
+  process.signal_group(SIGINT);
+  REQUIRE(process.wait().code == 130);
   double spent = 0;
   for (const std::string name : {"cold", "reward"})
-    spent += metrics_of(phase_of(recipes.run("second"), name), "bill").back().at("cost_dollars").get<double>();
-  const Arguments more = sets + Arguments{"phase.reward.budget.max_steps=0"} + limited(spent + 1e-9);
-  goes_on("second", stops_in("reward", expect_success(recipes.resume("second", more))));
+    spent += metrics_of(phase_of(second, name), "bill").back().at("cost_dollars").get<double>();
+  goes_on("second", stops_in("reward", expect_success(recipes.resume("second", sets + limited(spent + 1e-9)))));
 }
 
 TEST_CASE("an accuracy ends a supervised phase, once", "[phases]") {
