@@ -34,8 +34,8 @@ std::vector<float> read_f32(const SafetensorsReader& file, const std::string& na
 GrpoFixture load(const std::string& folder) {
   std::ifstream in(folder + "/config.json");
   const json given = json::parse(in);
-  for (const char* key : {"group_size", "clip_low", "clip_high", "beta", "scale_by_std", "std_ddof", "adv_eps",
-                          "reduction"})
+  for (const char* key :
+       {"group_size", "clip_low", "clip_high", "beta", "scale_by_std", "std_ddof", "adv_eps", "reduction"})
     if (!given.contains(key)) throw Error("{}/config.json: the key {} is missing", folder, key);
   GrpoFixture f;
   f.config.group_size = given.at("group_size");

@@ -151,7 +151,7 @@ std::shared_ptr<const TaskSet> open_tasks(const Config& config) {
   auto tasks = std::make_shared<const TaskSet>(config);
   if (tasks->problems.left_out() > 0)
     log_warning("{} questions of task.files are left out: train.sequence_length ({}) has no room for them",
-                 tasks->problems.left_out(), config.train.sequence_length);
+                tasks->problems.left_out(), config.train.sequence_length);
   expect_room(config, *tasks);
   return tasks;
 }

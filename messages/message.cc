@@ -8,8 +8,9 @@
 namespace troupe {
 namespace {
 
-constexpr std::array<const char*, kRoles> kRoleNames = {"supervisor",   "loader",       "conductor", "stage",
-                                                        "expert_shard", "checkpointer", "rollout",   "shadow",       "rollout_buffer", "judge"};
+constexpr std::array<const char*, kRoles> kRoleNames = {"supervisor",     "loader",       "conductor", "stage",
+                                                        "expert_shard",   "checkpointer", "rollout",   "shadow",
+                                                        "rollout_buffer", "judge"};
 constexpr std::array<const char*, kWorkKinds> kWorkKindNames = {"train", "evaluate", "generate", "score", "reference"};
 constexpr std::array<const char*, 2> kDirectionNames = {"forward", "backward"};
 

@@ -212,7 +212,7 @@ TEST_CASE("a number that is no value of its enum, and a kind that nobody knows, 
     problems.insert(problem_of(frame));
   }
   CHECK(problems.contains("an enum holds 30583, must be below 10"));  // Role
-  CHECK(problems.contains("an enum holds 30583, must be below 4"));  // Channel
+  CHECK(problems.contains("an enum holds 30583, must be below 4"));   // Channel
   CHECK(problems.contains("a kind of message that this program doesn't know: use one build everywhere"));
 }
 

@@ -237,8 +237,10 @@ std::unique_ptr<Corpus> open_tasks(Config config) {
   const TaskConfig& task = config.task;
   const std::string name = fmt::format("solutions of {}, levels {} to {}, seed {}", fmt::join(task.names, ", "),
                                        task.level_min, task.level_max, config.train.seed);
-  std::vector<Provenance> provenance{
-      {.source = name, .licence = task.files.empty() ? "generated" : config.data.licence, .sha256 = sha256(name), .bytes = 0}};
+  std::vector<Provenance> provenance{{.source = name,
+                                      .licence = task.files.empty() ? "generated" : config.data.licence,
+                                      .sha256 = sha256(name),
+                                      .bytes = 0}};
   for (const std::string& path : task.files) {
     provenance.push_back({.source = path,
                           .licence = config.data.licence,

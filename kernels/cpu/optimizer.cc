@@ -2,9 +2,9 @@
 // It updates parameter, m and v in place and assigns copy, the bfloat16 of the new parameter.
 // Initialize: out[i] = mean + std normal(key, first + i), i the row-major index.
 #include "kernels/base/random.h"
-#include "kernels/digest.h"
 #include "kernels/cpu/kernels.h"
 #include "kernels/cpu/math.h"
+#include "kernels/digest.h"
 
 namespace troupe::cpu {
 
