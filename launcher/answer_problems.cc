@@ -10,6 +10,7 @@
 #include "actors/tasks/verify.h"
 #include "kernels/base/error.h"
 #include "launcher/evaluate_tasks.h"
+#include "launcher/interrupts.h"
 #include "launcher/world.h"
 
 namespace troupe {
@@ -132,6 +133,7 @@ std::vector<EvaluatedProblem> answer_problems(const Loaded& model, const std::sh
   world.recover(beginning(model));
   world.run([](const Report&) {},
             [&] {
+              if (interrupts() > 0) throw Interrupted();
               tell(answers.judged, answers.expected);
               return false;
             });

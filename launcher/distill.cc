@@ -12,6 +12,7 @@
 #include "launcher/config.h"
 #include "launcher/config_keys.h"
 #include "launcher/evaluate_tasks.h"
+#include "launcher/teller.h"
 #include "launcher/world.h"
 
 namespace troupe {
@@ -59,8 +60,9 @@ void write_traces(const Config& phase, const std::string& teacher, const std::st
   const std::string digest = weights_digest(model.checkpoint);
   std::string text;
   int kept = 0, asked = 0;
+  Teller teller("the teacher", quiet);
   for (const EvaluatedProblem& problem :
-       without_repeats(answer_problems(model, tasks, [](std::size_t, std::size_t) {}))) {
+       without_repeats(answer_problems(model, tasks, [&](std::size_t done, std::size_t all) { teller(done, all); }))) {
     int own = 0;
     asked += static_cast<int>(problem.sampled.size());
     for (const EvaluatedAnswer& answer : problem.sampled) {

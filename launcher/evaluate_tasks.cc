@@ -23,6 +23,7 @@
 #include "launcher/config_keys.h"
 #include "launcher/contamination.h"
 #include "launcher/loop.h"
+#include "launcher/teller.h"
 #include "launcher/tools.h"
 #include "launcher/world.h"
 
@@ -32,33 +33,6 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 namespace {
-
-constexpr std::int64_t kTellEveryUs = 5'000'000, kRedrawEveryUs = 200'000;
-
-// One live line on a terminal, a line now and then elsewhere; on standard error, since the result goes to the other.
-class Teller {
- public:
-  Teller(std::string what, bool quiet)
-      : what_(std::move(what)), quiet_(quiet), terminal_(isatty(STDERR_FILENO) == 1), last_us_(monotonic_us()) {}
-  ~Teller() {
-    if (open_) std::fputs("\r\033[K", stderr);
-  }
-  Teller(const Teller&) = delete;
-  Teller& operator=(const Teller&) = delete;
-  void operator()(std::size_t done, std::size_t all) {
-    const std::int64_t now_us = monotonic_us();
-    if (quiet_ || all == 0 || now_us - last_us_ < (terminal_ ? kRedrawEveryUs : kTellEveryUs)) return;
-    last_us_ = now_us;
-    open_ = terminal_;
-    std::fprintf(stderr, "%s%s: %zu of %zu answers (%.0f %%)%s", terminal_ ? "\r\033[K" : "", what_.c_str(), done, all,
-                 100.0 * static_cast<double>(done) / static_cast<double>(all), terminal_ ? "" : "\n");
-  }
-
- private:
-  std::string what_;
-  bool quiet_, terminal_, open_ = false;
-  std::int64_t last_us_;
-};
 
 std::vector<EvaluatedProblem> ask(const std::string& name, const Loaded& model,
                                   const std::shared_ptr<const TaskSet>& tasks, bool quiet) {

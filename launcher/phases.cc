@@ -8,6 +8,7 @@
 #include "actors/checkpoint/manifest.h"
 #include "kernels/base/error.h"
 #include "launcher/distill.h"
+#include "launcher/interrupts.h"
 #include "launcher/loop.h"
 #include "launcher/program.h"
 #include "launcher/report.h"
@@ -59,6 +60,13 @@ struct Spent {
   double dollars = 0, hours = 0;
 };
 
+std::string traces_of(const std::string& folder) { return folder + "/traces.jsonl"; }
+
+// What the trainer is told.
+Config as_trained(const Config& phase, const std::string& folder) {
+  return phase.kind == "distill" ? student_of(phase, traces_of(folder)) : phase;
+}
+
 // The key of the whole run's budget that is spent; empty: none.
 std::string spent_key(const BudgetConfig& budget, const Spent& spent) {
   if (budget.max_cost > 0 && spent.dollars >= budget.max_cost) return "budget.max_cost";
@@ -88,7 +96,7 @@ void begin_run(const Recipe& recipe, const std::string& out, bool resume) {
   if (!exists && resume) throw Error("{}: there is no run to resume (no config.toml); start it without --resume", out);
   for (const Config& phase : recipe.phases)  // of those that are over too; and before anything is written
     if (const std::string folder = folder_of(phase, out); fs::exists(folder + "/config.toml"))
-      check_resumable(load_run_config(folder), phase, folder);
+      check_resumable(load_run_config(folder), as_trained(phase, folder), folder);
   std::error_code failed;
   fs::create_directories(out + "/phases", failed);
   if (failed) throw Error("{}: can't make the run's folder: {}", out, failed.message());
@@ -171,15 +179,16 @@ int run_phase(const Recipe& recipe, std::size_t number, const Config& phase, con
     start.weights = weights_for(recipe, number, phase.train.start_from, out);
     return train_run(phase, before.folder, start);
   }
-  const std::string traces = before.folder + "/traces.jsonl";
-  write_traces(phase, weights_for(recipe, number, phase.distill.teacher, out), traces, how.quiet);
+  const std::string teacher = weights_for(recipe, number, phase.distill.teacher, out);
+  write_traces(phase, teacher, traces_of(before.folder), how.quiet);
   if (!phase.train.start_from.empty()) start.weights = weights_for(recipe, number, phase.train.start_from, out);
-  return train_run(student_of(phase, traces), before.folder, start);
+  return train_run(as_trained(phase, before.folder), before.folder, start);
 }
 
 }  // namespace
 
-int train_phases(const Recipe& recipe, const std::string& out, bool resume, bool quiet) {
+int train_phases(const Recipe& recipe, const std::string& out, bool resume, bool quiet) try {
+  catch_interrupts();
   begin_run(recipe, out, resume);
   Spent spent;
   for (std::size_t i = 0; i < recipe.phases.size(); ++i) {
@@ -213,6 +222,9 @@ int train_phases(const Recipe& recipe, const std::string& out, bool resume, bool
   write_report(recipe, out);
   if (!quiet) std::printf("\nreport          %s/report.md\n", out.c_str());
   return 0;
+} catch (const Interrupted&) {
+  std::fprintf(stderr, "\ninterrupted; continue with: %s\n", resume_command(out).c_str());
+  return kInterrupted;
 }
 
 }  // namespace troupe

@@ -20,6 +20,7 @@
 #include "actors/rules/recovery.h"
 #include "kernels/base/error.h"
 #include "launcher/config.h"
+#include "launcher/interrupts.h"
 #include "launcher/loop.h"
 #include "launcher/program.h"
 #include "launcher/progress.h"
@@ -35,9 +36,6 @@ using Clock = std::chrono::steady_clock;
 namespace {
 
 constexpr std::size_t kRolloutsKept = 1024;  // more than a loss takes a run back
-
-volatile std::sig_atomic_t interrupts = 0;
-void count_interrupt(int) { interrupts = interrupts + 1; }
 
 struct Child {
   std::uint32_t node = 0, incarnation = 0;
@@ -378,19 +376,16 @@ void Supervisor::recover() {
 }
 
 void Supervisor::obey_interrupts() {
-  if (interrupts == seen_) return;
+  if (interrupts() == seen_) return;
   if (!started_) throw Error("interrupted while the nodes were starting");
-  seen_ = interrupts;
+  seen_ = interrupts();
   if (seen_ > 1) throw Error("interrupted twice: stopped at once; continue with: {}", resume_command(folder_.path()));
   std::fprintf(stderr, "\ninterrupted: finishing this step and saving (once more to stop at once)\n");
   children_[0].socket.send(json{{"kind", "stop"}, {"reason", "interrupted"}}.dump());
 }
 
 int Supervisor::run() {
-  struct sigaction action {};
-  action.sa_handler = count_interrupt;
-  sigaction(SIGINT, &action, nullptr);
-  sigaction(SIGTERM, &action, nullptr);
+  catch_interrupts();
   signal(SIGPIPE, SIG_IGN);
   children_.resize(static_cast<std::size_t>(config_.layout.nodes));
   for (std::size_t n = 0; n < children_.size(); ++n) {

@@ -12,6 +12,7 @@
 #include "launcher/bill.h"
 #include "launcher/choose_experts.h"
 #include "launcher/config.h"
+#include "launcher/interrupts.h"
 #include "launcher/phases.h"
 #include "launcher/processes.h"
 #include "launcher/program.h"
@@ -24,16 +25,6 @@
 namespace troupe {
 
 namespace {
-
-volatile std::sig_atomic_t interrupts = 0;
-void count_interrupt(int) { interrupts = interrupts + 1; }
-
-void catch_interrupts() {
-  struct sigaction action {};
-  action.sa_handler = count_interrupt;
-  sigaction(SIGINT, &action, nullptr);
-  sigaction(SIGTERM, &action, nullptr);
-}
 
 // One process: the supervisor is this function.
 int train_here(const Config& config, RunFolder& folder, const Recover& begin, RunBill& bill, bool quiet) {
@@ -61,8 +52,8 @@ int train_here(const Config& config, RunFolder& folder, const Recover& begin, Ru
         }
       },
       [&] {
-        if (interrupts == seen) return false;
-        seen = interrupts;
+        if (interrupts() == seen) return false;
+        seen = interrupts();
         if (seen > 1) throw Error("interrupted twice: stopped at once; continue with: {}", resume);
         std::fprintf(stderr, "\ninterrupted: finishing this step and saving (once more to stop at once)\n");
         world.stop("interrupted");

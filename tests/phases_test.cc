@@ -183,6 +183,33 @@ TEST_CASE("a student learns from what its teacher got right, and an exam asks wh
   }
 }
 
+TEST_CASE("a student that is interrupted, while its teacher answers or while it learns, ends with the undisturbed bits",
+          "[phases]") {
+  const Recipes recipes(std::string(kCold) + kStudent);
+  const Arguments sets{"model.vocab_size=256", "phase.student.distill.samples=200", "phase.student.train.steps=60"};
+  expect_success(recipes.train("calm", sets));
+  const std::string run = recipes.run("run"), student = phase_of(run, "student");
+  const auto interrupt = [&](const Arguments& arguments, const std::function<bool()>& when) {
+    Process process(troupe_command(arguments));
+    REQUIRE(process.follow(when));
+    process.signal_group(SIGINT);
+    const Ended ended = process.wait();
+    INFO(ended.out << ended.err);
+    REQUIRE(ended.code == 130);
+    CHECK(has(ended.err, "continue with: "));
+  };
+  interrupt(recipes.train("run", sets), [&] {
+    return fs::is_symlink(run + "/current") && fs::read_symlink(run + "/current").filename() == "student";
+  });
+  CHECK(!fs::exists(student + "/traces.jsonl"));
+  interrupt(recipes.resume("run", sets), [&] { return steps_of(student) >= 4; });
+  const std::string traces = read_file(student + "/traces.jsonl");
+  expect_success(recipes.resume("run", sets));
+  CHECK(read_file(student + "/traces.jsonl") == traces);
+  CHECK(traces == read_file(phase_of(recipes.run("calm"), "student") + "/traces.jsonl"));
+  CHECK(digest_of(run) == digest_of(recipes.run("calm")));
+}
+
 TEST_CASE("a student whose teacher got nothing right is refused in a sentence", "[phases]") {
   std::string untaught = std::string(kCold) + kStudent;
   untaught.replace(untaught.find("steps = 40"), 10, "steps = 1");

@@ -1,0 +1,17 @@
+// Ctrl-C and SIGTERM, counted: whoever waits looks, finishes what must not be cut and stops.
+#pragma once
+
+#include <exception>
+
+namespace troupe {
+
+void catch_interrupts();
+int interrupts();  // since the program began
+
+// Thrown where nothing is lost by ending at once.
+class Interrupted : public std::exception {
+ public:
+  const char* what() const noexcept override { return "interrupted"; }
+};
+
+}  // namespace troupe
