@@ -27,9 +27,7 @@ static_assert(kNames.size() == std::variant_size_v<Op>);
 // What an op writes, or works on.
 template <typename One>
 const Tensor& written(const One& op) {
-  if constexpr (std::is_same_v<One, Digest>)
-    return op.x;
-  else if constexpr (requires { op.out; })
+  if constexpr (requires { op.out; } && !std::is_same_v<One, Digest>)
     return op.out;
   else if constexpr (requires { op.c; })
     return op.c;
