@@ -115,7 +115,9 @@ ActorPlan plan_shadow(const Config& config, const Address& owner, const Address&
 std::size_t rollout_bytes(const Config& config) {
   if (!config.has_rollouts()) return 0;
   const GrpoConfig& g = config.grpo;
-  const auto steps = static_cast<std::size_t>(g.rollout_lag + 2 * g.updates_per_rollout + 1);
+  const std::size_t lag = static_cast<std::size_t>(g.rollout_lag),
+                    updates = static_cast<std::size_t>(g.updates_per_rollout);
+  const std::size_t steps = lag + 2 * updates + 1;
   const std::size_t words = config.truncates() ? static_cast<std::size_t>((config.model.vocab_size + 31) / 32) : 0;
   const std::size_t row = 48 + 4 * words;
   return steps * static_cast<std::size_t>(config.train.batch_sequences * config.train.sequence_length) * row;
@@ -139,7 +141,8 @@ std::size_t message_bytes(const Config& config, std::uint32_t node, const std::m
   const std::size_t here = std::max(stages, shards > 0 ? std::size_t{1} : std::size_t{0});
   // One more of each waits its turn; between processes a copy leaves while another arrives.
   const std::size_t copies = config.layout.nodes > 1 ? 4 : 2;
-  const std::size_t slots = static_cast<std::size_t>(config.slots() + config.generate_slots());
+  const std::size_t slots =
+      static_cast<std::size_t>(config.slots()) + static_cast<std::size_t>(config.generate_slots());
   return copies * here * slots * (exchange + passed) + (node == 0 ? rollout_bytes(config) : 0);
 }
 
