@@ -20,22 +20,36 @@ void add(Account& account, const Account& more) {
   for (const auto& [cause, us] : more) account[cause] += us;
 }
 
-void lose_since(NodeBill& bill, std::int64_t version) {
-  if (bill.versions.empty() || bill.versions.rbegin()->first < version) {
-    bill.versions[version] = bill.account;
-    return;
-  }
-  const auto later = bill.versions.upper_bound(version);
-  const Account then = later == bill.versions.begin() ? Account{} : std::prev(later)->second;
+namespace {
+
+// Moves what `bin_counts` of all that was spent since `then` to redo.
+template <typename Counts>
+void move_to_redo(Account& account, const Account& then, const Counts& bin_counts) {
   std::int64_t lost_us = 0;
-  for (auto& [cause, us] : bill.account) {
-    if (cause.bin == Bin::redo || cause.bin == Bin::start_up) continue;
+  for (auto& [cause, us] : account) {
+    if (cause.bin == Bin::redo || cause.bin == Bin::start_up || !bin_counts(cause.bin)) continue;
     const auto before = then.find(cause);
     const std::int64_t kept_us = before == then.end() ? 0 : before->second;
     lost_us += us - kept_us;
     us = kept_us;
   }
-  bill.account[{Bin::redo, kNoHolder}] += lost_us;
+  account[{Bin::redo, kNoHolder}] += lost_us;
+}
+
+bool is_wait(Bin bin) { return bin == Bin::bubble || bin == Bin::imbalance || bin == Bin::waiting; }
+
+}  // namespace
+
+void lose_since(NodeBill& bill, std::int64_t version) {
+  if (bill.versions.empty() || bill.versions.rbegin()->first < version) {
+    // Others saw the step decided, so its work stands; what this node waited since, it waited for who was lost.
+    if (!bill.versions.empty()) move_to_redo(bill.account, bill.versions.rbegin()->second, is_wait);
+    bill.versions[version] = bill.account;
+    return;
+  }
+  const auto later = bill.versions.upper_bound(version);
+  const Account then = later == bill.versions.begin() ? Account{} : std::prev(later)->second;
+  move_to_redo(bill.account, then, [](Bin) { return true; });
   bill.versions.erase(bill.versions.lower_bound(version), bill.versions.end());
   bill.versions[version] = bill.account;
 }

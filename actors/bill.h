@@ -25,7 +25,7 @@ struct NodeBill {
   std::map<std::int64_t, Account> versions;
 };
 // The run goes on from `version`: all that was spent since is redo now, except what was start-up. Of a version that it did
-// not come to nothing is lost; one that it no longer knows counts as the one before.
+// not come to, because others alone saw it decided, its waits are; one that it no longer knows counts as the one before.
 void lose_since(NodeBill& bill, std::int64_t version);
 
 class Meter {

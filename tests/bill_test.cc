@@ -143,13 +143,15 @@ TEST_CASE("what was spent since the version to which the run goes back is redo",
   CHECK(of(meter, Bin::redo, usage_of(18'000, 0, 0, 4000)) == 9500);
 }
 
-TEST_CASE("a step whose decision was seen elsewhere is not lost", "[bill]") {
+TEST_CASE("a step whose decision was seen elsewhere is not lost, but what was waited for who is lost", "[bill]") {
   Meter meter(1);
   meter.see(restore(0, 0));
-  meter.turn(usage_of(5000, 0, 0, 0), kBubble);
+  meter.turn(usage_of(5000, 0, 0, 1500), kBubble);
   meter.see(restore(1, 1));
-  CHECK(of(meter, Bin::redo, usage_of(5000, 0, 0, 0)) == 0);
-  CHECK(of(meter, Bin::useful, usage_of(5000, 0, 0, 0)) == 5000);
+  const Usage end = usage_of(5000, 0, 0, 1500);
+  CHECK(of(meter, Bin::useful, end) == 5000);
+  CHECK(of(meter, Bin::redo, end) == 1500);
+  CHECK(of(meter, Bin::bubble, end) == 0);
 }
 
 TEST_CASE("the bill remembers as far back as a run may go, and no more versions than that", "[bill]") {
