@@ -23,16 +23,12 @@ struct Right {
   double share() const { return answers > 0 ? static_cast<double>(right) / answers : 0; }
 };
 
-TaskProblem problem_of(const Config& config, const TaskSet& tasks, std::int32_t prompt) {
-  return tasks.problems.problem(config.train.seed, split_of(config, false), static_cast<std::uint64_t>(prompt));
-}
-
 json shown(const Config& config, const TaskSet& tasks, const std::vector<RolloutAnswer>& greedy) {
   json all = json::array();
   for (const bool right : {false, true})
     for (const RolloutAnswer& a : greedy) {
       if (a.correct != right || all.size() >= (right ? kShown : kShown / 2)) continue;
-      const TaskProblem problem = problem_of(config, tasks, a.prompt);
+      const TaskProblem problem = problem_of(config, tasks, false, 0, a.prompt);
       all.push_back({{"prompt", problem.prompt},
                      {"written", tasks.text.answer(a.tokens)},
                      {"answer", problem.answer},
@@ -50,7 +46,7 @@ std::string answers_json(const Config& config, const TaskSet& tasks, std::int64_
   Right all, best;
   double length = 0, truncated = 0, reward = 0;
   for (const RolloutAnswer& a : sampled) {
-    const TaskProblem problem = problem_of(config, tasks, a.prompt);
+    const TaskProblem problem = problem_of(config, tasks, false, 0, a.prompt);
     for (Right* r : {&problems[a.prompt], &levels[fmt::format("{} {}", problem.task, problem.level)], &all}) {
       ++r->answers;
       r->right += a.correct ? 1 : 0;

@@ -41,9 +41,7 @@ void Conductor::report(const std::string& kind, const std::string& json) {
   context_.post(kSupervisor, Report{kind, json});
 }
 
-void Conductor::problem(const std::string& sentence) {
-  report("problem", nlohmann::json{{"kind", "problem"}, {"sentence", sentence}}.dump());
-}
+void Conductor::problem(const std::string& sentence) { context_.post(kSupervisor, problem_report(sentence)); }
 
 // A new attempt: what was under way is forgotten, and everybody is asked what they hold.
 void Conductor::on(const Recover& recover, const Address&) {
@@ -216,8 +214,7 @@ void Conductor::try_decide() {
                            rollout == rollouts_ready_.end() ? "" : rollout->second));
   for (const Address& holder : holders_) context_.post(holder, d);
   last_decided_ = d.last;
-  digests_.clear();
-  step_started_ = false;
+  if (config_.has_rollouts()) forget_learned();
   votes_.clear();
   plan_.reset();
   next();

@@ -53,6 +53,7 @@ class Conductor {
   void start_answers();
   bool answers_due() const;
   void forget_rollouts();
+  void forget_learned();
   std::string compare_twins() const;
   std::string gap_problem(const StepPlan& plan, const StepLosses& losses) const;
 
@@ -101,8 +102,8 @@ class Conductor {
   // The exact match at the end: asked of the rollout in this attempt; answered, or not wanted.
   bool asked_ = false, answered_ = false;
   std::set<std::int64_t> checkpointed_;
-  // Rollouts of this attempt, by number: asked for, with the loader (and what they were like), on disk. What owners of
-  // this version compute with.
+  // Rollouts of this attempt that steps to come learn from, by number: asked for, with the loader (and what they were
+  // like), on disk. What owners of this version compute with.
   std::set<std::int64_t> rollouts_asked_, rollouts_durable_;
   std::map<std::int64_t, std::string> rollouts_ready_;
   std::map<Address, std::uint64_t> digests_;

@@ -20,6 +20,16 @@ void Conductor::forget_rollouts() {
   step_started_ = answering_ = false;
 }
 
+// A step is decided: another version is next, and what no step to come learns from can go.
+void Conductor::forget_learned() {
+  const std::int64_t first = rollout_of_step(config_.grpo, state_.version);
+  rollouts_asked_.erase(rollouts_asked_.begin(), rollouts_asked_.lower_bound(first));
+  rollouts_durable_.erase(rollouts_durable_.begin(), rollouts_durable_.lower_bound(first));
+  rollouts_ready_.erase(rollouts_ready_.begin(), rollouts_ready_.lower_bound(first));
+  digests_.clear();
+  step_started_ = false;
+}
+
 // Twins hold the same; their digests are sums over the same tensors.
 std::string Conductor::compare_twins() const {
   for (int s = 0; s < config_.layout.stages; ++s)

@@ -225,6 +225,9 @@ struct Config {
     return layout.stages * (device.threads > 0 ? device.threads : 1);
   }
   bool truncates() const { return has_rollouts() && grpo.top_p < 1; }
+  // 32 tokens a word: which of them sampling kept. 0: it keeps all, and says nothing of it.
+  int kept_words() const { return truncates() ? (model.vocab_size + 31) / 32 : 0; }
+  int answer_tokens_max() const { return grpo.completion_max > 0 ? grpo.completion_max : generate_length(); }
   int slots() const {
     const int wanted = layout.slots > 0 ? layout.slots : layout.stages + 3;
     const int own = train.microbatches / layout.replicas;

@@ -1,9 +1,9 @@
 #include "actors/judge.h"
 
-#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "actors/jury.h"
+#include "actors/metrics.h"
 #include "actors/tasks/task_text.h"
 #include "actors/tasks/verify.h"
 #include "kernels/base/log.h"
@@ -23,22 +23,16 @@ void Judge::on(const Restore& restore, const Address&) {
   cases_.clear();
 }
 
-TaskProblem Judge::problem_of(const Sampled& s) const {
-  const bool train = s.of.kind == WorkKind::train;
-  const std::uint64_t first = train ? first_problem(config_, s.of.rollout) : 0;
-  return tasks_->problems.problem(config_.train.seed, split_of(config_, train),
-                                  first + static_cast<std::uint64_t>(s.prompt));
-}
-
 // An answer without an end is worth nothing, whatever it says.
 void Judge::on(const Sampled& sampled, const Address&) {
   if (sampled.of.attempt != attempt_) return;
   version_ = sampled.of.version;
   if (sampled.truncated) return context_.post(kBuffer, Judged{sampled, 0, false, false, "no end"});
-  const auto* first = sampled.tokens.as<std::int32_t>();
-  const std::vector<std::int32_t> tokens(first, first + sampled.tokens.size / sizeof(std::int32_t));
+  const TaskProblem problem =
+      problem_of(config_, *tasks_, sampled.of.kind == WorkKind::train, sampled.of.rollout, sampled.prompt);
   const std::uint64_t token = next_token_++;
-  Case& one = cases_[token] = {sampled, request_line(problem_of(sampled), tasks_->text.answer(tokens)), 0};
+  const std::string response = tasks_->text.answer(to_vector<std::int32_t>(sampled.tokens));
+  Case& one = cases_[token] = {sampled, request_line(problem, response), 0};
   context_.jury().submit(context_.handle(), token, one.request);
 }
 
@@ -60,16 +54,10 @@ void Judge::failed(std::uint64_t token, const std::string& problem) {
   if (++one.failures <= config_.judge.retries_max) return context_.jury().submit(context_.handle(), token, one.request);
   if (config_.judge.on_failure == "zero")
     return decide(token, {one.sampled, 0, false, false, "judge failed: " + problem});
-  context_.post(
-      kConductor,
-      Report{"problem",
-             nlohmann::json{
-                 {"kind", "problem"},
-                 {"sentence",
-                  fmt::format("the judge of answer {} to prompt {} of rollout {} failed {} times, last: {}; mend "
-                              "judge.command, or set judge.on_failure = \"zero\", and resume",
-                              one.sampled.sample, one.sampled.prompt, of.rollout, one.failures, problem)}}
-                 .dump()});
+  context_.post(kConductor, problem_report(fmt::format(
+                                "the judge of answer {} to prompt {} of rollout {} failed {} times, last: {}; mend "
+                                "judge.command, or set judge.on_failure = \"zero\", and resume",
+                                one.sampled.sample, one.sampled.prompt, of.rollout, one.failures, problem)));
 }
 
 void Judge::decide(std::uint64_t token, Judged&& judged) {

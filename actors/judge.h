@@ -32,7 +32,6 @@ class Judge {
     std::string request;
     int failures = 0;
   };
-  TaskProblem problem_of(const Sampled& sampled) const;
   void failed(std::uint64_t token, const std::string& problem);
   void decide(std::uint64_t token, Judged&& judged);
 

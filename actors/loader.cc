@@ -11,12 +11,6 @@ namespace {
 
 constexpr Address kConductor{Role::conductor, 0};
 
-Payload to_payload(PayloadPool& pool, const std::vector<std::int32_t>& values) {
-  Payload payload = pool.take(values.size() * 4);
-  std::memcpy(payload.data.get(), values.data(), values.size() * 4);
-  return payload;
-}
-
 }  // namespace
 
 Loader::Loader(const Context& context, const Config& config, std::shared_ptr<const Corpus> corpus)

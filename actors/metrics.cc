@@ -140,6 +140,10 @@ std::string exact_match_json(const std::vector<WrittenAnswer>& answers) {
       .dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
+Report problem_report(const std::string& sentence) {
+  return {"problem", json{{"kind", "problem"}, {"sentence", sentence}}.dump()};
+}
+
 std::string state_json(const TrainingState& s) {
   return json{{"version", s.version},           {"updates", s.updates},     {"tokens", s.tokens},
               {"skips_in_row", s.skips_in_row}, {"loss_mean", s.loss_mean}, {"best_evaluation", s.best_evaluation},

@@ -37,6 +37,9 @@ struct WrittenAnswer {
 };
 std::string exact_match_json(const std::vector<WrittenAnswer>& answers);
 
+// What ends a run, as a person reads it.
+Report problem_report(const std::string& sentence);
+
 // state.json of a checkpoint, and back.
 std::string state_json(const TrainingState& state);
 TrainingState state_from_json(const std::string& text);

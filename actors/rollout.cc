@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "actors/data/arithmetic.h"
+#include "actors/data/tokenizer.h"
 #include "actors/metrics.h"
 #include "actors/rules/placement.h"
 #include "actors/tasks/task_text.h"
@@ -15,13 +16,6 @@ namespace {
 
 constexpr Address kConductor{Role::conductor, 0}, kJudge{Role::judge, 0};
 constexpr std::size_t kBatchRowsMin = 16;  // fewer rows in a batch would read all weights for too little
-
-template <typename T>
-Payload to_payload(PayloadPool& pool, const std::vector<T>& values) {
-  Payload payload = pool.take(values.size() * sizeof(T));
-  if (!values.empty()) std::memcpy(payload.data.get(), values.data(), values.size() * sizeof(T));
-  return payload;
-}
 
 }  // namespace
 
@@ -54,9 +48,10 @@ void Rollout::on(const Restore& restore, const Address&) {
 void Rollout::on(const StartEvaluation& start, const Address&) {
   version_ = start.version;
   if (request_.prompts.empty()) {
+    const Tokenizer bytes;
     for (int i = 0; i < config_.evaluate.exact_match_problems; ++i)
       request_.prompts.push_back(
-          bytes_as_tokens(make_problem(config_.data, config_.train.seed, static_cast<std::uint64_t>(i), true).prompt));
+          bytes.encode(make_problem(config_.data, config_.train.seed, static_cast<std::uint64_t>(i), true).prompt));
     request_.stop_token = '\n';
     request_.tokens_max = config_.generate_length();
   }
@@ -92,16 +87,13 @@ Rollout::Job Rollout::job_of(const SamplePrompts& prompts) const {
   job.how.temperature = prompts.temperature;
   job.how.top_p = prompts.top_p;
   job.how.stop_token = tasks_->text.end_token();
-  job.how.tokens_max = config_.grpo.completion_max > 0 ? config_.grpo.completion_max : config_.generate_length();
+  job.how.tokens_max = config_.answer_tokens_max();
   job.how.seed = random_word(random_key(config_.train.seed, train ? "rollout" : "answers"),
                              static_cast<std::uint64_t>(train ? prompts.of.rollout : 0));
   job.want_kept = train && config_.truncates();
-  const std::uint64_t first = train ? first_problem(config_, prompts.of.rollout) : 0;
   for (std::int32_t p = prompts.first_prompt; p < prompts.first_prompt + prompts.prompts; ++p) {
     if (p % config_.layout.replicas != replica_) continue;
-    const TaskProblem problem =
-        tasks_->problems.problem(config_.train.seed, split_of(config_, train), first + static_cast<std::uint64_t>(p));
-    job.prompts.push_back({p, tasks_->text.prompt(problem), 0});
+    job.prompts.push_back({p, tasks_->text.prompt(problem_of(config_, *tasks_, train, prompts.of.rollout, p)), 0});
   }
   return job;
 }
@@ -121,10 +113,11 @@ void Rollout::end_job() {
 }
 
 void Rollout::report_arithmetic() {
+  const Tokenizer bytes;
   std::vector<WrittenAnswer> answers;
   for (std::size_t i = 0; i < request_.prompts.size(); ++i) {
     const Problem problem = make_problem(config_.data, config_.train.seed, i, true);
-    const std::string text = tokens_as_bytes(own_.tokens[i]);
+    const std::string text = bytes.decode(own_.tokens[i]);
     answers.push_back({problem.prompt, text, problem.answer, answer_of(text) == problem.answer});
   }
   context_.post(kConductor, Report{"exact_match", exact_match_json(answers)});
@@ -274,7 +267,7 @@ void Rollout::take(std::size_t place, const Generated& generated, std::size_t ro
   s.tokens.push_back(token);
   s.logprobs.push_back(generated.logprobs.as<float>()[row]);
   if (jobs_.front().want_kept) {
-    const auto words = static_cast<std::size_t>((config_.model.vocab_size + 31) / 32);
+    const auto words = static_cast<std::size_t>(config_.kept_words());
     const auto* kept = generated.kept.as<std::int32_t>() + row * words;
     s.kept.insert(s.kept.end(), kept, kept + words);
   }

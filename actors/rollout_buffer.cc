@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "actors/answers.h"
+#include "actors/metrics.h"
 #include "actors/rules/grpo.h"
 #include "actors/rules/placement.h"
 #include "actors/tasks/task_text.h"
@@ -21,7 +21,9 @@ constexpr Address kConductor{Role::conductor, 0}, kLoader{Role::loader, 0};
 constexpr std::int64_t kAnswers = -1;  // the place of an evaluation among what is collected
 
 // Microbatches to be scored have numbers of their own: several rollouts may be scored by one version.
-int score_base(std::int64_t rollout) { return static_cast<int>(rollout % 1024) * 1024; }
+int score_base(const Config& config, std::int64_t rollout) {
+  return static_cast<int>(rollout % 1024) * config.grpo.updates_per_rollout * config.train.microbatches;
+}
 
 bool same_source(const StartRollout& a, const StartRollout& b) {
   return a.kind == b.kind && a.rollout == b.rollout && a.attempt == b.attempt && a.version == b.version &&
@@ -34,17 +36,14 @@ RolloutBuffer::RolloutBuffer(const Context& context, const Config& config, std::
                              std::string run_folder, CollectedAnswers* sink)
     : context_(context), config_(config), tasks_(std::move(tasks)), run_folder_(std::move(run_folder)), sink_(sink) {}
 
-void RolloutBuffer::problem(const std::string& sentence) {
-  context_.post(kConductor, Report{"problem", nlohmann::json{{"kind", "problem"}, {"sentence", sentence}}.dump()});
-}
+void RolloutBuffer::problem(const std::string& sentence) { context_.post(kConductor, problem_report(sentence)); }
 
 void RolloutBuffer::on(const Restore& restore, const Address&) {
   attempt_ = restore.attempt;
   version_ = restore.version;
   collecting_.clear();
   scoring_.clear();
-  writing_.clear();
-  records_.clear();  // those on disk are the ones that count
+  writing_.clear();  // those on disk are the ones that count
 }
 
 void RolloutBuffer::on(const StartRollout& start, const Address&) {
@@ -75,7 +74,7 @@ bool RolloutBuffer::held(const StartRollout& start) {
           path, record.version, record.digest, start.version, start.digest);
     log_info("event=rollout_from_journal rollout={} version={}", start.rollout, record.version);
     deliver(start, record);
-    context_.post(kConductor, RolloutDone{start, true, rollout_json(config_, record), ""});
+    context_.post(kConductor, RolloutDone{start, true, rollout_json(config_, record)});
   } catch (const Error& error) {
     problem(error.what());
   }
@@ -161,7 +160,7 @@ void RolloutBuffer::send_to_score(Scoring& one, WorkKind kind, int update) {
     batch.key.kind = kind;
     batch.key.step = one.of.version;
     batch.key.attempt = one.of.attempt;
-    batch.key.microbatch += update * config_.train.microbatches + score_base(one.of.rollout);
+    batch.key.microbatch += update * config_.train.microbatches + score_base(config_, one.of.rollout);
     one.awaited.emplace(kind, batch.key.microbatch);
     context_.post(kLoader, std::move(batch));
   }
@@ -183,12 +182,13 @@ void RolloutBuffer::on(const Scored& scored, const Address&) {
 
 // The rows with a target stand in the order of the answers' tokens.
 std::string RolloutBuffer::take_scores(Scoring& one, const Scored& scored) const {
-  const int number = scored.key.microbatch - score_base(one.of.rollout), microbatches = config_.train.microbatches;
+  const int number = scored.key.microbatch - score_base(config_, one.of.rollout),
+            microbatches = config_.train.microbatches;
   const auto members = members_of(config_, one.record, number / microbatches);
   const float* row = scored.logprobs.as<float>();
   for (const std::size_t i : members[static_cast<std::size_t>(number % microbatches)]) {
     RolloutAnswer& a = one.record.answers[i];
-    row += tasks_->text.prompt(problem_of(config_, *tasks_, one.record, a.prompt)).size() - 1;
+    row += tasks_->text.prompt(problem_of(config_, *tasks_, true, one.record.rollout, a.prompt)).size() - 1;
     const std::vector<float> own(row, row + a.tokens.size());
     row += a.tokens.size();
     if (scored.key.kind == WorkKind::reference) {
@@ -208,7 +208,13 @@ std::string RolloutBuffer::take_scores(Scoring& one, const Scored& scored) const
 
 void RolloutBuffer::complete(const StartRollout& of, const RolloutRecord& record) {
   deliver(of, record);
-  keep(of, record);
+  RolloutDone done{of, false, rollout_json(config_, record)};
+  context_.post(kConductor, done);
+  done.durable = true;
+  if (run_folder_.empty()) return context_.post(kConductor, std::move(done));
+  keep(record);
+  writing_[next_token_] = std::move(done);
+  context_.disk().report(context_.handle(), next_token_++);
 }
 
 // The loader gets the batches of every step that the rollout feeds.
@@ -219,31 +225,25 @@ void RolloutBuffer::deliver(const StartRollout& of, const RolloutRecord& record)
       context_.post(kLoader, std::move(batch));
     }
   }
-  context_.post(kConductor, RolloutDone{of, false, rollout_json(config_, record), ""});
 }
 
-void RolloutBuffer::keep(const StartRollout& of, const RolloutRecord& record) {
-  if (run_folder_.empty()) return context_.post(kConductor, RolloutDone{of, true, rollout_json(config_, record), ""});
-  const std::string folder = journal_folder(run_folder_, of.rollout), partial = folder + ".partial";
+void RolloutBuffer::keep(const RolloutRecord& record) {
+  const std::string folder = journal_folder(run_folder_, record.rollout), partial = folder + ".partial";
   Disk& disk = context_.disk();
   disk.make_folder(partial);
   disk.write_text(partial + "/answers.jsonl", journal_text(config_, *tasks_, record));
   disk.commit_folder(partial, folder);
-  writing_[next_token_] = of;
-  records_[of.rollout] = record;
-  disk.report(context_.handle(), next_token_++);
 }
 
 void RolloutBuffer::on(const DiskDone& done, const Address&) {
   const auto found = writing_.find(done.token);
   if (found == writing_.end()) return;
-  const StartRollout of = found->second;
+  RolloutDone written = std::move(found->second);
   writing_.erase(found);
   if (!done.problem.empty())
-    return problem(fmt::format("rollout {} can't be written: {}; make room and resume", of.rollout, done.problem));
-  const std::string metrics = rollout_json(config_, records_.at(of.rollout));
-  records_.erase(of.rollout);
-  context_.post(kConductor, RolloutDone{of, true, metrics, ""});
+    return problem(
+        fmt::format("rollout {} can't be written: {}; make room and resume", written.of.rollout, done.problem));
+  context_.post(kConductor, std::move(written));
 }
 
 void RolloutBuffer::report_answers(Collecting& one) {
@@ -253,10 +253,9 @@ void RolloutBuffer::report_answers(Collecting& one) {
   if (sink_ != nullptr) {
     sink_->sampled = std::move(sampled);
     sink_->greedy = std::move(greedy);
-    return context_.post(kConductor, RolloutDone{one.of, true, R"({"kind":"answers"})", ""});
+    return context_.post(kConductor, RolloutDone{one.of, true, R"({"kind":"answers"})"});
   }
-  context_.post(kConductor,
-                RolloutDone{one.of, true, answers_json(config_, *tasks_, one.of.version, sampled, greedy), ""});
+  context_.post(kConductor, RolloutDone{one.of, true, answers_json(config_, *tasks_, one.of.version, sampled, greedy)});
 }
 
 }  // namespace troupe

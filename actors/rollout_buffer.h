@@ -65,7 +65,7 @@ class RolloutBuffer {
   void ask_answers(Collecting& one);
   void collected(Collecting& one);
   void deliver(const StartRollout& of, const RolloutRecord& record);
-  void keep(const StartRollout& of, const RolloutRecord& record);
+  void keep(const RolloutRecord& record);
   void report_answers(Collecting& one);
   void ask(const StartRollout& of, int first, int prompts, int samples, double temperature, double top_p);
   void problem(const std::string& sentence);
@@ -79,9 +79,8 @@ class RolloutBuffer {
   std::int64_t version_ = 0;
   std::map<std::int64_t, Collecting> collecting_;  // by rollout; evaluation: -1
   std::map<std::int64_t, Scoring> scoring_;        // by rollout
-  std::map<std::int64_t, RolloutRecord> records_;  // that steps to come still learn from
   std::uint64_t next_token_ = 1;
-  std::map<std::uint64_t, StartRollout> writing_;  // by token of the disk's report
+  std::map<std::uint64_t, RolloutDone> writing_;  // by token of the disk's report
 };
 
 }  // namespace troupe

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -19,25 +18,11 @@ using nlohmann::json;
 
 namespace {
 
-template <typename T>
-std::vector<T> values_of(const Payload& payload) {
-  const auto* first = payload.as<T>();
-  return {first, first + payload.size / sizeof(T)};
-}
-
-template <typename T>
-Payload to_payload(PayloadPool& pool, const std::vector<T>& values) {
-  Payload payload = pool.take(values.size() * sizeof(T));
-  std::memcpy(payload.data.get(), values.data(), values.size() * sizeof(T));
-  return payload;
+TaskProblem problem_of(const Config& config, const TaskSet& tasks, const RolloutRecord& record, std::int32_t prompt) {
+  return problem_of(config, tasks, true, record.rollout, prompt);
 }
 
 }  // namespace
-
-TaskProblem problem_of(const Config& config, const TaskSet& tasks, const RolloutRecord& record, std::int32_t prompt) {
-  return tasks.problems.problem(config.train.seed, Split::train,
-                                first_problem(config, record.rollout) + static_cast<std::uint64_t>(prompt));
-}
 
 RolloutAnswer answer_of(const Config& config, const Judged& judged) {
   const Sampled& s = judged.sampled;
@@ -48,13 +33,13 @@ RolloutAnswer answer_of(const Config& config, const Judged& judged) {
   a.correct = judged.correct;
   a.formatted = judged.formatted;
   a.detail = judged.detail;
-  a.tokens = values_of<std::int32_t>(s.tokens);
-  a.logprobs = values_of<float>(s.logprobs);
-  a.kept = values_of<std::int32_t>(s.kept);
+  a.tokens = to_vector<std::int32_t>(s.tokens);
+  a.logprobs = to_vector<float>(s.logprobs);
+  a.kept = to_vector<std::int32_t>(s.kept);
   a.reward = judged.reward;
-  const std::int64_t most = config.grpo.completion_max > 0 ? config.grpo.completion_max : config.generate_length();
   if (s.of.kind == WorkKind::train)
-    a.reward += overlong_penalty(static_cast<std::int64_t>(a.tokens.size()), most, config.grpo.overlong_tokens);
+    a.reward += overlong_penalty(static_cast<std::int64_t>(a.tokens.size()), config.answer_tokens_max(),
+                                 config.grpo.overlong_tokens);
   return a;
 }
 
@@ -230,7 +215,7 @@ std::vector<TokenBatch> batches_of(const Config& config, const TaskSet& tasks, c
     for (const std::size_t i : microbatch)
       lengths.push_back(static_cast<std::int64_t>(record.answers[i].tokens.size()));
   const std::vector<double> weights = token_weights(lengths, config.grpo.reduction, config.generate_length());
-  const auto words = config.truncates() ? static_cast<std::size_t>((config.model.vocab_size + 31) / 32) : 0;
+  const auto words = static_cast<std::size_t>(config.kept_words());
   std::int64_t targets = 0;
   for (const std::int64_t length : lengths) targets += length;
   std::vector<TokenBatch> batches;

@@ -51,8 +51,6 @@ std::string journal_folder(const std::string& run_folder, std::int64_t rollout);
 std::vector<TokenBatch> batches_of(const Config& config, const TaskSet& tasks, const RolloutRecord& record, int update,
                                    PayloadPool& pool);
 
-TaskProblem problem_of(const Config& config, const TaskSet& tasks, const RolloutRecord& record, std::int32_t prompt);
-
 // Whose answers each of these microbatches holds, as places in record.answers, in order.
 std::vector<std::vector<std::size_t>> members_of(const Config& config, const RolloutRecord& record, int update);
 

@@ -48,7 +48,7 @@ StageSlot carve_slot(Carver& c, const Config& config, const StageShape& shape) {
     slot.policy = c.tensor(n, kPolicyInputs, Dtype::f32);
     slot.results = c.tensor(n, kPolicyResults, Dtype::f32);
   }
-  if (config.truncates()) slot.kept = c.tensor(n, (m.vocab_size + 31) / 32, Dtype::i32);
+  if (config.truncates()) slot.kept = c.tensor(n, config.kept_words(), Dtype::i32);
   if (!m.has_mtp()) return slot;
   const SlotShape next{main.rows - main.sequences, main.sequences, main.act};
   slot.mtp = carve_mtp(c, m, main);

@@ -85,8 +85,8 @@ void RolloutBuffer::waits(Waits& out) const {
         out.push_back({Awaited::evaluation, stage_address(config_, replica, s), scored});
     }
   }
-  for (const auto& [token, of] : writing_) {
-    item.step = of.rollout;
+  for (const auto& [token, done] : writing_) {
+    item.step = done.of.rollout;
     out.push_back({Awaited::disk, context_.self(), item});
   }
 }

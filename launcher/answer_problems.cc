@@ -79,9 +79,7 @@ Recover beginning(const Loaded& model) {
 
 std::vector<TaskProblem> evaluation_problems(const Config& config, const TaskSet& tasks) {
   std::vector<TaskProblem> problems;
-  for (int i = 0; i < config.evaluate.problems; ++i)
-    problems.push_back(
-        tasks.problems.problem(config.train.seed, split_of(config, false), static_cast<std::uint64_t>(i)));
+  for (int i = 0; i < config.evaluate.problems; ++i) problems.push_back(problem_of(config, tasks, false, 0, i));
   return problems;
 }
 

@@ -145,7 +145,7 @@ json described(const EvaluateOptions& options, const Loaded& model, const std::v
           {"samples", c.evaluate.samples},
           {"temperature", c.evaluate.temperature},
           {"top_p", c.evaluate.top_p},
-          {"answer_tokens_max", c.grpo.completion_max > 0 ? c.grpo.completion_max : c.generate_length()},
+          {"answer_tokens_max", c.answer_tokens_max()},
           {"judge", c.judge.command.empty() ? "built-in" : c.judge.command},
           {"interval", {{"confidence", kConfidence}, {"resamples", kResamples}, {"over", "problems"}}}};
 }

@@ -118,7 +118,7 @@ std::size_t rollout_bytes(const Config& config) {
   const std::size_t lag = static_cast<std::size_t>(g.rollout_lag),
                     updates = static_cast<std::size_t>(g.updates_per_rollout);
   const std::size_t steps = lag + 2 * updates + 1;
-  const std::size_t words = config.truncates() ? static_cast<std::size_t>((config.model.vocab_size + 31) / 32) : 0;
+  const std::size_t words = static_cast<std::size_t>(config.kept_words());
   const std::size_t row = 48 + 4 * words;
   return steps * static_cast<std::size_t>(config.train.batch_sequences * config.train.sequence_length) * row;
 }

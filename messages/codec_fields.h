@@ -346,7 +346,6 @@ void fields(D& d, W w, Subject<D, RolloutDone> m) {
   FIELD(of, Of);
   FIELD(durable, Durable);
   FIELD(metrics, Metrics);
-  FIELD(problem, Problem);
 }
 
 // ---- Checkpoints, reports -------------------------------------------------------------------------------------------

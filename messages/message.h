@@ -310,11 +310,12 @@ struct Scored {
 struct RolloutDone {
   StartRollout of;
   bool durable = false;
-  std::string metrics, problem;
+  std::string metrics;
 };
 
 // ---- Checkpoints ----------------------------------------------------------------------------------------------------
-// An owner's part of a snapshot: consecutive bytes of one tensor. kind 0 weights, 1 first moment, 2 second moment.
+// An owner's part of a snapshot: consecutive bytes of one tensor. kind 0 weights, 1 first moment, 2 second moment, 3 the reference
+// policy's weights.
 struct SnapshotPart {
   std::int64_t version = 0;
   std::uint32_t attempt = 0;

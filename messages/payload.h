@@ -3,9 +3,11 @@
 #pragma once
 
 #include <cstddef>
+#include <cstring>
 #include <memory>
 #include <mutex>
 #include <span>
+#include <vector>
 
 namespace troupe {
 
@@ -32,6 +34,18 @@ class PayloadPool {
   struct Shelves;
   std::shared_ptr<Shelves> shelves_;
 };
+
+template <typename T>
+Payload to_payload(PayloadPool& pool, const std::vector<T>& values) {
+  Payload payload = pool.take(values.size() * sizeof(T));
+  if (!values.empty()) std::memcpy(payload.data.get(), values.data(), payload.size);
+  return payload;
+}
+
+template <typename T>
+std::vector<T> to_vector(const Payload& payload) {
+  return {payload.as<T>(), payload.as<T>() + payload.size / sizeof(T)};
+}
 
 // Where a payload may begin within a frame: at a multiple of this.
 constexpr std::size_t kPayloadAlignment = 64;

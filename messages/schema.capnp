@@ -273,7 +273,7 @@ struct Judged {
   detail @4 :Text;
 }
 struct Scored { key @0 :WorkKey; logprobs @1 :UInt64; }
-struct RolloutDone { of @0 :StartRollout; durable @1 :Bool; metrics @2 :Text; problem @3 :Text; }
+struct RolloutDone { of @0 :StartRollout; durable @1 :Bool; metrics @2 :Text; }
 
 # ---- Checkpoints
 struct SnapshotPart {

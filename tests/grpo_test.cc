@@ -159,7 +159,7 @@ TEST_CASE("a microbatch holds whole answers: what is read, what is predicted, an
     std::int32_t row = 0;
     for (std::int32_t s = 0; s < batch.spans_count; ++s) {
       const RolloutAnswer& a = record.answers[number++];
-      const auto prompt = tasks.text.prompt(problem_of(config, tasks, record, a.prompt));
+      const auto prompt = tasks.text.prompt(problem_of(config, tasks, true, record.rollout, a.prompt));
       const auto* span = batch.spans.as<std::int32_t>() + 4 * s;
       CHECK(span[0] == row);
       CHECK(span[1] == static_cast<std::int32_t>(prompt.size() + a.tokens.size()) - 1);

@@ -48,29 +48,17 @@ std::string TaskText::answer(const std::vector<std::int32_t>& tokens) const {
   return (is_r1_ ? kPrefill : "") + tokenizer_->decode(tokens.data(), tokens.size() - (ended ? 1 : 0));
 }
 
-std::vector<std::int32_t> bytes_as_tokens(const std::string& text) {
-  std::vector<std::int32_t> tokens;
-  for (const char c : text) tokens.push_back(static_cast<unsigned char>(c));
-  return tokens;
-}
-
-std::string tokens_as_bytes(const std::vector<std::int32_t>& tokens) {
-  std::string text;
-  for (const std::int32_t t : tokens) text.push_back(static_cast<char>(t));
-  return text;
-}
-
 int prompts_per_round(const Config& config) {
   return config.grpo.updates_per_rollout * config.train.batch_sequences / config.grpo.group_size;
 }
 
-Split split_of(const Config& config, bool train) {
-  return train || config.evaluate.split == "train" ? Split::train : Split::held_out;
-}
-
-std::uint64_t first_problem(const Config& config, std::int64_t rollout) {
+// A rollout's problems follow those of the rollout before, whatever number of rounds that took.
+TaskProblem problem_of(const Config& config, const TaskSet& tasks, bool train, std::int64_t rollout,
+                       std::int32_t prompt) {
   const int rounds = config.grpo.dynamic_sampling ? config.grpo.sampling_rounds_max : 1;
-  return static_cast<std::uint64_t>(rollout) * static_cast<std::uint64_t>(rounds * prompts_per_round(config));
+  const std::int64_t first = train ? rollout * rounds * prompts_per_round(config) : 0;
+  const Split split = train || config.evaluate.split == "train" ? Split::train : Split::held_out;
+  return tasks.problems.problem(config.train.seed, split, static_cast<std::uint64_t>(first + prompt));
 }
 
 }  // namespace troupe

@@ -45,14 +45,9 @@ struct TaskSet {
   Tasks problems;
 };
 
-std::vector<std::int32_t> bytes_as_tokens(const std::string& text);
-std::string tokens_as_bytes(const std::vector<std::int32_t>& tokens);
-
-// Whose problems: those of training, or of an evaluation.
-Split split_of(const Config& config, bool train);
-
-// Where the problems of a rollout begin in the stream of training problems.
-std::uint64_t first_problem(const Config& config, std::int64_t rollout);
+// A problem of a rollout, or of an evaluation, which has the same each time.
+TaskProblem problem_of(const Config& config, const TaskSet& tasks, bool train, std::int64_t rollout,
+                       std::int32_t prompt);
 // Prompts of one round of a rollout: updates x sequences of a step / samples of a prompt.
 int prompts_per_round(const Config& config);
 
