@@ -5,6 +5,7 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <numeric>
 #include <set>
 
 #include "actors/data/corpus.h"
@@ -132,7 +133,7 @@ TEST_CASE("useful groups are taken in prompt order, and others only fill up in t
   CHECK(record.groups_flat == 2);
 }
 
-TEST_CASE("a rollout's updates share its answers out, each once, and a group's advantages stay its own", "[grpo]") {
+TEST_CASE("a rollout's updates share its answers out, each once", "[grpo]") {
   Config config = small_config();
   config.grpo.updates_per_rollout = 3;
   const RolloutRecord record = record_of(config, 6, 2);
@@ -146,36 +147,62 @@ TEST_CASE("a rollout's updates share its answers out, each once, and a group's a
 }
 
 TEST_CASE("a microbatch holds whole answers: what is read, what is predicted, and what each row learns by", "[grpo]") {
-  const Config config = small_config();
-  const TaskSet tasks(config);
-  RolloutRecord record = record_of(config, 2, 2);
-  for (RolloutAnswer& a : record.answers) a.reference.assign(a.tokens.size(), -2.5F);
-  PayloadPool pool;
-  const std::vector<TokenBatch> batches = batches_of(config, tasks, record, 0, pool);
-  REQUIRE(batches.size() == 2);
-  std::int64_t targets = 0;
-  std::size_t number = 0;
-  for (const TokenBatch& batch : batches) {
-    std::int32_t row = 0;
-    for (std::int32_t s = 0; s < batch.spans_count; ++s) {
-      const RolloutAnswer& a = record.answers[number++];
-      const auto prompt = tasks.text.prompt(problem_of(config, tasks, true, record.rollout, a.prompt));
-      const auto* span = batch.spans.as<std::int32_t>() + 4 * s;
-      CHECK(span[0] == row);
-      CHECK(span[1] == static_cast<std::int32_t>(prompt.size() + a.tokens.size()) - 1);
-      for (std::int32_t t = 0; t < span[1]; ++t, ++row) {
-        const auto i = static_cast<std::size_t>(t) + 1 - prompt.size();  // of the token that this row predicts
-        const bool trained = static_cast<std::size_t>(t) + 1 >= prompt.size();
-        CHECK(batch.positions.as<std::int32_t>()[row] == t);
-        CHECK(batch.targets.as<std::int32_t>()[row] == (trained ? a.tokens[i] : kNoTarget));
-        const float* policy = batch.policy.as<float>() + row * kPolicyInputs;
-        if (trained) CHECK(policy[0] == a.logprobs[i]);
-        if (trained) CHECK(policy[1] == -2.5F);
-        targets += trained ? 1 : 0;
+  for (const int updates : {1, 2}) {
+    Config config = small_config();
+    config.grpo.updates_per_rollout = updates;
+    const TaskSet tasks(config);
+    RolloutRecord record = record_of(config, 2 * updates, 3);
+    std::vector<double> rewards;
+    for (RolloutAnswer& a : record.answers) {
+      a.reference.assign(a.tokens.size(), -2.5F);
+      rewards.push_back(a.reward);
+    }
+    const std::vector<double> advantage = advantages(rewards, 4, config.grpo);  // of whole groups, before any split
+    std::set<std::size_t> seen;
+    for (int update = 0; update < updates; ++update) {
+      PayloadPool pool;
+      const std::vector<TokenBatch> batches = batches_of(config, tasks, record, update, pool);
+      const auto members = members_of(config, record, update);
+      REQUIRE(batches.size() == 2);
+      std::vector<std::int64_t> lengths;
+      for (const auto& microbatch : members)
+        for (const std::size_t at : microbatch)
+          lengths.push_back(static_cast<std::int64_t>(record.answers[at].tokens.size()));
+      const std::vector<double> weight = token_weights(lengths, config.grpo.reduction, config.generate_length());
+      std::size_t number = 0;  // of the answer, among the update's
+      for (std::size_t m = 0; m < batches.size(); ++m) {
+        const TokenBatch& batch = batches[m];
+        CHECK(batch.key.step == record.rollout * updates + update);
+        CHECK(batch.target_tokens == std::accumulate(lengths.begin(), lengths.end(), std::int64_t{0}));
+        REQUIRE(batch.spans_count == static_cast<std::int32_t>(members[m].size()));
+        std::int32_t row = 0;
+        for (std::int32_t s = 0; s < batch.spans_count; ++s, ++number) {
+          const std::size_t at = members[m][static_cast<std::size_t>(s)];
+          CHECK(seen.insert(at).second);
+          const RolloutAnswer& a = record.answers[at];
+          const auto prompt = tasks.text.prompt(problem_of(config, tasks, true, record.rollout, a.prompt));
+          const auto* span = batch.spans.as<std::int32_t>() + 4 * s;
+          CHECK(span[0] == row);
+          CHECK(span[1] == static_cast<std::int32_t>(prompt.size() + a.tokens.size()) - 1);
+          for (std::int32_t t = 0; t < span[1]; ++t, ++row) {
+            const auto read = static_cast<std::size_t>(t), i = read + 1 - prompt.size();  // i: the token predicted
+            const bool trained = read + 1 >= prompt.size();
+            CHECK(batch.ids.as<std::int32_t>()[row] ==
+                  (read < prompt.size() ? prompt[read] : a.tokens[read - prompt.size()]));
+            CHECK(batch.positions.as<std::int32_t>()[row] == t);
+            CHECK(batch.targets.as<std::int32_t>()[row] == (trained ? a.tokens[i] : kNoTarget));
+            const float* policy = batch.policy.as<float>() + row * kPolicyInputs;
+            if (trained) CHECK(policy[0] == a.logprobs[i]);
+            if (trained) CHECK(policy[1] == -2.5F);
+            CHECK(policy[2] == (trained ? static_cast<float>(advantage[at]) : 0));
+            CHECK(policy[3] == (trained ? static_cast<float>(weight[number]) : 0));
+          }
+        }
+        CHECK(row == batch.length);
       }
     }
+    CHECK(seen.size() == record.answers.size());
   }
-  CHECK(batches[0].target_tokens == targets);
 }
 
 TEST_CASE("the journal gives back every bit of a rollout, and refuses what was cut off", "[grpo]") {

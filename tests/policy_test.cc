@@ -21,11 +21,14 @@ void run(const Op& op) {
 
 constexpr std::int64_t kRows = 6, kSize = 37;
 
+constexpr std::int64_t kWords = (kSize + 31) / 32;
+
 struct Case {
   Owned logits = normal(kRows, kSize, 11), targets = Owned(kRows, 1, Dtype::i32), policy{kRows, kPolicyInputs},
-        results{kRows, kPolicyResults}, slopes{kRows, kSize};
+        results{kRows, kPolicyResults}, slopes{kRows, kSize}, kept = Owned(kRows, kWords, Dtype::i32);
   PolicyLoss op;
-  Case() {
+  // truncated: two tokens of three count, and the target.
+  explicit Case(bool truncated = false) {
     op.logits = logits;
     op.targets = targets;
     op.policy = policy;
@@ -33,24 +36,43 @@ struct Case {
     op.dlogits = slopes;
     op.beta = 0.04F;
     for (std::int64_t t = 0; t < kRows; ++t) {
-      *targets.tensor().row<std::int32_t>(t) = static_cast<std::int32_t>(t == 3 ? -1 : 5 * t % kSize);
+      const std::int64_t target = t == 3 ? -1 : 5 * t % kSize;
+      *targets.tensor().row<std::int32_t>(t) = static_cast<std::int32_t>(target);
       float* row = policy.tensor().row<float>(t);
       row[0] = -3.0F - 0.4F * static_cast<float>(t);
       row[1] = -3.2F;
       row[2] = t % 2 == 0 ? 1.5F : -0.7F;
       row[3] = 0.25F;
+      for (std::int64_t v = 0; v < kSize; ++v)
+        if ((v + t) % 3 != 0 || v == target) kept.tensor().row<std::uint32_t>(t)[v / 32] |= 1U << (v % 32);
     }
+    if (truncated) op.kept = kept;
   }
 };
 
-// The formula of kernels/op.h.
-double loss_of(const PolicyLoss& op, std::int64_t t, const std::vector<double>& logits) {
-  const std::int32_t target = *op.targets.row<std::int32_t>(t);
-  if (target < 0) return 0;
+// ---- The formula of kernels/op.h ------------------------------------------------------------------------------------
+
+bool counts(const PolicyLoss& op, std::int64_t t, std::int64_t v) {
+  return !op.kept || (op.kept.row<std::uint32_t>(t)[v / 32] >> (v % 32) & 1U) != 0;
+}
+
+std::vector<double> logprobs_of(const PolicyLoss& op, std::int64_t t, const std::vector<double>& logits) {
   const double heat = static_cast<double>(op.temperature);
   double total = 0;
-  for (const double logit : logits) total += std::exp(logit / heat);
-  const double logprob = logits[static_cast<std::size_t>(target)] / heat - std::log(total);
+  for (std::int64_t v = 0; v < kSize; ++v)
+    if (counts(op, t, v)) total += std::exp(logits[static_cast<std::size_t>(v)] / heat);
+  std::vector<double> all;
+  for (const double logit : logits) all.push_back(logit / heat - std::log(total));
+  return all;
+}
+
+double logprob_of(const PolicyLoss& op, std::int64_t t, const std::vector<double>& logits) {
+  return logprobs_of(op, t, logits)[static_cast<std::size_t>(*op.targets.row<std::int32_t>(t))];
+}
+
+// now: the log-probability as it is, whose ratio to the old one has no gradient where the loss is decoupled.
+double loss_of(const PolicyLoss& op, std::int64_t t, const std::vector<double>& logits, double now) {
+  const double logprob = logprob_of(op, t, logits);
   const auto* in = op.policy.row<float>(t);
   const double old = static_cast<double>(in[0]), reference = static_cast<double>(in[1]);
   const double a = static_cast<double>(in[2]), weight = static_cast<double>(in[3]);
@@ -58,7 +80,18 @@ double loss_of(const PolicyLoss& op, std::int64_t t, const std::vector<double>& 
   const double low = 1 - static_cast<double>(op.clip_low), high = 1 + static_cast<double>(op.clip_high);
   double surrogate = std::min(rho * a, std::clamp(rho, low, high) * a);
   if (op.dual_clip > 0 && a < 0) surrogate = std::max(surrogate, static_cast<double>(op.dual_clip) * a);
+  if (op.decoupled)
+    surrogate = std::min(std::exp(now - old), static_cast<double>(op.importance_max)) * a * std::exp(logprob - now);
   return weight * (static_cast<double>(op.beta) * kl - surrogate);
+}
+
+double entropy_of(const PolicyLoss& op, std::int64_t t, const std::vector<double>& logits) {
+  const std::vector<double> logprobs = logprobs_of(op, t, logits);
+  double entropy = 0;
+  for (std::int64_t v = 0; v < kSize; ++v)
+    if (counts(op, t, v))
+      entropy -= std::exp(logprobs[static_cast<std::size_t>(v)]) * logprobs[static_cast<std::size_t>(v)];
+  return entropy;
 }
 
 std::vector<double> row_of(const Tensor& x, std::int64_t t) {
@@ -66,42 +99,54 @@ std::vector<double> row_of(const Tensor& x, std::int64_t t) {
   return {row, row + x.cols};
 }
 
-}  // namespace
-
-TEST_CASE("the policy's loss and its slope are the formula's, with and without a bound for bad answers", "[policy]") {
-  for (const float dual_clip : {0.0F, 1.2F}) {
-    for (const float temperature : {1.0F, 0.6F}) {
-      Case c;
-      c.op.dual_clip = dual_clip;
-      c.op.temperature = temperature;
-      run(c.op);
-      for (std::int64_t t = 0; t < kRows; ++t) {
-        const std::vector<double> logits = row_of(c.logits, t);
-        const double loss = loss_of(c.op, t, logits);
-        CHECK(close(c.results.at(t, 0), loss, 1e-6));
-        for (std::int64_t v = 0; v < kSize; v += 3) {
-          // Central differences in float64: 1e-10 of curvature, 1e-9 of cancellation; float32 adds 1e-6.
-          std::vector<double> up = logits, down = logits;
-          up[static_cast<std::size_t>(v)] += 1e-5;
-          down[static_cast<std::size_t>(v)] -= 1e-5;
-          const double slope = (loss_of(c.op, t, up) - loss_of(c.op, t, down)) / 2e-5;
-          CHECK(close(c.slopes.at(t, v), slope, 2e-6));
-        }
-      }
-      CHECK(c.results.at(3, 1) == 0);
+void expect_formula(const Case& c) {
+  for (std::int64_t t = 0; t < kRows; ++t) {
+    const bool trained = *c.op.targets.row<std::int32_t>(t) >= 0;
+    const std::vector<double> logits = row_of(c.logits, t);
+    const double now = trained ? logprob_of(c.op, t, logits) : 0;
+    CHECK(close(c.results.at(t, 0), trained ? loss_of(c.op, t, logits, now) : 0, 1e-6));
+    CHECK(close(c.results.at(t, 1), now, 1e-6));
+    CHECK(close(c.results.at(t, 4), trained ? entropy_of(c.op, t, logits) : 0, 1e-6));
+    for (std::int64_t v = 0; v < kSize; ++v) {
+      // Central differences in float64: 1e-10 of curvature, 1e-9 of cancellation; float32 adds 1e-6.
+      std::vector<double> up = logits, down = logits;
+      up[static_cast<std::size_t>(v)] += 1e-5;
+      down[static_cast<std::size_t>(v)] -= 1e-5;
+      const double slope = trained ? (loss_of(c.op, t, up, now) - loss_of(c.op, t, down, now)) / 2e-5 : 0;
+      CHECK(close(c.slopes.at(t, v), slope, 2e-6));
     }
   }
 }
 
-TEST_CASE("a sample of older weights weighs by how likely it is now, up to a bound", "[policy]") {
-  Case c;
-  c.op.decoupled = true;
-  c.op.importance_max = 1.5F;
-  c.op.beta = 0;
-  run(c.op);
-  for (const std::int64_t t : {0, 1, 2, 4, 5}) {
-    const double rho = std::exp(c.results.at(t, 1) - c.policy.at(t, 0)), weight = std::min(rho, 1.5);
-    CHECK(close(c.results.at(t, 0), -0.25 * weight * c.policy.at(t, 2), 1e-6));
+}  // namespace
+
+TEST_CASE(
+    "the policy's loss, slope and entropy are the formula's, with and without a bound for bad answers, of all "
+    "tokens or those that sampling kept",
+    "[policy]") {
+  for (const float dual_clip : {0.0F, 1.2F})
+    for (const float temperature : {1.0F, 0.6F})
+      for (const bool truncated : {false, true}) {
+        Case c(truncated);
+        c.op.dual_clip = dual_clip;
+        c.op.temperature = temperature;
+        run(c.op);
+        expect_formula(c);
+      }
+}
+
+TEST_CASE("a sample of older weights weighs by how likely it is now, up to a bound, and that has no slope",
+          "[policy]") {
+  for (const bool truncated : {false, true}) {
+    Case c(truncated);
+    c.op.decoupled = true;
+    c.op.importance_max = 1.5F;
+    run(c.op);
+    expect_formula(c);
+    bool bounded = false, free = false;
+    for (const std::int64_t t : {0, 1, 2, 4, 5})
+      (std::exp(c.results.at(t, 1) - c.policy.at(t, 0)) > 1.5 ? bounded : free) = true;
+    CHECK((bounded && free));
   }
 }
 

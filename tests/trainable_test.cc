@@ -85,6 +85,10 @@ TEST_CASE("a frozen tensor costs no product of its weights, and one below the lo
   CHECK(full / 3 < upper);
   CHECK(upper < lower);
   CHECK(lower < full * 2 / 3);
+  // One expert more: a product of its three matrices, for the share of the tokens that it sees.
+  const ModelConfig& m = config.model;
+  const double more = 2.0 * 3 * m.hidden_size * m.moe_intermediate_size * m.num_experts_per_tok / m.n_routed_experts;
+  CHECK(flops_per_trained_token(with_experts({"3.0", "3.1"})) - upper == Approx(more));
 }
 
 TEST_CASE("gradients go back to the lowest layer that learns and no further", "[trainable]") {
