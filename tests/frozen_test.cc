@@ -288,6 +288,8 @@ grpo.reference_every = 2
     const bool same = same_bytes(values_of(before, name), values_of(after, name));
     CHECK((is_of(name, experts) || same));
     learned += same ? 0 : 1;
+    // The last step made the policy the reference.
+    if (is_of(name, experts)) CHECK(same_bytes(values_of(reference, name), values_of(after, name)));
   }
   CHECK(learned > 0);
 }

@@ -87,6 +87,9 @@ std::string long_text(std::size_t size) {
   return text;
 }
 
+// To sleep so long is what only this process has commands do: they are looked for on the whole machine.
+std::string sleep_of(const std::string& seconds) { return fmt::format("sleep {}{:07}", seconds, ::getpid()); }
+
 // What a command is judged to be worth.
 Score score_by(const std::string& command) {
   const auto jury = make_process_jury(options_of(command));
@@ -143,9 +146,9 @@ bool has_namespaces() {
 }
 
 const std::string kRight = R"(echo '{"reward":1}')";
-// Sleeps over prompts with "slow" in them. The number is looked for among the machine's processes.
-std::string slow_command(const std::string& seconds) {
-  return "read request; case $request in *slow*) sleep " + seconds + ";; esac; " + kRight;
+// Sleeps over prompts with "slow" in them.
+std::string slow_command(const std::string& sleeps) {
+  return "read request; case $request in *slow*) " + sleeps + ";; esac; " + kRight;
 }
 
 }  // namespace
@@ -214,26 +217,27 @@ TEST_CASE("a command that fails earns nothing, and the verdict says why", "[jury
 
 TEST_CASE("a fork bomb is kept small and is gone afterwards", "[jury]") {
   const std::string name = fmt::format("fork-bomb-{}", ::getpid());
-  const auto jury =
-      make_process_jury(options_of("bomb() { sleep 68.25 & bomb | bomb & }; : " + name + "; bomb; sleep 1; " + kRight));
+  const auto jury = make_process_jury(
+      options_of("bomb() { " + sleep_of("68.") + " & bomb | bomb & }; : " + name + "; bomb; sleep 1; " + kRight));
   jury->submit(1, 2, request_line(problem_of(), "21"));
   std::size_t most = 0;
   std::vector<JuryOutcome> outcomes;
-  while (outcomes.empty()) {
+  for (int turns = 0; outcomes.empty() && turns < 3000; ++turns) {
     std::size_t count = 0;
     std::error_code failed;
     for (const auto& process : fs::directory_iterator("/proc", failed)) {
       const std::string line = command_line(process.path());
-      if (line.find(name) != std::string::npos || line.find("68.25") != std::string::npos) ++count;
+      if (line.find(name) != std::string::npos || line.find(sleep_of("68.")) != std::string::npos) ++count;
     }
     most = std::max(most, count);
     jury->take_outcomes(outcomes);
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
+  REQUIRE(outcomes.size() == 1);
   CHECK(outcomes[0].problem.empty());
   CHECK(most >= 2);
   CHECK(most <= 17);  // processes_max, and the judge's own copy
-  CHECK(soon([&] { return !is_running("68.25") && !is_running(name); }));
+  CHECK(soon([&] { return !is_running(sleep_of("68.")) && !is_running(name); }));
   CHECK(judged(*jury).problem.empty());
 }
 
@@ -259,8 +263,10 @@ TEST_CASE("a command is alone with its request: no descriptors, no environment, 
 }
 
 TEST_CASE("what a command leaves running is killed when it has answered", "[jury]") {
-  CHECK(score_by("sleep 63.125 & (trap '' TERM HUP; setsid sleep 63.125 &) ; " + kRight).reward == 1.0);
-  CHECK(soon([] { return !is_running("63.125"); }));
+  const std::string left = sleep_of("63.");
+  const auto jury = make_process_jury(options_of(left + " & (trap '' TERM HUP; setsid " + left + " &) ; " + kRight));
+  CHECK(score_of(judged(*jury)).reward == 1.0);
+  CHECK(soon([&] { return !is_running(left); }));  // while the judge lives
 }
 
 TEST_CASE("a command writes nowhere but in its folder and has no network, where the kernel grants namespaces",
@@ -280,7 +286,10 @@ TEST_CASE("a command writes nowhere but in its folder and has no network, where 
   CHECK(score_by("[ $(wc -l < /proc/net/dev) -eq 3 ] && " + kRight).reward == 1.0);  // two lines of titles, and lo
   CHECK(score_by("[ $(ls -d /proc/[0-9]* | wc -l) -le 8 ] && " + kRight).reward == 1.0);
   CHECK(score_by("kill -9 1; kill -9 $PPID; " + kRight).reward == 1.0);
-  if (std::system("test -x /usr/bin/python3") != 0) return;
+  if (std::system("test -x /usr/bin/python3") != 0) {
+    WARN("without python3 no socket was tried");
+    return;
+  }
   CHECK(score_by("/usr/bin/python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", 1), 2)' 2>&1 | "
                  "grep -q unreachable && " +
                  kRight)
@@ -288,26 +297,26 @@ TEST_CASE("a command writes nowhere but in its folder and has no network, where 
 }
 
 TEST_CASE("a judge that is killed is missed, and another one judges", "[jury]") {
-  JuryOptions options = options_of(slow_command("62.375"));
+  JuryOptions options = options_of(slow_command(sleep_of("62.")));
   options.judge.processes = 1;
   const auto jury = make_process_jury(options);
   jury->submit(3, 4, request_line(problem_of("slow"), "21"));
-  REQUIRE(soon([] { return is_running("sleep 62.375"); }));
+  REQUIRE(soon([] { return is_running(sleep_of("62.")); }));
   REQUIRE(::kill(only_child(), SIGKILL) == 0);
   const JuryOutcome outcome = outcomes_of(*jury, 1)[0];
   CHECK((outcome.actor == 3 && outcome.token == 4 && outcome.verdict.empty()));
   CHECK(outcome.problem == "the judge died (killed by signal 9 (Killed))");
-  CHECK(soon([] { return !is_running("sleep 62.375"); }));
+  CHECK(soon([] { return !is_running(sleep_of("62.")); }));
   CHECK(score_of(judged(*jury)).reward == 1.0);
 }
 
 TEST_CASE("a judge that is stopped, or whose command sleeps, counts as hung when its time is over", "[jury]") {
-  JuryOptions options = options_of(slow_command("64.625"));
+  JuryOptions options = options_of(slow_command(sleep_of("64.")));
   options.judge.processes = 1;
-  options.judge.wall_seconds = 1;
+  options.judge.wall_seconds = 3;
   const auto jury = make_process_jury(options);
-  CHECK(judged(*jury, "21", "slow").problem == "the judge hung: no verdict within 1 s (judge.wall_seconds)");
-  CHECK(soon([] { return !is_running("sleep 64.625"); }));
+  CHECK(judged(*jury, "21", "slow").problem == "the judge hung: no verdict within 3 s (judge.wall_seconds)");
+  CHECK(soon([] { return !is_running(sleep_of("64.")); }));
   CHECK(score_of(judged(*jury)).reward == 1.0);
   REQUIRE(::kill(only_child(), SIGSTOP) == 0);
   CHECK_THAT(judged(*jury).problem, Catch::Contains("hung"));
@@ -315,7 +324,7 @@ TEST_CASE("a judge that is stopped, or whose command sleeps, counts as hung when
 }
 
 TEST_CASE("requests behind a slow one don't wait for it", "[jury]") {
-  JuryOptions options = options_of(slow_command("66.875"));
+  JuryOptions options = options_of(slow_command(sleep_of("66.")));
   const auto jury = make_process_jury(options);
   jury->submit(0, 0, request_line(problem_of("slow"), "21"));
   for (std::uint64_t i = 1; i <= 5; ++i) jury->submit(0, i, request_line(problem_of(), "21"));
@@ -326,29 +335,30 @@ TEST_CASE("requests behind a slow one don't wait for it", "[jury]") {
 
 TEST_CASE("judges and their commands die with who started them", "[jury]") {
   const Scratch scratch;  // nobody is left to remove the judges' folders
+  const std::string sleeps = sleep_of("67.");
   const pid_t parent = ::fork();
   if (parent == 0) {
     ::setenv("TMPDIR", scratch.path.c_str(), 1);
-    const auto jury = make_process_jury(options_of(slow_command("67.0625")));
+    const auto jury = make_process_jury(options_of(slow_command(sleeps)));
     jury->submit(0, 0, request_line(problem_of("slow"), "21"));
     ::pause();
     ::_exit(0);
   }
   REQUIRE(parent > 0);
-  CHECK(soon([] { return is_running("sleep 67.0625"); }));
+  CHECK(soon([&] { return is_running(sleeps); }));
   ::kill(parent, SIGKILL);
   ::waitpid(parent, nullptr, 0);
-  CHECK(soon([] { return !is_running("sleep 67.0625"); }));
+  CHECK(soon([&] { return !is_running(sleeps); }));
 }
 
 TEST_CASE("a jury that ends leaves no judge behind", "[jury]") {
   {
-    const auto jury = make_process_jury(options_of(slow_command("69.5")));
+    const auto jury = make_process_jury(options_of(slow_command(sleep_of("69."))));
     for (std::uint64_t i = 0; i < 4; ++i) jury->submit(0, i, request_line(problem_of("slow"), "21"));
-    CHECK(soon([] { return is_running("sleep 69.5"); }));
+    CHECK(soon([] { return is_running(sleep_of("69.")); }));
   }
   CHECK(children().empty());
-  CHECK(soon([] { return !is_running("sleep 69.5"); }));
+  CHECK(soon([] { return !is_running(sleep_of("69.")); }));
 }
 
 TEST_CASE("a program that is no judge is a problem of every request, not of the jury", "[jury]") {
@@ -363,23 +373,27 @@ TEST_CASE("a program that is no judge is a problem of every request, not of the 
 }
 
 TEST_CASE("without namespaces the limits hold, and nothing stays running either", "[jury]") {
-  if (!has_namespaces()) return;  // then all the other cases say so
+  if (!has_namespaces()) {
+    WARN("this machine grants no namespaces: all the other cases are this one");
+    return;
+  }
   const Scratch scratch;
   const std::string program = scratch / "troupe";
   std::ofstream(program) << "#!/bin/sh\nexec unshare -Ur sh -c 'echo 0 > /proc/sys/user/max_user_namespaces && exec "
                          << TROUPE_BINARY << " judge'\n";
   fs::permissions(program, fs::perms::owner_all);
-  const auto score = [&](const std::string& command) {
+  const auto jury_of = [&](const std::string& command) {
     JuryOptions options = options_of(command);
     options.program = program;
-    const auto jury = make_process_jury(options);
-    return score_of(judged(*jury));
+    return make_process_jury(options);
   };
+  const auto score = [&](const std::string& command) { return score_of(judged(*jury_of(command))); };
   CHECK(score("[ $(ls | wc -l) -eq 0 ] && echo inside > file && [ $(wc -l < /proc/net/dev) -ge 3 ] && " + kRight)
             .reward == 1.0);
   CHECK(score("while :; do :; done").detail == "over its CPU limit of 1 s");
-  CHECK(score("sleep 65.25 & (setsid sleep 65.25 &) ; " + kRight).reward == 1.0);
-  CHECK(soon([] { return !is_running("65.25"); }));
+  const auto jury = jury_of(sleep_of("65.") + " & (setsid " + sleep_of("65.") + " &) ; " + kRight);
+  CHECK(score_of(judged(*jury)).reward == 1.0);
+  CHECK(soon([] { return !is_running(sleep_of("65.")); }));  // while the judge lives
 }
 
 // ---- In virtual time --------------------------------------------------------------------------------------------------
