@@ -84,9 +84,10 @@ struct Count {
     return {16 * elements(op.parameter), bytes(op.gradient, op.copy) + 2 * bytes(op.parameter, op.m, op.v)};
   }
   Cost operator()(const Initialize& op) const { return {3 * kFunction * elements(op.out), bytes(op.out)}; }
-  Cost operator()(const Sample& op) const { return {(3 + kFunction) * elements(op.logits), bytes(op.logits)}; }
+  Cost operator()(const Sample& op) const { return {(3 + kFunction) * elements(op.logits), bytes(op.logits, op.kept)}; }
   Cost operator()(const PolicyLoss& op) const {
-    return {(8 + kFunction) * elements(op.logits), bytes(op.logits, op.targets, op.policy, op.results, op.dlogits)};
+    return {(8 + kFunction) * elements(op.logits),
+            bytes(op.logits, op.targets, op.policy, op.results, op.kept, op.dlogits)};
   }
   Cost operator()(const Digest& op) const { return {8 * elements(op.x), bytes(op.x, op.copy)}; }
 };

@@ -160,8 +160,8 @@ struct CrossEntropy {
 // Group-relative policy optimization (GRPO; DeepSeek-V3 report, eq. 26-28), per row with target >= 0; other rows: zero.
 // heat = temperature, or 1 if that is 0; z = logits / heat.
 //   logprob = z[target] - log sum_v exp z[v], v over the row's kept tokens (Sample) where `kept` is given
-//   old, reference, advantage A, weight = policy[t, 0..3];  difference = logprob - old, held within 20 of zero
-//   rho = exp(difference);  kl = exp(d) - d - 1, d = reference - logprob
+//   old, reference, advantage A, weight = policy[t, 0..3]
+//   rho = exp(logprob - old);  kl = exp(d) - d - 1, d = reference - logprob; both differences held within 20 of zero
 //   surrogate = min(rho A, clamp(rho, 1 - clip_low, 1 + clip_high) A);  with dual_clip and A < 0 at least dual_clip A
 //   decoupled (the samples are of an older version): surrogate = min(rho, importance_max) A, rho without a gradient,
 //     times pi / pi_now, which is 1 and has one
@@ -179,6 +179,7 @@ struct PolicyLoss {
   bool decoupled = false;
 };
 constexpr std::int64_t kPolicyInputs = 4, kPolicyResults = 5;
+constexpr std::int64_t kept_words_of(std::int64_t vocabulary) { return (vocabulary + 31) / 32; }  // cols of `kept`
 
 struct Copy {
   Tensor source, out;

@@ -1,5 +1,5 @@
-// Usage: where the time of a device's compute threads went. Every thread is in one use at any moment, so the uses sum to
-// threads x time since the device began, to the microsecond.
+// Usage: where the time of a device's compute threads went. Every thread is in one use at any moment, so the uses sum
+// to threads x time since the device began, to the microsecond.
 #pragma once
 
 #include <array>
@@ -9,8 +9,7 @@
 namespace troupe {
 
 // What a thread does: learn (forward, backward, weight gradients, optimizer), evaluate (and generate), copy for a
-// checkpoint, nothing, make a state to begin with, sample what is learned from, or
-// score it.
+// checkpoint, nothing, make a state to begin with, sample what is learned from, or score it.
 enum class Use : std::uint8_t { learn, evaluate, snapshot, idle, load, rollout, score };
 constexpr std::size_t kUses = 7;
 

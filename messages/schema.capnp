@@ -5,10 +5,10 @@
 # part of a run of layers for one replica; an expert shard owns some experts of those layers; both are owners: they hold
 # weights. A checkpointer writes snapshots; a rollout asks for generated tokens.
 #
-# Starting is restoring. When all nodes are there the supervisor sends Recover(attempt) to the conductor, who sends Inquiry
-# to every owner and shadow; each answers Standing: the version that it holds, whether its gradient for the next is
-# complete, and the last Decision it saw. From these the conductor knows the latest version that everybody can come to,
-# and sends Restore. An owner finishes the segments under way, applies the Decision that it missed, or asks another
+# Starting is restoring. When all nodes are there the supervisor sends Recover(attempt) to the conductor, who sends
+# Inquiry to every owner and shadow; each answers Standing: the version that it holds, whether its gradient for the next
+# is complete, and the last Decision it saw. From these the conductor knows the latest version that everybody can come
+# to, and sends Restore. An owner finishes the segments under way, applies the Decision that it missed, or asks another
 # holder with Fetch, or loads a file; it clears accumulators, ledgers and credits, enters the attempt, answers Restored
 # and grants Credit. When all have, work goes on. Start, resume, redo after a loss and fall-back to a checkpoint are all
 # this. Stop ends it.
@@ -42,8 +42,9 @@
 # sample. The buffer sends SamplePrompts to the rollouts (one a replica); every answer goes as Sampled to the judge and
 # as Judged to the buffer, which makes groups, advantages and TokenBatches for the loader, writes the journal, and ends
 # with RolloutDone. Where the reference policy counts, or the step comes later than the sampling, the loader gets
-# TokenBatches to be scored first, and the last stage answers Scored. A step begins when its rollout is there, and is decided when all that its version had to sample are
-# durable. Bounded by what one rollout holds: prompts x samples answers.
+# TokenBatches to be scored first, and the last stage answers Scored. A step begins when its rollout is there, and is
+# decided when all that its version had to sample are durable. Bounded by what one rollout holds: prompts x samples
+# answers.
 #
 # On the wire. A frame is a header and the payloads. The header is a prelude of 56 bytes, little endian:
 #

@@ -1,7 +1,9 @@
 // Random numbers are pure functions of what they are for; the ready heap is the whole schedule.
 #include <cmath>
 #include <set>
+#include <string>
 
+#include "kernels/base/hex.h"
 #include "kernels/base/random.h"
 #include "kernels/ready_heap.h"
 #include "kernels/strand.h"
@@ -29,6 +31,13 @@ Segment pop(ReadyHeap& heap) {
 }
 
 }  // namespace
+
+TEST_CASE("every byte comes back from its two digits", "[hex]") {
+  std::string bytes;
+  for (int byte = 0; byte < 256; ++byte) bytes += static_cast<char>(byte);
+  CHECK(from_hex(to_hex(bytes)) == bytes);
+  CHECK(to_hex(std::string("\0\x09\xaf", 3)) == "0009af");
+}
 
 TEST_CASE("philox gives the published numbers", "[random]") {
   // Known answers of Philox 4x32-10 for zeros and for ones, from the authors' test vectors.

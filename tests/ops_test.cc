@@ -333,3 +333,14 @@ TEST_CASE("the cost of a segment is the sum of its ops' products and bytes", "[c
       .key = {}, .ops = {Product{.a = a, .b = b, .c = c, .transpose_b = true}, Fill{r, 0}}, .done = {}};
   CHECK(cost(segment) == Cost{2.0 * 3 * 7 * 5, 3 * 5 * 4 + 7 * 5 * 4 + 3 * 7 * 2 + 3 * 4});
 }
+
+TEST_CASE("the set that sampling kept is moved like any other operand", "[cost]") {
+  const Owned logits(3, 70), kept(3, kept_words_of(70), Dtype::i32);
+  Sample sample{.logits = logits, .counter = {}, .token = {}, .logprob = {}};
+  PolicyLoss loss;
+  loss.logits = logits;
+  const double sampled = cost(sample).bytes, trained = cost(loss).bytes;
+  sample.kept = loss.kept = kept;
+  CHECK(cost(sample).bytes == sampled + 3 * 3 * 4);
+  CHECK(cost(loss).bytes == trained + 3 * 3 * 4);
+}

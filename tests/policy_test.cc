@@ -21,7 +21,7 @@ void run(const Op& op) {
 
 constexpr std::int64_t kRows = 6, kSize = 37;
 
-constexpr std::int64_t kWords = (kSize + 31) / 32;
+constexpr std::int64_t kWords = kept_words_of(kSize);
 
 struct Case {
   Owned logits = normal(kRows, kSize, 11), targets = Owned(kRows, 1, Dtype::i32), policy{kRows, kPolicyInputs},
@@ -152,7 +152,7 @@ TEST_CASE("a sample of older weights weighs by how likely it is now, up to a bou
 
 TEST_CASE("a token has one log-probability: sampled, trained, alone or among others, truncated or not", "[policy]") {
   for (const float top_p : {1.0F, 0.7F}) {
-    const std::int64_t words = (kSize + 31) / 32;
+    const std::int64_t words = kept_words_of(kSize);
     const Owned logits = normal(kRows, kSize, 3), counter(kRows, 2, Dtype::i32), token(kRows, 1, Dtype::i32),
                 logprob(kRows, 1), kept(kRows, words, Dtype::i32), policy(kRows, kPolicyInputs),
                 results(kRows, kPolicyResults), one(1, kPolicyResults);

@@ -18,6 +18,7 @@
 #include "actors/checkpoint/safetensors.h"
 #include "kernels/base/check.h"
 #include "kernels/base/error.h"
+#include "kernels/base/hex.h"
 
 namespace troupe {
 namespace {
@@ -38,11 +39,10 @@ class Sha256 {
     CHECK(EVP_DigestUpdate(context_, data, size) == 1, "sha256 of {} bytes failed", size);
   }
   std::string hex() {
-    std::array<unsigned char, 32> bytes{};
-    CHECK(EVP_DigestFinal_ex(context_, bytes.data(), nullptr) == 1, "sha256 could not be finished");
-    std::string text;
-    for (const unsigned char byte : bytes) text += fmt::format("{:02x}", byte);
-    return text;
+    std::string bytes(32, '\0');
+    CHECK(EVP_DigestFinal_ex(context_, reinterpret_cast<unsigned char*>(bytes.data()), nullptr) == 1,
+          "sha256 could not be finished");
+    return to_hex(bytes);
   }
 
  private:

@@ -1,7 +1,7 @@
 // loss[t] = log sum_v exp(logits[t,v]) - logits[t,target];  dlogits = (softmax - onehot) scale; logits: (N, V) f32.
 // The sum stands in lanes (math.h) over v, after the row's maximum is taken off. Rows with target < 0: zero.
 #include "kernels/cpu/kernels.h"
-#include "kernels/cpu/math.h"
+#include "kernels/cpu/softmax_row.h"
 
 namespace troupe::cpu {
 
@@ -39,14 +39,7 @@ void run(const CrossEntropy& op, Scratch& scratch) {
     std::copy_n(logits, size, buffer);
     const float total = exponentials(buffer, size, highest);
     *loss = log_total(total, highest) - chosen;
-    if (!op.dlogits) continue;
-    const float share = 1.0F / total, scale = op.scale;
-    float* dlogits = open_row(op.dlogits, t, buffer);
-    const float at_target = (buffer[target] * share - 1.0F) * scale;
-    map(
-        size, dlogits, [=](Vec weight) { return weight * share * scale; }, buffer);
-    dlogits[target] = at_target;
-    close_row(op.dlogits, t, dlogits);
+    if (op.dlogits) write_softmax_gradient(op.dlogits, t, target, buffer, total, op.scale, buffer);
   }
 }
 

@@ -17,6 +17,7 @@ void check(const AdamW& op) {
     CHECK(x->dtype == Dtype::f32 && same_shape(*x, op.parameter), "adamw: operands must be f32 of one shape");
   CHECK(!op.copy || (is_float(op.copy) && same_shape(op.copy, op.parameter)),
         "adamw: copy must have the shape of parameter");
+  CHECK(!op.digest || !op.copy || op.copy.dtype == Dtype::bf16, "adamw: copy must be bf16 where a digest is written");
   CHECK(!op.digest || (op.digest.dtype == Dtype::i32 && op.digest.elements() == 4), "adamw: digest must be i32, 1 x 4");
 }
 

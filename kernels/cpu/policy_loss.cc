@@ -17,8 +17,9 @@ void check(const PolicyLoss& op) {
         "policy loss: policy must be f32, {} x {}", rows, kPolicyInputs);
   CHECK(op.results.dtype == Dtype::f32 && op.results.rows == rows && op.results.cols == kPolicyResults,
         "policy loss: results must be f32, {} x {}", rows, kPolicyResults);
-  CHECK(!op.kept || (op.kept.dtype == Dtype::i32 && op.kept.rows == rows && op.kept.cols == (op.logits.cols + 31) / 32),
-        "policy loss: kept must be i32, {} x {}", rows, (op.logits.cols + 31) / 32);
+  const std::int64_t words = kept_words_of(op.logits.cols);
+  CHECK(!op.kept || (op.kept.dtype == Dtype::i32 && op.kept.rows == rows && op.kept.cols == words),
+        "policy loss: kept must be i32, {} x {}", rows, words);
   CHECK(!op.dlogits || (is_float(op.dlogits) && same_shape(op.dlogits, op.logits)),
         "policy loss: dlogits must have the shape of logits");
 }
@@ -87,13 +88,8 @@ void run(const PolicyLoss& op, Scratch& scratch) {
     results[3] = loss.clipped ? 1.0F : 0.0F;
     results[4] = entropy_of(scaled, weights, size, row);
     if (!op.dlogits) continue;
-    const float share = 1.0F / row.total, slope = static_cast<float>(-loss.slope / static_cast<double>(heat));
-    float* dlogits = open_row(op.dlogits, t, slopes);
-    const float at_target = (weights[target] * share - 1.0F) * slope;
-    map(
-        size, dlogits, [=](Vec weight) { return weight * share * slope; }, weights);
-    dlogits[target] = at_target;
-    close_row(op.dlogits, t, dlogits);
+    const auto slope = static_cast<float>(-loss.slope / static_cast<double>(heat));
+    write_softmax_gradient(op.dlogits, t, target, weights, row.total, slope, slopes);
   }
 }
 

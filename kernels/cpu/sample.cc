@@ -1,7 +1,8 @@
 // token[t] ~ softmax(logits[t] / temperature) within the smallest set of probability >= top_p; logits: (N, V) f32.
 // The set is taken in falling order of logit, ties to the lower index; the draw is the counter's alone:
-// u = uniform(key, counter[t]) of the set's mass, walked in that order. temperature 0: the best logit.
-// logprob[t] = logit - log sum exp over that set, by the same rule as the losses (softmax_row.h).
+// u = uniform(key, counter[t]) of the set's mass, walked in that order, with top_p 1 in order of index.
+// temperature 0: the best logit. logprob[t] = logit / temperature (1 for 0) - log sum exp of it over that set, by the
+// same rule as the losses (softmax_row.h).
 #include <numeric>
 
 #include "kernels/base/random.h"
@@ -65,15 +66,16 @@ void check(const Sample& op) {
   CHECK(op.logprob.dtype == Dtype::f32 && op.logprob.rows == rows, "sample: logprob must be f32, {} x 1", rows);
   CHECK(op.temperature >= 0 && op.top_p > 0 && op.top_p <= 1, "sample: temperature {}, top_p {}", op.temperature,
         op.top_p);
-  CHECK(!op.kept || (op.kept.dtype == Dtype::i32 && op.kept.rows == rows && op.kept.cols == (op.logits.cols + 31) / 32),
-        "sample: kept must be i32, {} x {}", rows, (op.logits.cols + 31) / 32);
+  const std::int64_t words = kept_words_of(op.logits.cols);
+  CHECK(!op.kept || (op.kept.dtype == Dtype::i32 && op.kept.rows == rows && op.kept.cols == words),
+        "sample: kept must be i32, {} x {}", rows, words);
 }
 
 }  // namespace
 
 void run(const Sample& op, Scratch& scratch) {
   check(op);
-  const std::int64_t size = op.logits.cols, words = (size + 31) / 32;
+  const std::int64_t size = op.logits.cols, words = kept_words_of(size);
   float *scaled = scratch.take<float>(size), *weights = scratch.take<float>(size);
   std::int32_t *order = scratch.take<std::int32_t>(size), *own = scratch.take<std::int32_t>(words);
   for (std::int64_t t = 0; t < op.logits.rows; ++t) {
@@ -88,7 +90,7 @@ void run(const Sample& op, Scratch& scratch) {
       if (op.top_p < 1) {
         count = nucleus(scaled, weights, static_cast<double>(op.top_p) * row.total, order, size);
         keep_only(order, count, kept, words);
-        row = softmax_row(logits, size, op.temperature, kept, scaled, weights);
+        row.total = keep_row(kept, size, weights);
       }
       const auto* counter = op.counter.row<const std::int32_t>(t);
       token =
