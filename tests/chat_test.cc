@@ -181,6 +181,16 @@ TEST_CASE("an example begins with the prompt that is served", "[chat]") {
         tokenizer->encode_with_special("<｜begin▁of▁sentence｜>s<｜User｜>u<｜Assistant｜><think>\n"));
 }
 
+TEST_CASE("what an answer is given to begin with is how a prompt ends", "[chat]") {
+  const Scratch scratch;
+  const auto tokenizer = open_tokenizer(write_r1_tokenizer(scratch));
+  const std::vector<ChatMessage> asked = {{Speaker::user, "u"}};
+  const ChatTemplate r1("r1", tokenizer, 1), plain("plain", tokenizer, 1);
+  CHECK(r1.prefill() == "<think>\n");
+  CHECK(tokenizer->decode(r1.prompt(asked).ids).ends_with(r1.prefill()));
+  CHECK(plain.prefill().empty());
+}
+
 TEST_CASE("a user's words that look like the template's are ordinary text", "[chat]") {
   const Scratch scratch;
   Config config = chat_config(scratch.write("a.jsonl", pair("<｜Assistant｜></think>", "<｜User｜>")), 96);

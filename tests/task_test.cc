@@ -12,6 +12,7 @@
 #include "actors/data/corpus.h"
 #include "actors/tasks/expression.h"
 #include "actors/tasks/task.h"
+#include "actors/tasks/task_text.h"
 #include "actors/tasks/verify.h"
 #include "kernels/base/error.h"
 
@@ -62,6 +63,8 @@ std::string content_of(const TaskProblem& problem) {
   return fmt::format("{} {}", std::min(x, y), std::max(x, y));
 }
 
+const std::string kAsked = "Think inside <think> </think>, then give the answer inside <answer> </answer>.";
+
 struct Questions {
   std::string path = (fs::temp_directory_path() / "troupe-questions-XXXXXX").string();
   explicit Questions(int count) {
@@ -93,7 +96,6 @@ TEST_CASE("a problem is a function of seed, split and index", "[task]") {
       REQUIRE((problem.level >= 2 && problem.level <= 4));
     }
   }
-  CHECK(make_task_problem(config, 7, Split::train, 5).prompt == tasks.problem(7, Split::train, 5).prompt);
   int changed = 0;
   for (std::uint64_t i = 0; i < 200; ++i)
     if (tasks.problem(8, Split::train, i).prompt != tasks.problem(7, Split::train, i).prompt) ++changed;
@@ -210,6 +212,7 @@ TEST_CASE("questions of a file are split by their words, and their answers are n
       REQUIRE(score(problem, problem.solution, config).correct);
       REQUIRE(problem.solution.find(kEndOfAnswer) == std::string::npos);
       REQUIRE(problem.level == 2);
+      REQUIRE(problem.prompt.ends_with(form == "r1" ? "? " + kAsked : "?\n"));
       training.insert(problem.prompt);
       held_out.insert(kept.prompt);
     }
@@ -406,4 +409,70 @@ TEST_CASE("solutions are learned from whole and apart, prompts are not targets",
   CHECK(corpus->held_out(0).target_count() > 0);
   config.train.sequence_length = 4;
   CHECK_THROWS_WITH(open_corpus(config), Catch::Contains("train.sequence_length is 4"));
+}
+
+TEST_CASE("a task's tokenizer must fit the model, and stands among what was learned from", "[task]") {
+  Config config;
+  config.data.kind = "task";
+  config.task = config_of({"reverse"}, 2, 3);
+  config.data.tokenizer = TROUPE_SOURCE_DIR "/tests/fixtures/tokenizer/qwen2style_2k";
+  config.model.vocab_size = 2050;
+  CHECK_THROWS_WITH(TaskText(config), Catch::Contains("model.vocab_size is 2050, must be 2051 or more"));
+  CHECK_THROWS_WITH(open_corpus(config), Catch::Contains("model.vocab_size is 2050, must be 2051 or more"));
+  config.model.vocab_size = 2051;
+  const auto corpus = open_corpus(config);
+  REQUIRE(corpus->provenance().size() == 2);
+  CHECK(corpus->provenance()[1].source == config.data.tokenizer + "/tokenizer.json");
+  const std::size_t with_tokenizer = corpus->bytes();
+  config.data.tokenizer = "bytes";
+  config.model.vocab_size = 128;  // what is written in ASCII needs no more
+  const auto bytes = open_corpus(config);
+  CHECK(bytes->provenance().size() == 1);
+  CHECK(with_tokenizer > bytes->bytes() + 2051 * sizeof(std::string));
+}
+
+TEST_CASE("a level without problems is told with what to change", "[task]") {
+  TaskConfig config = config_of({"countdown"}, 2, 2);
+  config.number_max = 2;
+  config.target_max = 1;
+  CHECK_THROWS_WITH(Tasks(config), Catch::Contains("task countdown of level 2 has no problems") &&
+                                       Catch::Contains("raise task.number_max or task.target_max"));
+}
+
+TEST_CASE("room for answers is kept only where they are asked for", "[task]") {
+  Config config;
+  config.task = config_of({"reverse"}, 2, 3);
+  config.train.sequence_length = 64;
+  config.grpo.completion_max = 40;
+  const TaskProblem problem{
+      .task = "reverse", .prompt = std::string(30, 'r'), .solution = {}, .answer = {}, .level = 1};
+  config.kind = "sft";
+  CHECK(TaskText(config).has_room(problem));
+  config.evaluate.problems = 8;
+  CHECK_FALSE(TaskText(config).has_room(problem));
+  config.evaluate.problems = 0;
+  config.kind = "grpo";
+  CHECK_FALSE(TaskText(config).has_room(problem));
+}
+
+TEST_CASE("what a sequence has no room for is noted with the data", "[task]") {
+  Config config;
+  config.data.kind = "task";
+  config.task = config_of({"reverse", "countdown"}, 2, 6);
+  config.train.sequence_length = 64;
+  CHECK(open_corpus(config)->provenance()[0].note.empty());
+  config.train.sequence_length = 24;
+  CHECK_THAT(open_corpus(config)->provenance()[0].note,
+             Catch::StartsWith("problems longer than 24 tokens left out, ") &&
+                 Catch::EndsWith(" of the first 512 held-out ones"));
+  const Questions questions(2000);
+  for (int i = 0; i < 7; ++i)
+    std::ofstream(questions.path, std::ios::app)
+        << R"({"question": ")" << std::string(200, 'x') << R"(", "answer": "1"})"
+        << "\n";
+  config.task = config_of({"jsonl"}, 1, 3);
+  config.task.files = {questions.path};
+  config.train.sequence_length = 128;
+  CHECK(open_corpus(config)->provenance()[0].note ==
+        "7 questions of task.files left out: a sequence has no room for them");
 }

@@ -339,6 +339,27 @@ TEST_CASE("a tokenizer is opened by its name, its file or its folder, and knows 
   CHECK_THROWS_WITH(open_tokenizer(scratch.path + "/none"), Catch::Contains("none: can't be read"));
 }
 
+TEST_CASE("an end token that can't be told is refused, and one that isn't told is not", "[tokenizer]") {
+  const Scratch scratch;
+  scratch.write("tokenizer.json", read_all(kFixture + "/tokenizer.json"));
+  for (const std::string config : {R"({})", R"({"eos_token": null})", R"({"bos_token": "<|none|>"})"}) {
+    scratch.write("tokenizer_config.json", config);
+    CHECK_FALSE(open_tokenizer(scratch.path)->end_token().has_value());
+  }
+  const std::vector<std::pair<std::string, std::string>> cases = {
+      {"{\"eos_token\":", "is no JSON object"},
+      {"[]", "is no JSON object"},
+      {R"({"eos_token": "<|none|>"})", "has eos_token \"<|none|>\", must be a token of this file"},
+      {R"({"eos_token": {"content": "<|none|>"}})", "has eos_token {\"content\":\"<|none|>\"}"},
+      {R"({"eos_token": ""})", "has eos_token \"\""},
+      {R"({"eos_token": 7})", "has eos_token 7"}};
+  for (const auto& [config, says] : cases) {
+    scratch.write("tokenizer_config.json", config);
+    CHECK_THROWS_WITH(open_tokenizer(scratch.path),
+                      Catch::Contains("tokenizer_config.json beside it") && Catch::Contains(says));
+  }
+}
+
 TEST_CASE("what a tokenizer.json may ask and can't be done is refused by its name", "[tokenizer]") {
   const json good = small_tokenizer({{"a", "b"}}, byte_level(true));
   CHECK(problem_of(good).empty());
@@ -395,7 +416,8 @@ TEST_CASE("a pattern means to PCRE2 what it means to Oniguruma, or is refused", 
   CHECK(pattern_for_pcre2("(?i:'s)|\\p{L}+") == "(?i:'s)|\\p{L}+");
   CHECK(pattern_for_pcre2("\\p{Han}[\\p{^Lu}\\d]") == "\\p{sc:Han}[\\p{^Lu}\\p{Nd}]");
   CHECK(pattern_for_pcre2("\\u4e00\\x41\\v") == "\\x{4e00}\\x{41}\\x{b}");
-  for (const std::string pattern :
-       {"\\h", "\\Ra", "(?m:a.)", "(?<n>a)", "[a[b]]", "[a&&b]", "a{1,2}+", "\\1", "[\\W]", "a\\"})
+  for (const std::string pattern : {"\\h", "\\Ra", "(?m:a.)", "(?<n>a)", "[a[b]]", "[a&&b]", "a{1,2}+", "\\1", "[\\W]",
+                                    "a\\", "a(?i)b|c", "(?:(?-i)a)", "\\p", "\\p{", "\\pL}"})
     CHECK_THROWS_AS(pattern_for_pcre2(pattern), Error);
+  CHECK(pattern_for_pcre2("(?i)a|b") == "(?i)a|b");
 }

@@ -37,6 +37,7 @@ std::string read_all(const std::string& path) {
 Config small_config(const std::vector<std::string>& files) {
   Config config;
   config.model.vocab_size = 2051;
+  config.model.eos_token_id = 3;
   config.train.sequence_length = 16;
   config.train.batch_sequences = 4;
   config.train.microbatches = 2;
@@ -46,9 +47,10 @@ Config small_config(const std::vector<std::string>& files) {
 }
 
 // Documents of these sizes whose tokens count from 0 on.
-std::string write_tokens(const std::string& path, const std::vector<int>& sizes, std::int32_t vocabulary) {
+std::string write_tokens(const std::string& path, const std::vector<int>& sizes, std::int32_t vocabulary,
+                         std::int32_t end_token = 3) {
   TokenFileWriter writer(path, {.vocabulary = vocabulary,
-                                .end_token = 3,
+                                .end_token = end_token,
                                 .tokenizer_sha256 = sha256_file(kTokenizer + "/tokenizer.json"),
                                 .sources_sha256 = sha256("")});
   std::int32_t next = 0;
@@ -123,7 +125,7 @@ TEST_CASE("windows of a file of tokens are like those of a text, and know its do
   const Batch held_out = corpus->held_out(0);
   CHECK(held_out.ids[0] == 180);
   CHECK(held_out.ids[19] == 199);
-  CHECK(held_out.ids[20] == 1);  // padding with the end token
+  CHECK(held_out.ids[20] == 3);  // padding with the end token
   CHECK(held_out.target_count() == 15 + 3);
   const auto told = corpus->provenance();
   REQUIRE(told.size() == 2);
@@ -149,6 +151,7 @@ TEST_CASE("tokens that don't fit the run are refused with what to do", "[tokens]
   const std::string good = write_tokens(scratch.path + "/good.tokens", {100, 100}, 2051), bytes = read_all(good);
   const std::vector<std::pair<std::string, std::function<void(Config&)>>> cases = {
       {"made by another tokenizer", [](Config& c) { c.data.tokenizer = "bytes"; }},
+      {"good.tokens ends its documents with token 3, this run with 4", [](Config& c) { c.model.eos_token_id = 4; }},
       {"model.vocab_size is 2050, must be 2051 or more", [](Config& c) { c.model.vocab_size = 2050; }},
       {"cut.tokens has", [&](Config& c) { c.data.files = {scratch.write("cut.tokens", bytes.substr(0, 300))}; }},
       {"no file of tokens", [&](Config& c) { c.data.files = {scratch.write("text.tokens", std::string(200, 'x'))}; }},
@@ -163,6 +166,8 @@ TEST_CASE("tokens that don't fit the run are refused with what to do", "[tokens]
       {"too few for a sequence of 16",
        [&](Config& c) { c.data.files = {write_tokens(scratch.path + "/s.tokens", {9}, 2051)}; }}};
   CHECK(problem_of([&] { open_corpus(small_config({good})); }).empty());
+  const std::string endless = write_tokens(scratch.path + "/endless.tokens", {100, 100}, 2051, -1);
+  CHECK(problem_of([&] { open_corpus(small_config({endless})); }).empty());
   for (const auto& [says, spoil] : cases) {
     Config config = small_config({good});
     spoil(config);

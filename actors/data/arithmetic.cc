@@ -23,24 +23,10 @@ namespace {
 using Number = std::uint64_t;
 constexpr Number kRun = 16;
 
-Number power_of_ten(int digits) {
-  Number power = 1;
-  for (int i = 0; i < digits; ++i) power *= 10;
-  return power;
-}
-
-// Unordered pairs, numbered so that a pair has one number for every arithmetic_digits: n = u (u + 1) / 2 + v, u >= v.
 Number number_of_pair(Number x, Number y) {
   const Number u = std::max(x, y), v = std::min(x, y);
   return u * (u + 1) / 2 + v;
 }
-std::pair<Number, Number> pair_of_number(Number number) {
-  auto u = static_cast<Number>((std::sqrt(8.0 * static_cast<double>(number) + 1) - 1) / 2);
-  while (u * (u + 1) / 2 > number) --u;
-  while ((u + 1) * (u + 2) / 2 <= number) ++u;
-  return {u, number - u * (u + 1) / 2};
-}
-
 Number held_out_of_run(Number run) {
   return run * kRun + random_below(kRun, random_key(0, "arithmetic/held-out pairs"), run);
 }
@@ -175,6 +161,19 @@ std::int64_t problem_length_max(const DataConfig& config) {
   const std::int64_t work = has_product ? digits * row + (digits - 1) * sum : digits * kColumn;
   const std::int64_t answer = has_product ? 2 * digits : digits + 1;
   return (2 * digits + 2) + work + answer + 1;  // prompt, work with ';', answer, end of line
+}
+
+std::uint64_t power_of_ten(int digits) {
+  Number power = 1;
+  for (int i = 0; i < digits; ++i) power *= 10;
+  return power;
+}
+
+std::pair<std::uint64_t, std::uint64_t> pair_of_number(std::uint64_t number) {
+  auto u = static_cast<Number>((std::sqrt(8.0 * static_cast<double>(number) + 1) - 1) / 2);
+  while (u * (u + 1) / 2 > number) --u;
+  while ((u + 1) * (u + 2) / 2 <= number) ++u;
+  return {u, number - u * (u + 1) / 2};
 }
 
 }  // namespace troupe

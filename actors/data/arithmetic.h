@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 
 #include "actors/config.h"
 
@@ -21,5 +22,10 @@ Problem make_problem(const DataConfig& config, std::uint64_t seed, std::uint64_t
 std::string answer_of(const std::string& solution);
 // No problem of this configuration has more characters (prompt and solution).
 std::int64_t problem_length_max(const DataConfig& config);
+
+std::uint64_t power_of_ten(int digits);
+// Unordered pairs, numbered so that a pair has one number however many digits there may be: n = u (u + 1) / 2 + v,
+// u >= v.
+std::pair<std::uint64_t, std::uint64_t> pair_of_number(std::uint64_t number);
 
 }  // namespace troupe

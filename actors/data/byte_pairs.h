@@ -20,6 +20,7 @@ class BytePairs {
   BytePairs(const std::array<std::int32_t, 256>& bytes, const std::vector<BytePair>& merges);
   // Behind what `tokens` holds. Time: n log n.
   void encode(std::string_view piece, std::vector<std::int32_t>& tokens) const;
+  std::size_t bytes() const { return entries_.capacity() * sizeof(Entry); }
 
  private:
   static constexpr std::uint32_t kNever = ~std::uint32_t{0};  // the rank of a pair that is not merged

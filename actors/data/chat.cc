@@ -1,7 +1,9 @@
 #include "actors/data/chat.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "actors/data/r1.h"
 #include "kernels/base/check.h"
 #include "kernels/base/error.h"
 
@@ -9,8 +11,6 @@ namespace troupe {
 namespace {
 
 using nlohmann::json;
-
-constexpr std::string_view kThink = "<think>", kThinkEnd = "</think>";
 
 // One line; throws Error that names it.
 class Reading {
@@ -111,8 +111,10 @@ ChatTemplate::ChatTemplate(const std::string& kind, std::shared_ptr<const Tokeni
   if (!tokenizer_->is_bytes()) end_token_ = marker("<｜end▁of▁sentence｜>")[0];
   think_ = tokenizer_->encode_with_special(kThink);
   think_end_ = tokenizer_->encode_with_special(kThinkEnd);
-  prefill_ = tokenizer_->encode_with_special(std::string(kThink) + "\n");
+  prefill_ = tokenizer_->encode_with_special(kPrefill);
 }
+
+std::string_view ChatTemplate::prefill() const { return is_r1_ ? kPrefill : ""; }
 
 std::vector<std::int32_t> ChatTemplate::marker(const std::string& content) const {
   std::vector<std::int32_t> tokens = tokenizer_->encode_with_special(content);

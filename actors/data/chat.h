@@ -1,10 +1,11 @@
-// Chat: conversations as tokens. The law: what is learned is the assistant's text and the token that ends it, behind
-// exactly what a model is given when it is asked to answer; example(m) begins with prompt(all of m but the last).
+// Chat: conversations as tokens. The law: what is learned is the assistant's text and the token that ends it, the last
+// answer behind exactly what a model is given when it is asked for it: example(m) begins with prompt(all of m but the
+// last). So it is for every answer in plain; in r1 an earlier one is learned as it stands in a later prompt.
 //
 //   plain  the messages' texts one after another, an end token behind each of the assistant's
-//   r1     <｜begin▁of▁sentence｜>{system}<｜User｜>{user}<｜Assistant｜>{assistant}<｜end▁of▁sentence｜>..., where an
-//          earlier answer has only its text behind </think>, and the last one begins with <think> and a line break,
-//          which are given, not learned
+//   r1     <｜begin▁of▁sentence｜>{system}<｜User｜>{user}<｜Assistant｜>{assistant}<｜end▁of▁sentence｜>..., where
+//          an earlier answer has only its text behind </think>, and the last one begins with <think> and a line
+//          break, which are given, not learned
 //
 // A template's words are special tokens; the same words in a message are ordinary text, but for <think> and </think>
 // in an answer, which the model writes itself. With one token a byte the words are their bytes.
@@ -52,6 +53,8 @@ class ChatTemplate {
   // What it learns from. REQUIRES: messages as of read_chat.
   ChatTokens example(std::span<const ChatMessage> messages) const;
   std::int32_t end_token() const { return end_token_; }
+  // The text that an answer is given to begin with, at the end of a prompt; "": none.
+  std::string_view prefill() const;
 
  private:
   std::vector<std::int32_t> marker(const std::string& content) const;

@@ -1,9 +1,9 @@
 #include "actors/data/chat_file.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "actors/mapped_file.h"
-#include "kernels/base/check.h"
 #include "kernels/base/error.h"
 
 namespace troupe {
@@ -12,10 +12,7 @@ ChatFile::ChatFile(const std::string& path, const ChatTemplate& chat, const std:
     : cut_(cut) {
   read(path, chat, long_examples);
   const auto training = static_cast<std::size_t>(cut.training_part(examples_.size()));
-  if (cut.held_out < 1 && training == 0)
-    throw Error("{} has {} examples, none of them for training: lower data.held_out", path, examples_.size());
-  if (cut.held_out > 0 && training == examples_.size())
-    throw Error("{} has {} examples, none of them held out: raise data.held_out", path, examples_.size());
+  check_parts(path, "examples", examples_.size(), training, cut);
   training_ = pack(0, training, true);
   held_out_ = pack(training, examples_.size(), false);
 }
@@ -58,41 +55,27 @@ std::string ChatFile::note() const {
 }
 
 std::size_t ChatFile::bytes() const {
-  std::size_t sum =
-      ids_.capacity() * sizeof(std::int32_t) + is_target_.capacity() / 8 + examples_.capacity() * sizeof(Example);
-  for (const Packed* packed : {&training_, &held_out_})
-    sum += packed->examples.capacity() * sizeof(std::uint32_t) + packed->starts.capacity() * sizeof(std::int64_t);
-  return sum;
+  return ids_.capacity() * sizeof(std::int32_t) + is_target_.capacity() / 8 + examples_.capacity() * sizeof(Example) +
+         training_.bytes() + held_out_.bytes();
 }
 
 Sequence ChatFile::train(std::int64_t /*sequence*/, std::int64_t ordinal) const {
-  const auto count = static_cast<std::uint64_t>(training_.sequences()), at = static_cast<std::uint64_t>(ordinal);
-  CHECK(count > 0, "no training part was opened");
-  const std::uint64_t epoch_key = random_word(cut_.key("epoch"), at / count);
-  return build(training_, random_permute(at % count, count, epoch_key));
+  return build(training_, place_in_epoch(cut_, ordinal, training_.sequences()));
 }
 
 Sequence ChatFile::held_out(std::int64_t index) const { return build(held_out_, static_cast<std::uint64_t>(index)); }
 
-ChatFile::Packed ChatFile::pack(std::size_t first, std::size_t end, bool shuffle) const {
-  Packed packed;
-  const std::uint64_t key = cut_.key("examples");
-  packed.examples.resize(end - first);
-  for (std::size_t i = 0; i < end - first; ++i)
-    packed.examples[shuffle ? random_permute(i, end - first, key) : i] = static_cast<std::uint32_t>(first + i);
-  std::vector<std::int32_t> sizes;
-  for (const std::uint32_t example : packed.examples) {
-    sizes.push_back(examples_[example].size);
-    packed.tokens += examples_[example].size;
-  }
-  packed.starts = pack_in_order(sizes, cut_.length);
-  return packed;
+ChatFile::Examples ChatFile::pack(std::size_t first, std::size_t end, bool shuffle) const {
+  std::vector<std::uint32_t> examples(end - first);
+  std::iota(examples.begin(), examples.end(), static_cast<std::uint32_t>(first));
+  return pack_items(examples, shuffle ? std::optional(cut_.key("examples")) : std::nullopt, cut_.length,
+                    [&](std::uint32_t example) { return examples_[example].size; });
 }
 
-Sequence ChatFile::build(const Packed& packed, std::uint64_t index) const {
+Sequence ChatFile::build(const Examples& packed, std::uint64_t index) const {
   Sequence sequence;
   for (std::int64_t i = packed.starts[index]; i < packed.starts[index + 1]; ++i) {
-    const Example& example = examples_[packed.examples[static_cast<std::size_t>(i)]];
+    const Example& example = examples_[packed.items[static_cast<std::size_t>(i)]];
     sequence.start_document();
     for (std::uint64_t at = example.first; at < example.first + static_cast<std::uint64_t>(example.size); ++at)
       sequence.append(ids_[at], is_target_[at]);

@@ -30,22 +30,17 @@ class ChatFile {
     std::uint64_t first = 0;  // token
     std::int32_t size = 0;
   };
-  struct Packed {
-    std::vector<std::uint32_t> examples;
-    std::vector<std::int64_t> starts;  // first example of each sequence, then the number of examples
-    std::int64_t tokens = 0;
-    std::int64_t sequences() const { return static_cast<std::int64_t>(starts.size()) - 1; }
-  };
+  using Examples = Packed<std::uint32_t>;
   void read(const std::string& path, const ChatTemplate& chat, const std::string& long_examples);
-  Packed pack(std::size_t first, std::size_t end, bool shuffle) const;
-  Sequence build(const Packed& packed, std::uint64_t index) const;
+  Examples pack(std::size_t first, std::size_t end, bool shuffle) const;
+  Sequence build(const Examples& packed, std::uint64_t index) const;
 
   Cut cut_;
   std::vector<std::int32_t> ids_;
   std::vector<bool> is_target_;
   std::vector<Example> examples_;
   std::int64_t seen_ = 0, dropped_ = 0, truncated_ = 0;
-  Packed training_, held_out_;
+  Examples training_, held_out_;
 };
 
 }  // namespace troupe

@@ -66,11 +66,20 @@ class Mixture {
 
 class MixedCorpus final : public Corpus {
  public:
-  MixedCorpus(const Config& config, std::vector<Source> sources, Mixture mixture, std::vector<Provenance> provenance)
+  // tokenizer: null where there is none.
+  MixedCorpus(const Config& config, std::vector<Source> sources, Mixture mixture, std::vector<Provenance> provenance,
+              std::shared_ptr<const Tokenizer> tokenizer)
       : config_(config),
         sources_(std::move(sources)),
         mixture_(std::move(mixture)),
-        provenance_(std::move(provenance)) {
+        provenance_(std::move(provenance)),
+        tokenizer_(std::move(tokenizer)) {
+    if (tokenizer_ && !tokenizer_->is_bytes()) {
+      provenance_.push_back({.source = tokenizer_->path(),
+                             .licence = {},
+                             .sha256 = tokenizer_->digest(),
+                             .bytes = static_cast<std::int64_t>(MappedFile(tokenizer_->path()).size())});
+    }
     for (const Source& source : sources_) {
       held_out_total_ += std::visit([](const auto& s) { return s.held_out_sequences(); }, source);
     }
@@ -126,21 +135,24 @@ class MixedCorpus final : public Corpus {
   }
 
   std::size_t bytes() const override {
-    std::size_t sum = mixture_.bytes();
+    std::size_t sum = mixture_.bytes() + (tokenizer_ ? tokenizer_->bytes() : 0);
     for (const Source& source : sources_) sum += std::visit([](const auto& s) { return s.bytes(); }, source);
     return sum;
   }
 
  private:
+  // Examples and problems always stand apart, as they do when an answer is sampled.
   Batch finish(const std::vector<Sequence>& sequences) const {
+    const DataConfig& data = config_.data;
     return batch_of(sequences, config_.train.sequence_length,
-                    config_.data.mask_documents || config_.data.kind == "chat");
+                    data.mask_documents || data.kind == "chat" || data.kind == "task");
   }
 
   Config config_;
   std::vector<Source> sources_;
   Mixture mixture_;
   std::vector<Provenance> provenance_;
+  std::shared_ptr<const Tokenizer> tokenizer_;
   std::int64_t held_out_total_ = 0;
 };
 
@@ -188,18 +200,13 @@ std::unique_ptr<Corpus> open_files(const Config& config, const std::vector<std::
                           .bytes = static_cast<std::int64_t>(MappedFile(path).size()),
                           .note = chats != nullptr ? chats->note() : ""});
   }
-  if (!tokenizer->is_bytes()) {
-    provenance.push_back({.source = tokenizer->path(),
-                          .licence = {},
-                          .sha256 = tokenizer->digest(),
-                          .bytes = static_cast<std::int64_t>(MappedFile(tokenizer->path()).size())});
-  }
   const bool has_weights = !data.weights.empty() && for_training;
   if (has_weights && data.weights.size() != files.size()) {
     throw Error("data.weights has {} numbers for {} files", data.weights.size(), files.size());
   }
   Mixture mixture(has_weights ? data.weights : sizes, files, config.train.seed);
-  return std::make_unique<MixedCorpus>(config, std::move(sources), std::move(mixture), std::move(provenance));
+  return std::make_unique<MixedCorpus>(config, std::move(sources), std::move(mixture), std::move(provenance),
+                                       tokenizer);
 }
 
 std::unique_ptr<Corpus> open_arithmetic(const Config& config) {
@@ -221,12 +228,10 @@ std::unique_ptr<Corpus> open_arithmetic(const Config& config) {
                                        data.arithmetic_operations, data.arithmetic_digits, config.train.seed);
   std::vector<Provenance> provenance{{.source = name, .licence = "generated", .sha256 = sha256(name), .bytes = 0}};
   return std::make_unique<MixedCorpus>(config, std::move(sources), Mixture({1}, {name}, config.train.seed),
-                                       std::move(provenance));
+                                       std::move(provenance), nullptr);
 }
 
-// Problems stand apart, as they do when they are sampled.
-std::unique_ptr<Corpus> open_tasks(Config config) {
-  config.data.mask_documents = true;
+std::unique_ptr<Corpus> open_tasks(const Config& config) {
   const Cut cut{.length = config.train.sequence_length,
                 .seed = config.train.seed,
                 .number = 0,
@@ -234,13 +239,16 @@ std::unique_ptr<Corpus> open_tasks(Config config) {
                 .eos = config.model.eos_token_id};
   std::vector<Source> sources;
   sources.emplace_back(std::in_place_type<TaskStream>, config, cut);
+  const auto& stream = std::get<TaskStream>(sources.back());
+  const auto tokenizer = stream.tokenizer();
   const TaskConfig& task = config.task;
   const std::string name = fmt::format("solutions of {}, levels {} to {}, seed {}", fmt::join(task.names, ", "),
                                        task.level_min, task.level_max, config.train.seed);
   std::vector<Provenance> provenance{{.source = name,
                                       .licence = task.files.empty() ? "generated" : config.data.licence,
                                       .sha256 = sha256(name),
-                                      .bytes = 0}};
+                                      .bytes = 0,
+                                      .note = stream.note()}};
   for (const std::string& path : task.files) {
     provenance.push_back({.source = path,
                           .licence = config.data.licence,
@@ -248,7 +256,7 @@ std::unique_ptr<Corpus> open_tasks(Config config) {
                           .bytes = static_cast<std::int64_t>(MappedFile(path).size())});
   }
   return std::make_unique<MixedCorpus>(config, std::move(sources), Mixture({1}, {name}, config.train.seed),
-                                       std::move(provenance));
+                                       std::move(provenance), tokenizer);
 }
 
 }  // namespace

@@ -64,8 +64,8 @@ std::int32_t end_token_of(const Config& config, const Tokenizer& tokenizer);
 
 // Opens what [data] names. Throws Error with file and reason (missing, empty, too short, bad JSON with line number).
 std::unique_ptr<Corpus> open_corpus(const Config& config);
-// These files as held-out data (for `troupe eval RUN --files F`): all of a file that the model has never seen; of one that
-// it was trained on (its sha256 is in `trained_on`) only the part that was held out.
+// These files as held-out data (for `troupe eval RUN --files F`): all of a file that the model has never seen; of one
+// that it was trained on (its sha256 is in `trained_on`) only the part that was held out.
 std::unique_ptr<Corpus> open_evaluation_files(const Config& config, const std::vector<std::string>& files,
                                               const std::set<std::string>& trained_on);
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "kernels/base/check.h"
+#include "kernels/base/error.h"
 
 namespace troupe {
 namespace {
@@ -98,6 +99,19 @@ std::vector<std::int64_t> pack_in_order(const std::vector<std::int32_t>& sizes, 
   }
   starts.push_back(static_cast<std::int64_t>(sizes.size()));
   return starts;
+}
+
+std::uint64_t place_in_epoch(const Cut& cut, std::int64_t ordinal, std::int64_t count) {
+  CHECK(count > 0, "no training part was opened");
+  const auto at = static_cast<std::uint64_t>(ordinal), all = static_cast<std::uint64_t>(count);
+  return random_permute(at % all, all, random_word(cut.key("epoch"), at / all));
+}
+
+void check_parts(const std::string& path, const char* unit, std::size_t count, std::size_t training, const Cut& cut) {
+  if (cut.held_out < 1 && training == 0)
+    throw Error("{} has {} {}, none of them for training: lower data.held_out", path, count, unit);
+  if (cut.held_out > 0 && training == count)
+    throw Error("{} has {} {}, none of them held out: raise data.held_out", path, count, unit);
 }
 
 Batch batch_of(const std::vector<Sequence>& sequences, std::int32_t length, bool isolate) {

@@ -1,10 +1,9 @@
 // What is alike in both is passed on: literals, | * + ? {m,n}, groups, look-ahead and look-behind, classes, (?i:...).
 // What differs and is rewritten: \s has U+180E in PCRE2; \w has no marks there; \p{Han} means script extensions there;
-// \v is the vertical tab here. What differs and is refused: \b, \h, \R and their like, options other than i, a class
-// within a class, &&, {m,n}+, references.
+// \v is the vertical tab here. What differs and is refused: \b, \h, \R and their like, options other than i, (?i) but
+// at the beginning (in Ruby a(?i)b|c is a(?i:b|c)), a class within a class, &&, {m,n}+, references.
 #include "actors/data/pattern.h"
 
-#include <cstdint>
 #include <string>
 
 #include "actors/data/utf8.h"
@@ -73,6 +72,8 @@ class Translation {
   }
 
   void group() {
+    for (const std::string_view option : {"(?i)", "(?-i)"})
+      if (at_ > 0 && goes_on_with(option)) refuse(std::string(option) + " but at the beginning");
     for (const std::string_view known : {"(?:", "(?=", "(?!", "(?>", "(?<=", "(?<!", "(?i:", "(?i)", "(?-i:", "(?-i)"})
       if (goes_on_with(known)) return pass(known.size());
     refuse(std::string(pattern_.substr(at_, 4)) + "...");
@@ -125,7 +126,7 @@ class Translation {
   // \p{L}, \p{^L}, \p{Lu}: categories, alike. Longer names are scripts; PCRE2 refuses those that it doesn't know.
   void property() {
     const std::size_t end = pattern_.find('}', at_);
-    if (pattern_[at_ + 2] != '{' || end == std::string_view::npos) refuse("\\p without {}");
+    if (!pattern_.substr(at_ + 2).starts_with('{') || end == std::string_view::npos) refuse("\\p without {}");
     const std::size_t begin = at_ + (pattern_[at_ + 3] == '^' ? 4 : 3);
     const std::string name(pattern_.substr(begin, end - begin));
     const bool is_category = name.size() <= 2 || name == "Any";

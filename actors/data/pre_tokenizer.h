@@ -2,7 +2,6 @@
 // PCRE2 and ICU. The law: it works on valid UTF-8 and loses nothing of it, but what a step removes by its own words.
 #pragma once
 
-#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>

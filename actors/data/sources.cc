@@ -1,8 +1,11 @@
-// Sources: reading and cutting. Files are memory-mapped; a JSONL file is parsed once to find its documents, and each
-// document again when it is read.
+// Sources: reading and cutting. Files are memory-mapped; a JSONL file is parsed once to find its documents, and with one
+// token a byte each document again when it is read; other tokens are kept.
 #include "actors/data/sources.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
+#include <optional>
 #include <span>
 
 #include "kernels/base/check.h"
@@ -74,6 +77,12 @@ TokenFile::TokenFile(const std::string& path, const Cut& cut)
         path, tokens_->tokenizer_sha256(), cut.tokenizer->is_bytes() ? "bytes" : cut.tokenizer->path(),
         cut.tokenizer->digest());
   }
+  if (tokens_->end_token() >= 0 && tokens_->end_token() != cut.eos) {
+    throw Error(
+        "{} ends its documents with token {}, this run with {} (eos_token of tokenizer_config.json, else "
+        "model.eos_token_id): give the run the same, or make the file again with troupe tokenize --eos",
+        path, tokens_->end_token(), cut.eos);
+  }
   training_ = cut.training_part(tokens_->size());
   check_part(path, "tokens", tokens_->size(), training_, cut);
   held_out_count_ = windows_of(static_cast<std::int64_t>(tokens_->size()) - training_, cut);
@@ -108,14 +117,7 @@ DocumentFile::DocumentFile(const std::string& path, const std::string& text_key,
     : path_(path), text_key_(text_key), cut_(cut), file_(std::make_unique<MappedFile>(path)) {
   index_documents();
   const auto training = static_cast<std::size_t>(cut.training_part(documents_.size()));
-  if (cut.held_out < 1 && training == 0) {
-    throw Error("{} ({} bytes) has {} documents, none of them for training: lower data.held_out", path, file_->size(),
-                documents_.size());
-  }
-  if (cut.held_out > 0 && training == documents_.size()) {
-    throw Error("{} ({} bytes) has {} documents, none of them held out: raise data.held_out", path, file_->size(),
-                documents_.size());
-  }
+  check_parts(path, "documents", documents_.size(), training, cut);
   training_ = pack(0, training, true);
   held_out_ = pack(training, documents_.size(), false);
 }
@@ -126,10 +128,7 @@ std::size_t DocumentFile::bytes() const {
 }
 
 Sequence DocumentFile::train(std::int64_t /*sequence*/, std::int64_t ordinal) const {
-  const auto count = static_cast<std::uint64_t>(training_.sequences()), at = static_cast<std::uint64_t>(ordinal);
-  CHECK(count > 0, "no training part was opened");
-  const std::uint64_t epoch_key = random_word(cut_.key("epoch"), at / count);
-  return build(training_, random_permute(at % count, count, epoch_key));
+  return build(training_, place_in_epoch(cut_, ordinal, training_.sequences()));
 }
 
 Sequence DocumentFile::held_out(std::int64_t index) const {
@@ -173,31 +172,22 @@ std::int32_t DocumentFile::size_of(const Piece& piece) const {
   return static_cast<std::int32_t>(std::min<std::int64_t>(all - std::int64_t{piece.part} * cut_.length, cut_.length));
 }
 
-DocumentFile::Packed DocumentFile::pack(std::size_t first, std::size_t end, bool shuffle) const {
-  Packed packed;
+DocumentFile::Pieces DocumentFile::pack(std::size_t first, std::size_t end, bool shuffle) const {
+  std::vector<Piece> pieces;
   for (std::size_t document = first; document < end; ++document) {
     const std::int64_t tokens = std::int64_t{documents_[document].tokens_count} + 1;
-    packed.tokens += tokens;
     for (std::int64_t part = 0; part * cut_.length < tokens; ++part) {
-      packed.pieces.push_back({static_cast<std::uint32_t>(document), static_cast<std::uint32_t>(part)});
+      pieces.push_back({static_cast<std::uint32_t>(document), static_cast<std::uint32_t>(part)});
     }
   }
-  if (shuffle) {
-    std::vector<Piece> order(packed.pieces.size());
-    const std::uint64_t key = cut_.key("documents");
-    for (std::size_t i = 0; i < order.size(); ++i) order[random_permute(i, order.size(), key)] = packed.pieces[i];
-    packed.pieces = std::move(order);
-  }
-  std::vector<std::int32_t> sizes;
-  for (const Piece& piece : packed.pieces) sizes.push_back(size_of(piece));
-  packed.starts = pack_in_order(sizes, cut_.length);
-  return packed;
+  return pack_items(pieces, shuffle ? std::optional(cut_.key("documents")) : std::nullopt, cut_.length,
+                    [&](const Piece& piece) { return size_of(piece); });
 }
 
-Sequence DocumentFile::build(const Packed& packed, std::uint64_t index) const {
+Sequence DocumentFile::build(const Pieces& packed, std::uint64_t index) const {
   Sequence sequence;
   for (std::int64_t i = packed.starts[index]; i < packed.starts[index + 1]; ++i) {
-    const Piece& piece = packed.pieces[static_cast<std::size_t>(i)];
+    const Piece& piece = packed.items[static_cast<std::size_t>(i)];
     const std::vector<std::int32_t> all = tokens_of(documents_[piece.document]);
     const std::size_t begin = std::size_t{piece.part} * static_cast<std::size_t>(cut_.length);
     const auto size = static_cast<std::size_t>(size_of(piece));
@@ -268,25 +258,43 @@ Sequence ArithmeticStream::held_out(std::int64_t index) const {
 // ---- Tasks ----------------------------------------------------------------------------------------------------------
 TaskStream::TaskStream(const Config& config, const Cut& cut)
     : tasks_(std::make_shared<const TaskSet>(config)), cut_(cut) {
-  for (std::uint64_t next = 0, looked_at = 0; next < kHeldOutProblems; next += looked_at) {
-    held_out_.push_back(pack(Split::held_out, next, kHeldOutProblems - next, looked_at));
-    if (held_out_.back().document_starts.size() <= 1 && held_out_.back().labels.back() == kNoTarget &&
-        looked_at == kHeldOutProblems)
+  Looked looked;
+  for (std::uint64_t next = 0; next < kHeldOutProblems; next += looked.at) {
+    held_out_.push_back(pack(Split::held_out, next, kHeldOutProblems - next, looked));
+    held_out_too_long_ += looked.too_long;
+    if (looked.too_long == kHeldOutProblems)
       throw Error("train.sequence_length is {}, the first {} problems of [task] have more tokens: raise it", cut.length,
                   kHeldOutProblems);
   }
 }
 
 std::size_t TaskStream::bytes() const {
-  return held_out_.size() * static_cast<std::size_t>(cut_.length) * 2 * sizeof(std::int32_t);
+  std::size_t sum = tasks_->problems.bytes();
+  for (const Sequence& one : held_out_)
+    sum += (one.ids.capacity() + one.labels.capacity() + one.document_starts.capacity()) * sizeof(std::int32_t);
+  return sum;
 }
 
-Sequence TaskStream::pack(Split split, std::uint64_t first, std::uint64_t count, std::uint64_t& looked_at) const {
+std::string TaskStream::note() const {
+  std::vector<std::string> said;
+  if (tasks_->problems.left_out() > 0)
+    said.push_back(fmt::format("{} questions of task.files left out: a sequence has no room for them",
+                               tasks_->problems.left_out()));
+  if (held_out_too_long_ > 0)
+    said.push_back(fmt::format("problems longer than {} tokens left out, {} of the first {} held-out ones", cut_.length,
+                               held_out_too_long_, kHeldOutProblems));
+  return fmt::format("{}", fmt::join(said, "; "));
+}
+
+Sequence TaskStream::pack(Split split, std::uint64_t first, std::uint64_t count, Looked& looked) const {
   Sequence built;
-  for (looked_at = 0; looked_at < count; ++looked_at) {
-    const ChatTokens example = tasks_->text.example(tasks_->problems.problem(cut_.seed, split, first + looked_at));
+  for (looked = {}; looked.at < count; ++looked.at) {
+    const ChatTokens example = tasks_->text.example(tasks_->problems.problem(cut_.seed, split, first + looked.at));
     const auto size = static_cast<std::int64_t>(example.ids.size());
-    if (size > cut_.length) continue;
+    if (size > cut_.length) {
+      ++looked.too_long;
+      continue;
+    }
     if (static_cast<std::int64_t>(built.ids.size()) + size > cut_.length) break;
     built.start_document();
     for (std::size_t i = 0; i < example.ids.size(); ++i) built.append(example.ids[i], example.is_target[i]);
@@ -298,8 +306,8 @@ Sequence TaskStream::pack(Split split, std::uint64_t first, std::uint64_t count,
 // Every sequence has problem numbers of its own, as many as could possibly fit.
 Sequence TaskStream::train(std::int64_t sequence, std::int64_t /*ordinal*/) const {
   const auto length = static_cast<std::uint64_t>(cut_.length);
-  std::uint64_t looked_at = 0;
-  return pack(Split::train, static_cast<std::uint64_t>(sequence) * length, length, looked_at);
+  Looked looked;
+  return pack(Split::train, static_cast<std::uint64_t>(sequence) * length, length, looked);
 }
 
 }  // namespace troupe

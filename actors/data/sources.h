@@ -1,6 +1,6 @@
 // Sources: one file of text, of tokens or of JSONL documents, of conversations (chat_file.h), or generated problems, as
-// numbered sequences. The law: a sequence is a pure function of the cut and its number; what a source keeps was made when
-// it was opened.
+// numbered sequences. The law: a sequence is a pure function of the cut and its number; what a source keeps was made
+// when it was opened.
 #pragma once
 
 #include <cstdint>
@@ -45,7 +45,7 @@ class TextFile {
 // Windows as of a text. A window begins a document, and so does every document that begins in it.
 class TokenFile {
  public:
-  // Throws Error: made by another tokenizer than the run's.
+  // Throws Error: made by another tokenizer than the run's, or with another end token.
   TokenFile(const std::string& path, const Cut& cut);
   std::int64_t training_tokens() const { return training_; }
   std::int64_t held_out_sequences() const { return held_out_count_; }
@@ -81,26 +81,20 @@ class DocumentFile {
   struct Piece {
     std::uint32_t document = 0, part = 0;
   };
-  struct Packed {
-    std::vector<Piece> pieces;
-    std::vector<std::int64_t> starts;  // first piece of each sequence, then the number of pieces
-    std::int64_t tokens = 0;
-    std::int64_t sequences() const { return static_cast<std::int64_t>(starts.size()) - 1; }
-    std::size_t bytes() const { return pieces.capacity() * sizeof(Piece) + starts.capacity() * sizeof(std::int64_t); }
-  };
+  using Pieces = Packed<Piece>;
 
   void index_documents();
   std::vector<std::int32_t> tokens_of(const Document& document) const;
   std::int32_t size_of(const Piece& piece) const;
-  Packed pack(std::size_t first, std::size_t end, bool shuffle) const;
-  Sequence build(const Packed& packed, std::uint64_t index) const;
+  Pieces pack(std::size_t first, std::size_t end, bool shuffle) const;
+  Sequence build(const Pieces& packed, std::uint64_t index) const;
 
   std::string path_, text_key_;
   Cut cut_;
   std::unique_ptr<MappedFile> file_;
   std::vector<Document> documents_;
   std::vector<std::int32_t> kept_;  // all tokens, unless they are bytes, which are read again from the file
-  Packed training_, held_out_;
+  Pieces training_, held_out_;
 };
 
 // Targets on the worked solutions only; whole problems, as many as fit.
@@ -122,7 +116,7 @@ class ArithmeticStream {
 };
 
 // Problems of [task] with their solutions, for a supervised start: targets on the solution and its end; whole problems,
-// as many as fit. One that is longer than a sequence is left out.
+// as many as fit. One that is longer than a sequence is left out; note() tells what is known of it.
 class TaskStream {
  public:
   TaskStream(const Config& config, const Cut& cut);
@@ -131,16 +125,23 @@ class TaskStream {
   std::size_t bytes() const;
   Sequence train(std::int64_t sequence, std::int64_t ordinal) const;
   Sequence held_out(std::int64_t index) const { return held_out_[static_cast<std::size_t>(index)]; }
+  // Questions of files without room, and how many of the held-out problems are too long, in a sentence; empty: none.
+  std::string note() const;
+  const std::shared_ptr<const Tokenizer>& tokenizer() const { return tasks_->text.tokenizer(); }
 
  private:
   static constexpr std::uint64_t kHeldOutProblems = 512;
 
-  // Problems from this one on, until one doesn't fit or `count` are looked at; tells how many were.
-  Sequence pack(Split split, std::uint64_t first, std::uint64_t count, std::uint64_t& looked_at) const;
+  struct Looked {
+    std::uint64_t at = 0, too_long = 0;  // problems; those of them that are longer than a sequence
+  };
+  // Problems from this one on, until one doesn't fit or `count` are looked at.
+  Sequence pack(Split split, std::uint64_t first, std::uint64_t count, Looked& looked) const;
 
   std::shared_ptr<const TaskSet> tasks_;
   Cut cut_;
   std::vector<Sequence> held_out_;
+  std::uint64_t held_out_too_long_ = 0;
 };
 
 using Source = std::variant<TextFile, TokenFile, DocumentFile, ChatFile, ArithmeticStream, TaskStream>;

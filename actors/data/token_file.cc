@@ -1,11 +1,13 @@
 #include "actors/data/token_file.h"
 
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <type_traits>
 
 #include "kernels/base/check.h"
 #include "kernels/base/error.h"
+#include "kernels/base/hex.h"
 
 namespace troupe {
 namespace {
@@ -22,19 +24,6 @@ void put(std::string& bytes, T value) {
   using Unsigned = std::make_unsigned_t<T>;
   for (std::size_t i = 0; i < sizeof(T); ++i)
     bytes += static_cast<char>(static_cast<std::uint64_t>(static_cast<Unsigned>(value)) >> (8 * i) & 0xff);
-}
-
-std::string from_hex(const std::string& hex) {
-  std::string bytes;
-  for (std::size_t i = 0; i + 1 < hex.size(); i += 2)
-    bytes += static_cast<char>(std::stoi(hex.substr(i, 2), nullptr, 16));
-  return bytes;
-}
-
-std::string to_hex(std::string_view bytes) {
-  std::string hex;
-  for (const char byte : bytes) hex += fmt::format("{:02x}", static_cast<unsigned char>(byte));
-  return hex;
 }
 
 }  // namespace

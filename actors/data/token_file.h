@@ -14,7 +14,8 @@
 //      128         T tokens, then zeros up to a multiple of 8
 //            8 x D  the first token of each document, increasing
 //
-// The law: the same tokenizer and sources make the same bytes.
+// The law: the same tokenizer, end token and sources make the same bytes; a run reads it with the tokenizer that made it
+// and, where documents have an end, with that token as its own.
 #pragma once
 
 #include <cstdint>

@@ -262,6 +262,17 @@ std::optional<std::int32_t> Tokenizer::end_token() const {
   return is_bytes() || parts_->end_content.empty() ? std::nullopt : token(parts_->end_content);
 }
 
+std::size_t Tokenizer::bytes() const {
+  if (is_bytes()) return 0;
+  std::size_t sum = parts_->pairs.bytes();
+  for (const std::string& content : parts_->contents) sum += sizeof content + content.size();
+  for (const IdsByContent* ids : {&parts_->by_content, &parts_->whole}) {
+    sum += ids->bucket_count() * sizeof(void*);
+    for (const auto& [content, id] : *ids) sum += sizeof content + sizeof id + content.size() + 3 * sizeof(void*);
+  }
+  return sum;
+}
+
 std::string tokenizer_file_of(const std::string& name_or_path) {
   if (name_or_path.empty() || name_or_path == "bytes") return "";
   return std::filesystem::is_directory(name_or_path) ? name_or_path + "/tokenizer.json" : name_or_path;

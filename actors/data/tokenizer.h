@@ -28,7 +28,8 @@ class Tokenizer {
 
   // All of the text is ordinary text: "<|endoftext|>" in it becomes some tokens, not the one.
   std::vector<std::int32_t> encode(std::string_view text) const;
-  // Tokens in portions, with the number of bytes done: a long text needs little memory.
+  // Tokens in portions, with the number of bytes done, as they are after the normal form: the tokens of a long text are
+  // never held all at once.
   using Take = std::function<void(const std::vector<std::int32_t>& tokens, std::size_t bytes)>;
   void encode(std::string_view text, const Take& take) const;
   // Added tokens, special or not, become themselves; the text between them is encoded piece by piece.
@@ -42,6 +43,7 @@ class Tokenizer {
   std::optional<std::int32_t> token(const std::string& content) const;
   std::optional<std::int32_t> end_token() const;  // as tokenizer_config.json beside it says
   bool is_bytes() const { return parts_ == nullptr; }
+  std::size_t bytes() const;                             // resident: about what its tables take
   const std::string& path() const { return path_; }      // empty: bytes
   const std::string& digest() const { return digest_; }  // SHA-256 of the file
 

@@ -219,15 +219,21 @@ class Reading {
     }
   }
 
-  // "eos_token" is a text, or an added token as an object.
+  // "eos_token" is a text, or an added token as an object; without it, or without the file, no end is told.
   void read_end(const std::filesystem::path& path) {
     std::ifstream in(path);
     if (!in) return;
     const json config = json::parse(in, nullptr, false);
-    if (!config.is_object() || !is_given(config, "eos_token")) return;
+    if (!config.is_object())
+      throw Error("{}: {} beside it is no JSON object: mend it, or take it away", path_, path.string());
+    if (!is_given(config, "eos_token")) return;
     const json& end = config["eos_token"];
-    if (end.is_string()) file_.end_content = end.get<std::string>();
-    if (end.is_object()) file_.end_content = end.value("content", "");
+    const json content = end.is_object() && end.contains("content") ? end["content"] : end;
+    if (content.is_string()) file_.end_content = content.get<std::string>();
+    const auto& known = file_.contents;
+    if (file_.end_content.empty() || std::find(known.begin(), known.end(), file_.end_content) == known.end())
+      throw Error("{}: {} beside it has eos_token {}, must be a token of this file", path_, path.string(),
+                  end.dump(-1, ' ', false, json::error_handler_t::replace));
   }
 
   std::string path_;

@@ -28,19 +28,6 @@ std::size_t run_of_utf8(std::string_view text, std::size_t at, bool is_valid) {
   return end - at;
 }
 
-void append_utf8(std::string& text, char32_t value) {
-  const auto add = [&](char32_t byte) { text += static_cast<char>(byte); };
-  if (value < 0x80) return add(value);
-  if (value < 0x800) {
-    add(0xc0 | value >> 6);
-  } else if (value < 0x10000) {
-    add(0xe0 | value >> 12), add(0x80 | (value >> 6 & 0x3f));
-  } else {
-    add(0xf0 | value >> 18), add(0x80 | (value >> 12 & 0x3f)), add(0x80 | (value >> 6 & 0x3f));
-  }
-  add(0x80 | (value & 0x3f));
-}
-
 bool is_white_space(char32_t value) {
   return (value >= 0x9 && value <= 0xd) || value == 0x20 || value == 0x85 || value == 0xa0 || value == 0x1680 ||
          (value >= 0x2000 && value <= 0x200a) || value == 0x2028 || value == 0x2029 || value == 0x202f ||

@@ -15,7 +15,6 @@ struct CodePoint {
 CodePoint code_point_at(std::string_view text, std::size_t at);
 // Bytes from `at` on that are valid (true) or that are not (false), as many as there are together.
 std::size_t run_of_utf8(std::string_view text, std::size_t at, bool is_valid);
-void append_utf8(std::string& text, char32_t value);
 // Unicode's White_Space.
 bool is_white_space(char32_t value);
 

@@ -1,7 +1,5 @@
 #include "actors/tasks/expression.h"
 
-#include <optional>
-
 namespace troupe {
 namespace {
 

@@ -3,29 +3,29 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "kernels/base/check.h"
+#include "actors/data/json_lines.h"
+#include "actors/data/r1.h"
 #include "kernels/base/error.h"
 #include "kernels/base/random.h"
 
 namespace troupe {
 namespace {
 
-constexpr const char* kMark = "####";
-
 std::string trimmed(const std::string& text) {
   const std::size_t begin = text.find_first_not_of(" \t\r\n");
   return begin == std::string::npos ? "" : text.substr(begin, text.find_last_not_of(" \t\r\n") - begin + 1);
 }
 
-}  // namespace
-
+// What follows the last mark, without blanks, commas and $; all of the text where there is none.
 std::string final_answer(const std::string& worked) {
-  const std::size_t mark = worked.rfind(kMark);
+  const std::size_t mark = worked.rfind(kAnswerMark);
   if (mark == std::string::npos) return trimmed(worked);
-  std::string answer = trimmed(worked.substr(mark + 4));
+  std::string answer = trimmed(worked.substr(mark + kAnswerMark.size()));
   std::erase_if(answer, [](char c) { return c == ',' || c == '$'; });
   return answer;
 }
+
+}  // namespace
 
 JsonlTask::JsonlTask(const TaskConfig& config, const std::function<bool(const TaskProblem&)>& fits) : config_(config) {
   if (config.files.empty()) throw Error("task.files is empty, must name a file for task jsonl");
@@ -45,23 +45,19 @@ JsonlTask::JsonlTask(const TaskConfig& config, const std::function<bool(const Ta
 
 void JsonlTask::index(std::uint32_t file, const std::function<bool(const TaskProblem&)>& fits) {
   const std::string_view all = files_[file]->text();
-  std::size_t begin = 0;
-  for (std::int64_t number = 1; begin < all.size(); ++number) {
-    const std::size_t end = std::min(all.find('\n', begin), all.size());
-    const std::string_view line = all.substr(begin, end - begin);
-    if (line.size() >= (std::size_t{1} << 31)) {
-      throw Error("{}:{}: a problem of {} bytes is too long", config_.files[file], number, line.size());
+  for_each_json_line(all, [&](const JsonLine& line) {
+    if (line.text.size() >= (std::size_t{1} << 31)) {
+      throw Error("{}:{}: a problem of {} bytes is too long", config_.files[file], line.number, line.text.size());
     }
-    if (line.find_first_not_of(" \t\r") != std::string_view::npos) {
-      const Pair pair = read(line, fmt::format("{}:{}", config_.files[file], number));
-      const Line found{.file = file, .bytes = static_cast<std::uint32_t>(line.size()), .begin = begin};
-      if (fits && !fits(problem_of(pair)))
-        ++left_out_;
-      else
-        (is_held_out("jsonl " + pair.question) ? held_out_ : training_).push_back(found);
-    }
-    begin = end + 1;
-  }
+    const Pair pair = read(line.text, fmt::format("{}:{}", config_.files[file], line.number));
+    const Line found{.file = file,
+                     .bytes = static_cast<std::uint32_t>(line.text.size()),
+                     .begin = static_cast<std::uint64_t>(line.text.data() - all.data())};
+    if (fits && !fits(problem_of(pair)))
+      ++left_out_;
+    else
+      (is_held_out("jsonl " + pair.question) ? held_out_ : training_).push_back(found);
+  });
 }
 
 JsonlTask::Pair JsonlTask::read(std::string_view line, const std::string& place) const {
@@ -75,7 +71,7 @@ JsonlTask::Pair JsonlTask::read(std::string_view line, const std::string& place)
   };
   Pair pair{text(config_.prompt_key), text(config_.answer_key)};
   if (pair.question.empty() || final_answer(pair.worked).empty())
-    throw Error("{}: the question is empty or no answer follows {}", place, kMark);
+    throw Error("{}: the question is empty or no answer follows {}", place, kAnswerMark);
   return pair;
 }
 
@@ -88,17 +84,15 @@ TaskProblem JsonlTask::problem(std::uint64_t seed, Split split, std::uint64_t nu
 }
 
 TaskProblem JsonlTask::problem_of(const Pair& pair) const {
-  const std::string steps = trimmed(pair.worked.substr(0, pair.worked.rfind(kMark)));
-  std::string solution = pair.worked;
-  if (config_.form == "r1") {
-    const std::string thought = pair.worked.find(kMark) == std::string::npos ? "" : steps;
-    solution = fmt::format("<think>{}</think><answer>{}</answer>", thought, final_answer(pair.worked));
-  }
+  const bool is_r1 = config_.form == "r1";
+  const std::size_t mark = pair.worked.rfind(kAnswerMark);
+  const std::string steps = trimmed(pair.worked.substr(0, mark)), answer = final_answer(pair.worked);
+  std::string solution = is_r1 ? r1_solution(mark == std::string::npos ? "" : steps, answer) : pair.worked;
   std::replace(solution.begin(), solution.end(), kEndOfAnswer, ' ');
   return {.task = "jsonl",
-          .prompt = pair.question + "\n",
+          .prompt = is_r1 ? r1_prompt(pair.question, "answer") : pair.question + "\n",
           .solution = solution,
-          .answer = final_answer(pair.worked),
+          .answer = answer,
           .level = static_cast<int>(std::count(steps.begin(), steps.end(), '\n')) + 1};
 }
 

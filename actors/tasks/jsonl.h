@@ -15,6 +15,8 @@
 
 namespace troupe {
 
+constexpr std::string_view kAnswerMark = "####";  // stands before the answer of a worked one, as GSM8K has it
+
 class JsonlTask {
  public:
   // Questions that don't fit are passed over. Throws Error with file and line.
@@ -22,6 +24,7 @@ class JsonlTask {
   // In an order of the seed's, a new one each time all have been asked for.
   TaskProblem problem(std::uint64_t seed, Split split, std::uint64_t number) const;
   std::int64_t left_out() const { return left_out_; }
+  std::size_t bytes() const { return (training_.capacity() + held_out_.capacity()) * sizeof(Line); }
 
  private:
   struct Line {
@@ -41,8 +44,5 @@ class JsonlTask {
   std::vector<Line> training_, held_out_;
   std::int64_t left_out_ = 0;
 };
-
-// What follows the last ####, without blanks, commas and $; all of the text where there is none.
-std::string final_answer(const std::string& worked);
 
 }  // namespace troupe

@@ -4,11 +4,11 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <cmath>
 #include <optional>
 #include <utility>
 #include <vector>
 
+#include "actors/data/arithmetic.h"
 #include "kernels/base/check.h"
 #include "kernels/base/random.h"
 
@@ -20,12 +20,6 @@ __extension__ using Wide = unsigned __int128;
 
 constexpr Number kCountdownTries = 8;  // expressions drawn for each set of numbers
 
-Number power_of_ten(int digits) {
-  Number power = 1;
-  for (int i = 0; i < digits; ++i) power *= 10;
-  return power;
-}
-
 // ---- Arithmetic: unordered pairs u >= v whose larger operand has `level` digits, n = u (u + 1) / 2 + v ----------------
 
 Number first_pair(int level) {
@@ -36,13 +30,7 @@ Number pairs_count(int level) {
   const Number u = power_of_ten(level);
   return u * (u + 1) / 2 - first_pair(level);
 }
-std::pair<Number, Number> pair_at(int level, Number unit) {
-  const Number n = first_pair(level) + unit;
-  auto u = static_cast<Number>((std::sqrt(8.0 * static_cast<double>(n) + 1) - 1) / 2);
-  while (u * (u + 1) / 2 > n) --u;
-  while ((u + 1) * (u + 2) / 2 <= n) ++u;
-  return {u, n - u * (u + 1) / 2};
-}
+std::pair<Number, Number> pair_at(int level, Number unit) { return pair_of_number(first_pair(level) + unit); }
 
 Draft arithmetic_draft(const Space& space, Number position, const std::string& operations, Number key, Number number) {
   auto [x, y] = pair_at(space.level, position);

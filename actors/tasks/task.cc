@@ -9,6 +9,7 @@
 #include <numeric>
 #include <optional>
 
+#include "actors/data/r1.h"
 #include "actors/tasks/jsonl.h"
 #include "actors/tasks/space.h"
 #include "actors/tasks/verify.h"
@@ -104,7 +105,7 @@ std::string scrambled(std::string text, std::uint64_t key, std::uint64_t index) 
 // The solution with its answer written wrong. The digits of an expression may come out as the same numbers in another
 // order, and right again; then they are drawn once more.
 std::string corrupted(const TaskProblem& problem, const TaskConfig& config, std::uint64_t key, std::uint64_t number) {
-  const std::string mark = config.form == "r1" ? "<answer>" : problem.task == "jsonl" ? "####" : "";
+  const std::string_view mark = config.form == "r1" ? kAnswer : problem.task == "jsonl" ? kAnswerMark : "";
   const std::size_t begin = mark.empty() ? 0 : std::min(problem.solution.rfind(mark), problem.solution.size());
   std::string wrong;
   for (std::uint64_t attempt = 0; attempt < 16; ++attempt) {
@@ -113,10 +114,6 @@ std::string corrupted(const TaskProblem& problem, const TaskConfig& config, std:
     if (!verify(problem.task, problem.answer, wrong, {.has_tags = config.form == "r1"}).correct) break;
   }
   return wrong;
-}
-
-std::string r1_prompt(const std::string& question, const std::string& what) {
-  return fmt::format("{} Think inside <think> </think>, then give the {} inside <answer> </answer>.", question, what);
 }
 
 }  // namespace
@@ -148,6 +145,7 @@ Tasks::Tasks(const TaskConfig& config, const std::function<bool(const TaskProble
 Tasks::~Tasks() = default;
 
 std::int64_t Tasks::left_out() const { return jsonl_ ? jsonl_->left_out() : 0; }
+std::size_t Tasks::bytes() const { return jsonl_ ? jsonl_->bytes() : 0; }
 
 TaskProblem Tasks::generated(const std::string& name, std::uint64_t seed, Split split, std::uint64_t number) const {
   const int least = name == "countdown" ? std::max(kCountdownLeast, config_.level_min) : config_.level_min;
@@ -161,18 +159,19 @@ TaskProblem Tasks::generated(const std::string& name, std::uint64_t seed, Split 
   const std::optional<std::uint64_t> position =
       split == Split::train ? training_position(space, key, within) : held_out_position(space, key, within);
   if (!position) {
-    throw Error("task {} of level {} has no problems {}: raise task.number_max or task.target_max", name, level,
-                split == Split::train ? "to train on" : "held out");
+    throw Error("task {} of level {} has no problems {}: {}", name, level,
+                split == Split::train ? "to train on" : "held out",
+                name == "countdown" ? "raise task.number_max or task.target_max"
+                                    : "choose task.level_min and task.level_max without it");
   }
   const Draft draft = draft_at(space, *position, config_, key, within);
   const bool is_r1 = config_.form == "r1";
-  return {
-      .task = name,
-      .prompt = is_r1 ? r1_prompt(draft.question, name == "countdown" ? "expression" : "answer") : draft.plain,
-      .solution = is_r1 ? fmt::format("<think>{}</think><answer>{}</answer>", draft.thought, draft.shown) : draft.shown,
-      .answer = draft.answer,
-      .level = level,
-      .index = 0};
+  return {.task = name,
+          .prompt = is_r1 ? r1_prompt(draft.question, name == "countdown" ? "expression" : "answer") : draft.plain,
+          .solution = is_r1 ? r1_solution(draft.thought, draft.shown) : draft.shown,
+          .answer = draft.answer,
+          .level = level,
+          .index = 0};
 }
 
 TaskProblem Tasks::problem(std::uint64_t seed, Split split, std::uint64_t index) const {
@@ -184,10 +183,6 @@ TaskProblem Tasks::problem(std::uint64_t seed, Split split, std::uint64_t index)
   if (split == Split::train && random_uniform(dirt, number) < config_.corrupt)
     problem.solution = corrupted(problem, config_, random_word(dirt, number, 1), number);
   return problem;
-}
-
-TaskProblem make_task_problem(const TaskConfig& config, std::uint64_t seed, Split split, std::uint64_t index) {
-  return Tasks(config).problem(seed, split, index);
 }
 
 }  // namespace troupe

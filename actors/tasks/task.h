@@ -1,6 +1,7 @@
 // Tasks: problems whose answers can be verified. The law: a problem is a pure function of (configuration, seed, split,
-// index); which problems are held out depends on what they say and on nothing else, so that no phase of training, with
-// whatever seed, levels or mixture, ever sees one.
+// index); which problems are held out depends on what they say and on nothing else, so that no phase that learns from
+// [task] (data.kind = "task", rollouts), with whatever seed, levels or mixture, ever sees one that [task] evaluates on.
+// data.kind = "arithmetic" is no task, and holds out other problems.
 #pragma once
 
 #include <cstdint>
@@ -35,11 +36,12 @@ class Tasks {
   // fits: which questions of files there is room for; the others are no problems of theirs. Empty: all.
   explicit Tasks(const TaskConfig& config, const std::function<bool(const TaskProblem&)>& fits = {});
   ~Tasks();
-  // Any index; tasks and levels come in turns. Of a level with N
-  // problems the first N / 40 held-out ones differ; the most there can be are N / 16.
+  // Any index; tasks and levels come in turns. Of a level with N problems the first N / 40 held-out ones differ; the
+  // most there can be are N / 16.
   TaskProblem problem(std::uint64_t seed, Split split, std::uint64_t index) const;
   // Questions of files that there was no room for.
   std::int64_t left_out() const;
+  std::size_t bytes() const;  // resident: the index of files
 
  private:
   TaskProblem generated(const std::string& name, std::uint64_t seed, Split split, std::uint64_t number) const;
@@ -47,9 +49,6 @@ class Tasks {
   TaskConfig config_;
   std::unique_ptr<JsonlTask> jsonl_;
 };
-
-// One problem; opens the files again each time, so that more than a few are better asked of Tasks.
-TaskProblem make_task_problem(const TaskConfig& config, std::uint64_t seed, Split split, std::uint64_t index);
 
 // The hardest level that a task has; 0: there is no such task.
 int level_most(const std::string& task);

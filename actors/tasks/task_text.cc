@@ -3,21 +3,27 @@
 #include <algorithm>
 #include <array>
 
+#include "actors/data/corpus.h"
+
 namespace troupe {
 
 namespace {
 
-constexpr const char* kPrefill = "<think>\n";
+// Of one token a byte a task may need fewer than there are: it is written in ASCII.
+std::shared_ptr<const Tokenizer> tokenizer_of(const Config& config) {
+  return tokenizer_file_of(config.data.tokenizer).empty() ? open_tokenizer("") : open_tokenizer(config);
+}
 
 std::int32_t end_of(const Config& config, const Tokenizer& tokenizer) {
   if (tokenizer.is_bytes() && config.data.chat_template == "plain") return kEndOfAnswer;
-  return tokenizer.end_token().value_or(config.model.eos_token_id);
+  return end_token_of(config, tokenizer);
 }
 
-// Who only answers may be as long as the model reads.
+// Who only answers may be as long as the model reads; who is asked for no answer needs no room for one.
 std::size_t room_of(const Config& config) {
+  const bool is_asked = config.has_rollouts() || config.has_answers() || config.kind == "evaluate";
   const int all = config.kind == "evaluate" ? config.model.max_position_embeddings : config.generate_length();
-  return static_cast<std::size_t>(std::max(0, all - std::max(1, config.grpo.completion_max)));
+  return static_cast<std::size_t>(std::max(0, all - std::max(1, is_asked ? config.grpo.completion_max : 0)));
 }
 
 ChatMessage user(const std::string& text) { return {Speaker::user, text}; }
@@ -25,13 +31,9 @@ ChatMessage user(const std::string& text) { return {Speaker::user, text}; }
 }  // namespace
 
 TaskText::TaskText(const Config& config)
-    : tokenizer_(open_tokenizer(config.data.tokenizer)),
-      is_r1_(config.data.chat_template == "r1"),
-      end_token_(end_of(config, *tokenizer_)),
-      shape_(config.data.chat_template, tokenizer_, end_token_),
-      room_(room_of(config)) {
-  end_token_ = shape_.end_token();
-}
+    : tokenizer_(tokenizer_of(config)),
+      shape_(config.data.chat_template, tokenizer_, end_of(config, *tokenizer_)),
+      room_(room_of(config)) {}
 
 std::vector<std::int32_t> TaskText::prompt(const TaskProblem& problem) const {
   return shape_.prompt(std::array{user(problem.prompt)}).ids;
@@ -44,8 +46,8 @@ ChatTokens TaskText::example(const TaskProblem& problem) const {
 }
 
 std::string TaskText::answer(const std::vector<std::int32_t>& tokens) const {
-  const bool ended = !tokens.empty() && tokens.back() == end_token_;
-  return (is_r1_ ? kPrefill : "") + tokenizer_->decode(tokens.data(), tokens.size() - (ended ? 1 : 0));
+  const bool ended = !tokens.empty() && tokens.back() == end_token();
+  return std::string(shape_.prefill()) + tokenizer_->decode(tokens.data(), tokens.size() - (ended ? 1 : 0));
 }
 
 int prompts_per_round(const Config& config) {

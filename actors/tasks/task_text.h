@@ -1,6 +1,9 @@
-// TaskText: problems and answers as tokens, for whoever samples, judges and trains on them: one place, so that all agree.
-//   data.template = "plain"  the prompt's text; an answer ends with the tokenizer's end token, with bytes with a line break
-//   data.template = "r1"     DeepSeek-R1's words around the prompt; an answer begins with <think> and a line break, given
+// TaskText: problems and answers as tokens, for whoever samples, judges and trains on them: one place, so that all
+// agree.
+//   data.template = "plain"  the prompt's text; an answer ends with the tokenizer's end token, with bytes with a line
+//                            break
+//   data.template = "r1"     DeepSeek-R1's words around the prompt; an answer begins with <think> and a line break,
+//                            which are given
 #pragma once
 
 #include <cstdint>
@@ -17,21 +20,21 @@ namespace troupe {
 
 class TaskText {
  public:
-  // Opens the tokenizer; throws Error.
+  // Opens the tokenizer; throws Error: it has more tokens than model.vocab_size.
   explicit TaskText(const Config& config);
   std::vector<std::int32_t> prompt(const TaskProblem& problem) const;
   // The prompt with the solution and its end, which are learned.
   ChatTokens example(const TaskProblem& problem) const;
-  // Whether the room of a sequence holds the prompt, and an answer of grpo.completion_max tokens or one at the least.
+  // Whether the room of a sequence holds the prompt, and an answer: one token at the least, grpo.completion_max where
+  // the run asks for answers.
   bool has_room(const TaskProblem& problem) const;
-  std::int32_t end_token() const { return end_token_; }
+  std::int32_t end_token() const { return shape_.end_token(); }
+  const std::shared_ptr<const Tokenizer>& tokenizer() const { return tokenizer_; }
   // What an answer says, without its end.
   std::string answer(const std::vector<std::int32_t>& tokens) const;
 
  private:
   std::shared_ptr<const Tokenizer> tokenizer_;
-  bool is_r1_;
-  std::int32_t end_token_;
   ChatTemplate shape_;
   std::size_t room_;  // tokens of a prompt
 };

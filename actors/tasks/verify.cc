@@ -3,13 +3,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <vector>
 
+#include "actors/data/r1.h"
 #include "actors/tasks/expression.h"
+#include "actors/tasks/jsonl.h"
 
 namespace troupe {
 namespace {
@@ -18,8 +19,6 @@ using Json = nlohmann::json;
 
 constexpr double kBlockReward = 0.1;  // of a countdown that is answered wrongly
 constexpr std::size_t kDetailMax = 200;
-
-constexpr std::string_view kThink = "<think>", kThinkEnd = "</think>", kAnswer = "<answer>", kAnswerEnd = "</answer>";
 
 // ---- Text -----------------------------------------------------------------------------------------------------------
 
@@ -117,10 +116,10 @@ Score verify_exact(const std::string& answer, std::string_view given) {
   return is_number(text) ? wrong(true, "another answer") : wrong(false, "no number");
 }
 
-// After the last ####, where there is one.
+// After the last mark, where there is one.
 std::string given_number(std::string_view given) {
-  const std::size_t mark = given.rfind("####");
-  return last_number(mark == std::string_view::npos ? given : given.substr(mark + 4));
+  const std::size_t mark = given.rfind(kAnswerMark);
+  return last_number(mark == std::string_view::npos ? given : given.substr(mark + kAnswerMark.size()));
 }
 
 Score verify_number(const std::string& answer, std::string_view given) {
