@@ -4,15 +4,14 @@
 
 #include <algorithm>
 #include <cmath>
-#include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
+
+#include "launcher/metrics_file.h"
 
 namespace troupe {
 
 namespace {
-
-constexpr std::uint64_t kSeed = 1;  // of the intervals: the same series tells the same sentence
 
 std::vector<Point> points_of(const std::map<double, double>& by_step) { return {by_step.begin(), by_step.end()}; }
 
@@ -24,10 +23,9 @@ std::vector<Point> within(const std::vector<Point>& points, double first, double
 }
 
 Change change_of(const std::vector<Point>& points, double steps, bool rise) {
-  const Estimate slope = theil_sen(points, kSeed);
   std::vector<Point> turned = points;
   for (Point& p : turned) p.second = rise ? p.second : -p.second;
-  return {{slope.value * steps, slope.low * steps, slope.high * steps}, rise_p_value(turned)};
+  return {theil_sen_slope(points) * steps, rise_p_value(turned)};
 }
 
 // The window's first step, or no window: too few evaluations.
@@ -52,15 +50,11 @@ std::string moved(double change, const char* unit, double scale) {
 
 RewardSeries read_reward_series(const std::string& metrics_path) {
   std::map<double, double> reward, accuracy;
-  std::ifstream in(metrics_path);
-  for (std::string line; std::getline(in, line);) {
-    const auto j = nlohmann::json::parse(line, nullptr, false);
-    if (!j.is_object()) continue;  // a line that a kill cut off
+  for_each_metric(metrics_path, [&](const std::string& kind, const nlohmann::json& j) {
     const auto number = [&](const char* key) { return j.contains(key) && j[key].is_number(); };
-    const std::string kind = j.value("kind", "");
     if (kind == "step" && number("step") && number("reward")) reward[j["step"]] = j["reward"];
     if (kind == "answers" && number("version") && number("accuracy")) accuracy[j["version"]] = j["accuracy"];
-  }
+  });
   return {points_of(reward), points_of(accuracy)};
 }
 
@@ -77,7 +71,7 @@ RewardAlarm reward_alarm(const RewardSeries& series) {
   const double steps = alarm.last_step - alarm.first_step;
   alarm.reward = change_of(within(series.reward, alarm.first_step, alarm.last_step), steps, true);
   alarm.accuracy = change_of(within(series.accuracy, alarm.first_step, alarm.last_step), steps, false);
-  const double up = alarm.reward.over_window.value, down = alarm.accuracy.over_window.value;
+  const double up = alarm.reward.over_window, down = alarm.accuracy.over_window;
   alarm.raised = up >= kAlarmChangeMin && alarm.reward.p_value < kAlarmPValue && down <= -kAlarmChangeMin &&
                  alarm.accuracy.p_value < kAlarmPValue;
   const std::string what = fmt::format(

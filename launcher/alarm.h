@@ -23,8 +23,8 @@ struct RewardSeries {
 RewardSeries read_reward_series(const std::string& metrics_path);
 
 struct Change {
-  Estimate over_window;  // the slope times the window's steps
-  double p_value = 1;    // in the direction that the alarm asks about
+  double over_window = 0;  // the slope times the window's steps
+  double p_value = 1;      // in the direction that the alarm asks about
 };
 
 struct RewardAlarm {

@@ -2,13 +2,13 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
-#include <set>
-#include <utility>
 
 #include "actors/data/packing.h"
 #include "actors/tasks/task_text.h"
 #include "actors/tasks/verify.h"
 #include "kernels/base/error.h"
+#include "launcher/answers_figures.h"
+#include "launcher/config.h"
 #include "launcher/evaluate_tasks.h"
 #include "launcher/interrupts.h"
 #include "launcher/world.h"
@@ -77,6 +77,23 @@ Recover beginning(const Loaded& model) {
 
 }  // namespace
 
+Loaded load_to_answer(const std::string& path, const Config& asks) {
+  Loaded model = load_model(path, {"kind=\"pretrain\"", "data.kind=\"none\"", "task.names=[]", "evaluate.problems=0"});
+  Config& c = model.config;
+  c.kind = "evaluate";
+  c.task = asks.task;
+  c.judge = asks.judge;
+  c.evaluate = asks.evaluate;
+  c.evaluate.exact_match_problems = 0;
+  c.train.seed = asks.train.seed;
+  if (asks.grpo.completion_max > 0) c.grpo.completion_max = asks.grpo.completion_max;
+  if (asks.generate.length_max > 0) c.generate.length_max = asks.generate.length_max;
+  if (asks.device.threads > 0) c.device.threads = asks.device.threads;
+  check_config(c);
+  c.train.steps = 0;
+  return model;
+}
+
 std::vector<TaskProblem> evaluation_problems(const Config& config, const TaskSet& tasks) {
   std::vector<TaskProblem> problems;
   for (int i = 0; i < config.evaluate.problems; ++i) problems.push_back(problem_of(config, tasks, false, 0, i));
@@ -84,10 +101,9 @@ std::vector<TaskProblem> evaluation_problems(const Config& config, const TaskSet
 }
 
 std::vector<TaskProblem> distinct_problems(const std::vector<TaskProblem>& problems) {
-  std::set<std::pair<std::string, std::string>> seen;
   std::vector<TaskProblem> distinct;
-  for (const TaskProblem& p : problems)
-    if (seen.emplace(p.task, p.prompt + "\n" + p.answer).second) distinct.push_back(p);
+  for (const EvaluatedProblem& p : without_repeats(unanswered(problems)))
+    distinct.push_back(problems.at(static_cast<std::size_t>(p.index)));
   return distinct;
 }
 
@@ -98,7 +114,6 @@ std::vector<EvaluatedProblem> unanswered(const std::vector<TaskProblem>& problem
   return all;
 }
 
-// An answer may be as long as in training, or as the longest given solution if that is longer.
 void fit_problems(Config& config, const TaskSet& tasks, const std::vector<TaskProblem>& problems) {
   std::size_t prompt = 0, solution = 0, both = 0;
   for (const TaskProblem& problem : problems) {

@@ -4,11 +4,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "actors/rules/decision.h"
 #include "actors/rules/placement.h"
+#include "launcher/metrics_file.h"
 
 namespace troupe {
 
@@ -88,15 +88,13 @@ RunBill::RunBill(const Config& config, std::int64_t begin_us)
 }
 
 void RunBill::go_on(const std::string& metrics_path, std::int64_t version) {
-  std::ifstream file(metrics_path);
   Account kept, last;
-  for (std::string text; std::getline(file, text);) {
-    const json line = json::parse(text, nullptr, false);  // the last may be cut off
-    if (line.is_discarded() || line.value("kind", "") != "bill") continue;
+  for_each_metric(metrics_path, [&](const std::string& kind, const json& line) {
+    if (kind != "bill") return;
     last = bins_of(line);
     wall_before_us_ = std::llround(line.at("wall_thread_seconds").get<double>() * 1e6);
     if (line.at("version").get<std::int64_t>() <= version) kept = last;
-  }
+  });
   NodeBill all{0, 0, last, {{version, kept}}};
   lose_since(all, version);
   before_ = all.account;
@@ -242,6 +240,16 @@ json RunBill::line(bool ended, std::int64_t now_us) const {
           {"losses", losses_},
           {"useful", total > 0 ? useful / static_cast<double>(total) : 0},
           {"cost_dollars", dollars(total)}};
+}
+
+json bill_of_time(const Config& config, Bin bin, std::int64_t begin_us, std::int64_t end_us,
+                  const std::string& metrics_path) {
+  RunBill bill(config, begin_us);
+  bill.go_on(metrics_path, 0);
+  const std::int64_t each_us = std::max(1, config.device.threads) * (end_us - begin_us);
+  for (int n = 0; n < config.layout.nodes; ++n)
+    bill.tell(static_cast<std::uint32_t>(n), {begin_us, end_us, {{{bin, kNoHolder}, each_us}}, {}});
+  return bill.line(true, end_us);
 }
 
 std::string bill_table(const json& line) {

@@ -58,6 +58,11 @@ class RunBill {
   std::int64_t wall_before_us_ = 0;  // thread-microseconds
 };
 
+// The line of a time in which every thread of the run was there for one thing, before any step; what the run's metrics
+// already bill is in it.
+nlohmann::json bill_of_time(const Config& config, Bin bin, std::int64_t begin_us, std::int64_t end_us,
+                            const std::string& metrics_path);
+
 // The end of a run, a line for each bin and the total; a bin that somebody caused names the worst.
 std::string bill_table(const nlohmann::json& line);
 

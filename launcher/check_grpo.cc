@@ -1,6 +1,6 @@
 // `troupe check` on a fixture of the GRPO loss: the rules and the kernel that train, on given logits and rewards.
+#include <algorithm>
 #include <cstdio>
-#include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -25,41 +25,80 @@ struct GrpoFixture {
   std::vector<std::int64_t> lengths;  // trained tokens of each sample
 };
 
-std::vector<float> read_f32(const SafetensorsReader& file, const std::string& name) {
-  std::vector<float> values(static_cast<std::size_t>(file.entries().at(name).elements()));
-  file.read_f32(name, 0, static_cast<std::int64_t>(values.size()), values.data());
+const SafetensorsEntry& entry_of(const SafetensorsReader& file, const std::string& path, const std::string& name) {
+  const auto found = file.entries().find(name);
+  if (found == file.entries().end()) throw Error("{}: the tensor {} is missing", path, name);
+  return found->second;
+}
+
+// So many values as the logits' shape asks for.
+std::vector<float> read_f32(const SafetensorsReader& file, const std::string& path, const std::string& name,
+                            std::int64_t elements) {
+  const SafetensorsEntry& entry = entry_of(file, path, name);
+  if (entry.elements() != elements)
+    throw Error("{}: the tensor {} has {} elements, must have {}", path, name, entry.elements(), elements);
+  std::vector<float> values(static_cast<std::size_t>(elements));
+  file.read_f32(name, 0, elements, values.data());
   return values;
 }
 
+std::vector<std::int64_t> read_i64(const SafetensorsReader& file, const std::string& path, const std::string& name,
+                                   std::int64_t elements) {
+  const SafetensorsEntry& entry = entry_of(file, path, name);
+  if (entry.dtype != "I64" && entry.dtype != "I32")
+    throw Error("{}: the tensor {} is of {}, must be of I64 or I32", path, name, entry.dtype);
+  if (entry.elements() != elements)
+    throw Error("{}: the tensor {} has {} elements, must have {}", path, name, entry.elements(), elements);
+  return file.read_i64(name);
+}
+
+// A key of the fixture's config.json.
+template <typename T>
+void take(const json& given, const std::string& path, const char* key, T& value) {
+  if (!given.contains(key)) throw Error("{}: the key {} is missing", path, key);
+  try {
+    given.at(key).get_to(value);
+  } catch (const json::exception&) {
+    throw Error("{}: the key {} is {}, which is of another type than it must be", path, key, given.at(key).dump());
+  }
+}
+
+GrpoConfig read_config(const std::string& path) {
+  std::ifstream in(path);
+  const json given = json::parse(in, nullptr, false);
+  if (!given.is_object()) throw Error("{}: not a JSON object", path);
+  GrpoConfig config;
+  take(given, path, "group_size", config.group_size);
+  take(given, path, "clip_low", config.clip_low);
+  take(given, path, "clip_high", config.clip_high);
+  take(given, path, "beta", config.beta);
+  take(given, path, "scale_by_std", config.scale_by_std);
+  take(given, path, "std_ddof", config.std_ddof);
+  take(given, path, "adv_eps", config.advantage_epsilon);
+  take(given, path, "reduction", config.reduction);
+  if (config.reduction != "sequence_mean" && config.reduction != "token_mean" && config.reduction != "constant")
+    throw Error("{}: reduction is \"{}\", must be sequence_mean, token_mean or constant", path, config.reduction);
+  return config;
+}
+
 GrpoFixture load(const std::string& folder) {
-  std::ifstream in(folder + "/config.json");
-  const json given = json::parse(in);
-  for (const char* key :
-       {"group_size", "clip_low", "clip_high", "beta", "scale_by_std", "std_ddof", "adv_eps", "reduction"})
-    if (!given.contains(key)) throw Error("{}/config.json: the key {} is missing", folder, key);
+  const std::string path = folder + "/inputs.safetensors";
   GrpoFixture f;
-  f.config.group_size = given.at("group_size");
-  f.config.clip_low = given.at("clip_low");
-  f.config.clip_high = given.at("clip_high");
-  f.config.beta = given.at("beta");
-  f.config.scale_by_std = given.at("scale_by_std");
-  f.config.std_ddof = given.at("std_ddof");
-  f.config.advantage_epsilon = given.at("adv_eps");
-  f.config.reduction = given.at("reduction");
-  if (f.config.reduction != "sequence_mean" && f.config.reduction != "token_mean" && f.config.reduction != "constant")
-    throw Error("{}/config.json: reduction is \"{}\", must be sequence_mean, token_mean or constant", folder,
-                f.config.reduction);
-  const SafetensorsReader inputs(folder + "/inputs.safetensors");
-  const auto shape = inputs.entries().at("logits").shape;
-  f.samples = shape.at(0), f.length = shape.at(1), f.vocabulary = shape.at(2);
+  f.config = read_config(folder + "/config.json");
+  const SafetensorsReader inputs(path);
+  const auto& shape = entry_of(inputs, path, "logits").shape;  // (samples, length, vocabulary)
+  if (shape.size() != 3) throw Error("{}: the tensor logits has {} dimensions, must have 3", path, shape.size());
+  f.samples = shape[0], f.length = shape[1], f.vocabulary = shape[2];
   if (f.config.group_size < 1 || f.samples % f.config.group_size != 0)
     throw Error("{}: {} rows are no whole groups of {}", folder, f.samples, f.config.group_size);
-  f.logits = read_f32(inputs, "logits");
-  f.old_logprobs = read_f32(inputs, "old_logprobs");
-  f.reference_logprobs = read_f32(inputs, "ref_logprobs");
-  f.ids = inputs.read_i64("input_ids");
-  f.mask = inputs.read_i64("completion_mask");
-  for (const float reward : read_f32(inputs, "rewards")) f.rewards.push_back(static_cast<double>(reward));
+  const std::int64_t cells = f.samples * f.length;
+  f.logits = read_f32(inputs, path, "logits", cells * f.vocabulary);
+  f.old_logprobs = read_f32(inputs, path, "old_logprobs", cells);
+  f.reference_logprobs = read_f32(inputs, path, "ref_logprobs", cells);
+  f.ids = read_i64(inputs, path, "input_ids", cells);
+  f.mask = read_i64(inputs, path, "completion_mask", cells);
+  for (const float reward : read_f32(inputs, path, "rewards", f.samples))
+    f.rewards.push_back(static_cast<double>(reward));
   for (std::int64_t n = 0; n < f.samples; ++n) {
     std::int64_t tokens = 0;
     for (std::int64_t t = 0; t < f.length; ++t) tokens += f.mask[static_cast<std::size_t>(n * f.length + t)];

@@ -4,13 +4,14 @@
 
 #include <toml++/toml.h>
 
+#include <algorithm>
 #include <climits>
-#include <cmath>
 #include <deque>
 #include <filesystem>
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <sstream>
 
 #include "actors/data/tokenizer.h"
@@ -380,14 +381,21 @@ Config Reader::config(bool checked) {
 
 namespace {
 
-// "phase.cold.train.steps=30" is for the phase cold alone, without its first two words; a budget that is set is the run's.
+std::string key_of(const std::string& set) {
+  const std::string key = set.substr(0, set.find('='));
+  const std::size_t first = key.find_first_not_of(" \t");
+  return first == std::string::npos ? "" : key.substr(first, key.find_last_not_of(" \t") + 1 - first);
+}
+
+// "phase.cold.train.steps=30" is for the phase cold alone, without its first two words; a budget and a name that are set
+// are the run's.
 std::vector<std::string> sets_of(const std::vector<std::string>& sets, const std::string& phase) {
   std::vector<std::string> own;
   for (const std::string& set : sets) {
     const std::string prefix = fmt::format("{}.{}.", kPhase, phase);
     if (set.starts_with(prefix))
       own.push_back(set.substr(prefix.size()));
-    else if (!set.starts_with(fmt::format("{}.", kPhase)) && !set.starts_with("budget."))
+    else if (!set.starts_with(fmt::format("{}.", kPhase)) && !set.starts_with("budget.") && key_of(set) != "name")
       own.push_back(set);
   }
   return own;
@@ -400,13 +408,25 @@ std::vector<std::string> sets_of_run(const std::vector<std::string>& sets) {
   return own;
 }
 
-void refuse_unknown_phases(const std::vector<std::string>& sets, const Recipe& recipe) {
+void refuse_unknown_phases(const std::vector<std::string>& sets, const std::vector<std::string>& phases) {
   for (const std::string& set : sets) {
     if (!set.starts_with(fmt::format("{}.", kPhase))) continue;
     const std::string rest = set.substr(std::string(kPhase).size() + 1), name = rest.substr(0, rest.find('.'));
-    const auto known = std::any_of(recipe.phases.begin(), recipe.phases.end(),
-                                   [&](const Config& phase) { return phase.name == name; });
-    if (!known) throw Error("--set {}: there is no phase {}", set, in_quotes(name));
+    if (std::find(phases.begin(), phases.end(), name) == phases.end())
+      throw Error("--set {}: there is no phase {}", set, in_quotes(name));
+  }
+}
+
+// Whoever asks a model needs one: by name, or of a phase before.
+void refuse_phases_without_weights(const Recipe& recipe, const std::string& file_name) {
+  bool trained = false;
+  for (const Config& phase : recipe.phases) {
+    const bool learns = phase.kind == "distill";
+    const std::string& named = learns ? phase.distill.teacher : phase.train.start_from;
+    if (!trained && named.empty() && (learns || phase.kind == "evaluate"))
+      throw Error("{}: phase {} asks a model, and no phase before it trains one: name its weights with {}", file_name,
+                  in_quotes(phase.name), learns ? "distill.teacher" : "train.start_from");
+    trained = trained || phase.kind != "evaluate";
   }
 }
 
@@ -422,8 +442,10 @@ Recipe recipe_from_text(const std::string& text, const std::string& file_name, c
     recipe.name = recipe.phases[0].name;
     return recipe;
   }
+  const std::string name_of_file = base.config(false).name;
   for (const std::string& set : sets_of_run(sets)) base.set(set);
   const Config run = base.config(false);
+  std::vector<std::string> names;  // as the file has them
   recipe.name = run.name;
   recipe.budget = run.budget;
   recipe.has_phases = true;
@@ -434,14 +456,16 @@ Recipe recipe_from_text(const std::string& text, const std::string& file_name, c
       for (const std::string& set : own) reader.set(set);
       return reader.config(check);
     };
-    const std::string name = read({}, false).name;
+    names.push_back(read({}, false).name);
+    const Config phase = read(sets_of(sets, names.back()), checked);
     for (const Config& other : recipe.phases)
-      if (other.name == name || name == run.name)
+      if (other.name == phase.name || phase.name == name_of_file)
         throw Error("{}: phase {} has the name {}, which another has: give every [[phase]] its own name", file_name,
-                    i + 1, in_quotes(name));
-    recipe.phases.push_back(read(sets_of(sets, name), checked));
+                    i + 1, in_quotes(phase.name));
+    recipe.phases.push_back(phase);
   }
-  refuse_unknown_phases(sets, recipe);
+  refuse_unknown_phases(sets, names);
+  if (checked) refuse_phases_without_weights(recipe, file_name);
   return recipe;
 }
 

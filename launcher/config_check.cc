@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <filesystem>
+#include <optional>
 #include <set>
 
 #include "actors/data/tokenizer.h"
@@ -194,6 +195,11 @@ std::string why_task(const Config& config) {
 std::string why_rollouts(const Config& config) {
   if (config.evaluate.problems > 0 && config.task.names.empty())
     return "evaluate.problems asks for answers, but task.names is empty: name a task, as in task.names = [\"reverse\"]";
+  if (config.has_answers() && config.kind != "evaluate" && config.evaluate.split == "train")
+    return fmt::format(
+        "evaluate.split is \"train\", must be \"held_out\" for kind = {}: what a model trains on tells nothing of "
+        "what it learned",
+        in_quotes(config.kind));
   if (config.kind == "evaluate" && !config.has_answers())
     return "evaluate.problems is 0, must be 1.. for kind = \"evaluate\", with task.names";
   if (config.kind == "distill" && config.task.names.empty())

@@ -15,7 +15,6 @@
 
 #include "actors/mapped_file.h"
 #include "kernels/base/error.h"
-#include "kernels/base/random.h"
 
 namespace troupe {
 

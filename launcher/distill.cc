@@ -2,17 +2,13 @@
 
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "actors/checkpoint/manifest.h"
 #include "kernels/base/error.h"
 #include "kernels/base/log.h"
-#include "launcher/answers_figures.h"
-#include "launcher/config.h"
-#include "launcher/config_keys.h"
 #include "launcher/evaluate_tasks.h"
-#include "launcher/teller.h"
+#include "launcher/whole_file.h"
 #include "launcher/world.h"
 
 namespace troupe {
@@ -23,21 +19,13 @@ namespace {
 
 // The teacher, asked what the phase says.
 Loaded load_teacher(const Config& phase, const std::string& teacher) {
-  Loaded model = load_model(teacher, {"kind=\"evaluate\"", "evaluate.problems=1"});
-  Config& c = model.config;
-  c.task = phase.task;
-  c.judge = phase.judge;
-  c.train.seed = phase.train.seed;
-  c.grpo.completion_max = phase.grpo.completion_max;
-  c.evaluate = {};
-  c.evaluate.exact_match_problems = 0;
-  c.evaluate.problems = phase.distill.problems;
-  c.evaluate.samples = phase.distill.samples;
-  c.evaluate.temperature = phase.distill.temperature;
-  c.evaluate.split = "train";
-  check_config(c);
-  c.train.steps = 0;  // whatever version it is, nothing follows
-  return model;
+  Config asks = phase;
+  asks.evaluate = {};
+  asks.evaluate.problems = phase.distill.problems;
+  asks.evaluate.samples = phase.distill.samples;
+  asks.evaluate.temperature = phase.distill.temperature;
+  asks.evaluate.split = "train";
+  return load_to_answer(teacher, asks);
 }
 
 std::string trace_line(const EvaluatedProblem& problem, const EvaluatedAnswer& answer, const std::string& digest) {
@@ -60,9 +48,7 @@ void write_traces(const Config& phase, const std::string& teacher, const std::st
   const std::string digest = weights_digest(model.checkpoint);
   std::string text;
   int kept = 0, asked = 0;
-  Teller teller("the teacher", quiet);
-  for (const EvaluatedProblem& problem :
-       without_repeats(answer_problems(model, tasks, [&](std::size_t done, std::size_t all) { teller(done, all); }))) {
+  for (const EvaluatedProblem& problem : ask("the teacher", model, tasks, quiet)) {
     int own = 0;
     asked += static_cast<int>(problem.sampled.size());
     for (const EvaluatedAnswer& answer : problem.sampled) {
@@ -78,11 +64,7 @@ void write_traces(const Config& phase, const std::string& teacher, const std::st
         "distill.teacher",
         path, teacher, asked);
   fs::create_directories(fs::path(path).parent_path());
-  std::ofstream file(path + ".partial");
-  file << text;
-  if (!file.flush()) throw Error("{}: can't be written; is the disk full?", path);
-  file.close();
-  fs::rename(path + ".partial", path);
+  write_whole_file(path, text);
   if (!quiet) std::printf("kept %d right answers of %d: %s\n", kept, asked, path.c_str());
 }
 

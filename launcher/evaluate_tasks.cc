@@ -2,14 +2,10 @@
 // of which weights, problems and sampling it is, by digest and number, so that it can be had again.
 #include "launcher/evaluate_tasks.h"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
@@ -25,6 +21,7 @@
 #include "launcher/loop.h"
 #include "launcher/teller.h"
 #include "launcher/tools.h"
+#include "launcher/whole_file.h"
 #include "launcher/world.h"
 
 namespace troupe {
@@ -33,12 +30,6 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 namespace {
-
-std::vector<EvaluatedProblem> ask(const std::string& name, const Loaded& model,
-                                  const std::shared_ptr<const TaskSet>& tasks, bool quiet) {
-  Teller teller(name, quiet);
-  return without_repeats(answer_problems(model, tasks, [&](std::size_t done, std::size_t all) { teller(done, all); }));
-}
 
 std::pair<int, int> levels_of(const std::string& text) {
   int low = 0, high = 0, end = 0;
@@ -78,15 +69,10 @@ void end_there(Config& config) {
 
 // The other model answers what this one does, in the same way.
 Loaded loaded_like(const std::string& path, const Config& first) {
-  Loaded model = load_model(path, {"kind=\"evaluate\"", "evaluate.problems=1"});
-  model.config.task = first.task;
-  model.config.judge = first.judge;
-  model.config.evaluate = first.evaluate;
-  model.config.train.seed = first.train.seed;
+  Config asks = first;
+  asks.generate.length_max = first.generate_length();
+  Loaded model = load_to_answer(path, asks);
   model.config.grpo.completion_max = first.grpo.completion_max;
-  model.config.generate.length_max = first.generate_length();
-  check_config(model.config);
-  end_there(model.config);
   return model;
 }
 
@@ -138,7 +124,7 @@ json described(const EvaluateOptions& options, const Loaded& model, const std::v
           {"tasks", c.task.names},
           {"levels", {c.task.level_min, c.task.level_max}},
           {"template", c.task.form},
-          {"split", "held_out"},
+          {"split", c.evaluate.split},
           {"seed", c.train.seed},
           {"problems", problems.size()},
           {"problems_asked", c.evaluate.problems},
@@ -152,13 +138,6 @@ json described(const EvaluateOptions& options, const Loaded& model, const std::v
 
 std::string dumped(const json& value, int indent) {
   return value.dump(indent, ' ', false, json::error_handler_t::replace) + "\n";
-}
-
-void write_text(const std::string& path, const std::string& text) {
-  std::ofstream file(path, std::ios::binary | std::ios::trunc);
-  file << text;
-  file.flush();
-  if (!file) throw Error("{}: can't be written; make room, or choose another --out", path);
 }
 
 // The files to look in, and the run's own rollouts.
@@ -183,14 +162,26 @@ void make_folder(const std::string& folder) {
 
 }  // namespace
 
+std::vector<EvaluatedProblem> ask(const std::string& name, const Loaded& model,
+                                  const std::shared_ptr<const TaskSet>& tasks, bool quiet) {
+  Teller teller(name, quiet);
+  return without_repeats(answer_problems(model, tasks, [&](std::size_t done, std::size_t all) { teller(done, all); }));
+}
+
 int evaluate_tasks(const EvaluateOptions& options) {
-  const std::int64_t begin_us = monotonic_us();
   Loaded model = load_model(options.run, sets_of(options));
   end_there(model.config);
+  return evaluate_loaded(std::move(model), options);
+}
+
+int evaluate_loaded(Loaded model, const EvaluateOptions& options) {
+  const std::int64_t begin_us = monotonic_us();
   start_log("troupe", "", LogLevel::warning);
   const std::shared_ptr<const TaskSet> tasks = open_tasks(model.config);
   const std::vector<TaskProblem> asked = distinct_problems(evaluation_problems(model.config, *tasks));
+  const int answer_max = model.config.grpo.completion_max;
   fit_problems(model.config, *tasks, asked);
+  if (options.tokens_fixed) model.config.grpo.completion_max = answer_max;
   Other other = open_other(options, model.config, *tasks, asked);
   json overlap;
   if (!options.against.empty()) overlap = contamination(asked, places_of(options, model.checkpoint), options.ngram);
@@ -205,10 +196,10 @@ int evaluate_tasks(const EvaluateOptions& options) {
   if (!overlap.is_null()) result["contamination"] = overlap;
   result["seconds"] = static_cast<double>(monotonic_us() - begin_us) * 1e-6;
   if (!options.out.empty()) {
-    write_text(options.out + "/answers.jsonl", answers_text(problems));
-    write_text(options.out + "/evaluation.json", dumped(result, 2));
+    write_whole_file(options.out + "/answers.jsonl", answers_text(problems));
+    if (!overlap.is_null()) write_whole_file(options.out + "/contamination.json", dumped(overlap, 2));
+    write_whole_file(options.out + "/evaluation.json", dumped(result, 2));  // the last: it says that all is there
   }
-  if (!options.out.empty() && !overlap.is_null()) write_text(options.out + "/contamination.json", dumped(overlap, 2));
   if (!options.quiet) {
     if (static_cast<int>(problems.size()) < model.config.evaluate.problems)
       std::fprintf(stderr, "of %d problems %zu differ: few are held out at a low level\n",

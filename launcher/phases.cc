@@ -1,20 +1,27 @@
 #include "launcher/phases.h"
 
+#include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <nlohmann/json.hpp>
 
 #include "actors/checkpoint/manifest.h"
 #include "kernels/base/error.h"
+#include "launcher/bill.h"
 #include "launcher/distill.h"
+#include "launcher/evaluate_tasks.h"
 #include "launcher/interrupts.h"
 #include "launcher/loop.h"
+#include "launcher/metrics_file.h"
 #include "launcher/program.h"
 #include "launcher/report.h"
 #include "launcher/run_folder.h"
 #include "launcher/tools.h"
 #include "launcher/train.h"
+#include "launcher/whole_file.h"
 #include "launcher/world.h"
 
 namespace troupe {
@@ -27,14 +34,6 @@ namespace {
 constexpr int kInterrupted = 130;
 
 std::string folder_of(const Config& phase, const std::string& run) { return run + "/phases/" + phase.name; }
-
-void write_text(const std::string& path, const std::string& text) {
-  std::ofstream file(path + ".partial");
-  file << text;
-  if (!file.flush()) throw Error("{}: can't be written; is the disk full?", path);
-  file.close();
-  fs::rename(path + ".partial", path);
-}
 
 // RUN/current is the phase that is trained now, RUN/latest the one that was trained last.
 void point_to(const std::string& run, const std::string& name, const Config& phase) {
@@ -89,9 +88,9 @@ Config with_rest(const Config& phase, const BudgetConfig& budget, const Spent& s
 
 void begin_run(const Recipe& recipe, const std::string& out, bool resume) {
   const bool exists = fs::exists(out + "/config.toml");
-  if (exists && fs::exists(out + "/checkpoints"))
+  if (exists && !fs::exists(out + "/phases"))
     throw Error("{}: a run is here already, without phases; choose another folder with --out", out);
-  if (exists && !resume && fs::exists(out + "/phases"))
+  if (exists && !resume)
     throw Error("{}: a run is here already; continue it with --resume, or choose another folder with --out", out);
   if (!exists && resume) throw Error("{}: there is no run to resume (no config.toml); start it without --resume", out);
   for (const Config& phase : recipe.phases)  // of those that are over too; and before anything is written
@@ -100,34 +99,37 @@ void begin_run(const Recipe& recipe, const std::string& out, bool resume) {
   std::error_code failed;
   fs::create_directories(out + "/phases", failed);
   if (failed) throw Error("{}: can't make the run's folder: {}", out, failed.message());
-  write_text(out + "/config.toml", recipe_to_toml(recipe));
+  write_whole_file(out + "/config.toml", recipe_to_toml(recipe));
 }
 
 void end_phase(const PhaseResult& result) {
-  write_text(result.folder + "/phase.json", json{{"name", result.name},
-                                                 {"kind", result.kind},
-                                                 {"ended_by", result.ended_by},
-                                                 {"checkpoint", result.checkpoint},
-                                                 {"dollars", result.dollars},
-                                                 {"device_hours", result.device_hours}}
-                                                    .dump(1) +
-                                                "\n");
+  write_whole_file(result.folder + "/phase.json", json{{"name", result.name},
+                                                       {"kind", result.kind},
+                                                       {"ended_by", result.ended_by},
+                                                       {"checkpoint", result.checkpoint},
+                                                       {"dollars", result.dollars},
+                                                       {"device_hours", result.device_hours}}
+                                                          .dump(1) +
+                                                      "\n");
 }
 
 }  // namespace
 
 PhaseResult phase_result(const Config& phase, const std::string& run) {
-  PhaseResult result{phase.name, phase.kind, folder_of(phase, run), false, "", "", 0, 0};
+  PhaseResult result;
+  result.name = phase.name;
+  result.kind = phase.kind;
+  result.folder = folder_of(phase, run);
   result.over = fs::exists(result.folder + "/phase.json");
-  std::ifstream metrics(result.folder + "/metrics.jsonl");
-  for (std::string text; std::getline(metrics, text);) {
-    const json line = json::parse(text, nullptr, false);  // the last may be cut off
-    if (line.is_discarded()) continue;
-    if (line.at("kind") == "finished") result.ended_by = line.value("reason", "");
-    if (line.at("kind") != "bill") continue;
+  for_each_metric(result.folder + "/metrics.jsonl", [&](const std::string& kind, const json& line) {
+    if (kind == "finished") result.ended_by = line.value("reason", "");
+    if (kind != "bill") return;
     result.dollars = line.at("cost_dollars");
     result.device_hours = line.at("wall_thread_seconds").get<double>() / 3600;
-  }
+  });
+  Config machine = phase;
+  resolve_machine(machine);  // its threads
+  result.wall_hours = result.device_hours / machine.device.threads / machine.layout.nodes;
   // It came to its end, and the process died before it could say so.
   const bool cut = result.ended_by.empty() || result.ended_by == "interrupted" || result.ended_by == "budget";
   result.over = result.over || !cut;
@@ -138,51 +140,68 @@ PhaseResult phase_result(const Config& phase, const std::string& run) {
 
 namespace {
 
-// The phase's evaluation, priced by its time.
-int evaluate_phase(const Config& phase, const std::string& weights, const PhaseResult& before, bool quiet) {
-  const std::int64_t begin_us = monotonic_us();
-  EvaluateOptions options;
-  options.run = weights;
-  options.tasks = phase.task.names;
-  options.problems = phase.evaluate.problems;
-  options.samples = phase.evaluate.samples;
-  options.temperature = phase.evaluate.temperature;
-  options.top_p = phase.evaluate.top_p;
-  options.levels = fmt::format("{}-{}", phase.task.level_min, phase.task.level_max);
-  options.seed = phase.train.seed;
-  options.out = before.folder;
-  options.quiet = quiet;
-  options.silent = true;
-  if (!fs::exists(before.folder + "/evaluation.json")) evaluate_tasks(options);
+// Puts time that was spent before any step on the phase's bill; `more`: lines behind it. All of them or none are there.
+void charge(const Config& phase, const std::string& folder, std::int64_t begin_us, std::int64_t end_us,
+            const std::string& more = "") {
   Config machine = phase;
   resolve_machine(machine);
-  const double hours = static_cast<double>(monotonic_us() - begin_us) / 3.6e9, threads = machine.device.threads;
-  std::ofstream(before.folder + "/metrics.jsonl")
-      << json{{"kind", "bill"},
-              {"cost_dollars", hours * phase.hardware.dollars_per_hour},
-              {"losses", 0},
-              {"wall_thread_seconds", hours * 3600 * threads},
-              {"thread_seconds", {{"evaluation", hours * 3600 * threads}}}}
-             .dump()
-      << "\n"
-      << json{{"kind", "finished"}, {"reason", "evaluate.problems"}}.dump() << "\n";
+  const std::string path = folder + "/metrics.jsonl";
+  std::ifstream before(path);
+  std::string text{std::istreambuf_iterator<char>(before), std::istreambuf_iterator<char>()};
+  text.erase(text.rfind('\n') + 1);  // of a line that a kill cut off
+  fs::create_directories(folder);
+  write_whole_file(path, text + bill_of_time(machine, Bin::evaluation, begin_us, end_us, path).dump() + "\n" + more);
+}
+
+// Work that asks a model; where it is interrupted its time is on the bill all the same.
+template <typename Work>
+void paid_if_cut(const Config& phase, const std::string& folder, Work work) {
+  const std::int64_t begin_us = monotonic_us();
+  try {
+    work();
+  } catch (const Interrupted&) {
+    charge(phase, folder, begin_us, monotonic_us());
+    throw;
+  }
+}
+
+// An evaluation says itself how long it took: one whose process died before it could bill it is billed by the next.
+int evaluate_phase(const Config& phase, const std::string& weights, const std::string& folder, bool quiet) {
+  const std::string result = folder + "/evaluation.json";
+  EvaluateOptions options;
+  options.run = weights;
+  options.out = folder;
+  options.quiet = quiet;
+  options.silent = true;
+  options.tokens_fixed = phase.grpo.completion_max > 0;
+  if (!fs::exists(result))
+    paid_if_cut(phase, folder, [&] { evaluate_loaded(load_to_answer(weights, phase), options); });
+  std::ifstream file(result);
+  const double seconds = json::parse(file).at("seconds");
+  charge(phase, folder, 0, std::llround(seconds * 1e6),
+         json{{"kind", "finished"}, {"reason", "evaluate.problems"}}.dump() + "\n");
   return 0;
+}
+
+// The teacher's time comes first on the phase's bill, and the training goes on from it.
+void ask_teacher(const Config& phase, const std::string& teacher, const std::string& folder, bool quiet) {
+  if (fs::exists(traces_of(folder))) return;
+  const std::int64_t begin_us = monotonic_us();
+  paid_if_cut(phase, folder, [&] { write_traces(phase, teacher, traces_of(folder), quiet); });
+  charge(phase, folder, begin_us, monotonic_us());
 }
 
 int run_phase(const Recipe& recipe, std::size_t number, const Config& phase, const std::string& out,
               const RunStart& how) {
-  const PhaseResult before = phase_result(phase, out);
+  const std::string folder = folder_of(phase, out);
   RunStart start = how;
   if (phase.kind == "evaluate")
-    return evaluate_phase(phase, weights_for(recipe, number, phase.train.start_from, out), before, how.quiet);
-  if (phase.kind != "distill") {
+    return evaluate_phase(phase, weights_for(recipe, number, phase.train.start_from, out), folder, how.quiet);
+  if (phase.kind == "distill")
+    ask_teacher(phase, weights_for(recipe, number, phase.distill.teacher, out), folder, how.quiet);
+  if (phase.kind != "distill" || !phase.train.start_from.empty())
     start.weights = weights_for(recipe, number, phase.train.start_from, out);
-    return train_run(phase, before.folder, start);
-  }
-  const std::string teacher = weights_for(recipe, number, phase.distill.teacher, out);
-  write_traces(phase, teacher, traces_of(before.folder), how.quiet);
-  if (!phase.train.start_from.empty()) start.weights = weights_for(recipe, number, phase.train.start_from, out);
-  return train_run(as_trained(phase, before.folder), before.folder, start);
+  return train_run(as_trained(phase, folder), folder, start);
 }
 
 }  // namespace
@@ -207,9 +226,7 @@ int train_phases(const Recipe& recipe, const std::string& out, bool resume, bool
     }
     const PhaseResult result = phase_result(phase, out);
     spent.dollars += result.dollars;
-    Config own = phase;
-    resolve_machine(own);  // its threads
-    spent.hours += result.device_hours / own.device.threads / own.layout.nodes;
+    spent.hours += result.wall_hours;
     const std::string key = spent_key(recipe.budget, spent);
     const bool cut = !before.over && result.ended_by == "budget" && !key.empty();
     if (!cut) end_phase(result);

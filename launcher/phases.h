@@ -17,7 +17,7 @@ struct PhaseResult {
   bool over = false;
   std::string ended_by;    // the key of the limit that ended it
   std::string checkpoint;  // its last
-  double dollars = 0, device_hours = 0;
+  double dollars = 0, device_hours = 0, wall_hours = 0;
 };
 PhaseResult phase_result(const Config& phase, const std::string& run);
 

@@ -13,6 +13,7 @@
 #include "actors/stage_memory.h"
 #include "kernels/recording.h"
 #include "launcher/config.h"
+#include "launcher/distill.h"
 #include "launcher/tools.h"
 #include "launcher/world.h"
 
@@ -211,16 +212,19 @@ std::string describe(const Config& config, const Plan& plan) {
 
 namespace {
 
-void show_plan(Config& config) {
+// A student's data is yet to be written, and it is small; whoever only asks reads none.
+void show_plan(const Config& phase) {
+  Config config = phase.kind == "distill" ? student_of(phase, "traces.jsonl") : phase;
   resolve_machine(config);
-  const std::size_t data = config.has_rollouts() ? 0 : open_corpus(config)->bytes();
+  const bool reads = !config.has_rollouts() && config.kind != "distill" && config.kind != "evaluate";
+  const std::size_t data = reads ? open_corpus(config)->bytes() : 0;
   std::fputs(describe(config, make_plan(config, data)).c_str(), stdout);
 }
 
 }  // namespace
 
 int plan(const std::string& config_path, const std::vector<std::string>& sets) {
-  for (Config& config : load_recipe(config_path, sets).phases) show_plan(config);
+  for (const Config& config : load_recipe(config_path, sets).phases) show_plan(config);
   return 0;
 }
 

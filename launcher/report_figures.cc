@@ -1,12 +1,11 @@
 #include "launcher/report_figures.h"
 
-#include <algorithm>
-#include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "actors/rules/grpo.h"
 #include "actors/rules/trainable.h"
+#include "launcher/metrics_file.h"
 
 namespace troupe {
 
@@ -19,34 +18,38 @@ AnswerFigures answers_of(const json& line) {
           line.at("pass_k"),   line.at("problems"), line.at("samples")};
 }
 
-// A step that was done again after a loss is told again; the last time counts.
-void read_step(const Config& config, const json& line, RunFigures& f) {
+struct StepFigures {
+  std::int64_t tokens = 0, gaps = 0, checked = 0;
+  bool skipped = false;
+};
+
+struct RolloutFigures {
+  std::int64_t answers = 0, checked = 0;
+};
+
+struct Told {
+  std::map<std::int64_t, StepFigures> steps;
+  std::map<std::int64_t, RolloutFigures> rollouts;
+};
+
+StepFigures step_of(const Config& config, const json& line) {
+  StepFigures f;
   const std::int64_t step = line.at("step");
-  f.steps = step + 1;
   f.tokens = line.at("tokens");
-  f.skipped += line.at("verdict") == "skip" ? 1 : 0;
+  f.skipped = line.at("verdict") == "skip";
   const bool own = config.has_rollouts() && version_of_rollout(config.grpo, rollout_of_step(config.grpo, step)) == step;
-  if (!own) return;
-  f.gaps += line.at("gaps").get<std::int64_t>();
-  f.checked += line.value("targets", std::int64_t{0});
+  if (!own) return f;
+  f.gaps = line.at("gaps");
+  f.checked = line.value("targets", std::int64_t{0});
+  return f;
 }
 
-void read_line(const Config& config, const json& line, RunFigures& f) {
-  const std::string kind = line.at("kind");
-  if (kind == "step") read_step(config, line, f);
-  if (kind == "rollout") {
-    f.answers_sampled += line.at("answers").get<std::int64_t>();
-    f.checked += line.at("checked").get<std::int64_t>();
-  }
-  if (kind == "answers") {
-    f.after = answers_of(line);
-    if (!f.before) f.before = f.after;
-  }
-  if (kind == "evaluation" && line.at("loss").is_number()) {
-    f.loss_after = line.at("loss").get<double>();
-    if (!f.loss_before) f.loss_before = f.loss_after;
-    f.loss_curve.emplace_back(line.at("version"), *f.loss_after);
-  }
+void read_line(const Config& config, const std::string& kind, const json& line, Told& told, RunFigures& f) {
+  if (kind == "step") told.steps[line.at("step")] = step_of(config, line);
+  if (kind == "rollout") told.rollouts[line.at("rollout")] = {line.at("answers"), line.at("checked")};
+  if (kind == "answers") f.answers[line.at("version")] = answers_of(line);
+  if (kind == "evaluation" && line.at("loss").is_number() && line.at("tokens") > 0)
+    f.loss[line.at("version")] = line.at("loss");
   if (kind == "stall") ++f.stalls;
   if (kind == "finished") f.ended_by = line.value("reason", "");
   if (kind != "bill") return;
@@ -54,6 +57,20 @@ void read_line(const Config& config, const json& line, RunFigures& f) {
   f.losses = line.at("losses");
   f.device_hours = line.at("wall_thread_seconds").get<double>() / 3600;
   f.thread_seconds = line.at("thread_seconds").get<std::map<std::string, double>>();
+}
+
+void add_up(const Told& told, RunFigures& f) {
+  for (const auto& [step, own] : told.steps) {
+    f.steps = step + 1;
+    f.tokens = own.tokens;
+    f.skipped += own.skipped ? 1 : 0;
+    f.gaps += own.gaps;
+    f.checked += own.checked;
+  }
+  for (const auto& [rollout, own] : told.rollouts) {
+    f.answers_sampled += own.answers;
+    f.checked += own.checked;
+  }
 }
 
 // A phase that only asked has its figures in a file of its own.
@@ -74,20 +91,18 @@ void read_evaluation(const std::string& path, RunFigures& f) {
     a.pass_k = std::stoi(k);
     a.pass = estimate.at("value");
   }
-  f.before = f.after = a;
+  f.answers[result.value("version", std::int64_t{0})] = a;
 }
 
 }  // namespace
 
 RunFigures read_figures(const Config& config, const std::string& folder) {
   RunFigures f;
-  std::ifstream metrics(folder + "/metrics.jsonl");
-  for (std::string text; std::getline(metrics, text);) {
-    const json line = json::parse(text, nullptr, false);  // the last may be cut off
-    if (!line.is_discarded()) read_line(config, line, f);
-  }
+  Told told;
+  for_each_metric(folder + "/metrics.jsonl",
+                  [&](const std::string& kind, const json& line) { read_line(config, kind, line, told, f); });
+  add_up(told, f);
   if (config.kind == "evaluate") read_evaluation(folder + "/evaluation.json", f);
-  f.wall_hours = f.device_hours / std::max(1, config.device.threads) / config.layout.nodes;
   f.flops = static_cast<double>(f.tokens) * flops_per_trained_token(config);
   return f;
 }

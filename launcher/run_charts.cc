@@ -9,6 +9,8 @@
 #include <nlohmann/json.hpp>
 
 #include "kernels/base/error.h"
+#include "launcher/metrics_file.h"
+#include "launcher/run_folder.h"
 #include "launcher/tools.h"
 
 namespace troupe {
@@ -21,17 +23,12 @@ using Lines = std::map<std::string, std::map<double, json>>;  // by kind, by ste
 
 Lines read_lines(const std::string& path) {
   Lines lines;
-  std::ifstream in(path);
-  for (std::string line; std::getline(in, line);) {
-    json j = json::parse(line, nullptr, false);
-    if (!j.is_object()) continue;  // a line that a kill cut off
-    const std::string kind = j.value("kind", "");
+  for_each_metric(path, [&](const std::string& kind, const json& line) {
     const char* number = kind == "step" ? "step" : "version";
-    if (kind != "step" && kind != "answers" && kind != "evaluation") continue;
-    if (!j.contains(number) || !j[number].is_number()) continue;
-    const double at = j[number];
-    lines[kind].insert_or_assign(at, std::move(j));
-  }
+    if (kind != "step" && kind != "answers" && kind != "evaluation") return;
+    if (!line.contains(number) || !line[number].is_number()) return;
+    lines[kind].insert_or_assign(line[number].get<double>(), line);
+  });
   return lines;
 }
 
@@ -89,14 +86,15 @@ std::vector<Chart> run_charts(const std::string& metrics_path) {
     held_out.series.push_back({"held out", points});
   charts.push_back(held_out);
   std::erase_if(charts, [](const Chart& chart) { return chart.series.empty(); });
-  for (std::size_t i = 0; i < charts.size(); ++i) charts[i].id = fmt::format("chart-{}", i + 1);
   return charts;
 }
 
 int plot(const std::string& run, const std::string& out) {
-  const std::vector<Chart> charts = run_charts(run + "/metrics.jsonl");
+  // Of a run of phases: the one that is trained now, or the last that was trained where the last only asked.
+  std::vector<Chart> charts = run_charts(current_run(run) + "/metrics.jsonl");
+  if (charts.empty()) charts = run_charts(run + "/latest/metrics.jsonl");
   if (charts.empty()) throw Error("{}: has no metrics.jsonl with steps or evaluations; name a run's folder", run);
-  std::ofstream file(out, std::ios::trunc);
+  std::ofstream file(out, std::ios::trunc);  // it may be /dev/stdout
   file << svg_charts(charts);
   file.flush();
   if (!file) throw Error("{}: can't be written; choose another --out", out);

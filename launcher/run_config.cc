@@ -1,5 +1,6 @@
 #include "launcher/run_config.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>

@@ -5,10 +5,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 
 #include "kernels/base/check.h"
+#include "launcher/colours.h"
 
 namespace troupe {
 
@@ -19,8 +19,6 @@ constexpr int kXTicks = 6, kYTicks = 5;
 constexpr std::size_t kDotsMax = 40;         // points of a series that are drawn as dots too
 constexpr std::size_t kLinePointsMax = 800;  // more are thinned: two points, the least and the most, for each bucket
 constexpr double kLetter = 7;                // width of a letter of the legend, at most
-// Distinct for the colour-blind too, on light and on dark ground; the same as a timeline's.
-constexpr std::array kColours = {"#4477aa", "#ee7733", "#228833", "#cc3377", "#33a6c7", "#b8942a"};
 
 struct Range {
   double low = 0, high = 1;
@@ -87,7 +85,7 @@ bool ranges_of(const Chart& chart, Range& x, Range& y) {
     for (const ChartPoint& p : series.points) {
       if (!std::isfinite(p.x) || !std::isfinite(p.y)) continue;
       widen(x, p.x, any_x);
-      for (const double value : {p.y, p.low, p.high}) widen(y, value * chart.scale, any_y);
+      widen(y, p.y * chart.scale, any_y);
     }
   if (any_y && chart.from_zero) widen(y, 0, any_y);
   return any_x && any_y;
@@ -128,8 +126,8 @@ std::string style_svg() {
          ".tc .t{font-size:14px;font-weight:600}.tc .m{opacity:.72}.tc .g{stroke:currentColor;stroke-opacity:.13}"
          ".tc .a{stroke:currentColor;stroke-opacity:.5;fill:none}"
          ".tc .l{fill:none;stroke-width:2;stroke-linejoin:round;stroke-linecap:round}"
-         ".tc .f{fill:none;stroke-width:1;stroke-opacity:.33}.tc .b{fill-opacity:.16;stroke:none}"
-         "@media(prefers-color-scheme:dark){.tc{color:#d0d7de}.tc .f{stroke-opacity:.45}.tc .b{fill-opacity:.26}}"
+         ".tc .f{fill:none;stroke-width:1;stroke-opacity:.33}"
+         "@media(prefers-color-scheme:dark){.tc{color:#d0d7de}.tc .f{stroke-opacity:.45}}"
          "</style>\n";
 }
 
@@ -156,16 +154,6 @@ std::string axes_svg(const Chart& chart, const Plot& plot, const std::vector<dou
   return fmt::format("<path class=\"g\" d=\"{}\"/><path class=\"a\" d=\"{}\"/>\n{}\n", grid, marks, numbers) +
          fmt::format("<text class=\"m\" x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\">{}</text>\n",
                      (plot.left + plot.right) / 2, plot.bottom + 36, escaped(chart.x_label));
-}
-
-std::string band_svg(const ChartSeries& series, double scale, const Plot& plot, const char* colour) {
-  std::string upper, lower;
-  for (const ChartPoint& p : thinned(series.points)) {
-    if (!std::isfinite(p.low) || !std::isfinite(p.high)) continue;
-    upper += fmt::format("{}{:.1f} {:.1f}", upper.empty() ? "M" : "L", plot.at_x(p.x), plot.at_y(p.high * scale));
-    lower = fmt::format("L{:.1f} {:.1f}", plot.at_x(p.x), plot.at_y(p.low * scale)) + lower;
-  }
-  return upper.empty() ? "" : fmt::format("<path class=\"b\" fill=\"{}\" d=\"{}{}z\"/>\n", colour, upper, lower);
 }
 
 std::string line_svg(const Chart& chart, const ChartSeries& series, const Plot& plot, const char* colour) {
@@ -236,7 +224,6 @@ std::string description(const Chart& chart) {
     Chart alone;
     alone.scale = chart.scale;
     alone.series = {series};
-    for (ChartPoint& p : alone.series[0].points) p.low = p.high = kNoBound;
     Range x, y;
     if (series.faint || !ranges_of(alone, x, y)) continue;
     text += fmt::format("{}{}: from {} {} to {}, between {}{} and {}{}, at last {}", text.empty() ? "" : "; ",
@@ -263,8 +250,6 @@ std::string inside_svg(const Chart& chart, double width, double height) {
   const double top = kTop + (rows - 1) * kLegendRow;
   const Plot plot{x, {y_ticks.front(), y_ticks.back()}, kLeft, width - kRight, top, height - kBottom};
   text += axes_svg(chart, plot, x_ticks, y_ticks);
-  for (std::size_t s = 0; s < chart.series.size(); ++s)
-    text += band_svg(chart.series[s], chart.scale, plot, colour_of(chart, s));
   for (std::size_t s = 0; s < chart.series.size(); ++s)
     text += line_svg(chart, chart.series[s], plot, colour_of(chart, s));
   return text;
@@ -293,15 +278,6 @@ std::vector<ChartPoint> running_mean(const std::vector<ChartPoint>& points, int 
     means.push_back({points[i].x, sum / static_cast<double>(i + 1 - begin)});
   }
   return means;
-}
-
-std::string svg_chart(const Chart& chart, double width, double height) {
-  return fmt::format(
-             "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"tc\" viewBox=\"0 0 {0:g} {1:g}\" "
-             "width=\"{0:g}\" height=\"{1:g}\" role=\"img\" aria-labelledby=\"{2}-title {2}-desc\">\n"
-             "<title id=\"{2}-title\">{3}</title>\n<desc id=\"{2}-desc\">{4}</desc>\n",
-             width, height, chart.id, escaped(chart.title), escaped(description(chart))) +
-         style_svg() + inside_svg(chart, width, height) + "</svg>\n";
 }
 
 std::string svg_charts(const std::vector<Chart>& charts, int columns, double width, double height) {

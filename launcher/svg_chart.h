@@ -2,17 +2,13 @@
 // the reader's system; a screen reader gets a title and a description; points tell their values when pointed at.
 #pragma once
 
-#include <limits>
 #include <string>
 #include <vector>
 
 namespace troupe {
 
-constexpr double kNoBound = std::numeric_limits<double>::quiet_NaN();
-
 struct ChartPoint {
-  double x = 0, y = 0;                     // a y that isn't finite breaks the line
-  double low = kNoBound, high = kNoBound;  // of an interval, drawn as a band; none: NaN
+  double x = 0, y = 0;  // a y that isn't finite breaks the line
 };
 
 struct ChartSeries {
@@ -25,13 +21,10 @@ struct Chart {
   std::string title, x_label, unit;  // unit: behind the numbers of y, as in "%"
   double scale = 1;                  // of y: 100 for shares shown in percent
   bool from_zero = false;            // the axis of y has 0 on it
-  std::vector<ChartSeries> series;   // six colours, then they come again
-  std::string id = "chart";          // distinct in a page: letters, digits and '-'
+  std::vector<ChartSeries> series;   // eight colours, then they come again
 };
 
-std::string svg_chart(const Chart& chart, double width = 520, double height = 300);
-
-// Several in one picture, so many in a row.
+// All in one picture, so many in a row.
 std::string svg_charts(const std::vector<Chart>& charts, int columns = 2, double width = 520, double height = 300);
 
 // Multiples of 1, 2 or 5 x 10^n about `wanted` of which cover low..high. REQUIRES: low < high, both finite.

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "launcher/loop.h"
+#include "launcher/progress.h"
 
 namespace troupe {
 
@@ -15,8 +16,9 @@ constexpr std::int64_t kTellEveryUs = 5'000'000, kRedrawEveryUs = 200'000;
 
 }  // namespace
 
-Teller::Teller(std::string what, bool quiet)
+Teller::Teller(std::string what, bool quiet, std::string unit)
     : what_(std::move(what)),
+      unit_(std::move(unit)),
       quiet_(quiet),
       terminal_(isatty(STDERR_FILENO) == 1),
       begin_us_(monotonic_us()),
@@ -32,9 +34,9 @@ void Teller::operator()(std::size_t done, std::size_t all) {
   last_us_ = now_us;
   open_ = terminal_;
   const double share = static_cast<double>(done) / static_cast<double>(all);
-  const auto left = static_cast<long>(static_cast<double>(now_us - begin_us_) / 1e6 * (1 / share - 1));
-  std::fprintf(stderr, "%s%s: %zu of %zu answers (%.0f %%)  %ld:%02ld left%s", terminal_ ? "\r\033[K" : "",
-               what_.c_str(), done, all, 100 * share, left / 60, left % 60, terminal_ ? "" : "\n");
+  const double left = static_cast<double>(now_us - begin_us_) / 1e6 * (1 / share - 1);
+  std::fprintf(stderr, "%s%s: %zu of %zu %s (%.0f %%)  %s left%s", terminal_ ? "\r\033[K" : "", what_.c_str(), done,
+               all, unit_.c_str(), 100 * share, human_time(left).c_str(), terminal_ ? "" : "\n");
 }
 
 }  // namespace troupe

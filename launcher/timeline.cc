@@ -13,6 +13,7 @@
 #include <tuple>
 
 #include "kernels/base/error.h"
+#include "launcher/colours.h"
 #include "launcher/run_folder.h"
 #include "launcher/tools.h"
 
@@ -24,9 +25,6 @@ constexpr double kWidth = 1000, kLeft = 96, kRight = 20, kTop = 46, kTitle = 30,
                  kLegend = 26;
 constexpr double kLeastWidth = 0.25;  // of a rectangle; gaps below it are closed
 constexpr double kLabelWidth = 13;    // of a rectangle that has room for its microbatch's number
-// Distinct for the colour-blind too, on light and on dark ground.
-constexpr std::array kColours = {"#4477aa", "#ee7733", "#228833", "#cc3377",
-                                 "#33a6c7", "#b8942a", "#8855bb", "#aa4422"};
 
 // Phases as they are drawn.
 enum class Look : std::uint8_t { forward, backward, weights, other };

@@ -1,9 +1,7 @@
 // `troupe tokenize --tokenizer PATH FILE... --out OUT.tokens`: text as tokens, once, for every run to come.
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <cstdio>
-#include <filesystem>
 
 #include "actors/checkpoint/manifest.h"
 #include "actors/data/json_lines.h"
@@ -11,46 +9,19 @@
 #include "actors/data/tokenizer.h"
 #include "actors/mapped_file.h"
 #include "kernels/base/error.h"
-#include "launcher/loop.h"
-#include "launcher/progress.h"
+#include "launcher/teller.h"
 #include "launcher/tools.h"
 
 namespace troupe {
 namespace {
-
-// One live line on a terminal, else a line every few seconds.
-class ByteProgress {
- public:
-  explicit ByteProgress(std::uint64_t all)
-      : all_(all), terminal_(isatty(STDERR_FILENO) == 1), begin_us_(monotonic_us()) {}
-
-  void show(std::uint64_t done) {
-    const std::int64_t now = monotonic_us();
-    if (now - shown_us_ < (terminal_ ? 100'000 : 5'000'000) || now - begin_us_ < 1'000'000) return;
-    shown_us_ = now;
-    const double seconds = static_cast<double>(now - begin_us_) * 1e-6, rate = static_cast<double>(done) / seconds;
-    const double left = rate > 0 ? static_cast<double>(all_ - std::min(done, all_)) / rate : 0;
-    std::fprintf(stderr, "%s%3.0f %%  %.1f MB/s  %s left%s", terminal_ ? "\r" : "",
-                 100 * static_cast<double>(std::min(done, all_)) / static_cast<double>(all_), rate * 1e-6,
-                 human_time(left).c_str(), terminal_ ? "  " : "\n");
-  }
-  void end() const {
-    if (terminal_ && shown_us_ > 0) std::fprintf(stderr, "\r%40s\r", "");
-  }
-
- private:
-  std::uint64_t all_;
-  bool terminal_;
-  std::int64_t begin_us_, shown_us_ = 0;
-};
 
 struct Tokenizing {
   const TokenizeOptions& options;
   const Tokenizer& tokenizer;
   std::int32_t end_token;
   TokenFileWriter& out;
-  ByteProgress& progress;
-  std::uint64_t done = 0, text_bytes = 0;  // of the sources, of the texts in them
+  Teller& tell;
+  std::size_t all_bytes = 0, done = 0, text_bytes = 0;  // of the sources; of the texts in them
 
   void text(const std::string& path, std::string_view all) {
     if (all.empty()) throw Error("tokenize: {} is empty: leave it out", path);
@@ -58,7 +29,7 @@ struct Tokenizing {
     text_bytes += all.size();
     tokenizer.encode(all, [&](const std::vector<std::int32_t>& tokens, std::size_t bytes) {
       out.append(tokens);
-      progress.show(done + bytes);
+      tell(done + bytes, all_bytes);
     });
   }
 
@@ -71,7 +42,7 @@ struct Tokenizing {
       tokens.push_back(end_token);
       out.start_document();
       out.append(tokens);
-      progress.show(done + static_cast<std::uint64_t>(line.text.data() - all.data()));
+      tell(done + static_cast<std::size_t>(line.text.data() - all.data()), all_bytes);
     });
     if (out.documents() == before) throw Error("tokenize: {} ({} bytes) holds no documents", path, all.size());
   }
@@ -95,12 +66,29 @@ std::int32_t end_token_of(const TokenizeOptions& options, const Tokenizer& token
   return -1;
 }
 
+// Bytes of all texts.
+std::size_t encode_all(const TokenizeOptions& options, const Tokenizer& tokenizer, std::int32_t end_token,
+                       std::size_t bytes, TokenFileWriter& out) {
+  Teller teller("tokenize", false, "bytes");
+  Tokenizing work{options, tokenizer, end_token, out, teller, bytes};
+  for (const std::string& file : options.files) {
+    const MappedFile source(file);
+    if (holds_documents(file)) {
+      work.documents(file, source.text());
+    } else {
+      work.text(file, source.text());
+    }
+    work.done += source.size();
+  }
+  return work.text_bytes;
+}
+
 }  // namespace
 
 int tokenize(const TokenizeOptions& options) {
   const auto tokenizer = open_tokenizer(options.tokenizer);
   std::string digests;
-  std::uint64_t bytes = 0;
+  std::size_t bytes = 0;
   for (const std::string& file : options.files) {
     if (!holds_documents(file) && !file.ends_with(".txt"))
       throw Error("tokenize: {} is neither a .txt, which is one text, nor a .jsonl of documents: rename it", file);
@@ -112,22 +100,11 @@ int tokenize(const TokenizeOptions& options) {
                                     .end_token = end_token,
                                     .tokenizer_sha256 = tokenizer->digest(),
                                     .sources_sha256 = sha256(digests)});
-  ByteProgress progress(bytes);
-  Tokenizing work{options, *tokenizer, end_token, out, progress};
-  for (const std::string& file : options.files) {
-    const MappedFile source(file);
-    if (holds_documents(file)) {
-      work.documents(file, source.text());
-    } else {
-      work.text(file, source.text());
-    }
-    work.done += source.size();
-  }
+  const std::size_t text_bytes = encode_all(options, *tokenizer, end_token, bytes, out);
   out.finish();
-  progress.end();
   std::printf("wrote %s: %llu tokens of %llu documents, %.2f bytes a token, vocabulary %d\n", options.out.c_str(),
               static_cast<unsigned long long>(out.tokens()), static_cast<unsigned long long>(out.documents()),
-              static_cast<double>(work.text_bytes) / static_cast<double>(out.tokens()), tokenizer->vocabulary());
+              static_cast<double>(text_bytes) / static_cast<double>(out.tokens()), tokenizer->vocabulary());
   return 0;
 }
 

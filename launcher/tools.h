@@ -42,7 +42,8 @@ struct EvaluateOptions {
   std::vector<std::string> against;   // files that the problems must not be in
   int ngram = 10;
   bool quiet = false;
-  bool silent = false;  // no line on standard output
+  bool silent = false;        // no line on standard output
+  bool tokens_fixed = false;  // an answer may not be longer, whatever the given solutions are
 };
 int evaluate(const EvaluateOptions& options);
 int evaluate_tasks(const EvaluateOptions& options);

@@ -1,9 +1,9 @@
 #include "launcher/train.h"
 
-#include <csignal>
 #include <cstdio>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "actors/checkpoint/manifest.h"
 #include "kernels/base/error.h"
@@ -13,6 +13,7 @@
 #include "launcher/choose_experts.h"
 #include "launcher/config.h"
 #include "launcher/interrupts.h"
+#include "launcher/metrics_file.h"
 #include "launcher/phases.h"
 #include "launcher/processes.h"
 #include "launcher/program.h"
@@ -92,6 +93,10 @@ void check_resumable(const Config& before, const Config& now, const std::string&
 
 void look_at_alarm(const Config& config, RunFolder& folder, const nlohmann::json& line) {
   if (!config.has_rollouts() || line.at("kind") != "answers") return;
+  bool told = false;
+  for_each_metric(folder.path() + "/metrics.jsonl",
+                  [&](const std::string& kind, const nlohmann::json&) { told = told || kind == "alarm"; });
+  if (told) return;
   const RewardAlarm alarm = reward_alarm(read_reward_series(folder.path() + "/metrics.jsonl"));
   if (!alarm.raised) return;
   folder.append_metrics(nlohmann::json{{"kind", "alarm"}, {"sentence", alarm.sentence}}.dump());
@@ -144,7 +149,7 @@ int train_run(const Config& as_written, const std::string& out, const RunStart& 
   folder.begin(given);
   if (chosen) folder.append_metrics(chosen->json);
   RunBill bill(config, begin_us);
-  if (resume) bill.go_on(out + "/metrics.jsonl", begin.version);
+  bill.go_on(out + "/metrics.jsonl", begin.version);  // a teacher was paid before the run began
   if (!begin.path.empty())
     std::printf("starting at step %lld from %s\n", static_cast<long long>(begin.version), begin.path.c_str());
   return config.layout.nodes == 1 ? train_here(config, folder, begin, bill, start.quiet)
@@ -154,6 +159,11 @@ int train_run(const Config& as_written, const std::string& out, const RunStart& 
 int train(const TrainOptions& options) {
   const Recipe recipe = load_recipe(options.config_path, options.sets);
   const std::string out = options.out.empty() ? "runs/" + recipe.name : options.out;
+  if (const std::string& kind = recipe.phases[0].kind; !recipe.has_phases && (kind == "evaluate" || kind == "distill"))
+    throw Error(
+        "{}: kind is \"{}\", which trains no model by itself: make it a [[phase]] behind one that does, or name "
+        "another kind",
+        options.config_path, kind);
   if (recipe.has_phases) return train_phases(recipe, out, options.resume, options.quiet);
   const int code = train_run(recipe.phases[0], out, {options.resume, options.quiet, ""});
   if (code == 0) write_report(recipe, out);

@@ -1,10 +1,11 @@
 // `troupe why RUN`: reads the boards of a run's folder and prints the chain of waits.
 #include <cstdio>
-#include <fstream>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "launcher/board_file.h"
 #include "launcher/loop.h"
+#include "launcher/metrics_file.h"
 #include "launcher/program.h"
 #include "launcher/run_folder.h"
 #include "launcher/tools.h"
@@ -16,14 +17,11 @@ namespace {
 
 // The version that metrics.jsonl ends with, when the run is finished: its bill comes after that.
 std::optional<std::int64_t> finished_at(const std::string& run) {
-  std::ifstream file(run + "/metrics.jsonl");
   std::optional<std::int64_t> version;
-  for (std::string line; std::getline(file, line);) {
-    const auto json = nlohmann::json::parse(line, nullptr, false);
-    const std::string kind = json.is_discarded() ? "" : json.value("kind", "");
-    if (kind == "finished") version = json.value("version", std::int64_t{0});
+  for_each_metric(run + "/metrics.jsonl", [&](const std::string& kind, const nlohmann::json& line) {
+    if (kind == "finished") version = line.value("version", std::int64_t{0});
     if (kind == "step") version.reset();
-  }
+  });
   return version;
 }
 

@@ -1,0 +1,11 @@
+// A small file that is whole or isn't there, however the process ends: written aside, then renamed.
+#pragma once
+
+#include <string>
+
+namespace troupe {
+
+// Throws Error if it can't be written.
+void write_whole_file(const std::string& path, const std::string& text);
+
+}  // namespace troupe
