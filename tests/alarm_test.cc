@@ -1,8 +1,9 @@
 // When a run's own figures say that its reward is being hacked, and when they don't.
-#include <fstream>
+#include <nlohmann/json.hpp>
 
 #include "kernels/base/random.h"
 #include "launcher/alarm.h"
+#include "launcher/train.h"
 #include "tests/support/run.h"
 
 #include "tests/support/catch.h"
@@ -35,8 +36,8 @@ TEST_CASE("a reward that rises while held-out accuracy falls raises the alarm", 
   CHECK(alarm.raised);
   CHECK(alarm.first_step == 200);
   CHECK(alarm.last_step == 300);
-  CHECK(alarm.reward.over_window.value == Approx(0.2).margin(0.05));
-  CHECK(alarm.accuracy.over_window.value == Approx(-0.1).margin(0.03));
+  CHECK(alarm.reward.over_window == Approx(0.2).margin(0.05));
+  CHECK(alarm.accuracy.over_window == Approx(-0.1).margin(0.03));
   CHECK(has(alarm.sentence, "reward hacking: from step 200 to 300 the training reward rose by 0."));
   CHECK(has(alarm.sentence, "held-out accuracy fell by "));
 }
@@ -92,4 +93,24 @@ TEST_CASE("a run's metrics are read as two series, of a step told twice the late
   CHECK(s.reward == std::vector<Point>{{0, 0.25}, {1, 0.75}});
   CHECK(s.accuracy == std::vector<Point>{{0, 0.1}, {2, 0.3}});
   CHECK(read_reward_series(folder / "none").reward.empty());
+}
+
+TEST_CASE("a run tells the alarm once, and of nothing without a sign", "[alarm]") {
+  const test::Folder folder;
+  Config config;
+  config.kind = "grpo";
+  const nlohmann::json look{{"kind", "answers"}};
+  for (const double fall : {-0.1, 0.1}) {
+    const std::string path = folder / (fall < 0 ? "hacked" : "sound");
+    RunFolder run(path, false);
+    const RewardSeries s = series(0.2, fall, 1);
+    for (const auto& [step, reward] : s.reward)
+      run.append_metrics(nlohmann::json{{"kind", "step"}, {"step", step}, {"reward", reward}}.dump());
+    for (const auto& [version, accuracy] : s.accuracy)
+      run.append_metrics(nlohmann::json{{"kind", "answers"}, {"version", version}, {"accuracy", accuracy}}.dump());
+    look_at_alarm(config, run, {{"kind", "step"}});
+    CHECK(test::metrics_of(path, "alarm").empty());
+    for (int i = 0; i < 3; ++i) look_at_alarm(config, run, look);
+    CHECK(test::metrics_of(path, "alarm").size() == (fall < 0 ? 1 : 0));
+  }
 }

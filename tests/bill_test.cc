@@ -301,6 +301,29 @@ TEST_CASE("a run that goes on pays for what its lost tail had cost", "[bill]") {
   CHECK(broken_by(line).empty());
 }
 
+TEST_CASE("time before a run's first step is on its bill, and the run goes on from it", "[bill]") {
+  const Config config = two_nodes();
+  const std::string path = fmt::format("/dev/shm/troupe-bill-time-test-{}.jsonl", ::getpid());
+  const auto asked = [&](std::int64_t seconds) {
+    return bill_of_time(config, Bin::evaluation, 7 * kSecond, (7 + seconds) * kSecond, path);
+  };
+  const auto first = asked(3);
+  CHECK(spent(first, Bin::evaluation) == Approx(12));
+  CHECK(first.at("cost_dollars") == Approx(6e-3));  // 3 s of two nodes at 3.6 dollars an hour
+  std::ofstream(path) << first.dump() << "\n{\"kind\": \"bi";
+  const auto both = asked(2);  // it was interrupted, and is asked again
+  std::ofstream(path) << first.dump() << "\n" << both.dump() << "\n";
+  RunBill run(config, 50 * kSecond);
+  run.go_on(path, 0);
+  std::filesystem::remove(path);
+  const auto line = run.line(true, 51 * kSecond);
+  CHECK(spent(line, Bin::evaluation) == Approx(20));
+  CHECK(spent(line, Bin::start_up) == Approx(4));
+  CHECK(spent(line, Bin::redo) == 0);
+  CHECK(line.at("wall_thread_seconds") == Approx(24));
+  for (const auto& each : {first, both, line}) CHECK(broken_by(each).empty());
+}
+
 TEST_CASE("a node's bill survives the way to the launcher", "[bill]") {
   NodeBill bill{3, 14, {{{Bin::bubble, kNext}, 15}, {{Bin::useful, kNoHolder}, 9}}, {}};
   bill.versions[7] = {{{Bin::useful, kNoHolder}, 2}};

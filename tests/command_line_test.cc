@@ -179,6 +179,8 @@ TEST_CASE("a fixture is checked in one process, and more nodes are refused in a 
 
 TEST_CASE("plan and config show what a run would be", "[command]") {
   CHECK(has(expect_success({"plan", kTiny}).out, "node 0: peak"));
+  const std::string phases = expect_success({"plan", TROUPE_SOURCE_DIR "/configs/r1_tiny.toml"}).out;
+  for (const std::string name : {"cold_start: ", "reinforcement: ", "student: ", "exam: "}) CHECK(has(phases, name));
   const Folder folder;
   write_file(folder / "whole.toml", expect_success(with_sets({"config", kTiny}, {"train.steps=77"})).out);
   CHECK(has(read_file(folder / "whole.toml"), "steps = 77"));

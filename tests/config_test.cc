@@ -246,6 +246,8 @@ TEST_CASE("a task that can't be given is refused before anything runs", "[config
       {"[judge]\non_failure = \"go\"\n", {"t.toml:4: judge.on_failure is \"go\", must be stop or zero"}},
       {"[judge]\ncpu_seconds = 20\n", {"t.toml:4: judge.cpu_seconds is 20, must be below judge.wall_seconds (20)"}},
       {"[judge]\nprocesses = 0\n", {"t.toml:4: judge.processes is 0, must be 1.."}},
+      {"[task]\nnames = [\"sort\"]\n[evaluate]\nproblems = 4\nsplit = \"train\"\n",
+       {"t.toml:7: evaluate.split is \"train\", must be \"held_out\" for kind = \"pretrain\""}},
   });
   CHECK(refusal("[data]\nkind = \"task\"\n").find("t.toml: task.names is empty") == 0);
   CHECK(refusal("[data]\nkind = \"task\"\n[task]\nnames = [\"sort\"]\n") == "accepted");

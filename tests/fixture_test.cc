@@ -1,8 +1,10 @@
 // The product against the reference: every fixture's tensors, computed by the production actors on several layouts,
 // within the tolerances of a float32 implementation. The judge itself is shown to fail.
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "actors/checkpoint/safetensors.h"
 #include "tests/support/judge.h"
 #include "tests/support/run.h"
 
@@ -239,4 +241,45 @@ TEST_CASE("every fixture of GRPO comes out right: advantages, log-probabilities,
       CHECK(largest_difference(values, candidate.at(name)) <= tolerance);
     }
   }
+}
+
+TEST_CASE("a fixture of GRPO with something missing or of another kind is refused by its name", "[fixture]") {
+  const std::string from = kFixtures + "grpo/g1_seqmean_g4";
+  const troupe::SafetensorsReader given(from + "/inputs.safetensors");
+  const nlohmann::json config = nlohmann::json::parse(read_file(from + "/config.json"));
+  // The fixture without one tensor, with that tensor as `values` if there are any, and with another configuration.
+  const auto refused = [&](const std::string& tensor, const std::vector<float>& values,
+                           const nlohmann::json& with = nlohmann::json::object()) {
+    const Folder folder;
+    troupe::SafetensorsWriter out;
+    for (const auto& [name, entry] : given.entries()) {
+      if (name == tensor) continue;
+      if (entry.dtype == "I64") {
+        out.add_i64(name, entry.shape, given.read_i64(name).data());
+        continue;
+      }
+      std::vector<float> own(static_cast<std::size_t>(entry.elements()));
+      given.read_f32(name, 0, entry.elements(), own.data());
+      out.add_f32(name, entry.shape, own.data());
+    }
+    if (!values.empty()) out.add_f32(tensor, {static_cast<std::int64_t>(values.size())}, values.data());
+    out.write(folder / "inputs.safetensors");
+    nlohmann::json changed = config;
+    changed.update(with);
+    write_file(folder / "config.json", changed.dump());
+    const Ended ended = troupe::test::troupe({"check", folder / "", "--out", folder / "out.safetensors"});
+    CHECK(ended.code == 1);
+    CHECK(std::count(ended.err.begin(), ended.err.end(), '\n') == 1);
+    return ended.err;
+  };
+  const auto says = [](const std::string& sentence, const std::string& part) {
+    INFO(sentence);
+    CHECK(sentence.find(part) != std::string::npos);
+  };
+  for (const std::string name : {"logits", "old_logprobs", "input_ids", "completion_mask", "rewards"})
+    says(refused(name, {}), "/inputs.safetensors: the tensor " + name + " is missing");
+  says(refused("logits", {1, 2}), "the tensor logits has 1 dimensions, must have 3");
+  says(refused("rewards", {1, 2}), "the tensor rewards has 2 elements, must have 4");
+  says(refused("completion_mask", {1, 2}), "the tensor completion_mask is of F32, must be of I64 or I32");
+  says(refused("", {}, {{"beta", "much"}}), "/config.json: the key beta is \"much\", which is of another type");
 }

@@ -9,6 +9,9 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "launcher/config.h"
+#include "launcher/report.h"
+#include "launcher/report_figures.h"
 #include "tests/support/small_run.h"
 
 #include "tests/support/catch.h"
@@ -172,15 +175,73 @@ TEST_CASE("a student learns from what its teacher got right, and an exam asks wh
   // The exam is the teacher's, by name; both answers and figures are kept.
   const json asked = json::parse(read_file(exam + "/evaluation.json"));
   CHECK(asked.dump().find(teacher) != std::string::npos);
+  CHECK(asked.at("answer_tokens_max") == 4);
   CHECK(result_of(exam).at("ended_by") == "evaluate.problems");
   // Whoever names the run means the last phase that trained.
   CHECK(digest_of(run) == digest_of(student));
   const std::string report = read_file(run + "/report.md");
   for (const std::string part : {"| cold | sft | 40 |", "| student | distill | 10 |", "| exam | evaluate |", "147K",
-                                 "**Benchmarks.**", "**Scaling.**", "**Reliability.**", "**Data sources.**"}) {
+                                 "**Benchmarks.**", "**Scaling.**", "**Reliability.**", "**Data sources.**",
+                                 "By design the same configuration gives these weights again"}) {
     INFO(part << "\n" << report);
     CHECK(has(report, part));
   }
+  // The exam's curves are none, those of the phase before it are.
+  expect_success({"plot", run, "--out", run + "/plot.svg"});
+  CHECK(has(read_file(run + "/plot.svg"), "<svg"));
+}
+
+TEST_CASE("the time of a teacher and of an exam is on their phases' bills, and counts against budgets", "[phases]") {
+  const Recipes recipes(std::string(kCold) + kStudent);
+  const Arguments sets{"model.vocab_size=256", "hardware.dollars_per_hour=3600"};
+  const std::string run = recipes.run("run"), student = phase_of(run, "student"), exam = phase_of(run, "exam");
+  expect_success(recipes.train("run", sets));
+  const auto evaluation = [](const json& bill) { return bill.at("thread_seconds").at("evaluation").get<double>(); };
+  const auto bills = metrics_of(student, "bill");
+  REQUIRE(bills.size() >= 2);
+  CHECK(evaluation(bills.front()) > 0);
+  CHECK(bills.front().at("version") == 0);
+  CHECK(evaluation(bills.back()) >= evaluation(bills.front()));
+  CHECK(result_of(student).at("dollars") == bills.back().at("cost_dollars"));
+  // Killed between its evaluation and its bill: the bill is made of what the evaluation says.
+  const double seconds = json::parse(read_file(exam + "/evaluation.json")).at("seconds");
+  for (const std::string file : {"/phase.json", "/metrics.jsonl"}) fs::remove(exam + file);
+  expect_success(recipes.resume("run", sets));
+  CHECK(result_of(exam).at("dollars").get<double>() == Approx(seconds).margin(1e-5));
+  CHECK(result_of(exam).at("device_hours").get<double>() * 3600 == Approx(seconds).margin(1e-5));
+  // A teacher that took all there was leaves nothing to learn with.
+  const double taught = bills.front().at("cost_dollars");
+  const Arguments little{fmt::format("phase.student.budget.max_cost={}", taught / 100)};
+  expect_success(recipes.train("little", sets + little));
+  CHECK(result_of(phase_of(recipes.run("little"), "student")).at("ended_by") == "budget");
+  CHECK(steps_of(phase_of(recipes.run("little"), "student")) < 10);
+}
+
+TEST_CASE("an exam asks what its own phase says", "[phases]") {
+  const Recipes recipes(std::string(kCold) + R"(
+[[phase]]
+name = "exam"
+kind = "evaluate"
+[phase.task]
+level_min = 2
+[phase.judge]
+command = "read -r r; echo '{\"reward\": 0.25}'"
+[phase.grpo]
+completion_max = 1
+[phase.evaluate]
+problems = 4
+samples = 2
+split = "train"
+)");
+  expect_success(recipes.train("run"));
+  const json asked = json::parse(read_file(phase_of(recipes.run("run"), "exam") + "/evaluation.json"));
+  CHECK(asked.at("levels") == json{2, 2});
+  CHECK(asked.at("split") == "train");
+  CHECK(asked.at("samples") == 2);
+  CHECK(asked.at("answer_tokens_max") == 1);  // though no solution is so short
+  CHECK(has(asked.at("judge"), "0.25"));
+  const std::string report = read_file(recipes.run("run") + "/report.md");
+  CHECK(!has(report, "bit for bit"));  // a command may say anything
 }
 
 TEST_CASE("a student that is interrupted, while its teacher answers or while it learns, ends with the undisturbed bits",
@@ -279,12 +340,26 @@ TEST_CASE("a recipe that is killed in any phase, before its first checkpoint too
   }
 }
 
+TEST_CASE("a name that is set is the run's, and no phase's", "[phases]") {
+  const Recipes recipes;
+  const std::string run = recipes.run("run");
+  expect_success(recipes.train("run", {"name=\"other\"", "phase.reward.budget.max_steps=2"}));
+  CHECK(steps_of(phase_of(run, "cold")) == 40);
+  CHECK(steps_of(phase_of(run, "reward")) == 2);
+  CHECK(read_file(run + "/report.md").starts_with("# other\n"));
+  expect_refused(recipes.train("same", {"phase.reward.name=cold"}),
+                 {"phase 2 has the name \"cold\", which another has"});
+}
+
 TEST_CASE("a recipe doesn't write over a run, nor a run over a recipe's", "[phases]") {
   const Recipes recipes;
   const School school;
   const auto cold = files_in(school.run("cold"));
   expect_refused(with_sets({"train", recipes.config(), "--out", school.run("cold")}, {}), {"a run is here already"});
   CHECK(files_in(school.run("cold")) == cold);
+  fs::remove_all(school.run("cold") + "/checkpoints");  // before it saved
+  expect_refused(with_sets({"train", recipes.config(), "--out", school.run("cold")}, {}), {"a run is here already"});
+  CHECK(!fs::exists(school.run("cold") + "/phases"));
   expect_success(recipes.train("run", {"phase.reward.budget.max_steps=2"}));
   const auto before = files_in(recipes.run("run"));
   expect_refused(with_sets({"train", school.config(), "--out", recipes.run("run")}, kSupervised),
@@ -322,6 +397,60 @@ TEST_CASE("a recipe that can't be is refused in a sentence, with its place", "[p
   expect_refused(fine.train("run", {"phase=3"}), {"phase"});
   for (const Recipes* each : {&same, &misspelt, &strange, &number, &nested, &fine})
     CHECK(!fs::exists(each->run("run")));
+}
+
+TEST_CASE("who asks a model needs one, and is a phase", "[phases]") {
+  const Recipes students(kStudent), fine;
+  expect_refused(
+      students.train("run"),
+      {students.config(), "phase \"student\" asks a model, and no phase before it trains one", "distill.teacher"});
+  const std::string text = kStudent;
+  const Recipes exam(text.substr(text.rfind("[[phase]]")));
+  expect_refused(exam.train("run", {"phase.exam.train.start_from=\"\""}),
+                 {exam.config(), "phase \"exam\" asks a model", "train.start_from"});
+  const School school;
+  for (const std::string kind : {"evaluate", "distill"})
+    expect_refused(
+        with_sets({"train", school.config(), "--out", fine.run("run")}, {"kind=" + kind, "evaluate.problems=4"}),
+        {school.config(), "kind is \"" + kind + "\"", "[[phase]]"});
+  CHECK(!fs::exists(fine.run("run")));
+}
+
+// ---- The report -----------------------------------------------------------------------------------------------------
+
+TEST_CASE("what was done twice is reported once, and what was measured once is one figure", "[phases]") {
+  const Folder folder;
+  troupe::Config config = troupe::config_from_text(small_config(), "small.toml",
+                                                   {"kind=grpo", "train.batch_sequences=32", "grpo.group_size=4"});
+  const std::string step = R"({"kind":"step","tokens":64,"verdict":"skip","gaps":1,"targets":10,"step":)",
+                    rollout = R"({"kind":"rollout","answers":32,"checked":5,"rollout":)",
+                    loss = R"({"kind":"evaluation","tokens":9,"loss":1.5,"version":)";
+  write_file(folder / "metrics.jsonl", rollout + "0}\n" + step + "0}\n" + rollout + "1}\n" + step + "1}\n" + rollout +
+                                           "1}\n" + step + "1}\n" + loss + "2}\n" + loss + "2}\n{\"kind\":\"st");
+  const troupe::RunFigures f = troupe::read_figures(config, folder / "");
+  CHECK(f.steps == 2);
+  CHECK(f.tokens == 64);
+  CHECK(f.skipped == 2);
+  CHECK(f.gaps == 2);
+  CHECK(f.answers_sampled == 64);
+  CHECK(f.checked == 2 * (10 + 5));
+  CHECK(f.loss == std::map<std::int64_t, double>{{2, 1.5}});
+  config.train.start_from = folder / "gone";
+  troupe::write_report({.name = "small", .has_phases = false, .phases = {config}, .budget = {}}, folder / "");
+  const std::string report = read_file(folder / "report.md");
+  INFO(report);
+  for (const std::string& part : Arguments{"| 1.5000 |", "held-out loss as measured once: 1.5000", "147K",
+                                           "| weights to start from: " + folder / "gone" + " | | | missing now |"})
+    CHECK(has(report, part));
+  CHECK(!has(report, "1.5000 ->"));
+}
+
+TEST_CASE("a run without reinforcement is reported without what is asked of one", "[phases]") {
+  const School school;
+  const std::string report = read_file(school.run("cold") + "/report.md");
+  CHECK(has(report, "| small | sft | 40 |"));
+  CHECK(!has(report, "147K"));
+  CHECK(!has(report, "**Benchmarks.**"));
 }
 
 // ---- Budgets --------------------------------------------------------------------------------------------------------

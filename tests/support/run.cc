@@ -219,7 +219,9 @@ std::vector<std::string> checkpoints_of(const std::string& run_folder) {
 
 std::string read_file(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  std::ostringstream bytes;
+  bytes << file.rdbuf();  // does not throw where a process ends while its /proc is read
+  return bytes.str();
 }
 
 void write_file(const std::string& path, const std::string& bytes) {
