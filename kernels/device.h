@@ -52,6 +52,9 @@ struct Segment {
   std::uint64_t strand = 0;  // 0: none
 };
 
+// Who touches memory: ops alone, or the loop thread too, before it submits what reads it and after what wrote it is done.
+enum class Place : std::uint8_t { device, shared };
+
 // Owned device memory, zeroed, aligned to 64 bytes. Freed with the Memory.
 struct Memory {
   std::shared_ptr<void> owner;

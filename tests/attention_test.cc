@@ -3,9 +3,9 @@
 #include <cmath>
 #include <numeric>
 
-#include "kernels/cpu/kernels.h"
 #include "tests/support/close.h"
 #include "tests/support/naive.h"
+#include "tests/support/run_op.h"
 
 #include "tests/support/catch.h"
 
@@ -14,10 +14,7 @@ using namespace troupe::test;
 
 namespace {
 
-void run(const Op& op) {
-  cpu::Scratch scratch;
-  cpu::run(op, scratch);
-}
+void run(const Op& op) { run_op(op); }
 
 Owned copy_of(const Tensor& x) {
   Owned copy(x.rows, x.cols, x.dtype);

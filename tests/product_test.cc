@@ -1,8 +1,8 @@
 // Product keeps its law to the bit: every element is the naive chain of fused multiply-adds, whatever surrounds it.
 #include <bit>
 
-#include "kernels/cpu/kernels.h"
 #include "tests/support/naive.h"
+#include "tests/support/run_op.h"
 
 #include "tests/support/catch.h"
 
@@ -42,8 +42,7 @@ struct Operands {
 int wrong_elements(const Case& x) {
   Operands o(x);
   const Grid start{o.c};
-  cpu::Scratch scratch;
-  cpu::run(Op{o.op}, scratch);
+  run_op(o.op);
   int wrong = 0;
   for (std::int64_t i = 0; i < x.m; ++i)
     for (std::int64_t j = 0; j < x.n; ++j) {
@@ -116,9 +115,8 @@ TEST_CASE("a product may add its own old value", "[product]") {
   const Owned expected(9, 40);
   apart.c = expected, apart.add = old;
   in_place.add = in_place.c;
-  cpu::Scratch scratch;
-  cpu::run(Op{apart}, scratch);
-  cpu::run(Op{in_place}, scratch);
+  run_op(apart);
+  run_op(in_place);
   CHECK(same_bits(o.c, expected));
 }
 
@@ -126,8 +124,7 @@ TEST_CASE("an accumulating product may be cut anywhere along its inner dimension
   for (int form = 0; form < 4; ++form) {
     Operands whole(
         {.m = 14, .n = 35, .k = 300, .transpose_a = form / 2 == 1, .transpose_b = form % 2 == 1, .accumulate = true});
-    cpu::Scratch scratch;
-    cpu::run(Op{whole.op}, scratch);
+    run_op(whole.op);
     for (const std::int64_t cut : {1, 7, 128, 255, 256, 299}) {
       const Owned c = normal(14, 35, 3);
       for (const auto& [begin, count] : {std::pair{std::int64_t{0}, cut}, std::pair{cut, 300 - cut}}) {
@@ -135,7 +132,7 @@ TEST_CASE("an accumulating product may be cut anywhere along its inner dimension
         part.c = c;
         part.a = part.transpose_a ? part.a.row_range(begin, count) : part.a.columns(begin, count);
         part.b = part.transpose_b ? part.b.columns(begin, count) : part.b.row_range(begin, count);
-        cpu::run(Op{part}, scratch);
+        run_op(part);
       }
       CHECK(same_bits(c, whole.c));
     }
@@ -144,22 +141,20 @@ TEST_CASE("an accumulating product may be cut anywhere along its inner dimension
 
 TEST_CASE("a row of a product has the same bits alone or among any number of rows", "[product]") {
   Operands all({.m = 300, .n = 70, .k = 90, .transpose_b = true});
-  cpu::Scratch scratch;
-  cpu::run(Op{all.op}, scratch);
+  run_op(all.op);
   for (const auto& [begin, count] : {std::pair{0, 1}, {299, 1}, {17, 2}, {100, 6}, {250, 7}, {3, 31}}) {
     Product some = all.op;
     const Owned c(count, 70);
     some.a = some.a.row_range(begin, count), some.c = c;
-    cpu::run(Op{some}, scratch);
+    run_op(some);
     CHECK(same_bits(c, all.c.tensor().row_range(begin, count)));
   }
 }
 
 TEST_CASE("a product over nothing is zero, or what was there", "[product]") {
   Operands fresh({.m = 3, .n = 5, .k = 0}), kept({.m = 3, .n = 5, .k = 0, .transpose_a = true, .accumulate = true});
-  cpu::Scratch scratch;
-  cpu::run(Op{fresh.op}, scratch);
-  cpu::run(Op{kept.op}, scratch);
+  run_op(fresh.op);
+  run_op(kept.op);
   CHECK(distance(fresh.c, Grid(3, 5)) == 0);
   CHECK(same_bits(kept.c, normal(3, 5, 3)));
 }

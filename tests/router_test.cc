@@ -2,9 +2,9 @@
 #include <cmath>
 #include <numeric>
 
-#include "kernels/cpu/kernels.h"
 #include "tests/support/close.h"
 #include "tests/support/naive.h"
+#include "tests/support/run_op.h"
 
 #include "tests/support/catch.h"
 
@@ -13,10 +13,7 @@ using namespace troupe::test;
 
 namespace {
 
-void run(const Op& op) {
-  cpu::Scratch scratch;
-  cpu::run(op, scratch);
-}
+void run(const Op& op) { run_op(op); }
 
 struct Gate {
   Gate(std::int64_t rows, std::int64_t dim, std::int64_t experts, std::int64_t slots, std::int64_t sequences = 1)

@@ -1,0 +1,32 @@
+// Memory of the ops on one stream, which run one after another: what an op takes lives until the next reset().
+#pragma once
+
+#include <vector>
+
+#include "kernels/cuda/runtime.h"
+
+namespace troupe::cuda {
+
+class Arena final : public Queue {
+ public:
+  explicit Arena(cudaStream_t stream) : stream_(stream) {}
+  ~Arena() override;
+  Arena(const Arena&) = delete;
+  Arena& operator=(const Arena&) = delete;
+
+  cudaStream_t stream() override { return stream_; }
+  void* take_bytes(std::size_t size) override;
+  // Kernels under way keep what they have: kernels of a later op run after them.
+  void reset();
+  std::size_t size() const;
+
+ private:
+  struct Block {
+    void* data = nullptr;
+    std::size_t size = 0, used = 0;
+  };
+  cudaStream_t stream_;
+  std::vector<Block> blocks_;
+};
+
+}  // namespace troupe::cuda

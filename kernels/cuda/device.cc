@@ -1,0 +1,232 @@
+#include "kernels/cuda/device.h"
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <utility>
+
+#include "kernels/cuda/kernels.h"
+#include "kernels/strand.h"
+
+namespace troupe {
+
+using cuda::must;
+
+namespace {
+
+std::int64_t now_us() {
+  const auto now = std::chrono::steady_clock::now().time_since_epoch();
+  return std::chrono::duration_cast<std::chrono::microseconds>(now).count();
+}
+
+cudaEvent_t make_event(unsigned flags) {
+  cudaEvent_t event = nullptr;
+  must(cudaEventCreateWithFlags(&event, flags), "making an event");
+  return event;
+}
+
+}  // namespace
+
+CudaDevice::CudaDevice(const CudaOptions& options)
+    : options_(options),
+      event_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)),
+      timeline_(now_us()),
+      recording_(options.recorded_max) {
+  CHECK(options.segments_ahead > 0, "a GPU that is {} segments ahead", options.segments_ahead);
+  if (event_ < 0)
+    throw Error("can't create an event descriptor: {}; raise the limit of open files", std::strerror(errno));
+  must(cudaSetDevice(options.index), "choosing the GPU");
+  must(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream");
+  begin_ = make_event(cudaEventDefault);
+  end_ = make_event(cudaEventDefault);
+  arena_ = std::make_unique<cuda::Arena>(stream_);
+  driver_ = std::thread([this] { drive(); });
+}
+
+CudaDevice::~CudaDevice() {
+  {
+    std::lock_guard lock(ready_mutex_);
+    closing_ = true;
+  }
+  ready_.notify_all();
+  driver_.join();
+  arena_.reset();
+  for (const cudaEvent_t event : events_) cudaEventDestroy(event);
+  cudaEventDestroy(begin_);
+  cudaEventDestroy(end_);
+  cudaStreamDestroy(stream_);
+  close(event_);
+}
+
+// Zeroed, as CpuDevice's.
+Memory CudaDevice::allocate(std::size_t size, Place place) {
+  void* data = nullptr;
+  must(cudaSetDevice(options_.index), "choosing the GPU");
+  const cudaError_t result = place == Place::device ? cudaMalloc(&data, std::max<std::size_t>(size, 1))
+                                                    : cudaHostAlloc(&data, std::max<std::size_t>(size, 1), 0);
+  if (result != cudaSuccess)
+    throw Error("can't allocate {} bytes of {} memory: {}; lower the memory that the plan shows", size,
+                place == Place::device ? "the GPU's" : "pinned", cudaGetErrorString(result));
+  if (place == Place::shared) {
+    std::memset(data, 0, size);
+    return {std::shared_ptr<void>(data, [](void* memory) { cudaFreeHost(memory); }), data, size};
+  }
+  must(cudaMemset(data, 0, size), "clearing memory");
+  must(cudaDeviceSynchronize(), "clearing memory");
+  return {std::shared_ptr<void>(data, [](void* memory) { cudaFree(memory); }), data, size};
+}
+
+void CudaDevice::submit(Segment segment) {
+  pending_.fetch_add(1, std::memory_order_acq_rel);
+  {
+    std::lock_guard lock(ready_mutex_);
+    CHECK(!closing_, "a segment was submitted to a device that is closing");
+    heap_.push(std::move(segment));
+    waiting_.store(heap_.size(), std::memory_order_release);
+  }
+  ready_.notify_one();
+}
+
+// An error of the GPU leaves nothing to go on with: the process ends with its sentence.
+void CudaDevice::drive() {
+  try {
+    must(cudaSetDevice(options_.index), "choosing the GPU");
+    for (;;) {
+      const bool room = flights_.size() < static_cast<std::size_t>(options_.segments_ahead);
+      if (room && waiting_.load(std::memory_order_acquire) > 0 && launch_next()) continue;
+      if (!flights_.empty()) {
+        if (over(flights_.front())) land();
+        continue;
+      }
+      std::unique_lock lock(ready_mutex_);
+      if (heap_.empty() && closing_) return;
+      if (heap_.empty()) ready_.wait(lock);
+    }
+  } catch (const std::exception& problem) {
+    CHECK(false, "{}", problem.what());
+  }
+}
+
+bool CudaDevice::launch_next() {
+  Flight flight;
+  {
+    std::lock_guard lock(ready_mutex_);
+    if (heap_.empty()) return false;
+    heap_.pop(flight.segments);
+    waiting_.store(heap_.size(), std::memory_order_release);
+  }
+  launch(flight);
+  flights_.push_back(std::move(flight));
+  return true;
+}
+
+void CudaDevice::launch(Flight& flight) {
+  flight.begin_us = now_us();
+  if (flights_.empty()) {
+    std::lock_guard lock(seen_mutex_);
+    timeline_.enter(use_of(flight.segments.front().key), flight.begin_us);
+  }
+  ops_.clear();
+  ops_by_sum(flight.segments, ops_);
+  for (const Op* op : ops_) {
+    if (options_.profiled) {
+      run_timed(*op, flight.segments.front().key.segment_class);
+    } else {
+      arena_->reset();
+      cuda::run(*op, *arena_);
+    }
+  }
+  if (events_.empty()) events_.push_back(make_event(cudaEventDisableTiming));
+  flight.over = events_.back();
+  events_.pop_back();
+  must(cudaEventRecord(flight.over, stream_), "recording an event");
+}
+
+void CudaDevice::run_timed(const Op& op, SegmentClass phase) {
+  must(cudaEventRecord(begin_, stream_), "recording an event");
+  arena_->reset();
+  cuda::run(op, *arena_);
+  must(cudaEventRecord(end_, stream_), "recording an event");
+  must(cudaEventSynchronize(end_), "an op's kernels");
+  float ms = 0;
+  must(cudaEventElapsedTime(&ms, begin_, end_), "an op's time");
+  std::lock_guard lock(seen_mutex_);
+  profile_.add(phase, op, static_cast<std::int64_t>(ms * 1e6F));
+}
+
+bool CudaDevice::over(const Flight& flight) const {
+  const cudaError_t state = cudaEventQuery(flight.over);
+  if (state == cudaErrorNotReady) return false;
+  must(state, "a segment's kernels");
+  return true;
+}
+
+void CudaDevice::land() {
+  const Flight flight = std::move(flights_.front());
+  flights_.pop_front();
+  events_.push_back(flight.over);
+  const std::int64_t end_us = now_us();
+  {
+    std::lock_guard lock(seen_mutex_);
+    if (recording_.wanted()) recording_.add(flight.segments.front().key, flight.begin_us, end_us);
+    timeline_.enter(flights_.empty() ? Use::idle : use_of(flights_.front().segments.front().key), end_us);
+    if (!flights_.empty()) flights_.front().begin_us = end_us;
+  }
+  if (flight.segments.front().strand != 0) {
+    std::lock_guard lock(ready_mutex_);
+    heap_.done(flight.segments);
+    waiting_.store(heap_.size(), std::memory_order_release);
+  }
+  complete(flight.segments);
+}
+
+// The event is written only for the first of a batch: whoever reads it takes them all.
+void CudaDevice::complete(const std::vector<Segment>& segments) {
+  std::lock_guard lock(done_mutex_);
+  const bool first = done_.empty();
+  for (const Segment& segment : segments) done_.push_back(segment.done);
+  pending_.fetch_sub(segments.size(), std::memory_order_acq_rel);
+  if (!first) return;
+  const std::uint64_t one = 1;
+  CHECK(write(event_, &one, sizeof one) == sizeof one, "the completion event can't be written: {}",
+        std::strerror(errno));
+}
+
+void CudaDevice::take_completions(std::vector<Completion>& out) {
+  std::lock_guard lock(done_mutex_);
+  if (done_.empty()) return;
+  out.insert(out.end(), done_.begin(), done_.end());
+  done_.clear();
+  std::uint64_t count = 0;
+  CHECK(read(event_, &count, sizeof count) == sizeof count, "the completion event can't be read: {}",
+        std::strerror(errno));
+}
+
+Usage CudaDevice::usage(std::int64_t at_us) const {
+  Usage usage;
+  usage.ready = waiting_.load(std::memory_order_acquire);
+  std::lock_guard lock(seen_mutex_);
+  timeline_.add_to(usage, at_us);
+  return usage;
+}
+
+OpProfile CudaDevice::profile() const {
+  std::lock_guard lock(seen_mutex_);
+  return profile_;
+}
+
+void CudaDevice::clear_profile() {
+  std::lock_guard lock(seen_mutex_);
+  profile_.clear();
+}
+
+std::vector<std::vector<RecordedSegment>> CudaDevice::recorded() const {
+  CHECK(pending() == 0, "{} segments are still to be recorded", pending());
+  std::lock_guard lock(seen_mutex_);
+  return {recording_.segments()};
+}
+
+}  // namespace troupe

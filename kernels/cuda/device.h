@@ -1,0 +1,92 @@
+// CudaDevice: one GPU. A driver thread takes the most urgent ready segment from the heap and puts its kernels on a
+// stream, at most so many segments ahead of the GPU; it tells of a segment when its event has come. The stream runs
+// segments one after another: "one compute thread", as the bill counts.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "kernels/cuda/arena.h"
+#include "kernels/device.h"
+#include "kernels/profile.h"
+#include "kernels/ready_heap.h"
+#include "kernels/recording.h"
+
+namespace troupe {
+
+struct CudaOptions {
+  int index = 0;           // of the GPU, as CUDA counts
+  int segments_ahead = 2;  // on the stream at once
+  bool profiled = false;   // times every op: the stream then runs one at a time
+  std::size_t recorded_max = 0;
+};
+
+class CudaDevice final : public Device {
+ public:
+  explicit CudaDevice(const CudaOptions& options);  // throws Error: there is no such GPU
+  ~CudaDevice() override;                           // runs what was submitted, then joins
+  CudaDevice(const CudaDevice&) = delete;
+  CudaDevice& operator=(const CudaDevice&) = delete;
+
+  Memory allocate(std::size_t size, Place place);
+  Memory allocate(std::size_t size) override { return allocate(size, Place::device); }
+  void submit(Segment segment) override;
+  void take_completions(std::vector<Completion>& out) override;
+  int completion_fd() const override { return event_; }
+  std::size_t pending() const override { return pending_.load(std::memory_order_acquire); }
+  bool hurries() const override { return false; }
+  Usage usage(std::int64_t now_us) const override;  // by the monotonic clock
+  // What ops took since clear_profile(). REQUIRES: profiled.
+  OpProfile profile() const;
+  void clear_profile();
+  // REQUIRES: nothing is pending.
+  std::vector<std::vector<RecordedSegment>> recorded() const;
+
+ private:
+  struct Flight {
+    std::vector<Segment> segments;  // together on the stream
+    cudaEvent_t over = nullptr;
+    std::int64_t begin_us = 0;
+  };
+  void drive();
+  bool launch_next();  // false: nothing is ready
+  void launch(Flight& flight);
+  void run_timed(const Op& op, SegmentClass phase);
+  void land();  // the oldest flight is over
+  bool over(const Flight& flight) const;
+  void complete(const std::vector<Segment>& segments);
+
+  CudaOptions options_;
+  cudaStream_t stream_ = nullptr;
+  cudaEvent_t begin_ = nullptr, end_ = nullptr;  // of an op that is timed
+  std::unique_ptr<cuda::Arena> arena_;
+
+  std::mutex ready_mutex_;
+  std::condition_variable ready_;
+  ReadyHeap heap_;
+  bool closing_ = false;
+  std::atomic<std::size_t> waiting_ = 0;
+
+  std::mutex done_mutex_;
+  std::vector<Completion> done_;
+  int event_ = -1;  // readable while done_ isn't empty
+  std::atomic<std::size_t> pending_ = 0;
+
+  mutable std::mutex seen_mutex_;  // of the three below
+  Timeline timeline_;
+  OpProfile profile_;
+  Recording recording_;
+
+  std::deque<Flight> flights_;  // on the stream, the oldest first: the driver's own, as is the next
+  std::vector<cudaEvent_t> events_;
+  std::vector<const Op*> ops_;
+  std::thread driver_;
+};
+
+}  // namespace troupe

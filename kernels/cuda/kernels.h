@@ -1,0 +1,42 @@
+// CUDA's kernels: one run() per op, which puts its kernels on a queue. Shapes were checked (kernels/shapes.h).
+// The law: results don't depend on how many rows share an op, nor on the order in which blocks or threads run; there are
+// no atomic additions of floating-point numbers. Where op.h says how a sum is ordered and a file here says nothing else,
+// the bits are those of the CPU's kernels.
+#pragma once
+
+#include "kernels/cuda/runtime.h"
+#include "kernels/op.h"
+
+namespace troupe::cuda {
+
+void run(const Product& op, Queue& queue);
+void run(const Norm& op, Queue& queue);
+void run(const NormBackward& op, Queue& queue);
+void run(const Rope& op, Queue& queue);
+void run(const Attention& op, Queue& queue);
+void run(const AttentionBackward& op, Queue& queue);
+void run(const SwiGlu& op, Queue& queue);
+void run(const SwiGluBackward& op, Queue& queue);
+void run(const Router& op, Queue& queue);
+void run(const RouterBackward& op, Queue& queue);
+void run(const Gather& op, Queue& queue);
+void run(const Scatter& op, Queue& queue);
+void run(const Combine& op, Queue& queue);
+void run(const ScaleRows& op, Queue& queue);
+void run(const Embedding& op, Queue& queue);
+void run(const EmbeddingGradient& op, Queue& queue);
+void run(const CrossEntropy& op, Queue& queue);
+void run(const Copy& op, Queue& queue);
+void run(const Add& op, Queue& queue);
+void run(const Fill& op, Queue& queue);
+void run(const SumRows& op, Queue& queue);
+void run(const SumSquares& op, Queue& queue);
+void run(const AdamW& op, Queue& queue);
+void run(const Initialize& op, Queue& queue);
+void run(const Sample& op, Queue& queue);
+void run(const PolicyLoss& op, Queue& queue);
+void run(const Digest& op, Queue& queue);
+
+void run(const Op& op, Queue& queue);
+
+}  // namespace troupe::cuda

@@ -1,0 +1,16 @@
+// What a kernel's threads need and C++ has no word for. tests/simt has a twin of this file: everything else in
+// kernels/cuda is plain C++ with CUDA's names.
+#pragma once
+
+#include <cuda_runtime.h>
+
+namespace troupe::cuda {
+
+// The shared memory that the launch asked for.
+template <typename T>
+__device__ T* dynamic_shared() {
+  extern __shared__ __align__(128) unsigned char memory[];
+  return reinterpret_cast<T*>(memory);
+}
+
+}  // namespace troupe::cuda

@@ -1,0 +1,351 @@
+#include <setjmp.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "cuda_runtime.h"
+
+uint3 threadIdx, blockIdx;
+dim3 blockDim, gridDim;
+
+namespace simt {
+
+namespace {
+
+constexpr std::size_t kStack = std::size_t{1} << 18, kThreadsMax = 1024, kSharedMax = 227 * 1024, kValueMax = 64;
+constexpr unsigned char kUnwritten = 0xC5;  // as bfloat16 and float32 a number, about -6000
+
+// A meeting of threads: nobody leaves before everybody is there. Values of the last meeting stay until the one after
+// next, so that whoever is slow still reads them.
+struct Meeting {
+  unsigned arrived = 0, generation = 0;
+  const char* what = nullptr;
+  int votes[2] = {0, 0};
+  std::vector<unsigned char> values[2];
+};
+
+struct CopyLater {
+  void* to;
+  const void* from;
+  int bytes;
+};
+
+struct Fiber {
+  ucontext_t context{};
+  jmp_buf state{};
+  void* stack = nullptr;
+  bool started = false, over = true, waits = false;
+  std::function<bool()> ready;
+  uint3 thread{};
+  std::deque<std::vector<CopyLater>> copies;  // by group, the newest last
+};
+
+class Block {
+ public:
+  static Block& get() {
+    static Block block;
+    return block;
+  }
+
+  void run(const cudaLaunchConfig_t& config, uint3 index, const std::function<void()>& body) {
+    const unsigned count = config.blockDim.x * config.blockDim.y * config.blockDim.z;
+    if (count == 0 || count > kThreadsMax) throw std::logic_error("a block of " + std::to_string(count) + " threads");
+    if (config.dynamicSmemBytes > kSharedMax) throw std::logic_error("too much shared memory");
+    body_ = &body;
+    count_ = alive_ = count;
+    barrier_ = {};
+    warps_.clear();
+    warps_.resize((count + 31) / 32);
+    std::memset(shared_.data(), kUnwritten, config.dynamicSmemBytes);
+    blockIdx = index;
+    blockDim = config.blockDim;
+    gridDim = config.gridDim;
+    for (unsigned i = 0; i < count; ++i) begin(i, config.blockDim);
+    go();
+  }
+
+  void block_meet(bool vote) {
+    Meeting& m = barrier_;
+    const unsigned generation = m.generation;
+    m.votes[generation % 2] += vote ? 1 : 0;
+    if (++m.arrived >= alive_) return open(m);
+    wait([&m, generation] { return m.generation != generation; });
+  }
+  int votes_before() const { return barrier_.votes[(barrier_.generation + 1) % 2]; }
+
+  const unsigned char* warp_meet(unsigned mask, const void* value, std::size_t size, const char* what) {
+    if (size > kValueMax) throw std::logic_error("too large a value between lanes");
+    const unsigned number = linear(threadIdx), lane = number % 32;
+    if ((mask >> lane & 1U) == 0) fail(std::string(what) + ": a lane isn't in its own mask");
+    Meeting& m = warps_[number / 32][mask];
+    const unsigned generation = m.generation;
+    std::vector<unsigned char>& values = m.values[generation % 2];
+    if (values.empty()) values.assign(32 * kValueMax, kUnwritten);
+    if (m.arrived == 0) m.what = what;
+    if (std::strcmp(m.what, what) != 0) fail(std::string("lanes of a warp meet at ") + m.what + " and " + what);
+    std::memcpy(values.data() + lane * size, value, size);
+    const unsigned first = number / 32 * 32, lanes = std::min(32U, count_ - first);
+    const unsigned there = mask & (lanes == 32 ? 0xFFFFFFFFU : (1U << lanes) - 1);
+    if (++m.arrived == static_cast<unsigned>(std::popcount(there)))
+      open(m);
+    else
+      wait([&m, generation] { return m.generation != generation; });
+    return values.data();
+  }
+
+  // Until then the place holds no number that anybody wrote.
+  void copy_later(const CopyLater& copy) {
+    if (reinterpret_cast<std::uintptr_t>(copy.to) % 16 != 0 || reinterpret_cast<std::uintptr_t>(copy.from) % 16 != 0)
+      fail("an asynchronous copy that isn't aligned to 16 bytes");
+    std::memset(copy.to, kUnwritten, 16);
+    now_->copies.back().push_back(copy);
+  }
+  void end_copies() { now_->copies.emplace_back(); }
+  void finish_copies(int left) {
+    while (now_->copies.size() > static_cast<std::size_t>(left) + 1) {  // the last is still open
+      for (const CopyLater& copy : now_->copies.front()) {
+        std::memset(copy.to, 0, 16);
+        if (copy.bytes > 0) std::memcpy(copy.to, copy.from, static_cast<std::size_t>(copy.bytes));
+      }
+      now_->copies.pop_front();
+    }
+  }
+
+  unsigned char* shared() { return shared_.data(); }
+  std::uint64_t state = 1;  // of the order
+
+ private:
+  Block() : fibers_(kThreadsMax), shared_(kSharedMax) {}
+  unsigned linear(uint3 t) const { return t.x + blockDim.x * (t.y + blockDim.y * t.z); }
+
+  [[noreturn]] void fail(const std::string& what) {
+    std::fprintf(stderr, "block (%u, %u, %u), thread (%u, %u, %u): %s\n", blockIdx.x, blockIdx.y, blockIdx.z,
+                 threadIdx.x, threadIdx.y, threadIdx.z, what.c_str());
+    std::abort();
+  }
+
+  void begin(unsigned i, dim3 size) {
+    Fiber& f = fibers_[i];
+    f.thread = {i % size.x, i / size.x % size.y, i / size.x / size.y};
+    f.over = f.waits = false;
+    f.copies.assign(1, {});
+    if (f.stack != nullptr) return;
+    f.stack = mmap(nullptr, kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+    if (f.stack == MAP_FAILED) throw std::bad_alloc();
+  }
+
+  void open(Meeting& m) {
+    m.arrived = 0;
+    ++m.generation;
+    m.votes[m.generation % 2] = 0;
+    std::vector<unsigned char>& next = m.values[m.generation % 2];
+    if (!next.empty()) std::fill(next.begin(), next.end(), kUnwritten);
+  }
+
+  template <typename Ready>
+  void wait(Ready ready) {
+    Fiber& own = *now_;
+    while (!ready()) {
+      own.waits = true;
+      own.ready = ready;
+      leave(own);
+    }
+  }
+
+  void leave(Fiber& own) {
+    if (_setjmp(own.state) == 0) _longjmp(home_, 1);
+  }
+
+  std::uint64_t draw() {
+    state ^= state << 13;
+    state ^= state >> 7;
+    return state ^= state << 17;
+  }
+
+  // Round after round over the threads, each time in another order; a round in which nobody moves is a deadlock.
+  void go() {
+    order_.resize(count_);
+    for (unsigned i = 0; i < count_; ++i) order_[i] = i;
+    while (alive_ > 0) {
+      for (unsigned i = count_; i > 1; --i) std::swap(order_[i - 1], order_[draw() % i]);
+      bool moved = false;
+      for (const unsigned i : order_) {
+        Fiber& f = fibers_[i];
+        if (f.over || (f.waits && !f.ready())) continue;
+        f.waits = false;
+        moved = true;
+        resume(f);
+      }
+      if (moved || alive_ == 0) continue;
+      for (const unsigned i : order_)
+        if (!fibers_[i].over) threadIdx = fibers_[i].thread;
+      fail("threads wait for each other in vain: not all of them come to the same barrier");
+    }
+  }
+
+  void resume(Fiber& f) {
+    now_ = &f;
+    threadIdx = f.thread;
+    if (_setjmp(home_) != 0) return;
+    if (f.started) _longjmp(f.state, 1);
+    f.started = true;
+    getcontext(&f.context);
+    f.context.uc_stack.ss_sp = f.stack;
+    f.context.uc_stack.ss_size = kStack;
+    f.context.uc_link = nullptr;
+    makecontext(&f.context, &Block::enter, 0);
+    setcontext(&f.context);
+  }
+
+  // A fiber lives on from block to block.
+  static void enter() {
+    Block& block = get();
+    Fiber& own = *block.now_;
+    for (;;) {
+      (*block.body_)();
+      own.over = true;
+      --block.alive_;
+      if (block.barrier_.arrived > 0 && block.barrier_.arrived >= block.alive_) block.open(block.barrier_);
+      block.leave(own);
+    }
+  }
+
+  std::vector<Fiber> fibers_;
+  std::vector<unsigned char> shared_;
+  std::vector<std::map<unsigned, Meeting>> warps_;
+  std::vector<unsigned> order_;
+  Meeting barrier_;
+  const std::function<void()>* body_ = nullptr;
+  unsigned count_ = 0, alive_ = 0;
+  Fiber* now_ = nullptr;
+  jmp_buf home_{};
+};
+
+std::mutex one_at_a_time;
+
+}  // namespace
+
+void block_barrier() { Block::get().block_meet(false); }
+int block_barrier_count(bool value) {
+  Block::get().block_meet(value);
+  return Block::get().votes_before();
+}
+const unsigned char* exchange(unsigned mask, const void* value, std::size_t size, const char* what) {
+  return Block::get().warp_meet(mask, value, size, what);
+}
+void copy_later(void* to, const void* from, int bytes) { Block::get().copy_later({to, from, bytes}); }
+void end_copies() { Block::get().end_copies(); }
+void finish_copies(int left) { Block::get().finish_copies(left); }
+void* dynamic_shared() { return Block::get().shared(); }
+void seed(std::uint64_t value) { Block::get().state = value * 2 + 1; }
+
+void run(const cudaLaunchConfig_t& config, const std::function<void()>& body) {
+  const std::lock_guard lock(one_at_a_time);
+  for (unsigned z = 0; z < config.gridDim.z; ++z)
+    for (unsigned y = 0; y < config.gridDim.y; ++y)
+      for (unsigned x = 0; x < config.gridDim.x; ++x) Block::get().run(config, {x, y, z}, body);
+}
+
+}  // namespace simt
+
+namespace {
+cudaError_t take(void** data, std::size_t size) {
+  const std::size_t padded = (std::max<std::size_t>(size, 1) + 255) / 256 * 256;
+  *data = std::aligned_alloc(256, padded);
+  if (*data == nullptr) return cudaErrorMemoryAllocation;
+  std::memset(*data, simt::kUnwritten, padded);
+  return cudaSuccess;
+}
+std::int64_t now_ns() { return std::chrono::steady_clock::now().time_since_epoch().count(); }
+}  // namespace
+
+cudaError_t cudaGetDeviceCount(int* count) {
+  *count = 1;
+  return cudaSuccess;
+}
+cudaError_t cudaSetDevice(int) { return cudaSuccess; }
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
+  *properties = {};
+  properties->totalGlobalMem = std::size_t{1} << 33;
+  return cudaSuccess;
+}
+cudaError_t cudaMemGetInfo(std::size_t* free_bytes, std::size_t* all_bytes) {
+  *free_bytes = *all_bytes = std::size_t{1} << 33;
+  return cudaSuccess;
+}
+cudaError_t cudaMalloc(void** data, std::size_t size) { return take(data, size); }
+cudaError_t cudaFree(void* data) {
+  std::free(data);
+  return cudaSuccess;
+}
+cudaError_t cudaHostAlloc(void** data, std::size_t size, unsigned) { return take(data, size); }
+cudaError_t cudaFreeHost(void* data) { return cudaFree(data); }
+cudaError_t cudaMemset(void* data, int value, std::size_t size) {
+  std::memset(data, value, size);
+  return cudaSuccess;
+}
+cudaError_t cudaMemsetAsync(void* data, int value, std::size_t size, cudaStream_t) {
+  return cudaMemset(data, value, size);
+}
+cudaError_t cudaMemcpy(void* to, const void* from, std::size_t size, cudaMemcpyKind) {
+  std::memmove(to, from, size);
+  return cudaSuccess;
+}
+cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t size, cudaMemcpyKind kind, cudaStream_t) {
+  return cudaMemcpy(to, from, size, kind);
+}
+cudaError_t cudaMemcpy2DAsync(void* to, std::size_t to_pitch, const void* from, std::size_t from_pitch,
+                              std::size_t width, std::size_t height, cudaMemcpyKind, cudaStream_t) {
+  for (std::size_t row = 0; row < height; ++row)
+    std::memmove(static_cast<char*>(to) + row * to_pitch, static_cast<const char*>(from) + row * from_pitch, width);
+  return cudaSuccess;
+}
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  *stream = new simt_stream;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  delete stream;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  *event = new simt_event;
+  return cudaSuccess;
+}
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  delete event;
+  return cudaSuccess;
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
+  event->ns = now_ns();
+  return cudaSuccess;
+}
+cudaError_t cudaEventQuery(cudaEvent_t) { return cudaSuccess; }
+cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
+cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t begin, cudaEvent_t end) {
+  *ms = static_cast<float>(end->ns - begin->ns) * 1e-6F;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
+cudaError_t cudaGetLastError() { return cudaSuccess; }
+const char* cudaGetErrorString(cudaError_t error) { return error == cudaSuccess ? "no error" : "out of memory"; }
+cudaError_t cudaDriverGetVersion(int* version) {
+  *version = 13000;
+  return cudaSuccess;
+}
+cudaError_t cudaRuntimeGetVersion(int* version) {
+  *version = 13000;
+  return cudaSuccess;
+}

@@ -1,0 +1,13 @@
+// One op on the device that this test program is of: the CPU's kernels in kernels_test, CUDA's in cuda_test.
+#pragma once
+
+#include "kernels/op.h"
+
+namespace troupe::test {
+
+// The op's tensors stand in the processor's memory.
+void run_op(const Op& op);
+// Float32 results of products and of attention are chains in the order that op.h gives; bfloat16 ones too?
+bool half_products_are_chains();
+
+}  // namespace troupe::test

@@ -1,0 +1,13 @@
+#include "kernels/cpu/kernels.h"
+#include "tests/support/run_op.h"
+
+namespace troupe::test {
+
+void run_op(const Op& op) {
+  cpu::Scratch scratch;
+  cpu::run(op, scratch);
+}
+
+bool half_products_are_chains() { return true; }
+
+}  // namespace troupe::test

@@ -1,0 +1,88 @@
+// The memory that an op's tensors span is copied to the GPU, the op runs there, and all of it is copied back, what the
+// op had no business to write too.
+#include <cuda_runtime.h>
+
+#include <map>
+
+#include "kernels/cuda/arena.h"
+#include "kernels/cuda/kernels.h"
+#include "kernels/op_tensors.h"
+#include "tests/support/run_op.h"
+
+namespace troupe::test {
+
+namespace {
+
+using cuda::must;
+
+struct Range {
+  std::size_t size = 0;
+  void* on_device = nullptr;
+};
+using Ranges = std::map<char*, Range>;  // by where they begin; they don't touch
+
+std::size_t span_of(const Tensor& t) {
+  return static_cast<std::size_t>((t.rows - 1) * t.stride + t.cols) * bytes_of(t.dtype);
+}
+
+void add(Ranges& ranges, const Tensor& t) {
+  if (!t || t.cols == 0) return;
+  char *begin = static_cast<char*>(t.data), *end = begin + span_of(t);
+  for (auto i = ranges.begin(); i != ranges.end();) {
+    if (i->first > end || i->first + i->second.size < begin) {
+      ++i;
+      continue;
+    }
+    begin = std::min(begin, i->first);
+    end = std::max(end, i->first + i->second.size);
+    i = ranges.erase(i);
+  }
+  ranges[begin].size = static_cast<std::size_t>(end - begin);
+}
+
+// The same offset within 256 bytes, so that what is aligned for the processor is so on the GPU, and what isn't isn't.
+void upload(Ranges& ranges) {
+  for (auto& [begin, range] : ranges) {
+    const std::size_t past = reinterpret_cast<std::uintptr_t>(begin) % 256;
+    void* memory = nullptr;
+    must(cudaMalloc(&memory, range.size + past), "taking memory");
+    range.on_device = static_cast<char*>(memory) + past;
+    must(cudaMemcpy(range.on_device, begin, range.size, cudaMemcpyHostToDevice), "copying to the GPU");
+  }
+}
+
+void download(const Ranges& ranges) {
+  for (const auto& [begin, range] : ranges) {
+    must(cudaMemcpy(begin, range.on_device, range.size, cudaMemcpyDeviceToHost), "copying from the GPU");
+    must(cudaFree(static_cast<char*>(range.on_device) - reinterpret_cast<std::uintptr_t>(begin) % 256), "freeing");
+  }
+}
+
+void move(const Ranges& ranges, Tensor& t) {
+  if (!t || t.cols == 0) return;
+  const auto range = std::prev(ranges.upper_bound(static_cast<char*>(t.data)));
+  t.data = static_cast<char*>(range->second.on_device) + (static_cast<char*>(t.data) - range->first);
+}
+
+}  // namespace
+
+void run_op(const Op& op) {
+  static cuda::Arena& arena = *new cuda::Arena([] {
+    cudaStream_t stream = nullptr;
+    must(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "making a stream");
+    return stream;
+  }());
+  Op there = op;
+  Ranges ranges;
+  for_each_tensor(there, [&](Tensor& t) { add(ranges, t); });
+  upload(ranges);
+  for_each_tensor(there, [&](Tensor& t) { move(ranges, t); });
+  arena.reset();
+  cuda::run(there, arena);
+  must(cudaStreamSynchronize(arena.stream()), "running an op");
+  download(ranges);
+}
+
+bool half_products_are_chains() { return false; }
+
+}  // namespace troupe::test
