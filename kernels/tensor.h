@@ -64,4 +64,7 @@ struct Tensor {
   friend bool operator==(const Tensor&, const Tensor&) = default;
 };
 
+inline bool is_float(const Tensor& x) { return x.dtype == Dtype::f32 || x.dtype == Dtype::bf16; }
+inline bool same_shape(const Tensor& a, const Tensor& b) { return a.rows == b.rows && a.cols == b.cols; }
+
 }  // namespace troupe

@@ -61,7 +61,7 @@ struct Fault {
     if (reading != nullptr && key.step == version && plant == Plant::swapped && !done) done = swap_halves(reading->x);
     if (reading != nullptr || key.segment_class != SegmentClass::evaluate) return;
     cpu::Scratch scratch;
-    for (const AdamW& update : std::exchange(delayed, {})) cpu::run(update, scratch);
+    for (const AdamW& update : std::exchange(delayed, {})) cpu::run(Op{update}, scratch);
   }
   // Two slices of a tensor in each other's place; a tensor of equal values stays what it is.
   static bool swap_halves(const Tensor& x) {

@@ -102,23 +102,8 @@ void multiply_values(const QueryTile& t, const float* weights, std::int64_t step
   }
 }
 
-std::vector<Span> check(const Attention& op) {
-  const std::int64_t dim = op.own_dim + op.shared_dim;
-  CHECK(op.kv_heads > 0 && op.heads % op.kv_heads == 0, "attention: {} heads on {} key heads", op.heads, op.kv_heads);
-  CHECK(op.own_dim > 0 && op.v_dim > 0 && op.shared_dim >= 0, "attention: empty heads");
-  CHECK(op.q.cols == op.heads * dim, "attention: q has {} columns, must be {}", op.q.cols, op.heads * dim);
-  CHECK(op.out.cols == op.heads * op.v_dim && op.out.rows == op.q.rows, "attention: out must be {} x {}", op.q.rows,
-        op.heads * op.v_dim);
-  CHECK(op.k.cols >= (op.kv_heads - 1) * op.k_head_stride + op.own_dim, "attention: k has {} columns", op.k.cols);
-  CHECK(op.v.cols >= (op.kv_heads - 1) * op.v_head_stride + op.v_dim, "attention: v has {} columns", op.v.cols);
-  CHECK(op.v.rows == op.k.rows, "attention: {} keys but {} values", op.k.rows, op.v.rows);
-  CHECK(op.shared_dim == 0 || (op.k_shared.cols == op.shared_dim && op.k_shared.rows == op.k.rows),
-        "attention: k_shared must be {} x {}", op.k.rows, op.shared_dim);
-  for (const Tensor* x : {&op.q, &op.k, &op.v, &op.out}) CHECK(is_float(*x), "attention: operands must be f32 or bf16");
-  for (const Tensor* x : {&op.row_max, &op.row_scale})
-    CHECK(x->dtype == Dtype::f32 && x->rows == op.q.rows && x->cols == op.heads,
-          "attention: row_max and row_scale must be f32, {} x {}", op.q.rows, op.heads);
-  CHECK(op.spans.dtype == Dtype::i32 && op.spans.cols == 4, "attention: spans must be i32 with 4 columns");
+// Those that have queries. What spans say is data, and no part of the op's shapes: it is checked here.
+std::vector<Span> spans_of(const Attention& op) {
   std::vector<Span> spans;
   for (std::int64_t s = 0; s < op.spans.rows; ++s) {
     const std::int32_t* row = op.spans.row<const std::int32_t>(s);
@@ -306,28 +291,17 @@ class Backward {
   float *weights_, *gradients_, *queries_, *queries_shared_, *douts_, *row_a_, *row_b_;
 };
 
-void check_backward(const AttentionBackward& op) {
-  const Attention& f = op.forward;
-  CHECK(is_float(op.dout) && same_shape(op.dout, f.out), "attention: dout must have the shape of out");
-  CHECK(is_float(op.dq) && same_shape(op.dq, f.q), "attention: dq must have the shape of q");
-  CHECK(is_float(op.dk) && same_shape(op.dk, f.k), "attention: dk must have the shape of k");
-  CHECK(is_float(op.dv) && same_shape(op.dv, f.v), "attention: dv must have the shape of v");
-  CHECK(f.shared_dim == 0 || (is_float(op.dk_shared) && same_shape(op.dk_shared, f.k_shared)),
-        "attention: dk_shared must have the shape of k_shared");
-}
-
 }  // namespace
 
 void run(const Attention& op, Scratch& scratch) {
-  const std::vector<Span> spans = check(op);
+  const std::vector<Span> spans = spans_of(op);
   if (attend_single_rows(op, scratch)) return;
   Forward forward(op, longest(spans), scratch);
   for (const Span& span : spans) forward.attend(span);
 }
 
 void run(const AttentionBackward& op, Scratch& scratch) {
-  const std::vector<Span> spans = check(op.forward);
-  check_backward(op);
+  const std::vector<Span> spans = spans_of(op.forward);
   Backward backward(op, longest(spans), scratch);
   for (const Span& span : spans) backward.attend(span);
 }

@@ -5,23 +5,7 @@
 
 namespace troupe::cpu {
 
-namespace {
-
-void check(const CrossEntropy& op) {
-  const std::int64_t rows = op.logits.rows;
-  CHECK(op.logits.dtype == Dtype::f32 && op.logits.cols > 0, "cross entropy: logits must be f32");
-  CHECK(op.targets.dtype == Dtype::i32 && op.targets.rows == rows && op.targets.cols == 1,
-        "cross entropy: targets must be i32, {} x 1", rows);
-  CHECK(op.loss.dtype == Dtype::f32 && op.loss.rows == rows && op.loss.cols == 1,
-        "cross entropy: loss must be f32, {} x 1", rows);
-  CHECK(!op.dlogits || (is_float(op.dlogits) && same_shape(op.dlogits, op.logits)),
-        "cross entropy: dlogits must have the shape of logits");
-}
-
-}  // namespace
-
 void run(const CrossEntropy& op, Scratch& scratch) {
-  check(op);
   const std::int64_t size = op.logits.cols;
   float* buffer = scratch.take<float>(size);
   for (std::int64_t t = 0; t < op.logits.rows; ++t) {

@@ -19,8 +19,6 @@ std::uint64_t digest_of_rows(const Tensor& x, std::uint64_t first) {
 }  // namespace
 
 void run(const Digest& op, Scratch&) {
-  CHECK(is_float(op.x) && op.out.dtype == Dtype::i32 && op.out.elements() == 4, "digest: out must be i32, 1 x 4");
-  CHECK(!op.copy || same_shape(op.copy, op.x), "digest: copy must have the shape of x");
   const std::uint64_t sums[2] = {digest_of_rows(op.x, op.first), op.copy ? digest_of_rows(op.copy, op.first) : 0};
   std::memcpy(op.out.row<std::int32_t>(0), sums, sizeof sums);
 }

@@ -7,10 +7,6 @@ namespace troupe::cpu {
 
 namespace {
 
-void check_ids(const Tensor& ids, std::int64_t rows) {
-  CHECK(ids.dtype == Dtype::i32 && ids.rows == rows && ids.cols == 1, "embedding: ids must be i32, {} x 1", rows);
-}
-
 std::int64_t id_at(const Tensor& ids, std::int64_t row, std::int64_t table_rows) {
   const std::int64_t id = *ids.row<const std::int32_t>(row);
   CHECK(id < table_rows, "embedding: token {} of a vocabulary of {}", id, table_rows);
@@ -20,9 +16,6 @@ std::int64_t id_at(const Tensor& ids, std::int64_t row, std::int64_t table_rows)
 }  // namespace
 
 void run(const Embedding& op, Scratch& scratch) {
-  check_ids(op.ids, op.out.rows);
-  CHECK(is_float(op.table) && is_float(op.out) && op.table.cols == op.out.cols,
-        "embedding: table has {} columns and out {}", op.table.cols, op.out.cols);
   float* zero = scratch.take<float>(op.out.cols);
   std::fill_n(zero, op.out.cols, 0.0F);
   for (std::int64_t t = 0; t < op.out.rows; ++t) {
@@ -35,9 +28,6 @@ void run(const Embedding& op, Scratch& scratch) {
 }
 
 void run(const EmbeddingGradient& op, Scratch& scratch) {
-  check_ids(op.ids, op.dx.rows);
-  CHECK(is_float(op.dx) && op.dtable.dtype == Dtype::f32 && op.dtable.cols == op.dx.cols,
-        "embedding gradient: dtable must be f32 with {} columns", op.dx.cols);
   float* buffer = scratch.take<float>(op.dx.cols);
   for (std::int64_t t = 0; t < op.dx.rows; ++t) {
     const std::int64_t id = id_at(op.ids, t, op.dtable.rows);

@@ -1,6 +1,6 @@
 // The CPU's kernels: one run() per op, single-threaded, on the memory of one compute thread.
-// Every run() checks its shapes first (always on), then keeps the laws of kernels/op.h to the bit: the results don't
-// depend on the number of rows, on the blocking, or on the width of the processor's vectors.
+// run(const Op&) checks the shapes first (kernels/shapes.h, always on). Every run() keeps the laws of kernels/op.h to
+// the bit: the results don't depend on the number of rows, on the blocking, or on the width of the processor's vectors.
 #pragma once
 
 #include <cstddef>
@@ -35,6 +35,9 @@ class Scratch {
   std::vector<Block> blocks_;
 };
 
+void run(const Op& op, Scratch& scratch);
+
+// What run(const Op&) comes to. REQUIRES: the shapes are checked; whoever hasn't done that calls run(Op{...}).
 void run(const Product& op, Scratch& scratch);
 void run(const Norm& op, Scratch& scratch);
 void run(const NormBackward& op, Scratch& scratch);
@@ -62,7 +65,5 @@ void run(const Initialize& op, Scratch& scratch);
 void run(const Sample& op, Scratch& scratch);
 void run(const PolicyLoss& op, Scratch& scratch);
 void run(const Digest& op, Scratch& scratch);
-
-void run(const Op& op, Scratch& scratch);
 
 }  // namespace troupe::cpu

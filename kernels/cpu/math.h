@@ -197,9 +197,6 @@ inline void narrow_row(const float* from, std::uint16_t* to, std::int64_t count)
   for (std::int64_t j = 0; j < count; ++j) to[j] = narrow(from[j]);
 }
 
-inline bool is_float(const Tensor& x) { return x.dtype == Dtype::f32 || x.dtype == Dtype::bf16; }
-inline bool same_shape(const Tensor& a, const Tensor& b) { return a.rows == b.rows && a.cols == b.cols; }
-
 // A row as float32: the row itself if it is f32, else widened into `buffer` (x.cols floats).
 inline const float* read_row(const Tensor& x, std::int64_t row, float* buffer) {
   if (x.dtype == Dtype::f32) return x.row<const float>(row);

@@ -9,21 +9,6 @@ namespace {
 
 constexpr double kDifferenceMax = 20;  // of two log-probabilities: beyond it e^x says nothing
 
-void check(const PolicyLoss& op) {
-  const std::int64_t rows = op.logits.rows;
-  CHECK(op.logits.dtype == Dtype::f32 && op.logits.cols > 0, "policy loss: logits must be f32");
-  CHECK(op.targets.dtype == Dtype::i32 && op.targets.rows == rows, "policy loss: targets must be i32, {} x 1", rows);
-  CHECK(op.policy.dtype == Dtype::f32 && op.policy.rows == rows && op.policy.cols == kPolicyInputs,
-        "policy loss: policy must be f32, {} x {}", rows, kPolicyInputs);
-  CHECK(op.results.dtype == Dtype::f32 && op.results.rows == rows && op.results.cols == kPolicyResults,
-        "policy loss: results must be f32, {} x {}", rows, kPolicyResults);
-  const std::int64_t words = kept_words_of(op.logits.cols);
-  CHECK(!op.kept || (op.kept.dtype == Dtype::i32 && op.kept.rows == rows && op.kept.cols == words),
-        "policy loss: kept must be i32, {} x {}", rows, words);
-  CHECK(!op.dlogits || (is_float(op.dlogits) && same_shape(op.dlogits, op.logits)),
-        "policy loss: dlogits must have the shape of logits");
-}
-
 struct RowLoss {
   double loss = 0, slope = 0, kl = 0;  // slope: dloss/dlogprob
   bool clipped = false;
@@ -64,7 +49,6 @@ float entropy_of(const float* scaled, const float* weights, std::int64_t size, c
 }  // namespace
 
 void run(const PolicyLoss& op, Scratch& scratch) {
-  check(op);
   const std::int64_t size = op.logits.cols;
   const float heat = op.temperature > 0 ? op.temperature : 1.0F;
   float *scaled = scratch.take<float>(size), *weights = scratch.take<float>(size), *slopes = scratch.take<float>(size);

@@ -176,17 +176,6 @@ class Multiplier {
   const float* bias_ = nullptr;
 };
 
-void check(const Product& op) {
-  const std::int64_t m = op.transpose_a ? op.a.cols : op.a.rows, k = op.transpose_a ? op.a.rows : op.a.cols;
-  const std::int64_t n = op.transpose_b ? op.b.rows : op.b.cols, kb = op.transpose_b ? op.b.cols : op.b.rows;
-  CHECK(k == kb, "product: inner dimensions {} and {} differ", k, kb);
-  CHECK(op.c.rows == m && op.c.cols == n, "product: c is {} x {}, must be {} x {}", op.c.rows, op.c.cols, m, n);
-  CHECK(is_float(op.a) && is_float(op.b) && is_float(op.c), "product: operands must be f32 or bf16");
-  CHECK(!op.accumulate || op.c.dtype == Dtype::f32, "product: only an f32 c accumulates");
-  CHECK(!op.bias || (op.bias.cols == n && is_float(op.bias)), "product: bias has {} columns of {}", op.bias.cols, n);
-  CHECK(!op.add || (same_shape(op.add, op.c) && is_float(op.add)), "product: add must have the shape of c");
-}
-
 }  // namespace
 
 void finish_row(const Product& op, const float* bias, std::int64_t row, std::int64_t col, std::int64_t cols,
@@ -199,7 +188,6 @@ void finish_row(const Product& op, const float* bias, std::int64_t row, std::int
 }
 
 void run(const Product& op, Scratch& scratch) {
-  check(op);
   if (goes_by_columns(op)) return multiply_by_columns(op, scratch);
   Multiplier(op, scratch).multiply();
 }

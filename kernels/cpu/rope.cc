@@ -28,13 +28,6 @@ void rotate_halves(float* x, const float* cosine, const float* sine, float sign,
 
 void run(const Rope& op, Scratch& scratch) {
   const int pairs = op.dim / 2;
-  CHECK(op.dim > 0 && op.dim % 2 == 0, "rope: {} columns are not pairs", op.dim);
-  CHECK(is_float(op.x) && op.offset >= 0 && op.offset + (op.heads - 1) * op.head_stride + op.dim <= op.x.cols,
-        "rope: {} heads of {} columns don't fit in {}", op.heads, op.dim, op.x.cols);
-  CHECK(op.positions.dtype == Dtype::i32 && op.positions.rows == op.x.rows, "rope: positions must be i32, one a row");
-  CHECK(op.cosine.dtype == Dtype::f32 && op.cosine.cols == pairs && op.sine.dtype == Dtype::f32 &&
-            same_shape(op.cosine, op.sine),
-        "rope: cosine and sine must be f32 with {} columns", pairs);
   float* buffer = scratch.take<float>(op.dim);
   const float sign = op.inverse ? -1.0F : 1.0F;
   for (std::int64_t t = 0; t < op.x.rows; ++t) {

@@ -38,34 +38,6 @@ void mask_groups(const Router& op, float* choice, float* worth, std::int32_t* ke
       std::fill_n(choice + g * size, size, -std::numeric_limits<float>::infinity());
 }
 
-void check(const Router& op) {
-  const std::int64_t rows = op.x.rows, experts = op.weight.rows, slots = op.indices.cols;
-  CHECK(is_float(op.x) && op.weight.dtype == Dtype::f32 && op.weight.cols == op.x.cols,
-        "router: weight must be f32 with {} columns", op.x.cols);
-  CHECK(op.bias.dtype == Dtype::f32 && op.bias.rows == 1 && op.bias.cols == experts, "router: bias must be f32, 1 x {}",
-        experts);
-  CHECK(op.scores.dtype == Dtype::f32 && op.scores.rows == rows && op.scores.cols == experts,
-        "router: scores must be f32, {} x {}", rows, experts);
-  for (const Tensor* x : {&op.indices, &op.position})
-    CHECK(x->dtype == Dtype::i32 && x->rows == rows && x->cols == slots, "router: plan must be i32, {} x {}", rows,
-          slots);
-  CHECK(op.weights.dtype == Dtype::f32 && same_shape(op.weights, op.indices), "router: weights must be f32");
-  CHECK(op.sorted_token.dtype == Dtype::i32 && op.sorted_token.rows == rows * slots && op.sorted_token.cols == 1 &&
-            op.sorted_weight.dtype == Dtype::f32 && same_shape(op.sorted_weight, op.sorted_token),
-        "router: sorted_token and sorted_weight must be {} x 1", rows * slots);
-  CHECK(op.counts.dtype == Dtype::i32 && op.counts.rows == 1 && op.counts.cols == experts,
-        "router: counts must be i32, 1 x {}", experts);
-  CHECK(op.groups > 0 && experts % op.groups == 0 && op.groups_kept > 0 && op.groups_kept <= op.groups &&
-            slots <= op.groups_kept * (experts / op.groups),
-        "router: {} of {} experts from {} of {} groups", slots, experts, op.groups_kept, op.groups);
-  if (!op.sequence_fraction) return;
-  CHECK(op.rows_per_sequence > 0 && op.sequence_fraction.rows * op.rows_per_sequence == rows &&
-            op.sequence_fraction.cols == experts && op.sequence_fraction.dtype == Dtype::f32,
-        "router: sequence_fraction must be f32, {} / {} x {}", rows, op.rows_per_sequence, experts);
-  CHECK(!op.balance || (op.balance.dtype == Dtype::f32 && op.balance.cols == op.sequence_fraction.rows),
-        "router: balance must be f32, 1 x {}", op.sequence_fraction.rows);
-}
-
 void choose(const Router& op, Scratch& scratch) {
   const std::int64_t experts = op.scores.cols;
   float *choice = scratch.take<float>(experts), *worth = scratch.take<float>(op.groups);
@@ -142,7 +114,6 @@ void balance(const Router& op, Scratch& scratch) {
 }  // namespace
 
 void run(const Router& op, Scratch& scratch) {
-  check(op);
   run(Product{.a = op.x, .b = op.weight, .c = op.scores, .transpose_b = true}, scratch);
   for (std::int64_t t = 0; t < op.x.rows; ++t) {
     float* scores = op.scores.row<float>(t);
@@ -157,16 +128,6 @@ void run(const Router& op, Scratch& scratch) {
 
 void run(const RouterBackward& op, Scratch& scratch) {
   const std::int64_t rows = op.scores.rows, experts = op.scores.cols, slots = op.indices.cols;
-  CHECK(op.scores.dtype == Dtype::f32 && is_float(op.dlogits) && same_shape(op.dlogits, op.scores),
-        "router backward: dlogits must have the shape of scores");
-  CHECK(op.indices.dtype == Dtype::i32 && op.indices.rows == rows && op.position.dtype == Dtype::i32 &&
-            same_shape(op.position, op.indices) && op.weights.dtype == Dtype::f32 && same_shape(op.weights, op.indices),
-        "router backward: indices, position and weights must be {} x {}", rows, slots);
-  CHECK(op.dots.dtype == Dtype::f32 && op.dots.rows == rows * slots && op.dots.cols == 1,
-        "router backward: dots must be f32, {} x 1", rows * slots);
-  CHECK(!op.sequence_fraction || (op.rows_per_sequence > 0 && op.sequence_fraction.cols == experts &&
-                                  op.sequence_fraction.rows * op.rows_per_sequence == rows),
-        "router backward: sequence_fraction must be {} / {} x {}", rows, op.rows_per_sequence, experts);
   float* dscores = scratch.take<float>(experts);
   for (std::int64_t t = 0; t < rows; ++t) {
     const float *scores = op.scores.row<const float>(t), *weights = op.weights.row<const float>(t);

@@ -5,6 +5,7 @@
 #include <new>
 
 #include "kernels/cpu/kernels.h"
+#include "kernels/shapes.h"
 
 namespace troupe::cpu {
 
@@ -14,6 +15,7 @@ constexpr std::size_t kFirstBlock = std::size_t{1} << 21;
 }  // namespace
 
 void run(const Op& op, Scratch& scratch) {
+  check(op);
   std::visit(
       [&](const auto& one) {
         scratch.reset();

@@ -57,24 +57,9 @@ void keep_only(const std::int32_t* order, std::int64_t count, std::int32_t* kept
         static_cast<std::int32_t>(static_cast<std::uint32_t>(kept[order[i] / 32]) | 1U << (order[i] % 32));
 }
 
-void check(const Sample& op) {
-  const std::int64_t rows = op.logits.rows;
-  CHECK(op.logits.dtype == Dtype::f32 && op.logits.cols > 0, "sample: logits must be f32");
-  CHECK(op.counter.dtype == Dtype::i32 && op.counter.rows == rows && op.counter.cols == 2,
-        "sample: counter must be i32, {} x 2", rows);
-  CHECK(op.token.dtype == Dtype::i32 && op.token.rows == rows, "sample: token must be i32, {} x 1", rows);
-  CHECK(op.logprob.dtype == Dtype::f32 && op.logprob.rows == rows, "sample: logprob must be f32, {} x 1", rows);
-  CHECK(op.temperature >= 0 && op.top_p > 0 && op.top_p <= 1, "sample: temperature {}, top_p {}", op.temperature,
-        op.top_p);
-  const std::int64_t words = kept_words_of(op.logits.cols);
-  CHECK(!op.kept || (op.kept.dtype == Dtype::i32 && op.kept.rows == rows && op.kept.cols == words),
-        "sample: kept must be i32, {} x {}", rows, words);
-}
-
 }  // namespace
 
 void run(const Sample& op, Scratch& scratch) {
-  check(op);
   const std::int64_t size = op.logits.cols, words = kept_words_of(size);
   float *scaled = scratch.take<float>(size), *weights = scratch.take<float>(size);
   std::int32_t *order = scratch.take<std::int32_t>(size), *own = scratch.take<std::int32_t>(words);

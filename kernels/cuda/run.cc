@@ -2,6 +2,7 @@
 
 #include "kernels/cuda/arena.h"
 #include "kernels/cuda/kernels.h"
+#include "kernels/shapes.h"
 
 namespace troupe::cuda {
 
@@ -10,6 +11,7 @@ constexpr std::size_t kAlignment = 256, kFirstBlock = std::size_t{1} << 22;
 }  // namespace
 
 void run(const Op& op, Queue& queue) {
+  check(op);
   std::visit([&](const auto& one) { run(one, queue); }, op);
 }
 
