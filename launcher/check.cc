@@ -15,6 +15,7 @@
 #include "kernels/base/error.h"
 #include "kernels/base/log.h"
 #include "launcher/config.h"
+#include "launcher/machine.h"
 #include "launcher/tools.h"
 #include "launcher/world.h"
 

@@ -245,6 +245,7 @@ void add_machine_keys(std::vector<Key>& keys) {
   link.add("gbits_per_second", &S::gbits_per_second, at_least(0), "the same: each way between two nodes; 0: no limit");
   using D = DeviceConfig;
   Table<D> device(keys, "device", &Config::device);
+  device.add("kind", &D::kind, one_of({"auto", "cpu", "cuda"}), "what computes; auto: a GPU if there is one");
   device.add("threads", &D::threads, at_least(0), "compute threads of a node; 0: cores / nodes");
   device.add("record_segments", &D::record_segments, within(0, 1 << 20),
              "segments that each compute thread notes for troupe timeline; 0: none");

@@ -11,6 +11,7 @@
 #include "kernels/base/error.h"
 #include "kernels/base/log.h"
 #include "launcher/config.h"
+#include "launcher/machine.h"
 #include "launcher/processes.h"
 #include "launcher/world.h"
 #include "messages/control_socket.h"
@@ -66,7 +67,7 @@ void NodeProcess::introduce() {
   socket.send(json{{"kind", "hello"},
                    {"address", to_hex(world->transport_address())},
                    {"build", build_version()},
-                   {"machine", machine_kind()},
+                   {"machine", kind_of_machine(config)},
                    {"digest", numbers_digest(config)}}
                   .dump());
   world->node().set_uplink([this](const Envelope& envelope) {

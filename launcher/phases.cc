@@ -15,6 +15,7 @@
 #include "launcher/evaluate_tasks.h"
 #include "launcher/interrupts.h"
 #include "launcher/loop.h"
+#include "launcher/machine.h"
 #include "launcher/metrics_file.h"
 #include "launcher/program.h"
 #include "launcher/report.h"

@@ -14,6 +14,7 @@
 #include "kernels/recording.h"
 #include "launcher/config.h"
 #include "launcher/distill.h"
+#include "launcher/machine.h"
 #include "launcher/tools.h"
 #include "launcher/world.h"
 

@@ -9,6 +9,7 @@
 #include "kernels/base/error.h"
 #include "kernels/base/log.h"
 #include "launcher/config.h"
+#include "launcher/machine.h"
 #include "launcher/profile_report.h"
 #include "launcher/world.h"
 

@@ -9,6 +9,7 @@
 #include "kernels/base/random.h"
 #include "launcher/config.h"
 #include "launcher/generate.h"
+#include "launcher/machine.h"
 #include "launcher/profile.h"
 #include "launcher/profile_report.h"
 #include "launcher/world.h"

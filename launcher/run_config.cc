@@ -8,6 +8,7 @@
 #include "actors/checkpoint/manifest.h"
 #include "kernels/base/error.h"
 #include "launcher/config.h"
+#include "launcher/machine.h"
 #include "launcher/run_folder.h"
 #include "launcher/world.h"
 

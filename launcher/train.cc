@@ -13,6 +13,7 @@
 #include "launcher/choose_experts.h"
 #include "launcher/config.h"
 #include "launcher/interrupts.h"
+#include "launcher/machine.h"
 #include "launcher/metrics_file.h"
 #include "launcher/phases.h"
 #include "launcher/processes.h"

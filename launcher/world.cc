@@ -11,10 +11,10 @@
 #include "actors/rules/placement.h"
 #include "kernels/base/error.h"
 #include "kernels/base/log.h"
-#include "kernels/cpu/device.h"
 #include "launcher/board_file.h"
 #include "launcher/company.h"
 #include "launcher/jury.h"
+#include "launcher/machine.h"
 #include "launcher/slow_link.h"
 #include "launcher/timeline.h"
 #include "messages/ucx.h"
@@ -25,7 +25,7 @@ struct World::Parts {
   std::string run_folder;
   std::int64_t device_began_us = 0;
   PayloadPool pool;
-  std::unique_ptr<CpuDevice> device;
+  std::unique_ptr<MeasuredDevice> device;
   std::unique_ptr<Disk> disk;
   std::unique_ptr<Jury> jury;
   std::unique_ptr<Transport> transport;
@@ -65,10 +65,7 @@ void expect_room(const Config& config, const TaskSet& tasks) {
 World::World(const Config& config, WorldOptions options) : config_(config), parts_(std::make_unique<Parts>()) {
   parts_->run_folder = options.run_folder;
   parts_->device_began_us = monotonic_us();
-  const bool cores_enough =
-      config.device.threads * config.layout.nodes <= static_cast<int>(std::thread::hardware_concurrency());
-  parts_->device = std::make_unique<CpuDevice>(config.device.threads, options.profiled,
-                                               static_cast<std::size_t>(config.device.record_segments), cores_enough);
+  parts_->device = open_device(config, options.node, options.profiled);
   parts_->disk = make_posix_disk();
   if (options.node == 0 && options.tasks) parts_->jury = make_process_jury(jury_options(config));
   if (config.layout.nodes > 1) parts_->transport = make_transport(config, parts_->pool);
@@ -154,12 +151,6 @@ std::shared_ptr<const TaskSet> open_tasks(const Config& config) {
                 tasks->problems.left_out(), config.train.sequence_length);
   expect_room(config, *tasks);
   return tasks;
-}
-
-void resolve_machine(Config& config) {
-  if (config.device.threads > 0) return;
-  const int cores = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
-  config.device.threads = std::max(1, cores / config.layout.nodes);
 }
 
 }  // namespace troupe

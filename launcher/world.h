@@ -60,7 +60,4 @@ class World {
 // What [task] names; null without any.
 std::shared_ptr<const TaskSet> open_tasks(const Config& config);
 
-// Fills in what depends on the machine: compute threads of each node.
-void resolve_machine(Config& config);
-
 }  // namespace troupe

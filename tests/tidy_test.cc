@@ -163,6 +163,7 @@ const std::vector<std::string> kClocksAndDice = {"steady_clock",
 const std::map<std::string, std::string> kMayReadAClock = {
     {"kernels/cpu/device.cc",
      "a compute thread spins for a moment before it sleeps; nothing it computes depends on it"},
+    {"kernels/cuda/device.cc", "the bill asks when the GPU was at what; nothing it computes depends on it"},
     {"messages/ucx.cc", "closing waits for the peers' answers, but not for ever"}};
 
 // Below the launcher nobody reads a clock, sleeps, draws a number of his own or asks the environment: a simulated world

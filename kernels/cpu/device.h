@@ -12,14 +12,12 @@
 
 #include "kernels/cpu/kernels.h"
 #include "kernels/cpu/offer.h"
-#include "kernels/device.h"
-#include "kernels/profile.h"
+#include "kernels/measured_device.h"
 #include "kernels/ready_heap.h"
-#include "kernels/recording.h"
 
 namespace troupe {
 
-class CpuDevice final : public Device {
+class CpuDevice final : public MeasuredDevice {
  public:
   // recorded_max: segments kept for a timeline. helps: idle threads spin for parts of others' ops; only where each thread
   // has a core.
@@ -38,11 +36,9 @@ class CpuDevice final : public Device {
     return sharing_.load(std::memory_order_relaxed) > 0 && spinning_.load(std::memory_order_relaxed) > 0;
   }
   Usage usage(std::int64_t now_us) const override;  // by the monotonic clock
-  // What ops took since clear_profile(). REQUIRES: profiled.
-  OpProfile profile() const;
-  void clear_profile();
-  // What each thread did, as far as it was kept. REQUIRES: nothing is pending.
-  std::vector<std::vector<RecordedSegment>> recorded() const;
+  OpProfile profile() const override;
+  void clear_profile() override;
+  std::vector<std::vector<RecordedSegment>> recorded() const override;
 
  private:
   struct Worker {

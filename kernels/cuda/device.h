@@ -13,21 +13,12 @@
 #include <vector>
 
 #include "kernels/cuda/arena.h"
-#include "kernels/device.h"
-#include "kernels/profile.h"
+#include "kernels/cuda/open.h"
 #include "kernels/ready_heap.h"
-#include "kernels/recording.h"
 
 namespace troupe {
 
-struct CudaOptions {
-  int index = 0;           // of the GPU, as CUDA counts
-  int segments_ahead = 2;  // on the stream at once
-  bool profiled = false;   // times every op: the stream then runs one at a time
-  std::size_t recorded_max = 0;
-};
-
-class CudaDevice final : public Device {
+class CudaDevice final : public MeasuredDevice {
  public:
   explicit CudaDevice(const CudaOptions& options);  // throws Error: there is no such GPU
   ~CudaDevice() override;                           // runs what was submitted, then joins
@@ -42,11 +33,9 @@ class CudaDevice final : public Device {
   std::size_t pending() const override { return pending_.load(std::memory_order_acquire); }
   bool hurries() const override { return false; }
   Usage usage(std::int64_t now_us) const override;  // by the monotonic clock
-  // What ops took since clear_profile(). REQUIRES: profiled.
-  OpProfile profile() const;
-  void clear_profile();
-  // REQUIRES: nothing is pending.
-  std::vector<std::vector<RecordedSegment>> recorded() const;
+  OpProfile profile() const override;
+  void clear_profile() override;
+  std::vector<std::vector<RecordedSegment>> recorded() const override;
 
  private:
   struct Flight {

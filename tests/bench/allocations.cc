@@ -18,6 +18,7 @@
 
 #include "kernels/base/log.h"
 #include "launcher/config.h"
+#include "launcher/machine.h"
 #include "launcher/world.h"
 
 namespace {

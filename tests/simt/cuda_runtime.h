@@ -197,7 +197,7 @@ struct cudaLaunchConfig_t {
 struct cudaDeviceProp {
   char name[256] = "processor";
   std::size_t totalGlobalMem = 0;
-  int major = 0, minor = 0, multiProcessorCount = 1;
+  int major = 9, minor = 0, multiProcessorCount = 1;
   std::size_t sharedMemPerBlockOptin = 227 * 1024;
 };
 

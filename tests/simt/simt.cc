@@ -13,7 +13,7 @@
 #include <string>
 #include <vector>
 
-#include "cuda_runtime.h"
+#include <cuda_runtime.h>
 
 uint3 threadIdx, blockIdx;
 dim3 blockDim, gridDim;

@@ -1,0 +1,39 @@
+// The GPU for whoever names concrete devices. A program that was built without CUDA has these functions too
+// (absent.cc): they say so.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels/measured_device.h"
+
+namespace troupe {
+
+struct CudaOptions {
+  int index = 0;           // of the GPU, as CUDA counts
+  int segments_ahead = 2;  // on the stream at once
+  bool profiled = false;   // times every op: the stream then runs one at a time
+  std::size_t recorded_max = 0;
+};
+
+struct Gpu {
+  std::string name;
+  int major = 0, minor = 0;  // compute capability
+  int multiprocessors = 0;
+  std::size_t memory = 0, free = 0;  // bytes
+  std::string problem;               // why it can't be used; empty: it can
+};
+
+struct Gpus {
+  std::vector<Gpu> all;
+  std::string problem;          // why there are none; empty: there are
+  int driver = 0, runtime = 0;  // versions, 1000 major + 10 minor; 0: none
+};
+
+Gpus look_for_gpus();  // never throws
+// Throws Error: there is no such GPU, or it can't be used.
+std::unique_ptr<MeasuredDevice> open_cuda(const CudaOptions& options);
+
+}  // namespace troupe

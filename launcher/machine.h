@@ -1,0 +1,21 @@
+// The machine that a run is on: which device computes, and with how many threads.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "actors/config.h"
+#include "kernels/measured_device.h"
+
+namespace troupe {
+
+// Puts what this machine has in the place of device.kind = "auto" and device.threads = 0. A GPU counts as one thread.
+void resolve_machine(Config& config);
+
+// The device of a node of this run. REQUIRES: resolve_machine. Throws Error: there is no such device.
+std::unique_ptr<MeasuredDevice> open_device(const Config& config, std::uint32_t node, bool profiled);
+
+// Processor or GPU, as far as bits depend on it: nodes of one run have the same.
+std::string kind_of_machine(const Config& config);
+
+}  // namespace troupe
