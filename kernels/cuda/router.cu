@@ -38,10 +38,10 @@ struct Slate {
         best(reinterpret_cast<int*>(order + experts)) {}
 };
 
-// Unsigned integers in the order of floats: both zeros are one, what is no number comes last, before nothing.
+// Unsigned integers in the order of floats; what is no number comes last. No sum with a score is a negative zero.
 __device__ unsigned order_of(float value) {
   if (!(value == value)) return 1;
-  const unsigned bits = __float_as_uint(value + 0.0F);
+  const unsigned bits = __float_as_uint(value);
   return bits ^ ((bits >> 31) != 0 ? 0xFFFFFFFFU : 0x80000000U);
 }
 constexpr unsigned kTaken = 0;

@@ -129,8 +129,13 @@ TEST_CASE("large and small tiles add in one order", "[router]") {
   CHECK(same_bits(large.tensor().row_range(0, 40).columns(0, 64), small));
 }
 
-TEST_CASE("sequences longer than what is staged keep the order of their tokens", "[router]") {
+TEST_CASE("blocks of rows by the dozen keep the plan's order", "[router]") {
+  expect_the_cpus_bits({.rows = 1100, .dim = 3, .experts = 5, .slots = 2});
+}
+
+TEST_CASE("sequences longer than what is staged, and many short ones, keep the order of their tokens", "[router]") {
   expect_the_cpus_bits({.rows = 600, .dim = 5, .experts = 33, .slots = 2, .sequences = 2});
+  expect_the_cpus_bits({.rows = 270, .dim = 5, .experts = 12, .slots = 2, .sequences = 90});
 }
 
 TEST_CASE("equal scores go to the lower expert and the lower group", "[router]") {

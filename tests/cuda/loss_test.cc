@@ -27,11 +27,12 @@ void run_on_cpu(const Op& op) {
 // The logarithm is below 16, so its own rounding, and that of the difference from a logit, is 8 eps, twice each.
 double total_tolerance(std::int64_t cols) { return (4 * std::sqrt(static_cast<double>(cols) / 16) + 32) * kFloatEps; }
 
-// Logits as models have them: a few of ten thousands stand out.
+// Logits as models have them; the first row's last one leaves nothing to the others.
 Owned logits_of(std::int64_t rows, std::int64_t cols, std::uint64_t seed, std::int64_t slack = 0) {
   Owned x = normal(rows, cols, seed, Dtype::f32, slack);
   for (std::int64_t t = 0; t < rows; ++t)
     for (std::int64_t v = 0; v < cols; ++v) x.tensor().row<float>(t)[v] *= 3;
+  x.tensor().row<float>(0)[cols - 1] = 120;
   return x;
 }
 
@@ -100,9 +101,12 @@ TEST_CASE("the policy's loss over rows of any width is the CPU's but for the ord
       const Owned logits = logits_of(3, cols, 5), targets = targets_of(3, cols), policy(3, kPolicyInputs),
                   kept(3, kept_words_of(cols), Dtype::i32);
       for (std::int64_t t = 0; t < 3; ++t) {
-        for (std::int64_t i = 0; i < kPolicyInputs; ++i) policy.tensor().row<float>(t)[i] = static_cast<float>(i - 2);
+        const float inputs[kPolicyInputs] = {-9.0F, -10.0F, t == 0 ? 1.5F : -0.7F, 0.25F};
+        std::copy_n(inputs, kPolicyInputs, policy.tensor().row<float>(t));
+        auto* words = kept.tensor().row<std::uint32_t>(t);
         for (std::int64_t w = 0; w < kept_words_of(cols); ++w)
-          kept.tensor().row<std::uint32_t>(t)[w] = 0xB6DB6DB7U * static_cast<std::uint32_t>(w + 1) | 1U;
+          words[w] = 0xB6DB6DB7U * static_cast<std::uint32_t>(w + 1);
+        words[(cols - 1) / 32] |= 1U << ((cols - 1) % 32);
       }
       PolicyLoss op;
       const Owned results(3, kPolicyResults, Dtype::f32, 1), expected(3, kPolicyResults), slope(3, cols),
@@ -193,7 +197,7 @@ TEST_CASE("samples of rows of any width keep the smallest set and are drawn from
     const Owned wide = logits_of(4, cols + 1, 3);
     const Tensor logits = wide.tensor().columns(1, cols);
     for (const auto& [temperature, top_p] :
-         {std::pair{1.0F, 1.0F}, {0.7F, 0.9F}, {1.3F, 0.999F}, {1.0F, 1e-6F}, {30.0F, 0.95F}}) {
+         {std::pair{1.0F, 1.0F}, {0.7F, 0.9F}, {1.3F, 0.999F}, {1.0F, 1e-30F}, {30.0F, 0.95F}, {2.0F, 0x0.FFFFFFp0F}}) {
       const Drawn drawn(logits, temperature, top_p);
       run_op(drawn.op);
       for (std::int64_t t = 0; t < 4; ++t) expect_the_rule(drawn.op, t);
@@ -218,6 +222,18 @@ TEST_CASE("equal logits are kept and drawn by index, and both zeros are equal", 
       logits.tensor().row<float>(t)[v] = static_cast<float>(all[t]);
     }
   for (const float top_p : {0.3F, 0.5F, 0.8F, 1.0F}) expect_the_cpus(logits, 1, top_p);
+}
+
+// Twice 6.1e-8 is added to 1, and rounded up to 2^-23 each time: the true sum is below the largest top_p of that total.
+TEST_CASE("where no set reaches the mass that is asked for, all tokens are kept", "[sample]") {
+  const Owned logits(1, 4100);
+  for (std::int64_t v = 0; v < 4100; ++v)
+    logits.tensor().row<float>(0)[v] = v == 0 ? 0.0F : v % 2048 == 0 ? -16.612F : -200.0F;
+  expect_the_cpus(logits, 1, 0x0.FFFFFFp0F);
+  const Drawn drawn(logits, 1, 0x0.FFFFFFp0F);
+  run_op(drawn.op);
+  for (std::int64_t v = 0; v < 4100; ++v)
+    CHECK((drawn.op.kept.row<const std::uint32_t>(0)[v / 32] >> (v % 32) & 1U) == 1);
 }
 
 TEST_CASE("what is sampled has the log-probability that trains, in rows of any width", "[sample]") {
