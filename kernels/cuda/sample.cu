@@ -113,7 +113,7 @@ __device__ Narrowed narrow(const ScaledRow& row, float highest, Units* sums, Uni
 }
 
 // In falling order of logits, ties to the lower column, or in order of columns alone: the token whose weight, with
-// those before it, is the first to exceed `target`. A negative column: all of them don't.
+// those before it, is the first to exceed `target`. If all of them don't: a place behind all.
 template <bool by_column>
 __device__ Place find(const ScaledRow& row, float highest, Units* sums, Units target) {
   Place at{0, -1};
@@ -174,16 +174,15 @@ struct Drawn {
 };
 
 __device__ Drawn draw(const Draws& op, std::int64_t t, const ScaledRow& row, float highest, const Memory& memory) {
+  const bool truncated = op.top_p < 1;
   Units mass = 0;
   const auto weigh_units = [&](int, float4, float4 weights) { mass += units_of(weights); };
-  float total = total_of(row, highest, nullptr, weigh_units);
-  const bool truncated = op.top_p < 1;
+  const auto look = [](int, float4, float4) {};
+  float total = truncated ? total_of(row, highest, nullptr, look) : total_of(row, highest, nullptr, weigh_units);
   if (truncated) {
     const double needed = ceil(static_cast<double>(op.top_p) * total * static_cast<double>(kUnits));
-    Place cut = find<false>(row, highest, memory.sums, needed >= 1 ? static_cast<Units>(needed) - 1 : 0);
-    if (cut.col < 0) cut = {0, row.cols};
-    keep_through(row, cut, memory.kept);
-    mass = 0;
+    const Units short_of = needed >= 1 ? static_cast<Units>(needed) - 1 : 0;
+    keep_through(row, find<false>(row, highest, memory.sums, short_of), memory.kept);
     total = total_of(row, highest, memory.kept, weigh_units);
   }
   mass = fold_units(mass);

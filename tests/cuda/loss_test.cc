@@ -236,6 +236,26 @@ TEST_CASE("where no set reaches the mass that is asked for, all tokens are kept"
     CHECK((drawn.op.kept.row<const std::uint32_t>(0)[v / 32] >> (v % 32) & 1U) == 1);
 }
 
+TEST_CASE("what is no number spoils its own row only, and what is infinitely unlikely spoils none", "[sample]") {
+  const Owned clean = logits_of(3, 100, 4), logits = logits_of(3, 100, 4), targets = integers(3, 1, {5, 5, 5}),
+              loss(3, 1), clean_loss(3, 1);
+  logits.tensor().row<float>(1)[7] = NAN;
+  logits.tensor().row<float>(2)[7] = clean.tensor().row<float>(2)[7] = -INFINITY;
+  run_op(CrossEntropy{logits, targets, loss, {}, 1});
+  run_op(CrossEntropy{clean, targets, clean_loss, {}, 1});
+  for (const std::int64_t t : {0, 2}) CHECK(loss.at(t, 0) == clean_loss.at(t, 0));
+  CHECK(std::isnan(loss.at(1, 0)));
+  for (const float top_p : {0.9F, 1.0F}) {
+    const Drawn drawn(logits, 1, top_p), from_clean(clean, 1, top_p);
+    run_op(drawn.op);
+    run_op(from_clean.op);
+    for (const std::int64_t t : {0, 2}) CHECK(drawn.token.at(t, 0) == from_clean.token.at(t, 0));
+    CHECK((drawn.token.at(1, 0) >= 0 && drawn.token.at(1, 0) < 100));
+    CHECK(std::isnan(drawn.logprob.at(1, 0)));
+    CHECK(drawn.token.at(2, 0) != 7);
+  }
+}
+
 TEST_CASE("what is sampled has the log-probability that trains, in rows of any width", "[sample]") {
   for (const std::int64_t cols : {37, 5003, 32768, 59001})
     for (const float top_p : {1.0F, 0.8F}) {
