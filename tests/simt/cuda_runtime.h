@@ -122,6 +122,17 @@ inline unsigned __ballot_sync(unsigned mask, int value) {
 }
 inline int __any_sync(unsigned mask, int value) { return __ballot_sync(mask, value) != 0 ? 1 : 0; }
 inline int __all_sync(unsigned mask, int value) { return __ballot_sync(mask, value) == mask ? 1 : 0; }
+// Of the values that the lanes of `mask` give.
+inline unsigned __reduce_max_sync(unsigned mask, unsigned value) {
+  const unsigned char* all = simt::exchange(mask, &value, sizeof value, "__reduce_max_sync");
+  for (unsigned i = 0; i < 32; ++i) {
+    unsigned one = 0;
+    std::memcpy(&one, all + i * sizeof one, sizeof one);
+    if ((mask >> i & 1U) != 0) value = std::max(value, one);
+  }
+  return value;
+}
+inline unsigned __reduce_min_sync(unsigned mask, unsigned value) { return ~__reduce_max_sync(mask, ~value); }
 inline unsigned __activemask() { return 0xFFFFFFFFU; }
 
 inline int __popc(unsigned value) { return std::popcount(value); }

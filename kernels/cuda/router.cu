@@ -1,0 +1,264 @@
+// The gate of DeepSeek-V3 (formulas and shapes: kernels/op.h); float32, outputs assigned, the bits of the CPU's kernel.
+// A warp has a row: choice = scores + bias with the lesser groups at -infinity, the best K by choice, ties to the lower
+// index, weights from the unbiased scores, summed in slot order. Then the plan, sorted by (expert, token): each block of
+// rows has counted its experts, a scan over the blocks tells where each of them begins, and the block places its rows
+// in order. Whole numbers only: no order of threads changes a place.
+// Moves the scores twice (they are just written: from the L2 cache), and the plan.
+#include "kernels/cuda/router.h"
+
+#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/math.h"
+#include "kernels/cuda/threads.h"
+#include "kernels/cuda/view.h"
+
+namespace troupe::cuda {
+
+namespace {
+
+constexpr int kWarps = 8, kThreads = 32 * kWarps, kPlanRows = 32;  // rows of a block: four a warp
+
+struct Gate {
+  View bias, scores, indices, weights;
+  int groups, groups_kept, rows_per_sequence;
+  bool normalize, reuse_indices;
+  float scaling;
+};
+
+// A warp's memory for a row.
+struct Slate {
+  float *choice, *worth;  // (E), (groups)
+  unsigned* order;        // (E)
+  int* best;              // (K)
+
+  static __host__ __device__ int words(int experts, int groups, int slots) { return 2 * experts + groups + slots; }
+  __device__ Slate(float* memory, int experts, int groups)
+      : choice(memory),
+        worth(memory + experts),
+        order(reinterpret_cast<unsigned*>(worth + groups)),
+        best(reinterpret_cast<int*>(order + experts)) {}
+};
+
+// Unsigned integers in the order of floats; what is no number comes last. No sum with a score is a negative zero.
+__device__ unsigned order_of(float value) {
+  if (!(value == value)) return 1;
+  const unsigned bits = __float_as_uint(value);
+  return bits ^ ((bits >> 31) != 0 ? 0xFFFFFFFFU : 0x80000000U);
+}
+constexpr unsigned kTaken = 0;
+
+// best[0..count): the indices of the greatest values in falling order, ties to the lower index.
+__device__ void pick_best(const float* values, int size, int count, unsigned* order, int* best) {
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  unsigned greatest = kTaken, at = 0xFFFFFFFFU;  // of the lane's own, in rising order: the lower index wins
+  const auto see = [&](int e) {
+    if (order[e] > greatest) greatest = order[e], at = static_cast<unsigned>(e);
+  };
+  for (int e = lane; e < size; e += 32) {
+    order[e] = order_of(values[e]);
+    see(e);
+  }
+  for (int k = 0; k < count; ++k) {
+    const unsigned winner = __reduce_max_sync(kWarp, greatest);
+    const unsigned place = __reduce_min_sync(kWarp, greatest == winner ? at : 0xFFFFFFFFU);
+    if (lane == 0) best[k] = static_cast<int>(place);
+    if (at != place) continue;
+    order[place] = kTaken;
+    greatest = kTaken, at = 0xFFFFFFFFU;
+    for (int e = lane; e < size; e += 32) see(e);
+  }
+  __syncwarp();
+}
+
+// The sum of a group's two best choices.
+__device__ float worth_of(const float* choice, int size) {
+  float first = choice[0], second = size > 1 ? choice[1] : 0.0F;
+  if (size > 1 && second > first) {
+    const float swapped = first;
+    first = second, second = swapped;
+  }
+  for (int e = 2; e < size; ++e) {
+    const float value = choice[e];
+    if (value > first)
+      second = first, first = value;
+    else if (value > second)
+      second = value;
+  }
+  return first + second;
+}
+
+// Sets the choices outside the best groups to -infinity.
+__device__ void mask_groups(const Gate& op, const Slate& slate, int experts) {
+  const int lane = static_cast<int>(threadIdx.x % 32), size = experts / op.groups;
+  for (int g = lane; g < op.groups; g += 32) slate.worth[g] = worth_of(slate.choice + g * size, size);
+  __syncwarp();
+  for (int g = lane; g < op.groups; g += 32) {
+    int better = 0;
+    for (int other = 0; other < op.groups; ++other)
+      if (slate.worth[other] > slate.worth[g] || (slate.worth[other] == slate.worth[g] && other < g)) ++better;
+    if (better >= op.groups_kept)
+      for (int e = 0; e < size; ++e) slate.choice[g * size + e] = -INFINITY;
+  }
+  __syncwarp();
+}
+
+__device__ void choose(const Gate& op, std::int64_t t, const Slate& slate) {
+  const int lane = static_cast<int>(threadIdx.x % 32), experts = static_cast<int>(op.scores.cols),
+            slots = static_cast<int>(op.indices.cols);
+  const auto* scores = op.scores.at<const float>(t, 0);
+  const auto* bias = op.bias.at<const float>(0, 0);
+  for (int e = lane; e < experts; e += 32) slate.choice[e] = scores[e] + bias[e];
+  __syncwarp();
+  if (op.groups > 1) mask_groups(op, slate, experts);
+  pick_best(slate.choice, experts, slots, slate.order, slate.best);
+  for (int k = lane; k < slots; k += 32) *op.indices.at<std::int32_t>(t, k) = slate.best[k];
+}
+
+__device__ void weigh(const Gate& op, std::int64_t t, const int* best) {
+  const int slots = static_cast<int>(op.indices.cols);
+  const auto* scores = op.scores.at<const float>(t, 0);
+  float total = 0;
+  for (int k = 0; k < slots; ++k) total += scores[best[k]];
+  for (int k = static_cast<int>(threadIdx.x % 32); k < slots; k += 32) {
+    const float score = scores[best[k]];
+    *op.weights.at<float>(t, k) = (op.normalize ? score / (total + kTiny) : score) * op.scaling;
+  }
+}
+
+// A row's share of its sequence's balance, by the K best raw scores.
+__device__ void note_balance(const Gate& op, std::int64_t t, const Slate& slate, const RowsBalance& balance) {
+  const int lane = static_cast<int>(threadIdx.x % 32), experts = static_cast<int>(op.scores.cols),
+            slots = static_cast<int>(op.indices.cols);
+  const auto* scores = op.scores.at<const float>(t, 0);
+  const float total = fold_row(experts, [&](float sum, int e) { return sum + scores[e]; });
+  if (lane == 0) balance.totals[t] = total;
+  pick_best(scores, experts, slots, slate.order, slate.best);
+  int* chosen = balance.chosen + t / op.rows_per_sequence * experts;
+  for (int k = lane; k < slots; k += 32) atomicAdd(&chosen[slate.best[k]], 1);
+  __syncwarp();
+}
+
+// counts[e, b]: of block b's rows.
+__global__ void __launch_bounds__(kThreads) router_rows(Gate op, RowsBalance balance, int* counts) {
+  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+  const int experts = static_cast<int>(op.scores.cols), slots = static_cast<int>(op.indices.cols);
+  int* own = dynamic_shared<int>();
+  auto* memory = reinterpret_cast<float*>(own + experts);
+  const Slate slate(memory + warp * Slate::words(experts, op.groups, slots), experts, op.groups);
+  for (int e = static_cast<int>(threadIdx.x); e < experts; e += kThreads) own[e] = 0;
+  __syncthreads();
+  const std::int64_t begin = std::int64_t{blockIdx.x} * kPlanRows;
+  for (std::int64_t t = begin + warp; t < min(begin + kPlanRows, op.scores.rows); t += kWarps) {
+    if (op.reuse_indices) {
+      for (int k = lane; k < slots; k += 32) slate.best[k] = *op.indices.at<const std::int32_t>(t, k);
+      __syncwarp();
+    } else {
+      choose(op, t, slate);
+    }
+    weigh(op, t, slate.best);
+    for (int k = lane; k < slots; k += 32) atomicAdd(&own[slate.best[k]], 1);
+    __syncwarp();
+    if (balance.chosen != nullptr) note_balance(op, t, slate, balance);
+  }
+  __syncthreads();
+  for (int e = static_cast<int>(threadIdx.x); e < experts; e += kThreads)
+    counts[std::int64_t{e} * gridDim.x + blockIdx.x] = own[e];
+}
+
+// Sums of a warp's values up to and with the thread's own.
+__device__ int scan_warp(int value) {
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  for (int distance = 1; distance < 32; distance *= 2) {
+    const int before = __shfl_up_sync(kWarp, value, static_cast<unsigned>(distance));
+    if (lane >= distance) value += before;
+  }
+  return value;
+}
+
+// counts[e, b] becomes the number of the expert's rows in blocks before b; totals: of all blocks. A warp an expert.
+__global__ void scan_blocks(int* counts, int blocks, View totals) {
+  const int e = static_cast<int>(blockIdx.x) * kWarps + static_cast<int>(threadIdx.x) / 32;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  if (e >= totals.cols) return;
+  int* own = counts + std::int64_t{e} * blocks;
+  int before = 0;
+  for (int first = 0; first < blocks; first += 32) {
+    const int b = first + lane, count = b < blocks ? own[b] : 0, through = scan_warp(count);
+    if (b < blocks) own[b] = before + through - count;
+    before += __shfl_sync(kWarp, through, 31);
+  }
+  if (lane == 0) *totals.at<std::int32_t>(0, e) = before;
+}
+
+struct Plan {
+  View indices, weights, position, sorted_token, sorted_weight, counts;
+};
+
+// next[e]: where the first row of expert e in this block stands.
+__device__ void find_places(const Plan& op, const int* before, int* next) {
+  const int experts = static_cast<int>(op.counts.cols), lane = static_cast<int>(threadIdx.x);
+  if (threadIdx.x >= 32) return;
+  int begin = 0;
+  for (int first = 0; first < experts; first += 32) {
+    const int e = first + lane, count = e < experts ? *op.counts.at<const std::int32_t>(0, e) : 0;
+    const int through = scan_warp(count);
+    if (e < experts) next[e] = begin + through - count + before[std::int64_t{e} * gridDim.x + blockIdx.x];
+    begin += __shfl_sync(kWarp, through, 31);
+  }
+}
+
+// A thread has an expert, and meets the block's rows in order.
+__global__ void __launch_bounds__(kThreads) place_rows(Plan op, const int* before) {
+  const int experts = static_cast<int>(op.counts.cols), slots = static_cast<int>(op.indices.cols);
+  int *next = dynamic_shared<int>(), *chosen = next + experts;
+  const std::int64_t begin = std::int64_t{blockIdx.x} * kPlanRows;
+  const int count = static_cast<int>(min(std::int64_t{kPlanRows}, op.indices.rows - begin)) * slots;
+  for (int i = static_cast<int>(threadIdx.x); i < count; i += kThreads)
+    chosen[i] = *op.indices.at<const std::int32_t>(begin + i / slots, i % slots);
+  find_places(op, before, next);
+  __syncthreads();
+  for (int e = static_cast<int>(threadIdx.x); e < experts; e += kThreads) {
+    int place = next[e];
+    for (int i = 0; i < count; ++i) {
+      if (chosen[i] != e) continue;
+      const std::int64_t t = begin + i / slots;
+      *op.position.at<std::int32_t>(t, i % slots) = place;
+      *op.sorted_token.at<std::int32_t>(place, 0) = static_cast<std::int32_t>(t);
+      *op.sorted_weight.at<float>(place, 0) = *op.weights.at<const float>(t, i % slots);
+      ++place;
+    }
+  }
+}
+
+}  // namespace
+
+void run(const Router& op, Queue& queue) {
+  const auto experts = static_cast<int>(op.scores.cols), slots = static_cast<int>(op.indices.cols);
+  router_scores(op, queue);
+  const RowsBalance balance = op.sequence_fraction ? start_balance(op, queue) : RowsBalance{};
+  const Gate gate{.bias = op.bias,
+                  .scores = op.scores,
+                  .indices = op.indices,
+                  .weights = op.weights,
+                  .groups = op.groups,
+                  .groups_kept = op.groups_kept,
+                  .rows_per_sequence = op.rows_per_sequence,
+                  .normalize = op.normalize,
+                  .reuse_indices = op.reuse_indices,
+                  .scaling = op.scaling};
+  const unsigned blocks = blocks_for(op.x.rows, kPlanRows);
+  int* counts = queue.take<int>(std::int64_t{blocks} * experts);
+  const auto words = static_cast<std::size_t>(experts + kWarps * Slate::words(experts, op.groups, slots));
+  launch(queue, blocks, kThreads, words * sizeof(int), router_rows, gate, balance, counts);
+  launch(queue, blocks_for(experts, kWarps), kThreads, 0, scan_blocks, counts, static_cast<int>(blocks), op.counts);
+  const Plan plan{.indices = op.indices,
+                  .weights = op.weights,
+                  .position = op.position,
+                  .sorted_token = op.sorted_token,
+                  .sorted_weight = op.sorted_weight,
+                  .counts = op.counts};
+  launch(queue, blocks, kThreads, static_cast<std::size_t>(experts + kPlanRows * slots) * sizeof(int), place_rows, plan,
+         counts);
+  if (op.sequence_fraction) finish_balance(op, balance, queue);
+}
+
+}  // namespace troupe::cuda

@@ -1,0 +1,32 @@
+// What Router's steps share, each in a file of its own.
+#pragma once
+
+#include "kernels/cuda/runtime.h"
+#include "kernels/op.h"
+
+namespace troupe::cuda {
+
+constexpr float kTiny = 1e-20F;  // keeps a division by a sum of scores finite
+
+// scores = sigmoid(x weight^T).
+void router_scores(const Router& op, Queue& queue);
+
+// What the balance loss needs of each row, from whoever has the scores at hand.
+struct RowsBalance {
+  int* chosen = nullptr;    // (B, E): how often an expert is among the K best raw scores of its sequence's rows
+  float* totals = nullptr;  // (N): sum of a row's scores
+};
+RowsBalance start_balance(const Router& op, Queue& queue);  // chosen: zero
+void finish_balance(const Router& op, const RowsBalance& rows, Queue& queue);
+
+// Sum of a row's values in the lanes of math.h, by one warp: threads l and l + 16 have lane l, and all have the result.
+// lane_of(sum, col) is the lane's sum with one more column.
+template <typename LaneOf>
+__device__ float fold_row(int cols, LaneOf lane_of) {
+  float sum = 0;
+  for (int c = static_cast<int>(threadIdx.x % 16); c < cols; c += 16) sum = lane_of(sum, c);
+  for (int distance = 8; distance > 0; distance /= 2) sum += __shfl_xor_sync(0xFFFFFFFFU, sum, distance);
+  return sum;
+}
+
+}  // namespace troupe::cuda

@@ -1,0 +1,103 @@
+// The slope of the gate's weights and of the balance loss (formulas: kernels/op.h), the bits of the CPU's kernel.
+// A warp a row, a quad of scores a thread at a time; sums over slots in order, over experts in the lanes of math.h.
+// Moves 4 bytes a score once (and once more from a cache for the balance), and 4 or 2 for its slope.
+#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/math.h"
+#include "kernels/cuda/router.h"
+#include "kernels/cuda/threads.h"
+#include "kernels/cuda/view.h"
+
+namespace troupe::cuda {
+
+namespace {
+
+constexpr int kWarps = 4, kThreads = 32 * kWarps;
+
+struct Slopes {
+  View scores, indices, weights, position, dots, dlogits, fraction;
+  int rows_per_sequence;
+  bool normalize;
+  float scaling, balance_scale;
+};
+
+// A chosen expert and the slope of its score.
+struct Chosen {
+  int expert;
+  float slope;
+};
+
+__device__ void weigh_chosen(const Slopes& op, std::int64_t t, Chosen* chosen) {
+  const int slots = static_cast<int>(op.indices.cols), lane = static_cast<int>(threadIdx.x % 32);
+  for (int k = lane; k < slots; k += 32)
+    chosen[k] = {*op.indices.at<const std::int32_t>(t, k),
+                 *op.dots.at<const float>(*op.position.at<const std::int32_t>(t, k), 0)};
+  __syncwarp();
+  float mean = 0, total = kTiny;
+  for (int k = 0; k < slots; ++k) {
+    mean += *op.weights.at<const float>(t, k) * chosen[k].slope;
+    total += *op.scores.at<const float>(t, chosen[k].expert);
+  }
+  __syncwarp();
+  for (int k = lane; k < slots; k += 32) {
+    const float along = op.scaling * chosen[k].slope;
+    chosen[k].slope = op.normalize ? (along - mean) / total : along;
+  }
+  __syncwarp();
+}
+
+struct Balance {
+  float all = 1, expected = 0;  // sum of the row's scores; the mean fraction by them
+};
+
+__device__ Balance balance_of(const Slopes& op, std::int64_t t) {
+  const auto *scores = op.scores.at<const float>(t, 0),
+             *fraction = op.fraction.at<const float>(t / op.rows_per_sequence, 0);
+  const int experts = static_cast<int>(op.scores.cols);
+  Balance row;
+  row.all = fold_row(experts, [&](float sum, int e) { return sum + scores[e]; });
+  row.expected = fold_row(experts, [&](float sum, int e) { return fmaf(fraction[e], scores[e], sum); }) / row.all;
+  return row;
+}
+
+__global__ void __launch_bounds__(kThreads) router_slopes(Slopes op) {
+  const int warp = static_cast<int>(threadIdx.x) / 32, slots = static_cast<int>(op.indices.cols);
+  const std::int64_t t = std::int64_t{blockIdx.x} * kWarps + warp;
+  if (t >= op.scores.rows) return;
+  Chosen* chosen = dynamic_shared<Chosen>() + warp * slots;
+  weigh_chosen(op, t, chosen);
+  const bool balanced = op.fraction && op.balance_scale != 0;
+  const Balance row = balanced ? balance_of(op, t) : Balance{};
+  const auto slope = [&](int e, float score, float fraction) {
+    float d = 0;
+    for (int k = 0; k < slots; ++k)
+      if (chosen[k].expert == e) d = chosen[k].slope;
+    if (balanced) d = d + op.balance_scale * (fraction - row.expected) / row.all;
+    return d * (score * (1.0F - score));
+  };
+  for (int e = static_cast<int>(threadIdx.x % 32) * 4; e < op.scores.cols; e += 128) {
+    const float4 s = op.scores.quad(t, e),
+                 f = balanced ? op.fraction.quad(t / op.rows_per_sequence, e) : make_float4(0, 0, 0, 0);
+    op.dlogits.put_quad(
+        t, e, make_float4(slope(e, s.x, f.x), slope(e + 1, s.y, f.y), slope(e + 2, s.z, f.z), slope(e + 3, s.w, f.w)));
+  }
+}
+
+}  // namespace
+
+void run(const RouterBackward& op, Queue& queue) {
+  const Slopes slopes{.scores = op.scores,
+                      .indices = op.indices,
+                      .weights = op.weights,
+                      .position = op.position,
+                      .dots = op.dots,
+                      .dlogits = op.dlogits,
+                      .fraction = op.sequence_fraction,
+                      .rows_per_sequence = op.rows_per_sequence,
+                      .normalize = op.normalize,
+                      .scaling = op.scaling,
+                      .balance_scale = op.balance_scale};
+  launch(queue, blocks_for(op.scores.rows, kWarps), kThreads,
+         kWarps * static_cast<std::size_t>(op.indices.cols) * sizeof(Chosen), router_slopes, slopes);
+}
+
+}  // namespace troupe::cuda
