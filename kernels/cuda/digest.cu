@@ -18,7 +18,7 @@ __device__ unsigned long long digest_of_quads(const View& x, const Sheet<kQuads>
   unsigned long long sum = 0;
   for (int i = 0; i < kQuads; ++i) {
     const std::int64_t col = sheet.col(i);
-    sum += digest_quad(is_wide(x), bits[i], x.cols - col, first + static_cast<std::uint64_t>(t * x.cols + col));
+    sum += digest_quad<whole>(is_wide(x), bits[i], x.cols - col, first + static_cast<std::uint64_t>(t * x.cols + col));
   }
   return sum;
 }

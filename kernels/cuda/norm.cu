@@ -14,13 +14,13 @@ namespace troupe::cuda {
 namespace {
 
 constexpr std::int64_t kColumnsMax = 16384;                         // three rows of float32 in a block's shared memory
-constexpr int kNormThreads = 256, kSlopeThreads = 512;              // at most; a short row takes fewer
+constexpr int kThreads = 256;                                       // at most; a short row takes fewer
 constexpr std::int64_t kBlocksEnough = 1024, kRowsTogetherMax = 8;  // rows that share one reading of weight
 constexpr int kRowBlock = 16, kPartsRun = 32, kRuns = 32, kColumns = 32;
 
 // Threads that a row takes: each has kReadAhead quads, if there are so many.
-unsigned threads_for(std::int64_t cols, int threads_max) {
-  return std::min(static_cast<unsigned>(threads_max), std::max(blocks_for(cols, 4 * kReadAhead * 32) * 32, 32U));
+unsigned threads_for(std::int64_t cols) {
+  return std::min(unsigned{kThreads}, std::max(blocks_for(cols, 4 * kReadAhead * 32) * 32, 32U));
 }
 std::size_t shared_for(std::int64_t cols, int rows) { return static_cast<std::size_t>(padded(cols)) * rows * 4; }
 
@@ -67,17 +67,18 @@ template <bool whole>
 __device__ void hold_row(const Slopes& op, std::int64_t t, float r, float* held, float* slopes, float* share) {
   const int cols = static_cast<int>(op.x.cols), step = static_cast<int>(blockDim.x) * 4;
   for (int first = static_cast<int>(threadIdx.x) * 4; first < cols; first += step * kReadAhead) {
-    uint4 xs[kReadAhead], dys[kReadAhead];
+    uint4 xs[kReadAhead], dys[kReadAhead], weights[kReadAhead];
     for (int i = 0; i < kReadAhead; ++i) {
       xs[i] = fetch<whole>(op.x, t, first + i * step);
       dys[i] = fetch<whole>(op.dy, t, first + i * step);
+      weights[i] = fetch<whole>(op.weight, 0, first + i * step);
     }
     for (int i = 0; i < kReadAhead; ++i) {
       const int col = first + i * step;
       if (col >= cols) continue;
       const float4 v = floats(op.x, xs[i]), dy = floats(op.dy, dys[i]);
       quad_at(held, col) = v;
-      quad_at(slopes, col) = multiply(floats(op.weight, fetch<whole>(op.weight, 0, col)), dy);
+      quad_at(slopes, col) = multiply(floats(op.weight, weights[i]), dy);
       quad_at(share, col) = sum(quad_at(share, col), multiply(dy, multiply(v, make_float4(r, r, r, r))));
     }
   }
@@ -157,7 +158,7 @@ void run(const Norm& op, Queue& queue) {
   must_fit(op.x.cols);
   const std::int64_t together = std::clamp(op.x.rows / kBlocksEnough, std::int64_t{1}, kRowsTogetherMax);
   const View x = op.x, weight = op.weight, y = op.y;
-  launch(queue, blocks_for(op.x.rows, together), threads_for(op.x.cols, kNormThreads), shared_for(op.x.cols, 2),
+  launch(queue, blocks_for(op.x.rows, together), threads_for(op.x.cols), shared_for(op.x.cols, 2),
          whole_quads(x, weight, y) ? norm_rows<true> : norm_rows<false>, x, weight, y, op.inverse_rms, op.eps,
          static_cast<int>(together));
 }
@@ -168,8 +169,8 @@ void run(const NormBackward& op, Queue& queue) {
   const Slopes slopes{
       op.x, op.weight, op.inverse_rms, op.dy, op.add, op.dx, queue.take<float>(std::int64_t{parts} * op.x.cols)};
   const bool whole = whole_quads(slopes.x, slopes.weight, slopes.dy, slopes.add, slopes.dx);
-  launch(queue, parts, threads_for(op.x.cols, kSlopeThreads), shared_for(op.x.cols, 3),
-         whole ? norm_slopes<true> : norm_slopes<false>, slopes);
+  launch(queue, parts, threads_for(op.x.cols), shared_for(op.x.cols, 3), whole ? norm_slopes<true> : norm_slopes<false>,
+         slopes);
   launch(queue, blocks_for(op.x.cols, kColumns), dim3(kColumns, kRuns), 0, add_parts, slopes.parts,
          static_cast<int>(parts), op.dweight);
 }

@@ -31,6 +31,16 @@ __device__ void update_one(float& p, float gradient, float& m, float& v, const R
   p = p * by.keep - by.rate * m / (sqrtf(v) * by.root + by.eps);
 }
 
+// All but the copy are float32, which saves asking.
+template <bool whole>
+__device__ uint4 fetch_wide(const View& x, std::int64_t t, std::int64_t col) {
+  return fetch<whole>(x.at<const char>(0, 0) + t * x.stride * 4, true, x.cols, col);
+}
+template <bool whole>
+__device__ void store_wide(const View& x, std::int64_t t, std::int64_t col, uint4 bits) {
+  store_bits<whole>(x.at<char>(0, 0) + t * x.stride * 4, true, x.cols, col, bits);
+}
+
 // What has become of a thread's quads, for the digest.
 template <bool whole>
 __device__ Digests update_quads(const Update& op, const Rates& by, const Sheet<kQuads>& sheet) {
@@ -39,10 +49,10 @@ __device__ Digests update_quads(const Update& op, const Rates& by, const Sheet<k
   uint4 parameters[kQuads], gradients[kQuads], ms[kQuads], vs[kQuads];
   for (int i = 0; i < kQuads; ++i) {
     const std::int64_t col = sheet.col(i);
-    parameters[i] = fetch<whole>(op.parameter, t, col);
-    gradients[i] = fetch<whole>(op.gradient, t, col);
-    ms[i] = fetch<whole>(op.m, t, col);
-    vs[i] = fetch<whole>(op.v, t, col);
+    parameters[i] = fetch_wide<whole>(op.parameter, t, col);
+    gradients[i] = fetch_wide<whole>(op.gradient, t, col);
+    ms[i] = fetch_wide<whole>(op.m, t, col);
+    vs[i] = fetch_wide<whole>(op.v, t, col);
   }
   Digests sums{0, 0};
   for (int i = 0; i < kQuads; ++i) {
@@ -51,15 +61,15 @@ __device__ Digests update_quads(const Update& op, const Rates& by, const Sheet<k
     const float4 g = floats(true, gradients[i]);
     update_one(p.x, g.x, m.x, v.x, by), update_one(p.y, g.y, m.y, v.y, by);
     update_one(p.z, g.z, m.z, v.z, by), update_one(p.w, g.w, m.w, v.w, by);
-    store<whole>(op.m, t, col, m);
-    store<whole>(op.v, t, col, v);
+    store_wide<whole>(op.m, t, col, bits_of(true, m));
+    store_wide<whole>(op.v, t, col, bits_of(true, v));
     const uint4 written = bits_of(true, p), copied = bits_of(is_wide(op.copy), p);
-    store_bits<whole>(op.parameter, t, col, written);
+    store_wide<whole>(op.parameter, t, col, written);
     if (op.copy) store_bits<whole>(op.copy, t, col, copied);
     if (op.digests == nullptr) continue;
     const std::uint64_t index = op.first + static_cast<std::uint64_t>(t * op.parameter.cols + col);
-    sums.x += digest_quad(true, written, count, index);
-    if (op.copy) sums.copy += digest_quad(is_wide(op.copy), copied, count, index);
+    sums.x += digest_quad<whole>(true, written, count, index);
+    if (op.copy) sums.copy += digest_quad<whole>(is_wide(op.copy), copied, count, index);
   }
   return sums;
 }

@@ -71,11 +71,12 @@ __device__ float4 start_of(const View& add0, const View& add1, std::int64_t t, s
 // sums += weight * row for slots first .. first + kSlotsAhead - 1 of `count`, in order.
 template <bool whole>
 __device__ void add_slots(float4 (&sums)[kCombineQuads], const Slot* slots, int first, int count, std::int64_t cols,
-                          const Sheet<kCombineQuads>& sheet) {
+                          std::int64_t col, std::int64_t step) {
   uint4 bits[kSlotsAhead][kCombineQuads];
   for (int k = 0; k < kSlotsAhead; ++k)
     for (int i = 0; i < kCombineQuads; ++i)
-      if (first + k < count) bits[k][i] = fetch<whole>(slots[first + k].row, slots[first + k].wide, cols, sheet.col(i));
+      if (first + k < count)
+        bits[k][i] = fetch<whole>(slots[first + k].row, slots[first + k].wide, cols, col + i * step);
   for (int k = 0; k < kSlotsAhead; ++k)
     for (int i = 0; i < kCombineQuads; ++i) {
       if (first + k >= count) continue;
@@ -89,11 +90,11 @@ template <bool whole>
 __global__ void combine(const __grid_constant__ Pieces pieces, View position, View weight, View add0, View add1,
                         View out, Sheet<kCombineQuads> sheet) {
   __shared__ Slot table[kRowsMax][kSlots];
-  const std::int64_t t = sheet.row();
+  const std::int64_t t = sheet.row(), col = sheet.col(0), step = sheet.step();
   const bool inside = t < sheet.rows;
   float4 sums[kCombineQuads] = {};
   if (inside)
-    for (int i = 0; i < kCombineQuads; ++i) sums[i] = start_of<whole>(add0, add1, t, sheet.col(i));
+    for (int i = 0; i < kCombineQuads; ++i) sums[i] = start_of<whole>(add0, add1, t, col + i * step);
   for (std::int64_t first = 0; first < position.cols; first += kSlots) {
     const int count = static_cast<int>(min(position.cols - first, std::int64_t{kSlots}));
     __syncthreads();
@@ -105,10 +106,10 @@ __global__ void combine(const __grid_constant__ Pieces pieces, View position, Vi
     __syncthreads();
     if (inside)
       for (int k = 0; k < count; k += kSlotsAhead)
-        add_slots<whole>(sums, table[threadIdx.y], k, count, out.cols, sheet);
+        add_slots<whole>(sums, table[threadIdx.y], k, count, out.cols, col, step);
   }
   if (inside)
-    for (int i = 0; i < kCombineQuads; ++i) store<whole>(out, t, sheet.col(i), sums[i]);
+    for (int i = 0; i < kCombineQuads; ++i) store<whole>(out, t, col + i * step, sums[i]);
 }
 
 __global__ void keep_pieces(const __grid_constant__ Pieces pieces, Piece* table) {

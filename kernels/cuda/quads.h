@@ -128,6 +128,7 @@ struct Sheet {
   __device__ std::int64_t col(int i) const {
     return ((std::int64_t{blockIdx.x % chunks} * quads + i) * across + threadIdx.x) * 4;
   }
+  __device__ std::int64_t step() const { return std::int64_t{across} * 4; }  // from one of its quads to the next
 };
 
 }  // namespace troupe::cuda

@@ -26,7 +26,11 @@ __device__ void fetch_tile(const float* x, std::int64_t count, std::int64_t firs
     const int block = i / kTileQuads, quad = i % kTileQuads;
     const std::int64_t at = (first + block) * kBlock + tile * kTile + quad * 4;
     const int bytes = static_cast<int>(min(max(count - at, std::int64_t{0}), std::int64_t{4})) * 4;
-    copy_async(stage + block * kPitch + quad * 4, x + (bytes > 0 ? at : 0), bytes);
+    float* to = stage + block * kPitch + quad * 4;
+    if (bytes == 16)
+      copy_async(to, x + at);
+    else
+      copy_async(to, x + (bytes > 0 ? at : 0), bytes);
   }
 }
 

@@ -70,7 +70,7 @@ __device__ void slope_quads(const Slopes& op, std::int64_t t, std::int64_t first
 template <bool whole>
 __global__ void swiglu_slopes(const __grid_constant__ Slopes op, Sheet<kQuads> sheet) {
   const std::int64_t t = sheet.row();
-  if (t < sheet.rows) slope_quads<whole>(op, t, sheet.col(0), sheet.col(1) - sheet.col(0), nullptr, nullptr);
+  if (t < sheet.rows) slope_quads<whole>(op, t, sheet.col(0), sheet.step(), nullptr, nullptr);
 }
 
 // A block a row, kDotColumns of it at a time: the first warp adds the lanes' products.
