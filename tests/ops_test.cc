@@ -276,7 +276,11 @@ TEST_CASE("initial values are a pure function of key and index", "[elementwise]"
   double mean = 0, square = 0;
   for (std::int64_t i = 0; i < 600; ++i) {
     const double x = all.at(i / 30, i % 30);
-    CHECK(x == static_cast<double>(1.0F + 0.02F * random_normal(77, static_cast<std::uint64_t>(i))));
+    // A GPU's normal may differ in its last bit: its logarithm and its cosine aren't the C library's.
+    const float drawn = random_normal(77, static_cast<std::uint64_t>(i)), below = std::nextafter(drawn, -9.0F),
+                above = std::nextafter(drawn, 9.0F);
+    CHECK((x == static_cast<double>(1.0F + 0.02F * drawn) || x == static_cast<double>(1.0F + 0.02F * below) ||
+           x == static_cast<double>(1.0F + 0.02F * above)));
     mean += x / 600, square += (x - 1) * (x - 1) / 600;
   }
   // 600 draws: the mean of 0.02 normal is off by 0.02 / sqrt(600) = 0.0008, its square by 6 %; 4 of each are allowed.

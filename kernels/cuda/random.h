@@ -3,6 +3,7 @@
 
 #include <cuda_runtime.h>
 
+#include <cmath>
 #include <cstdint>
 
 namespace troupe::cuda {
@@ -27,6 +28,14 @@ __device__ inline double uniform(std::uint64_t key, std::uint64_t a, std::uint64
   const uint4 words = philox(key, a, b);
   const std::uint64_t word = std::uint64_t{words.y} << 32 | words.x;
   return static_cast<double>(word >> 11) * 0x1.0p-53;
+}
+
+// Standard normal. Its logarithm and cosine in double are within 2 units of theirs, so that the float32 may differ from
+// the CPU's in its last bit where the double lies next to the middle of two of them: one draw in some 10^8.
+__device__ inline float random_normal(std::uint64_t key, std::uint64_t a, std::uint64_t b = 0) {
+  const uint4 words = philox(key, a, b);
+  const double u = (words.x + 0.5) * 0x1.0p-32, v = words.y * 0x1.0p-32;
+  return static_cast<float>(sqrt(-2.0 * log(u)) * cos(6.283185307179586 * v));
 }
 
 }  // namespace troupe::cuda

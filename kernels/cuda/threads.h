@@ -13,4 +13,9 @@ __device__ T* dynamic_shared() {
   return reinterpret_cast<T*>(memory);
 }
 
+// What can't be stops the GPU: an index that leads out of its tensor reads or writes nothing.
+__device__ inline void insist(bool fact) {
+  if (!fact) __trap();
+}
+
 }  // namespace troupe::cuda

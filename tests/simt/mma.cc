@@ -1,5 +1,7 @@
 #include "kernels/cuda/mma.h"
 
+#include "kernels/cuda/math.h"
+
 namespace troupe::cuda {
 
 namespace {
@@ -51,6 +53,8 @@ void load_transposed(unsigned (&to)[4], const void* row) {
   for (int i = 0; i < 4; ++i)
     to[i] = element(rows, i, l % 4 * 2, l / 4) | static_cast<unsigned>(element(rows, i, l % 4 * 2 + 1, l / 4)) << 16;
 }
+
+unsigned pack_halves(float low, float high) { return narrow(low) | static_cast<unsigned>(narrow(high)) << 16; }
 
 void copy_async(void* shared, const void* global, int bytes) { simt::copy_later(shared, global, bytes); }
 void copy_async_commit() { simt::end_copies(); }

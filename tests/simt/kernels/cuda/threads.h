@@ -3,11 +3,15 @@
 
 #include <cuda_runtime.h>
 
+#include "kernels/base/check.h"
+
 namespace troupe::cuda {
 
 template <typename T>
 T* dynamic_shared() {
   return static_cast<T*>(simt::dynamic_shared());
 }
+
+inline void insist(bool fact) { CHECK(fact, "a kernel met what can't be"); }
 
 }  // namespace troupe::cuda

@@ -1,0 +1,119 @@
+// Copy (converts), Add, Fill, and SumRows: out[0,d] (+)= sum_t x[t,d], rows in order in float32, as the CPU's.
+// Add and Copy assign; SumRows owns its accumulation. Each operand is moved once.
+#include <bit>
+
+#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/move.h"
+#include "kernels/cuda/quads.h"
+
+namespace troupe::cuda {
+
+namespace {
+
+constexpr int kQuads = 4;
+// A block sums kSumColumns columns. Its threads fetch the next kSumRows rows of them while one warp adds the last ones.
+constexpr int kSumColumns = 32, kSumRows = 128, kSumThreads = 256, kSumQuads = kSumColumns / 4,
+              kSumFetches = kSumRows * kSumQuads / kSumThreads;
+
+template <bool whole>
+__global__ void add_quads(View a, View b, View out, Sheet<kQuads> sheet) {
+  const std::int64_t t = sheet.row();
+  if (t >= sheet.rows) return;
+  uint4 left[kQuads], right[kQuads];
+  for (int i = 0; i < kQuads; ++i) {
+    left[i] = fetch<whole>(a, t, sheet.col(i));
+    right[i] = fetch<whole>(b, t, sheet.col(i));
+  }
+  for (int i = 0; i < kQuads; ++i) {
+    const float4 x = floats(a, left[i]), y = floats(b, right[i]);
+    store<whole>(out, t, sheet.col(i), make_float4(x.x + y.x, x.y + y.y, x.z + y.z, x.w + y.w));
+  }
+}
+
+template <bool whole>
+__global__ void fill_quads(View out, uint4 pattern, Sheet<kQuads> sheet) {
+  const std::int64_t t = sheet.row();
+  if (t >= sheet.rows) return;
+  for (int i = 0; i < kQuads; ++i) store_bits<whole>(out, t, sheet.col(i), pattern);
+}
+
+// Row by row: thread c of the first warp owns column c of the block's.
+template <bool whole>
+__global__ void sum_rows(View x, View out, bool accumulate) {
+  __shared__ float4 tiles[2][kSumRows][kSumQuads];
+  const std::int64_t first = std::int64_t{blockIdx.x} * kSumColumns, column = first + threadIdx.x;
+  const int quad = static_cast<int>(threadIdx.x) % kSumQuads, row = static_cast<int>(threadIdx.x) / kSumQuads;
+  const bool adds = threadIdx.x < kSumColumns && column < x.cols;
+  uint4 bits[kSumFetches];
+  const auto fetch_tile = [&](std::int64_t begin) {
+    for (int i = 0; i < kSumFetches; ++i) {
+      const std::int64_t t = begin + row + i * (kSumRows / kSumFetches);
+      bits[i] = t < x.rows ? fetch<whole>(x, t, first + quad * 4) : make_uint4(0, 0, 0, 0);
+    }
+  };
+  float sum = adds && accumulate ? *out.at<const float>(0, column) : 0.0F;
+  fetch_tile(0);
+  int side = 0;
+  for (std::int64_t begin = 0; begin < x.rows; begin += kSumRows, side ^= 1) {
+    for (int i = 0; i < kSumFetches; ++i) tiles[side][row + i * (kSumRows / kSumFetches)][quad] = floats(x, bits[i]);
+    __syncthreads();
+    fetch_tile(begin + kSumRows);
+    if (!adds) continue;
+    const auto* tile = reinterpret_cast<const float*>(tiles[side]) + threadIdx.x;
+    const int count = static_cast<int>(min(x.rows - begin, std::int64_t{kSumRows}));
+    for (int i = 0; i < count; ++i) sum = sum + tile[i * kSumColumns];
+  }
+  if (adds) *out.at<float>(0, column) = sum;
+}
+
+// Four words of what a tensor is filled with.
+uint4 pattern_of(Dtype dtype, float value) {
+  std::uint32_t low = 0, high = 0;
+  if (dtype == Dtype::f64) {
+    const auto bits = std::bit_cast<std::uint64_t>(static_cast<double>(value));
+    low = static_cast<std::uint32_t>(bits), high = static_cast<std::uint32_t>(bits >> 32);
+  } else if (dtype == Dtype::bf16) {
+    low = high = round_to_bf16(value) * 0x10001U;
+  } else {
+    low = high = dtype == Dtype::f32 ? std::bit_cast<std::uint32_t>(value)
+                                     : std::bit_cast<std::uint32_t>(static_cast<std::int32_t>(value));
+  }
+  return make_uint4(low, high, low, high);
+}
+
+}  // namespace
+
+// Of one type and without gaps it is a plain copy, which also knows best how to reach the host's memory.
+void run(const Copy& op, Queue& queue) {
+  if (op.source.dtype != op.out.dtype || !op.source.contiguous() || !op.out.contiguous())
+    return move_rows(op.source, {}, op.out, Move::straight, queue);
+  const std::size_t size = static_cast<std::size_t>(op.out.elements()) * bytes_of(op.out.dtype);
+  if (size > 0)
+    must(cudaMemcpyAsync(op.out.data, op.source.data, size, cudaMemcpyDefault, queue.stream()), "copying a tensor");
+}
+
+void run(const Add& op, Queue& queue) {
+  Tensor a = op.a, b = op.b, out = op.out;
+  flatten(a, b, out);
+  const Sheet<kQuads> sheet(out.rows, out.cols);
+  launch(queue, sheet.blocks(), sheet.threads(), 0,
+         whole_quads(View(a), View(b), View(out)) ? add_quads<true> : add_quads<false>, a, b, out, sheet);
+}
+
+void run(const Fill& op, Queue& queue) {
+  Tensor out = op.out;
+  if (out.dtype == Dtype::f64) out.cols *= 2, out.stride *= 2;
+  if (out.dtype != Dtype::bf16) out.dtype = Dtype::f32;
+  flatten(out);
+  const Sheet<kQuads> sheet(out.rows, out.cols);
+  launch(queue, sheet.blocks(), sheet.threads(), 0, whole_quads(View(out)) ? fill_quads<true> : fill_quads<false>, out,
+         pattern_of(op.out.dtype, op.value), sheet);
+}
+
+void run(const SumRows& op, Queue& queue) {
+  const View x = op.x;
+  launch(queue, blocks_for(op.out.cols, kSumColumns), kSumThreads, 0, whole_quads(x) ? sum_rows<true> : sum_rows<false>,
+         x, op.out, op.accumulate);
+}
+
+}  // namespace troupe::cuda
