@@ -36,6 +36,7 @@ class Scratch {
 };
 
 void run(const Product& op, Scratch& scratch);
+void run(const GroupedProduct& op, Scratch& scratch);
 void run(const Norm& op, Scratch& scratch);
 void run(const NormBackward& op, Scratch& scratch);
 void run(const Rope& op, Scratch& scratch);

@@ -10,6 +10,7 @@
 namespace troupe::cuda {
 
 void run(const Product& op, Queue& queue);
+void run(const GroupedProduct& op, Queue& queue);
 void run(const Norm& op, Queue& queue);
 void run(const NormBackward& op, Queue& queue);
 void run(const Rope& op, Queue& queue);
