@@ -131,12 +131,12 @@ void CudaDevice::launch(Flight& flight) {
   }
   ops_.clear();
   ops_by_sum(flight.segments, ops_);
-  for (const Op* op : ops_) {
+  for (std::size_t op = 0; op < ops_.size();) {
     if (options_.profiled) {
-      run_timed(*op, flight.segments.front().key.segment_class);
+      run_timed(*ops_[op++], flight.segments.front().key.segment_class);
     } else {
       arena_->reset();
-      cuda::run(*op, *arena_);
+      op += cuda::run_next(ops_, op, *arena_);
     }
   }
   if (events_.empty()) events_.push_back(make_event(cudaEventDisableTiming));
