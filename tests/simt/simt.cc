@@ -23,6 +23,7 @@ namespace simt {
 namespace {
 
 constexpr std::size_t kStack = std::size_t{1} << 18, kThreadsMax = 1024, kSharedMax = 227 * 1024, kValueMax = 64;
+constexpr std::uint64_t kRestRounds = 32;
 constexpr unsigned char kUnwritten = 0xC5;  // as bfloat16 and float32 a number, about -6000
 
 // A meeting of threads: nobody leaves before everybody is there. Values of the last meeting stay until the one after
@@ -172,21 +173,25 @@ class Block {
     return state ^= state << 17;
   }
 
-  // Round after round over the threads, each time in another order; a round in which nobody moves is a deadlock.
+  // Round after round over the threads, each time in another order; a round in which nobody moves is a deadlock. Some
+  // warps rest for some rounds, so that others run ahead as far as barriers let them.
   void go() {
     order_.resize(count_);
     for (unsigned i = 0; i < count_; ++i) order_[i] = i;
+    std::uint64_t resting = 0, rounds = 0;  // a bit a warp
     while (alive_ > 0) {
+      if (rounds++ % kRestRounds == 0) resting = draw() >> 32;
       for (unsigned i = count_; i > 1; --i) std::swap(order_[i - 1], order_[draw() % i]);
       bool moved = false;
       for (const unsigned i : order_) {
         Fiber& f = fibers_[i];
-        if (f.over || (f.waits && !f.ready())) continue;
+        if (f.over || (resting >> i / 32 & 1U) != 0 || (f.waits && !f.ready())) continue;
         f.waits = false;
         moved = true;
         resume(f);
       }
       if (moved || alive_ == 0) continue;
+      if (std::exchange(resting, 0) != 0) continue;
       for (const unsigned i : order_)
         if (!fibers_[i].over) threadIdx = fibers_[i].thread;
       fail("threads wait for each other in vain: not all of them come to the same barrier");
