@@ -197,6 +197,19 @@ TEST_CASE("a grouped product is a product a run, bit for bit, whatever runs are 
     }
 }
 
+TEST_CASE("a sum of -0 stays one while nothing else is added", "[product]") {
+  const Owned b = normal(3, 5, 1);
+  Owned a(2, 3), c(2, 5), positive(3, 5);
+  for (std::int64_t i = 0; i < 3; ++i) {
+    for (std::int64_t j = 0; j < 5; ++j) positive.set(i, j, std::abs(b.at(i, j)));
+    for (std::int64_t j = 0; j < 2; ++j) a.set(j, i, -0.0);
+  }
+  for (std::int64_t i = 0; i < 2; ++i)
+    for (std::int64_t j = 0; j < 5; ++j) c.set(i, j, -0.0);
+  run_op(Product{.a = a, .b = positive, .c = c, .accumulate = true});
+  for (std::int64_t j = 0; j < 5; ++j) CHECK(std::signbit(c.at(1, j)));
+}
+
 TEST_CASE("a product over nothing is zero, or what was there", "[product]") {
   Operands fresh({.m = 3, .n = 5, .k = 0}), kept({.m = 3, .n = 5, .k = 0, .transpose_a = true, .accumulate = true});
   run_op(fresh.op);

@@ -123,6 +123,11 @@ class Block {
   }
 
   unsigned char* shared() { return shared_.data(); }
+  std::uint64_t draw() {
+    state ^= state << 13;
+    state ^= state >> 7;
+    return state ^= state << 17;
+  }
   std::uint64_t state = 1;  // of the order
 
  private:
@@ -165,12 +170,6 @@ class Block {
 
   void leave(Fiber& own) {
     if (_setjmp(own.state) == 0) _longjmp(home_, 1);
-  }
-
-  std::uint64_t draw() {
-    state ^= state << 13;
-    state ^= state >> 7;
-    return state ^= state << 17;
   }
 
   // Round after round over the threads, each time in another order; a round in which nobody moves is a deadlock. Some
@@ -254,11 +253,17 @@ void finish_copies(int left) { Block::get().finish_copies(left); }
 void* dynamic_shared() { return Block::get().shared(); }
 void seed(std::uint64_t value) { Block::get().state = value * 2 + 1; }
 
+// Blocks in order, or the last one first.
 void run(const cudaLaunchConfig_t& config, const std::function<void()>& body) {
   const std::lock_guard lock(one_at_a_time);
-  for (unsigned z = 0; z < config.gridDim.z; ++z)
-    for (unsigned y = 0; y < config.gridDim.y; ++y)
-      for (unsigned x = 0; x < config.gridDim.x; ++x) Block::get().run(config, {x, y, z}, body);
+  const dim3 grid = config.gridDim;
+  const std::uint64_t count = std::uint64_t{grid.x} * grid.y * grid.z;
+  const bool backward = Block::get().draw() % 2 == 1;
+  for (std::uint64_t i = 0; i < count; ++i) {
+    const std::uint64_t at = backward ? count - 1 - i : i;
+    const std::uint64_t x = at % grid.x, y = at / grid.x % grid.y, z = at / grid.x / grid.y;
+    Block::get().run(config, {static_cast<unsigned>(x), static_cast<unsigned>(y), static_cast<unsigned>(z)}, body);
+  }
 }
 
 }  // namespace simt
