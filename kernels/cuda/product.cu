@@ -2,7 +2,8 @@
 // B (K, N) stand as they are or transposed. The law: an element is one chain of fused multiply-adds in increasing k, then
 // bias, then add, rounded once: the CPU's bits. (Both bfloat16: product_half.cu.)
 // A block computes a square of c from slabs of kDepth columns of A and rows of B in shared memory; while it multiplies one
-// slab, the next is on its way into registers. A thread has 8 x 8 elements: four squares of 4 x 4, half a tile apart.
+// slab, the next is on its way into registers. A thread has 8 x 8 elements: four squares of 4 x 4, half a tile apart. Which
+// tile it is changes no bit.
 #include "kernels/cuda/product.h"
 
 #include "kernels/cuda/kernels.h"
@@ -13,6 +14,7 @@ namespace troupe::cuda {
 namespace {
 
 constexpr int kDepth = 16, kSmallTile = 64, kLargeTile = 128;
+constexpr std::int64_t kManyBlocks = 264;  // two for every multiprocessor: then large tiles, which read less
 
 // An operand as the product reads it: `along`: k runs along its rows, else down its columns.
 struct Side {
@@ -138,7 +140,8 @@ void launch_squares(const Product& op, Queue& queue) {
 
 void run(const Product& op, Queue& queue) {
   if (op.a.dtype == Dtype::bf16 && op.b.dtype == Dtype::bf16) return multiply_halves(op, queue);
-  op.c.cols <= 2 * kSmallTile ? launch_squares<kSmallTile>(op, queue) : launch_squares<kLargeTile>(op, queue);
+  const std::int64_t large = std::int64_t{blocks_for(op.c.rows, kLargeTile)} * blocks_for(op.c.cols, kLargeTile);
+  large < kManyBlocks ? launch_squares<kSmallTile>(op, queue) : launch_squares<kLargeTile>(op, queue);
 }
 
 }  // namespace troupe::cuda

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/cpu/kernels.h"
 #include "tests/support/close.h"
 #include "tests/support/naive.h"
 #include "tests/support/run_op.h"
@@ -168,6 +169,20 @@ TEST_CASE("bias and add come after a bfloat16 product's last term and are rounde
       expected.tensor().row<std::uint16_t>(i)[j] = round_to_bf16(sum + static_cast<float>(add.at(i, j)));
     }
   CHECK(same_bits(c, expected));
+}
+
+TEST_CASE("a float32 product of many tiles is the CPU's, bit for bit", "[product]") {
+  const std::int64_t m = 2100, n = 2050, k = 21;
+  const Owned a = normal(m, k, 1), b = normal(n, k, 2, kHalf), add = normal(m, n, 5);
+  for (const bool transpose : {false, true}) {
+    const Owned down = normal(k, n, 4), actual(m, n), expected(m, n);
+    Product op{.a = a, .b = transpose ? b : down, .c = actual, .transpose_b = transpose, .add = add};
+    run_op(op);
+    op.c = expected;
+    cpu::Scratch scratch;
+    cpu::run(op, scratch);
+    CHECK(same_bits(actual, expected));
+  }
 }
 
 TEST_CASE("a grouped product of many runs goes by itself as its products would", "[product]") {
