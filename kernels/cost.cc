@@ -4,6 +4,8 @@
 // spans: rows / spans keys for each query, the mask not subtracted.
 #include "kernels/cost.h"
 
+#include "kernels/grouped_product.h"
+
 namespace troupe {
 
 namespace {
@@ -32,6 +34,11 @@ struct Count {
     const double depth = static_cast<double>(op.transpose_a ? op.a.rows : op.a.cols);
     const double again = op.accumulate ? bytes(op.c) : 0;
     return {2 * elements(op.c) * depth, bytes(op.a, op.b, op.c, op.bias, op.add) + again};
+  }
+  Cost operator()(const GroupedProduct& op) const {
+    Cost total;
+    each_product(op, [&](const Product& one) { total += (*this)(one); });
+    return total;
   }
   Cost operator()(const Norm& op) const { return {4 * elements(op.x), bytes(op.x, op.weight, op.y, op.inverse_rms)}; }
   Cost operator()(const NormBackward& op) const {

@@ -3,7 +3,9 @@
 // The law every implementation keeps (docs/architecture.md, "The numbers"):
 //   - each output row depends on its own inputs only, never on how many rows share the op (row invariance);
 //   - sums over a product's inner dimension run left to right, one fused multiply-add per element in float32, so that
-//     cutting an accumulating product anywhere along that dimension into several ops doesn't change a bit;
+//     cutting an accumulating product anywhere along that dimension into several ops doesn't change a bit; a GPU adds the
+//     products of two bf16 operands in blocks of 16, left to right, the last filled up with zeros: a cut that changes
+//     nothing then lies between blocks;
 //   - operands of dtype bf16 are read exactly; results are computed in float32 and rounded once when stored.
 // Letters: N rows (tokens), D hidden, E experts, K experts per token, H heads.
 #pragma once
@@ -24,6 +26,16 @@ struct Product {
   bool transpose_a = false, transpose_b = false, accumulate = false;
   Tensor bias{};  // (1, cols of c), optional
   Tensor add{};   // shape of c, optional; may be c itself
+};
+
+// Products of one run of rows after another, each with a matrix of its own (an expert's, of rows sorted by expert):
+//   c[t,j] = sum_k a[t,k] B[k,j] for the rows t of run r, B = b[r] or b[r]^T; an element is as in Product.
+// Run r is the rows[r] rows behind those of earlier runs; together they are all rows of a and c.
+struct GroupedProduct {
+  Tensor a, c;
+  RecycledVector<Tensor> b;           // one a run, all of one shape and dtype
+  RecycledVector<std::int32_t> rows;  // of each run; may be 0
+  bool transpose_b = false;
 };
 
 // y[t,d] = weight[d] * x[t,d] * r[t],  r[t] = 1 / sqrt(mean_d x[t,d]^2 + eps).  inverse_rms: (N,1) f32, written.
@@ -241,9 +253,10 @@ struct Sample {
   float temperature = 0, top_p = 1;
 };
 
-using Op = std::variant<Product, Norm, NormBackward, Rope, Attention, AttentionBackward, SwiGlu, SwiGluBackward, Router,
-                        RouterBackward, Gather, Scatter, Combine, ScaleRows, Embedding, EmbeddingGradient, CrossEntropy,
-                        Copy, Add, Fill, SumRows, SumSquares, AdamW, Initialize, Sample, PolicyLoss, Digest>;
+using Op = std::variant<Product, GroupedProduct, Norm, NormBackward, Rope, Attention, AttentionBackward, SwiGlu,
+                        SwiGluBackward, Router, RouterBackward, Gather, Scatter, Combine, ScaleRows, Embedding,
+                        EmbeddingGradient, CrossEntropy, Copy, Add, Fill, SumRows, SumSquares, AdamW, Initialize,
+                        Sample, PolicyLoss, Digest>;
 using Ops = RecycledVector<Op>;  // a segment's, in order
 
 }  // namespace troupe

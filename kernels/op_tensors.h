@@ -19,6 +19,11 @@ void visit(Product& o, F& f) {
   each(f, o.a, o.b, o.c, o.bias, o.add);
 }
 template <typename F>
+void visit(GroupedProduct& o, F& f) {
+  for (Tensor& matrix : o.b) f(matrix);
+  each(f, o.a, o.c);
+}
+template <typename F>
 void visit(Norm& o, F& f) {
   each(f, o.x, o.weight, o.y, o.inverse_rms);
 }

@@ -8,19 +8,33 @@ namespace troupe {
 
 namespace {
 
-constexpr std::array kNames = {"Product",      "Norm",
-                               "NormBackward", "Rope",
-                               "Attention",    "AttentionBackward",
-                               "SwiGlu",       "SwiGluBackward",
-                               "Router",       "RouterBackward",
-                               "Gather",       "Scatter",
-                               "Combine",      "ScaleRows",
-                               "Embedding",    "EmbeddingGradient",
-                               "CrossEntropy", "Copy",
-                               "Add",          "Fill",
-                               "SumRows",      "SumSquares",
-                               "AdamW",        "Initialize",
-                               "Sample",       "PolicyLoss",
+constexpr std::array kNames = {"Product",
+                               "GroupedProduct",
+                               "Norm",
+                               "NormBackward",
+                               "Rope",
+                               "Attention",
+                               "AttentionBackward",
+                               "SwiGlu",
+                               "SwiGluBackward",
+                               "Router",
+                               "RouterBackward",
+                               "Gather",
+                               "Scatter",
+                               "Combine",
+                               "ScaleRows",
+                               "Embedding",
+                               "EmbeddingGradient",
+                               "CrossEntropy",
+                               "Copy",
+                               "Add",
+                               "Fill",
+                               "SumRows",
+                               "SumSquares",
+                               "AdamW",
+                               "Initialize",
+                               "Sample",
+                               "PolicyLoss",
                                "Digest"};
 static_assert(kNames.size() == std::variant_size_v<Op>);
 
@@ -52,6 +66,7 @@ const Tensor& written(const One& op) {
 const Tensor& written(const SumSquares& op) { return op.x; }
 
 std::int64_t depth_of(const Op& op) {
+  if (const auto* grouped = std::get_if<GroupedProduct>(&op)) return grouped->a.cols;
   const auto* product = std::get_if<Product>(&op);
   if (product == nullptr) return 0;
   return product->transpose_a ? product->a.rows : product->a.cols;

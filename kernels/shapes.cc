@@ -1,6 +1,10 @@
 // In the order of kernels/op.h, which has the shapes; an absent operand fits wherever op.h calls it optional.
 #include "kernels/shapes.h"
 
+#include <numeric>
+
+#include "kernels/grouped_product.h"
+
 namespace troupe {
 
 namespace {
@@ -46,6 +50,14 @@ void check(const Product& op) {
   CHECK(!op.accumulate || op.c.dtype == Dtype::f32, "product: only an f32 c accumulates");
   CHECK(!op.bias || (op.bias.cols == n && is_float(op.bias)), "product: bias has {} columns of {}", op.bias.cols, n);
   CHECK(!op.add || is_float_like(op.add, op.c), "product: add must have the shape of c");
+}
+
+void check(const GroupedProduct& op) {
+  CHECK(op.rows.size() == op.b.size(), "grouped product: {} runs and {} matrices", op.rows.size(), op.b.size());
+  const std::int64_t rows = std::accumulate(op.rows.begin(), op.rows.end(), std::int64_t{0});
+  CHECK(op.a.rows == rows && op.c.rows == rows, "grouped product: runs of {} rows, a has {}, c {}", rows, op.a.rows,
+        op.c.rows);
+  each_product(op, [](const Product& one) { check(one); });
 }
 
 void check(const Norm& op) {

@@ -10,6 +10,7 @@ namespace troupe {
 void check(const Op& op);
 
 void check(const Product& op);
+void check(const GroupedProduct& op);
 void check(const Norm& op);
 void check(const NormBackward& op);
 void check(const Rope& op);

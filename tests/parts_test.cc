@@ -49,6 +49,17 @@ TEST_CASE("a product in parts has the same bits", "[parts]") {
     }
 }
 
+TEST_CASE("a grouped product in parts has the same bits", "[parts]") {
+  for (const bool transpose : {false, true}) {
+    const Owned a = normal(5, 256, 1), c(5, 544);
+    const Owned first = transpose ? normal(544, 256, 2) : normal(256, 544, 2);
+    const Owned second = transpose ? normal(544, 256, 3) : normal(256, 544, 3);
+    expect_same_in_parts(
+        GroupedProduct{.a = a, .c = c, .b = {first, first, second}, .rows = {1, 0, 4}, .transpose_b = transpose},
+        &GroupedProduct::c, 2);
+  }
+}
+
 TEST_CASE("attention in parts has the same bits, by spans and by heads", "[parts]") {
   for (const int spans : {1, 9}) {
     std::vector<std::int32_t> table;

@@ -39,6 +39,7 @@ void run(const Op& op, Scratch& scratch);
 
 // What run(const Op&) comes to. REQUIRES: the shapes are checked; whoever hasn't done that calls run(Op{...}).
 void run(const Product& op, Scratch& scratch);
+void run(const GroupedProduct& op, Scratch& scratch);
 void run(const Norm& op, Scratch& scratch);
 void run(const NormBackward& op, Scratch& scratch);
 void run(const Rope& op, Scratch& scratch);

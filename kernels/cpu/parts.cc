@@ -1,6 +1,9 @@
 #include "kernels/cpu/parts.h"
 
 #include <algorithm>
+#include <utility>
+
+#include "kernels/grouped_product.h"
 
 namespace troupe::cpu {
 
@@ -16,9 +19,13 @@ void runs(std::int64_t total, std::int64_t grain, std::int64_t wanted, Part part
   for (std::int64_t begin = 0; begin < total; begin += step) part(begin, std::min(step, total - begin));
 }
 
+std::int64_t work_of(const Product& op) { return std::max(op.b.elements(), op.c.rows * op.b.elements() / 16); }
+std::int64_t parts_of(std::int64_t cols, std::int64_t work, std::int64_t count) {
+  return std::min({count, work / kElementsMin, (cols + kColumns - 1) / kColumns});
+}
+
 void cut_product(const Product& op, std::int64_t count, std::vector<Op>& parts) {
-  const std::int64_t work = std::max(op.b.elements(), op.c.rows * op.b.elements() / 16);
-  const std::int64_t wanted = std::min({count, work / kElementsMin, (op.c.cols + kColumns - 1) / kColumns});
+  const std::int64_t wanted = parts_of(op.c.cols, work_of(op), count);
   if (wanted < 2) return;
   runs(op.c.cols, kColumns, wanted, [&](std::int64_t begin, std::int64_t columns) {
     Product part = op;
@@ -27,6 +34,20 @@ void cut_product(const Product& op, std::int64_t count, std::vector<Op>& parts) 
     if (op.bias) part.bias = op.bias.columns(begin, columns);
     if (op.add) part.add = op.add.columns(begin, columns);
     parts.emplace_back(part);
+  });
+}
+
+// Columns of every run's matrix.
+void cut_grouped(const GroupedProduct& op, std::int64_t count, std::vector<Op>& parts) {
+  std::int64_t work = 0;
+  each_product(op, [&](const Product& one) { work += work_of(one); });
+  const std::int64_t wanted = parts_of(op.c.cols, work, count);
+  if (wanted < 2) return;
+  runs(op.c.cols, kColumns, wanted, [&](std::int64_t begin, std::int64_t columns) {
+    GroupedProduct part = op;
+    for (Tensor& b : part.b) b = op.transpose_b ? b.row_range(begin, columns) : b.columns(begin, columns);
+    part.c = op.c.columns(begin, columns);
+    parts.emplace_back(std::move(part));
   });
 }
 
@@ -73,6 +94,7 @@ void cut_attention(const Attention& op, std::int64_t count, std::vector<Op>& par
 void cut(const Op& op, std::int64_t count, std::vector<Op>& parts) {
   parts.clear();
   if (const auto* product = std::get_if<Product>(&op)) cut_product(*product, count, parts);
+  if (const auto* grouped = std::get_if<GroupedProduct>(&op)) cut_grouped(*grouped, count, parts);
   if (const auto* attention = std::get_if<Attention>(&op)) cut_attention(*attention, count, parts);
 }
 

@@ -1,5 +1,5 @@
 // An op as independent parts: run in any order, on any threads, they write what the op would, bit for bit. Columns of a
-// product and heads or spans of an attention; no sum is ever cut.
+// product, grouped or not, and heads or spans of an attention; no sum is ever cut.
 #pragma once
 
 #include <vector>

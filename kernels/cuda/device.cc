@@ -8,6 +8,7 @@
 #include <cstring>
 #include <utility>
 
+#include "kernels/cost.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/strand.h"
 
@@ -43,6 +44,7 @@ CudaDevice::CudaDevice(const CudaOptions& options)
   begin_ = make_event(cudaEventDefault);
   end_ = make_event(cudaEventDefault);
   arena_ = std::make_unique<cuda::Arena>(stream_);
+  if (options.library) library_ = cuda::open_library();
   driver_ = std::thread([this] { drive(); });
 }
 
@@ -131,30 +133,38 @@ void CudaDevice::launch(Flight& flight) {
   }
   ops_.clear();
   ops_by_sum(flight.segments, ops_);
-  for (const Op* op : ops_) {
-    if (options_.profiled) {
-      run_timed(*op, flight.segments.front().key.segment_class);
-    } else {
-      arena_->reset();
-      cuda::run(*op, *arena_);
-    }
-  }
+  for (std::size_t op = 0; op < ops_.size();)
+    op += options_.profiled ? run_timed(op, flight.segments.front().key.segment_class) : run_next(op);
   if (events_.empty()) events_.push_back(make_event(cudaEventDisableTiming));
   flight.over = events_.back();
   events_.pop_back();
   must(cudaEventRecord(flight.over, stream_), "recording an event");
 }
 
-void CudaDevice::run_timed(const Op& op, SegmentClass phase) {
-  must(cudaEventRecord(begin_, stream_), "recording an event");
+std::size_t CudaDevice::run_next(std::size_t first) {
   arena_->reset();
-  cuda::run(op, *arena_);
+  const auto* product = std::get_if<Product>(ops_[first]);
+  if (library_ && product != nullptr && library_->multiply(*product, *arena_)) return 1;
+  return cuda::run_next(ops_, first, *arena_);
+}
+
+// What ran together shares its time by what it costs.
+std::size_t CudaDevice::run_timed(std::size_t first, SegmentClass phase) {
+  must(cudaEventRecord(begin_, stream_), "recording an event");
+  const std::size_t count = run_next(first);
   must(cudaEventRecord(end_, stream_), "recording an event");
   must(cudaEventSynchronize(end_), "an op's kernels");
   float ms = 0;
   must(cudaEventElapsedTime(&ms, begin_, end_), "an op's time");
+  double all = 0;
+  for (std::size_t i = 0; i < count; ++i) all += cost(*ops_[first + i]).flops;
   std::lock_guard lock(seen_mutex_);
-  profile_.add(phase, op, static_cast<std::int64_t>(ms * 1e6F));
+  for (std::size_t i = 0; i < count; ++i) {
+    const Op& op = *ops_[first + i];
+    const double share = all > 0 ? cost(op).flops / all : 1 / static_cast<double>(count);
+    profile_.add(phase, op, static_cast<std::int64_t>(static_cast<double>(ms) * 1e6 * share));
+  }
+  return count;
 }
 
 bool CudaDevice::over(const Flight& flight) const {

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "kernels/cuda/arena.h"
+#include "kernels/cuda/library.h"
 #include "kernels/cuda/open.h"
 #include "kernels/ready_heap.h"
 
@@ -46,7 +47,8 @@ class CudaDevice final : public MeasuredDevice {
   void drive();
   bool launch_next();  // false: nothing is ready
   void launch(Flight& flight);
-  void run_timed(const Op& op, SegmentClass phase);
+  std::size_t run_next(std::size_t first);  // of ops_, and what goes with it; how many they are
+  std::size_t run_timed(std::size_t first, SegmentClass phase);
   void land();  // the oldest flight is over
   bool over(const Flight& flight) const;
   void complete(const std::vector<Segment>& segments);
@@ -55,6 +57,7 @@ class CudaDevice final : public MeasuredDevice {
   cudaStream_t stream_ = nullptr;
   cudaEvent_t begin_ = nullptr, end_ = nullptr;  // of an op that is timed
   std::unique_ptr<cuda::Arena> arena_;
+  std::unique_ptr<cuda::Library> library_;  // or null
 
   std::mutex ready_mutex_;
   std::condition_variable ready_;

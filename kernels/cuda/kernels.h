@@ -4,12 +4,15 @@
 // the bits are those of the CPU's kernels.
 #pragma once
 
+#include <vector>
+
 #include "kernels/cuda/runtime.h"
 #include "kernels/op.h"
 
 namespace troupe::cuda {
 
 void run(const Product& op, Queue& queue);
+void run(const GroupedProduct& op, Queue& queue);
 void run(const Norm& op, Queue& queue);
 void run(const NormBackward& op, Queue& queue);
 void run(const Rope& op, Queue& queue);
@@ -38,5 +41,10 @@ void run(const PolicyLoss& op, Queue& queue);
 void run(const Digest& op, Queue& queue);
 
 void run(const Op& op, Queue& queue);
+
+// The first of ops[first], ... that are weight gradients and may go together, in one launch; how many they are.
+std::size_t run_weight_gradients(const std::vector<const Op*>& ops, std::size_t first, Queue& queue);
+// ops[first] and what goes with it in one launch; how many they are.
+std::size_t run_next(const std::vector<const Op*>& ops, std::size_t first, Queue& queue);
 
 }  // namespace troupe::cuda

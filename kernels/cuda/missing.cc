@@ -3,7 +3,6 @@
 
 namespace troupe::cuda {
 
-[[gnu::weak]] void run(const Product&, Queue&) { throw Error("cuda: no kernels for Product yet"); }
 [[gnu::weak]] void run(const Attention&, Queue&) { throw Error("cuda: no kernels for Attention yet"); }
 [[gnu::weak]] void run(const AttentionBackward&, Queue&) { throw Error("cuda: no kernels for AttentionBackward yet"); }
 

@@ -15,6 +15,12 @@ void run(const Op& op, Queue& queue) {
   std::visit([&](const auto& one) { run(one, queue); }, op);
 }
 
+std::size_t run_next(const std::vector<const Op*>& ops, std::size_t first, Queue& queue) {
+  if (const std::size_t gradients = run_weight_gradients(ops, first, queue); gradients > 0) return gradients;
+  run(*ops[first], queue);
+  return 1;
+}
+
 Arena::~Arena() {
   for (const Block& block : blocks_) cudaFree(block.data);
 }

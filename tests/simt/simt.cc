@@ -23,6 +23,7 @@ namespace simt {
 namespace {
 
 constexpr std::size_t kStack = std::size_t{1} << 18, kThreadsMax = 1024, kSharedMax = 227 * 1024, kValueMax = 64;
+constexpr std::uint64_t kRestRounds = 32;
 constexpr unsigned char kUnwritten = 0xC5;  // as bfloat16 and float32 a number, about -6000
 
 // A meeting of threads: nobody leaves before everybody is there. Values of the last meeting stay until the one after
@@ -122,6 +123,11 @@ class Block {
   }
 
   unsigned char* shared() { return shared_.data(); }
+  std::uint64_t draw() {
+    state ^= state << 13;
+    state ^= state >> 7;
+    return state ^= state << 17;
+  }
   std::uint64_t state = 1;  // of the order
 
  private:
@@ -166,27 +172,25 @@ class Block {
     if (_setjmp(own.state) == 0) _longjmp(home_, 1);
   }
 
-  std::uint64_t draw() {
-    state ^= state << 13;
-    state ^= state >> 7;
-    return state ^= state << 17;
-  }
-
-  // Round after round over the threads, each time in another order; a round in which nobody moves is a deadlock.
+  // Round after round over the threads, each time in another order; a round in which nobody moves is a deadlock. Some
+  // warps rest for some rounds, so that others run ahead as far as barriers let them.
   void go() {
     order_.resize(count_);
     for (unsigned i = 0; i < count_; ++i) order_[i] = i;
+    std::uint64_t resting = 0, rounds = 0;  // a bit a warp
     while (alive_ > 0) {
+      if (rounds++ % kRestRounds == 0) resting = draw() >> 32;
       for (unsigned i = count_; i > 1; --i) std::swap(order_[i - 1], order_[draw() % i]);
       bool moved = false;
       for (const unsigned i : order_) {
         Fiber& f = fibers_[i];
-        if (f.over || (f.waits && !f.ready())) continue;
+        if (f.over || (resting >> i / 32 & 1U) != 0 || (f.waits && !f.ready())) continue;
         f.waits = false;
         moved = true;
         resume(f);
       }
       if (moved || alive_ == 0) continue;
+      if (std::exchange(resting, 0) != 0) continue;
       for (const unsigned i : order_)
         if (!fibers_[i].over) threadIdx = fibers_[i].thread;
       fail("threads wait for each other in vain: not all of them come to the same barrier");
@@ -249,11 +253,17 @@ void finish_copies(int left) { Block::get().finish_copies(left); }
 void* dynamic_shared() { return Block::get().shared(); }
 void seed(std::uint64_t value) { Block::get().state = value * 2 + 1; }
 
+// Blocks in order, or the last one first.
 void run(const cudaLaunchConfig_t& config, const std::function<void()>& body) {
   const std::lock_guard lock(one_at_a_time);
-  for (unsigned z = 0; z < config.gridDim.z; ++z)
-    for (unsigned y = 0; y < config.gridDim.y; ++y)
-      for (unsigned x = 0; x < config.gridDim.x; ++x) Block::get().run(config, {x, y, z}, body);
+  const dim3 grid = config.gridDim;
+  const std::uint64_t count = std::uint64_t{grid.x} * grid.y * grid.z;
+  const bool backward = Block::get().draw() % 2 == 1;
+  for (std::uint64_t i = 0; i < count; ++i) {
+    const std::uint64_t at = backward ? count - 1 - i : i;
+    const std::uint64_t x = at % grid.x, y = at / grid.x % grid.y, z = at / grid.x / grid.y;
+    Block::get().run(config, {static_cast<unsigned>(x), static_cast<unsigned>(y), static_cast<unsigned>(z)}, body);
+  }
 }
 
 }  // namespace simt

@@ -7,6 +7,8 @@ namespace troupe::test {
 
 // The op's tensors stand in the processor's memory.
 void run_op(const Op& op);
+// Several in order, those that a device takes into one launch together.
+void run_ops(const Ops& ops);
 // Float32 results of products and of attention are chains in the order that op.h gives; bfloat16 ones too?
 bool half_products_are_chains();
 

@@ -8,6 +8,10 @@ void run_op(const Op& op) {
   cpu::run(op, scratch);
 }
 
+void run_ops(const Ops& ops) {
+  for (const Op& op : ops) run_op(op);
+}
+
 bool half_products_are_chains() { return true; }
 
 }  // namespace troupe::test

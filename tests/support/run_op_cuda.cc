@@ -3,6 +3,7 @@
 #include <cuda_runtime.h>
 
 #include <map>
+#include <vector>
 
 #include "kernels/cuda/arena.h"
 #include "kernels/cuda/kernels.h"
@@ -66,19 +67,25 @@ void move(const Ranges& ranges, Tensor& t) {
 
 }  // namespace
 
-void run_op(const Op& op) {
+void run_op(const Op& op) { run_ops({op}); }
+
+void run_ops(const Ops& ops) {
   static cuda::Arena& arena = *new cuda::Arena([] {
     cudaStream_t stream = nullptr;
     must(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "making a stream");
     return stream;
   }());
-  Op there = op;
+  Ops there = ops;
   Ranges ranges;
-  for_each_tensor(there, [&](Tensor& t) { add(ranges, t); });
+  for (Op& op : there) for_each_tensor(op, [&](Tensor& t) { add(ranges, t); });
   upload(ranges);
-  for_each_tensor(there, [&](Tensor& t) { move(ranges, t); });
-  arena.reset();
-  cuda::run(there, arena);
+  for (Op& op : there) for_each_tensor(op, [&](Tensor& t) { move(ranges, t); });
+  std::vector<const Op*> places;
+  for (const Op& op : there) places.push_back(&op);
+  for (std::size_t next = 0; next < places.size();) {
+    arena.reset();
+    next += cuda::run_next(places, next, arena);
+  }
   must(cudaStreamSynchronize(arena.stream()), "running an op");
   download(ranges);
 }

@@ -1,0 +1,147 @@
+// c = (accumulate ? c : 0) + A B + bias + add where an operand is float32; c is assigned, or its own start. A (M, K) and
+// B (K, N) stand as they are or transposed. The law: an element is one chain of fused multiply-adds in increasing k, then
+// bias, then add, rounded once: the CPU's bits. (Both bfloat16: product_half.cu.)
+// A block computes a square of c from slabs of kDepth columns of A and rows of B in shared memory; while it multiplies one
+// slab, the next is on its way into registers. A thread has 8 x 8 elements: four squares of 4 x 4, half a tile apart. Which
+// tile it is changes no bit.
+#include "kernels/cuda/product.h"
+
+#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/view.h"
+
+namespace troupe::cuda {
+
+namespace {
+
+constexpr int kDepth = 16, kSmallTile = 64, kLargeTile = 128;
+constexpr std::int64_t kManyBlocks = 264;  // two for every multiprocessor: then large tiles, which read less
+
+// An operand as the product reads it: `along`: k runs along its rows, else down its columns.
+struct Side {
+  View x;
+  bool along;
+};
+
+// A slab of an operand, depth-major: element (k, i) at slab[k][i], i of the tile's rows (or columns).
+template <int size>
+class Slab {
+ public:
+  static constexpr int kThreads = size * size / 64, kQuads = size * kDepth / 4 / kThreads, kStride = size + 4;
+
+  __device__ void read(const Side& side, std::int64_t first, std::int64_t k) {
+#pragma unroll
+    for (int i = 0; i < kQuads; ++i) {
+      const int number = static_cast<int>(threadIdx.x) + i * kThreads;
+      const std::int64_t row = side.along ? first + number / (kDepth / 4) : k + number / (size / 4);
+      const std::int64_t col = side.along ? k + number % (kDepth / 4) * 4 : first + number % (size / 4) * 4;
+      quads_[i] = row < side.x.rows && col < side.x.cols ? side.x.quad(row, col) : make_float4(0, 0, 0, 0);
+    }
+  }
+  __device__ void write(const Side& side, float (&slab)[kDepth][kStride]) const {
+#pragma unroll
+    for (int i = 0; i < kQuads; ++i) {
+      const int number = static_cast<int>(threadIdx.x) + i * kThreads;
+      if (side.along) {
+        const int at = number / (kDepth / 4), k = number % (kDepth / 4) * 4;
+        slab[k][at] = quads_[i].x, slab[k + 1][at] = quads_[i].y;
+        slab[k + 2][at] = quads_[i].z, slab[k + 3][at] = quads_[i].w;
+      } else {
+        *reinterpret_cast<float4*>(&slab[number / (size / 4)][number % (size / 4) * 4]) = quads_[i];
+      }
+    }
+  }
+
+ private:
+  float4 quads_[kQuads];
+};
+
+__device__ void read_eight(float (&to)[8], const float* from, int half) {
+  const float4 low = *reinterpret_cast<const float4*>(from), high = *reinterpret_cast<const float4*>(from + half);
+  to[0] = low.x, to[1] = low.y, to[2] = low.z, to[3] = low.w;
+  to[4] = high.x, to[5] = high.y, to[6] = high.z, to[7] = high.w;
+}
+
+// The last slab may be less deep: what isn't there is not added, not even as zeros, which would change a -0.
+template <int size>
+__device__ __forceinline__ void multiply(float (&sums)[8][8], const float (&a)[kDepth][size + 4],
+                                         const float (&b)[kDepth][size + 4], int row, int col, int depth) {
+#pragma unroll
+  for (int k = 0; k < kDepth; ++k) {
+    if (k >= depth) break;
+    float left[8], right[8];
+    read_eight(left, &a[k][row], size / 2);
+    read_eight(right, &b[k][col], size / 2);
+#pragma unroll
+    for (int i = 0; i < 8; ++i)
+#pragma unroll
+      for (int j = 0; j < 8; ++j) sums[i][j] = fmaf(left[i], right[j], sums[i][j]);
+  }
+}
+
+template <int size>
+__global__ __launch_bounds__(size* size / 64) void product_squares(Side a, Side b, View c, View bias, View add,
+                                                                   bool accumulate, std::int64_t depth) {
+  __shared__ float left[2][kDepth][size + 4], right[2][kDepth][size + 4];
+  constexpr int kAcross = size / 8;
+  const int row = static_cast<int>(threadIdx.x) / kAcross * 4, col = static_cast<int>(threadIdx.x) % kAcross * 4;
+  const std::int64_t first_row = std::int64_t{blockIdx.x} * size, first_col = std::int64_t{blockIdx.y} * size;
+  const auto row_of = [&](int i) { return first_row + row + i % 4 + i / 4 * (size / 2); };
+  const auto col_of = [&](int half) { return first_col + col + half * (size / 2); };
+  const auto inside = [&](int i, int half) { return row_of(i) < c.rows && col_of(half) < c.cols; };
+
+  float sums[8][8] = {};
+#pragma unroll
+  for (int i = 0; i < 8; ++i)
+#pragma unroll
+    for (int half = 0; half < 2; ++half)
+      if (accumulate && inside(i, half)) {
+        const float4 start = c.quad(row_of(i), col_of(half));
+        float* to = &sums[i][4 * half];
+        to[0] = start.x, to[1] = start.y, to[2] = start.z, to[3] = start.w;
+      }
+
+  Slab<size> next_left, next_right;
+  next_left.read(a, first_row, 0);
+  next_right.read(b, first_col, 0);
+  int turn = 0;
+  for (std::int64_t k = 0; k < depth; k += kDepth, turn ^= 1) {
+    next_left.write(a, left[turn]);
+    next_right.write(b, right[turn]);
+    __syncthreads();  // whoever is here has read the slab before the last
+    if (k + kDepth < depth) {
+      next_left.read(a, first_row, k + kDepth);
+      next_right.read(b, first_col, k + kDepth);
+      multiply<size>(sums, left[turn], right[turn], row, col, kDepth);
+    } else {
+      multiply<size>(sums, left[turn], right[turn], row, col, static_cast<int>(depth - k));
+    }
+  }
+
+#pragma unroll
+  for (int i = 0; i < 8; ++i)
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      if (!inside(i, half)) continue;
+      const float* from = &sums[i][4 * half];
+      c.put_quad(row_of(i), col_of(half),
+                 finished(make_float4(from[0], from[1], from[2], from[3]), bias, add, row_of(i), col_of(half)));
+    }
+}
+
+template <int size>
+void launch_squares(const Product& op, Queue& queue) {
+  const std::int64_t depth = op.transpose_a ? op.a.rows : op.a.cols;
+  launch(queue, dim3(blocks_for(op.c.rows, size), blocks_for(op.c.cols, size)), size * size / 64, 0,
+         product_squares<size>, Side{op.a, !op.transpose_a}, Side{op.b, op.transpose_b}, op.c, op.bias, op.add,
+         op.accumulate, depth);
+}
+
+}  // namespace
+
+void run(const Product& op, Queue& queue) {
+  if (op.a.dtype == Dtype::bf16 && op.b.dtype == Dtype::bf16) return multiply_halves(op, queue);
+  const std::int64_t large = std::int64_t{blocks_for(op.c.rows, kLargeTile)} * blocks_for(op.c.cols, kLargeTile);
+  large < kManyBlocks ? launch_squares<kSmallTile>(op, queue) : launch_squares<kLargeTile>(op, queue);
+}
+
+}  // namespace troupe::cuda

@@ -1,0 +1,97 @@
+// c_i += A_i^T B_i for neighbouring products of a segment, A_i (K, M) and B_i (K, N) bfloat16, c_i float32, in one launch.
+// A sum's products, which follow each other (kernels/strand.h), are runs: its tiles are read once, add run after run, each
+// padded with zeros to a block of 16, and are written once. So the bits are those of product_half.cu, one by one.
+#include <array>
+
+#include "kernels/cuda/half_tile.h"
+#include "kernels/cuda/kernels.h"
+
+namespace troupe::cuda {
+
+namespace {
+
+constexpr int kRunsMax = 32;  // of a launch: they travel as a kernel's parameter
+
+struct Sums {
+  HalfMatrix a[kRunsMax], b[kRunsMax];
+  View c[kRunsMax];
+  int first_run[kRunsMax + 1], first_tile[kRunsMax + 1];  // of each sum, and where the last ends
+  int count = 0;
+};
+
+template <typename Tile>
+__global__ __launch_bounds__(Tile::kThreads,
+                             Tile::kBlocksAtOnce) void gradient_tiles(const __grid_constant__ Sums sums) {
+  const int block = static_cast<int>(blockIdx.x);
+  int sum = 0;
+  while (sums.first_tile[sum + 1] <= block) ++sum;
+  const View c = sums.c[sum];
+  const auto tiles = [](std::int64_t count, int size) { return static_cast<int>((count + size - 1) / size); };
+  const TilePlace place =
+      place_of_tile(block - sums.first_tile[sum], tiles(c.rows, Tile::kRows), tiles(c.cols, Tile::kColumns));
+  Tile tile(std::int64_t{place.row} * Tile::kRows, std::int64_t{place.column} * Tile::kColumns);
+  tile.start_from(c);
+  for (int run = sums.first_run[sum]; run < sums.first_run[sum + 1]; ++run)
+    tile.multiply(sums.a[run], sums.b[run], sums.a[run].rows);
+  tile.finish(c, View(), View());
+}
+
+const Product* gradient_of(const Op* op) {
+  const auto* one = std::get_if<Product>(op);
+  const bool form =
+      one != nullptr && one->transpose_a && !one->transpose_b && one->accumulate && !one->bias && !one->add;
+  return form && one->a.dtype == Dtype::bf16 && one->b.dtype == Dtype::bf16 && has_chunks(one->a) && has_chunks(one->b)
+             ? one
+             : nullptr;
+}
+
+// The sums of one launch, and which tensors they are.
+struct Batch {
+  Sums sums;
+  std::array<Tensor, kRunsMax> tensors;
+  int columns, runs = 0;
+
+  // False: it must wait for another launch. An earlier sum that isn't the last would be added to out of turn.
+  bool take(const Product& op) {
+    if (runs == kRunsMax || tile_columns(op.c.cols) != columns) return false;
+    const int last = sums.count - 1;
+    if (last < 0 || tensors[static_cast<std::size_t>(last)] != op.c) {
+      for (int s = 0; s < sums.count; ++s)
+        if (tensors[static_cast<std::size_t>(s)].data == op.c.data) return false;
+      tensors[static_cast<std::size_t>(sums.count)] = op.c;
+      sums.c[sums.count++] = op.c;
+    }
+    sums.a[runs] = op.a, sums.b[runs] = op.b;
+    sums.first_run[sums.count - 1] = last + 1 < sums.count ? runs : sums.first_run[last];
+    sums.first_run[sums.count] = ++runs;
+    return true;
+  }
+};
+
+template <int columns>
+void launch_sums(Sums& sums, Queue& queue) {
+  using Tile = HalfTile<true, false, columns, true>;
+  sums.first_tile[0] = 0;
+  for (int s = 0; s < sums.count; ++s)
+    sums.first_tile[s + 1] = sums.first_tile[s] + static_cast<int>(blocks_for(sums.c[s].rows, Tile::kRows) *
+                                                                   blocks_for(sums.c[s].cols, Tile::kColumns));
+  launch(queue, static_cast<unsigned>(sums.first_tile[sums.count]), Tile::kThreads, Tile::kSharedBytes,
+         gradient_tiles<Tile>, sums);
+}
+
+}  // namespace
+
+std::size_t run_weight_gradients(const std::vector<const Op*>& ops, std::size_t first, Queue& queue) {
+  const Product* head = gradient_of(ops[first]);
+  if (head == nullptr) return 0;
+  Batch batch{.sums = {}, .tensors = {}, .columns = tile_columns(head->c.cols)};
+  std::size_t op = first;
+  for (; op < ops.size(); ++op) {
+    const Product* product = gradient_of(ops[op]);
+    if (product == nullptr || !batch.take(*product)) break;
+  }
+  with_tile_columns(head->c.cols, [&](auto columns) { launch_sums<decltype(columns)::kValue>(batch.sums, queue); });
+  return op - first;
+}
+
+}  // namespace troupe::cuda
