@@ -5,8 +5,6 @@ namespace troupe::cuda {
 
 [[gnu::weak]] void run(const Product&, Queue&) { throw Error("cuda: no kernels for Product yet"); }
 [[gnu::weak]] void run(const Rope&, Queue&) { throw Error("cuda: no kernels for Rope yet"); }
-[[gnu::weak]] void run(const Attention&, Queue&) { throw Error("cuda: no kernels for Attention yet"); }
-[[gnu::weak]] void run(const AttentionBackward&, Queue&) { throw Error("cuda: no kernels for AttentionBackward yet"); }
 [[gnu::weak]] void run(const SwiGlu&, Queue&) { throw Error("cuda: no kernels for SwiGlu yet"); }
 [[gnu::weak]] void run(const SwiGluBackward&, Queue&) { throw Error("cuda: no kernels for SwiGluBackward yet"); }
 [[gnu::weak]] void run(const Router&, Queue&) { throw Error("cuda: no kernels for Router yet"); }

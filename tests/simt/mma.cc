@@ -1,5 +1,7 @@
 #include "kernels/cuda/mma.h"
 
+#include "kernels/cuda/math.h"
+
 namespace troupe::cuda {
 
 namespace {
@@ -50,6 +52,12 @@ void load_transposed(unsigned (&to)[4], const void* row) {
   const int l = simt::lane();
   for (int i = 0; i < 4; ++i)
     to[i] = element(rows, i, l % 4 * 2, l / 4) | static_cast<unsigned>(element(rows, i, l % 4 * 2 + 1, l / 4)) << 16;
+}
+
+unsigned pack_halves(float low, float high) { return narrow(low) | static_cast<unsigned>(narrow(high)) << 16; }
+float power_of_two(float x) {
+  const float power = std::exp2(x);
+  return power < 0x1.0p-126F ? 0.0F : power;
 }
 
 void copy_async(void* shared, const void* global, int bytes) { simt::copy_later(shared, global, bytes); }
