@@ -65,13 +65,17 @@ constexpr int shared_elements() {
 
 // Scores from products; keys that a row doesn't see: -infinity.
 __device__ void scale_and_mask(float (&s)[kKeys / 8][4], const WarpRows& rows, int key, float scale) {
-  const bool all_seen = rows.all_see(key + kKeys - 1);
-  const int t = lane_of_warp() % 4;
+#pragma unroll
+  for (int j = 0; j < kKeys / 8; ++j)
+#pragma unroll
+    for (int i = 0; i < 4; ++i) s[j][i] *= scale;
+  if (rows.all_see(key + kKeys - 1)) return;
+  key += 2 * (lane_of_warp() % 4);
 #pragma unroll
   for (int j = 0; j < kKeys / 8; ++j)
 #pragma unroll
     for (int i = 0; i < 4; ++i)
-      s[j][i] = all_seen || key + j * 8 + 2 * t + i % 2 < rows.seen[i / 2] ? s[j][i] * scale : -INFINITY;
+      if (key + j * 8 + i % 2 >= rows.seen[i / 2]) s[j][i] = -INFINITY;
 }
 
 // Scores that `split` warps have parts of: everyone gets all.
@@ -151,7 +155,7 @@ __device__ void write(const AttentionViews& f, const Tile& t, const WarpRows& ro
 }
 
 template <int dim, int v_dim, int warps, int split>
-__global__ void __launch_bounds__(warps * 32, 1) attend(AttentionViews f, WholePieces whole, Tiles tiles) {
+__global__ void __launch_bounds__(warps * 32, kBlocks<dim>) attend(AttentionViews f, WholePieces whole, Tiles tiles) {
   constexpr int kThreads = warps * 32, kTileRows = warps / split * kWarpRows, kColumns = v_dim / split;
   const Tile t = tiles.from_last(blockIdx.x);
   if (t.q_count == 0) return;

@@ -9,19 +9,24 @@ namespace troupe::cuda {
 
 constexpr int kKeys = 64, kWarpRows = 16, kStages = 2;
 constexpr int kSkew = 8;  // elements behind a row, so that eight rows' pieces of 16 bytes lie in different banks
+template <int dim>
+constexpr int kBlocks = dim <= 64 ? 2 : 1;  // of a multiprocessor at once, as registers go
 constexpr float kLog2OfE = 1.44269504F;
 
 // Rows in global memory: row r is [own | shared], row r / group's head r % group. Behind `count` rows: zeros.
 struct HalfRows {
   const std::uint16_t *own, *shared;
-  std::int64_t stride, shared_stride;
-  int own_dim, shared_dim, group, count;
+  int stride, shared_stride, own_dim, dim, group, count;
   bool whole;  // every eight columns are 16 bytes that may go at once
 
-  __device__ const std::uint16_t* at(int row, int col) const {
-    const int outer = group == 1 ? row : row / group;
-    if (col >= own_dim) return shared + outer * shared_stride + (col - own_dim);
-    return own + outer * stride + (row - outer * group) * own_dim + col;
+  // Where columns 0 .. own_dim - 1 of a row stand, and where the others do: column c at [c] in both.
+  struct Row {
+    const std::uint16_t *own, *shared;
+  };
+  __device__ Row row(int r) const {
+    const int outer = group == 1 ? r : r / group;
+    return {own + std::int64_t{outer} * stride + (r - outer * group) * own_dim,
+            shared + std::int64_t{outer} * shared_stride - own_dim};
   }
 };
 
@@ -45,23 +50,25 @@ inline WholePieces whole_pieces(const Attention& op, const Tensor& dout = {}) {
 __device__ inline HalfRows query_rows(const AttentionViews& f, const View& x, const Tile& t, int g, int dim,
                                       bool whole) {
   const auto* own = x.at<const std::uint16_t>(t.q_begin, std::int64_t{g} * f.group * dim);
-  return {own, own, x.stride, 0, dim, 0, f.group, t.q_count * f.group, whole};
+  return {own, own, static_cast<int>(x.stride), 0, dim, dim, f.group, t.q_count * f.group, whole};
 }
 __device__ inline HalfRows key_rows(const AttentionViews& f, const Tile& t, int g, bool whole) {
   const auto* own = f.k.at<const std::uint16_t>(t.k_begin, g * f.k_head_stride);
   const auto* shared = f.shared_dim > 0 ? f.k_shared.at<const std::uint16_t>(t.k_begin, 0) : own;
-  return {own, shared, f.k.stride, f.k_shared.stride, f.own_dim, f.shared_dim, 1, t.k_count, whole};
+  return {own,       shared, static_cast<int>(f.k.stride), static_cast<int>(f.k_shared.stride), f.own_dim, f.dim, 1,
+          t.k_count, whole};
 }
 __device__ inline HalfRows value_rows(const AttentionViews& f, const Tile& t, int g, bool whole) {
   const auto* own = f.v.at<const std::uint16_t>(t.k_begin, g * f.v_head_stride);
-  return {own, own, f.v.stride, 0, f.v_dim, 0, 1, t.k_count, whole};
+  return {own, own, static_cast<int>(f.v.stride), 0, f.v_dim, f.v_dim, 1, t.k_count, whole};
 }
 
 // `rows` rows of `cols` columns in shared memory; columns behind those of the source are zero.
 template <int rows, int cols>
 struct Staged {
-  static constexpr int kPitch = cols + kSkew, kPieces = cols / 8;
-  static constexpr int kElements = rows * kPitch;
+  static constexpr int kPitch = cols + kSkew, kElements = rows * kPitch;
+  static constexpr int kLine = cols < 64 ? cols : 64;  // neighbours of a row that threads fetch side by side
+  static_assert(cols % kLine == 0);
   std::uint16_t* data;
 
   __device__ std::uint16_t* at(int row, int col) const { return data + row * kPitch + col; }
@@ -69,21 +76,32 @@ struct Staged {
   // Rows `first` and on; asynchronous where pieces are whole. The block's threads share the work.
   template <int threads>
   __device__ void fetch(const HalfRows& from, int first) const {
-    for (int i = static_cast<int>(threadIdx.x); i < rows * kPieces; i += threads) {
-      const int row = first + i / kPieces, col = i % kPieces * 8;
-      std::uint16_t* to = at(i / kPieces, col);
-      if (from.whole) {
-        const bool inside = row < from.count && col < from.own_dim + from.shared_dim;
-        copy_async(to, inside ? from.at(row, col) : from.own, inside ? 16 : 0);
-      } else {
-        for (int j = 0; j < 8; ++j) to[j] = one(from, row, col + j);
-      }
+    if (!from.whole) return fetch_singly<threads>(from, first);
+    constexpr int step = threads / (kLine / 8);
+    const int begin = static_cast<int>(threadIdx.x) / (kLine / 8),
+              col = static_cast<int>(threadIdx.x) % (kLine / 8) * 8;
+    if (step > rows && begin >= rows) return;
+#pragma unroll
+    for (int r = 0; r < rows; r += step) {
+      const bool inside = first + begin + r < from.count;
+      const HalfRows::Row row = from.row(first + begin + r);
+#pragma unroll
+      for (int c = 0; c < cols; c += kLine)  // what isn't inside isn't read
+        copy_async(at(begin + r, col + c), (col + c < from.own_dim ? row.own : row.shared) + col + c,
+                   inside && col + c < from.dim ? 16 : 0);
     }
   }
 
  private:
-  __device__ static std::uint16_t one(const HalfRows& from, int row, int col) {
-    return row < from.count && col < from.own_dim + from.shared_dim ? *from.at(row, col) : std::uint16_t{0};
+  template <int threads>
+  __device__ void fetch_singly(const HalfRows& from, int first) const {
+#pragma unroll 1
+    for (int i = static_cast<int>(threadIdx.x); i < rows * cols; i += threads) {
+      const int r = i / cols, c = i % cols;
+      const HalfRows::Row row = from.row(first + r);
+      *at(r, c) =
+          first + r < from.count && c < from.dim ? (c < from.own_dim ? row.own : row.shared)[c] : std::uint16_t{0};
+    }
   }
 };
 

@@ -1,7 +1,7 @@
 // dk, dv and dk_shared of attention, bfloat16 operands on tensor cores (formulas: kernels/cpu/attention.cc).
-// The order: dv[j] = sum_r bf16(P[r, j]) dout[r], dk[j] = sum_r bf16(dS[r, j]) q[r] over the rows r of the key head, a
-// row a query of one of its heads, queries in order and a query's heads side by side, in blocks of 16 from the span's
-// first. dk_shared adds the key heads' sums in order: they stand in working memory, 4 bytes for each key, key head and
+// The order: dv[j] = sum_r bf16(P[r, j]) dout[r], dk[j] = scale * sum_r bf16(P (dP - <dout, out>))[r, j] q[r] over the
+// rows r of the key head, a row a query of one of its heads, queries in order and a query's heads side by side, in blocks
+// of 16 from the span's first. dk_shared adds the key heads' sums in order: they stand in working memory, 4 bytes for each key, key head and
 // shared column.
 // A warp has sixteen keys, a block eight warps. Scores are made transposed, (keys, rows), so that weights are at once
 // the left operand of the sums. The tile's keys and values stay in shared memory, rows pass by in blocks of 32.
@@ -41,35 +41,39 @@ __device__ void fetch_facts(RowFacts* to, const AttentionViews& f, const Tile& t
   copy_async(to + i, inside ? facts + row * f.heads + kv_head * f.group + r % f.group : facts, inside ? 16 : 0);
 }
 
-// Sixteen keys of a tile and a block of rows.
+// Sixteen keys of a tile, from the span's number `key` on, and a block of rows.
 struct KeysAndRows {
   const AttentionViews& f;
   const Tile& t;
   int key, row;
 
-  __device__ bool none_sees() const { return key >= t.visible(min((row + kRows - 1) / f.group, t.q_count - 1)); }
-  __device__ bool all_see() const { return key + 15 < t.visible(row / f.group); }
+  // The first row of the block that sees key + i; negative: all do.
+  __device__ int first_place(int i) const { return (key + i - (t.k_count - t.q_count)) * f.group - row; }
+  __device__ bool none_sees() const { return first_place(0) >= kRows; }
+  __device__ bool all_see() const { return first_place(15) <= 0; }
   // Products k q to weights P; zero where a row doesn't see a key.
   __device__ void weigh(float (&s)[kRows / 8][4], const RowFacts* facts) const {
-    const bool all_seen = all_see();
     const int g = lane_of_warp() / 4, pair = lane_of_warp() % 4;
 #pragma unroll
     for (int j = 0; j < kRows / 8; ++j)
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int place = j * 8 + 2 * pair + i % 2;
-        const bool seen = all_seen || key + g + i / 2 * 8 < t.visible((row + place) / f.group);
-        s[j][i] = seen ? weight_of(s[j][i], f.scale, facts[place]) : 0.0F;
-      }
+      for (int i = 0; i < 4; ++i) s[j][i] = weight_of(s[j][i], f.scale, facts[j * 8 + 2 * pair + i % 2]);
+    if (all_see()) return;
+    const int first[2] = {first_place(g) - 2 * pair, first_place(g + 8) - 2 * pair};
+#pragma unroll
+    for (int j = 0; j < kRows / 8; ++j)
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+        if (j * 8 + i % 2 < first[i / 2]) s[j][i] = 0;
   }
-  // dS from P and dP.
+  // dS / scale from P and dP.
   __device__ void differentiate(float (&p)[kRows / 8][4], const float (&dp)[kRows / 8][4],
                                 const RowFacts* facts) const {
     const int pair = lane_of_warp() % 4;
 #pragma unroll
     for (int j = 0; j < kRows / 8; ++j)
 #pragma unroll
-      for (int i = 0; i < 4; ++i) p[j][i] = p[j][i] * (dp[j][i] - facts[j * 8 + 2 * pair + i % 2].mean) * f.scale;
+      for (int i = 0; i < 4; ++i) p[j][i] *= dp[j][i] - facts[j * 8 + 2 * pair + i % 2].mean;
   }
 };
 
@@ -117,15 +121,13 @@ __device__ void write_shared(const AttentionViews& f, float* shares, int pitch, 
 }
 
 template <int dim, int v_dim>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(kThreads, kBlocks<dim>)
     keys_gradient(AttentionViews f, WholePieces whole, View dout, View dk, View dv, float* shares, int pitch,
                   const RowFacts* facts, Tiles tiles) {
   const Tile t = tiles.data[blockIdx.x];
   if (t.q_count == 0) return;
   auto* memory = dynamic_shared<std::uint16_t>();
   const int kv_head = static_cast<int>(blockIdx.y), own = static_cast<int>(threadIdx.x) / 32 * 16;
-  const HalfRows query_source = query_rows(f, f.q, t, kv_head, f.dim, whole.q);
-  const HalfRows dout_source = query_rows(f, dout, t, kv_head, f.v_dim, whole.dout);
   const Staged<kTileKeys, dim> keys{memory};
   const Staged<kTileKeys, v_dim> values{keys.data + keys.kElements};
   keys.template fetch<kThreads>(key_rows(f, t, kv_head, whole.k), t.first);
@@ -133,8 +135,8 @@ __global__ void __launch_bounds__(kThreads, 1)
   const auto stage_of = [&](int row) { return RowStage<dim, v_dim>(values.data + values.kElements, row / kRows); };
   const auto fetch = [&](int row) {
     const RowStage<dim, v_dim> stage = stage_of(row);
-    stage.queries.template fetch<kThreads>(query_source, row);
-    stage.douts.template fetch<kThreads>(dout_source, row);
+    stage.queries.template fetch<kThreads>(query_rows(f, f.q, t, kv_head, f.dim, whole.q), row);
+    stage.douts.template fetch<kThreads>(query_rows(f, dout, t, kv_head, f.v_dim, whole.dout), row);
     fetch_facts(stage.facts, f, t, kv_head, row, facts);
     copy_async_commit();
   };
@@ -158,6 +160,10 @@ __global__ void __launch_bounds__(kThreads, 1)
     block.differentiate(s, dp, stage.facts);
     add_rows(dk_sums, s, stage.queries);
   }
+#pragma unroll
+  for (int j = 0; j < dim / 8; ++j)
+#pragma unroll
+    for (int i = 0; i < 4; ++i) dk_sums[j][i] *= f.scale;
   write(dv, t, t.first + own, dv_sums, f.v_dim, kv_head * f.v_head_stride);
   write(dk, t, t.first + own, dk_sums, f.own_dim, kv_head * f.k_head_stride);
   if (f.shared_dim > 0) write_shared(f, shares, pitch, t, t.first + own, kv_head, dk_sums);

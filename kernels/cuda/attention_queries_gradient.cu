@@ -1,6 +1,6 @@
 // dq of attention, bfloat16 operands on tensor cores (formulas: kernels/cpu/attention.cc).
-// The order: dq[i] = sum_j bf16(dS[i, j]) k[j], keys in blocks of 16 from the span's first; scores and dP = dout v^T as
-// the forward's scores, in blocks of 16 along the row. P comes from the forward's row_max and row_scale.
+// The order: dq[i] = scale * sum_j bf16(P (dP - <dout, out>))[i, j] k[j], keys in blocks of 16 from the span's first;
+// scores and dP = dout v^T as the forward's scores, in blocks of 16 along the row. P comes from the forward's row_max and row_scale.
 // A warp has sixteen rows (a query of a head each), a block eight warps: the tile's queries and douts stay in shared
 // memory, keys and values pass by in blocks of 64.
 #include "kernels/cuda/attention_flash.h"
@@ -27,15 +27,17 @@ struct TwoFacts {
 
 // Products q k to weights P; zero where a row doesn't see a key.
 __device__ void weigh(float (&s)[kKeys / 8][4], const WarpRows& rows, const TwoFacts& facts, int key, float scale) {
-  const bool all_seen = rows.all_see(key + kKeys - 1);
-  const int t = lane_of_warp() % 4;
 #pragma unroll
   for (int j = 0; j < kKeys / 8; ++j)
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const bool seen = all_seen || key + j * 8 + 2 * t + i % 2 < rows.seen[i / 2];
-      s[j][i] = seen ? weight_of(s[j][i], scale, facts.of[i / 2]) : 0.0F;
-    }
+    for (int i = 0; i < 4; ++i) s[j][i] = weight_of(s[j][i], scale, facts.of[i / 2]);
+  if (rows.all_see(key + kKeys - 1)) return;
+  key += 2 * (lane_of_warp() % 4);
+#pragma unroll
+  for (int j = 0; j < kKeys / 8; ++j)
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+      if (key + j * 8 + i % 2 >= rows.seen[i / 2]) s[j][i] = 0;
 }
 
 template <int dim>
@@ -48,13 +50,13 @@ __device__ void write(const AttentionViews& f, const View& dq, const Tile& t, co
     const int r = rows.first + g + 8 * half, head = kv_head * f.group + r % f.group;
 #pragma unroll
     for (int j = 0; j < dim / 8; ++j)
-      put_two(dq, t.q_begin + r / f.group, j * 8 + 2 * pair, f.dim, std::int64_t{head} * f.dim, sums[j][2 * half],
-              sums[j][2 * half + 1]);
+      put_two(dq, t.q_begin + r / f.group, j * 8 + 2 * pair, f.dim, std::int64_t{head} * f.dim,
+              f.scale * sums[j][2 * half], f.scale * sums[j][2 * half + 1]);
   }
 }
 
 template <int dim, int v_dim>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(kThreads, kBlocks<dim>)
     queries_gradient(AttentionViews f, WholePieces whole, View dout, View dq, const RowFacts* all_facts, Tiles tiles) {
   const Tile t = tiles.from_last(blockIdx.x);
   if (t.q_count == 0) return;
@@ -90,7 +92,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 #pragma unroll
     for (int j = 0; j < kKeys / 8; ++j)
 #pragma unroll
-      for (int i = 0; i < 4; ++i) s[j][i] = s[j][i] * (dp[j][i] - facts.of[i / 2].mean) * f.scale;
+      for (int i = 0; i < 4; ++i) s[j][i] *= dp[j][i] - facts.of[i / 2].mean;
 #pragma unroll
     for (int j = 0; j < kKeys / 16; ++j) {
       unsigned a[4];
