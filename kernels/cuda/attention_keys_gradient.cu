@@ -121,7 +121,7 @@ __device__ void write_shared(const AttentionViews& f, float* shares, int pitch, 
 }
 
 template <int dim, int v_dim>
-__global__ void __launch_bounds__(kThreads, kBlocks<dim>)
+__global__ void __launch_bounds__(kThreads, dim <= 32 ? 2 : 1)
     keys_gradient(AttentionViews f, WholePieces whole, View dout, View dk, View dv, float* shares, int pitch,
                   const RowFacts* facts, Tiles tiles) {
   const Tile t = tiles.data[blockIdx.x];
@@ -154,9 +154,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks<dim>)
     const RowStage<dim, v_dim> stage = stage_of(row);
     float s[kRows / 8][4], dp[kRows / 8][4];
     multiply_staged<dim>(s, keys, own, stage.queries);
+    multiply_staged<v_dim>(dp, values, own, stage.douts);
     block.weigh(s, stage.facts);
     add_rows(dv_sums, s, stage.douts);
-    multiply_staged<v_dim>(dp, values, own, stage.douts);
     block.differentiate(s, dp, stage.facts);
     add_rows(dk_sums, s, stage.queries);
   }

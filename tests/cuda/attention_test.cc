@@ -165,6 +165,13 @@ const Rows kTwoSpans{0, 13, 0, 13, 13, 40, 13, 40};
 // A continued span behind 20 keys, one query on many keys, and a span without queries.
 const Rows kContinued{0, 9, 0, 29, 9, 1, 29, 70, 10, 0, 99, 0};
 
+// More spans than one of the threads that list them has.
+Rows many_spans() {
+  Rows spans;
+  for (std::int32_t s = 0; s < 600; ++s) spans.insert(spans.end(), {s, 1, 2 * s, 1 + s % 2});
+  return spans;
+}
+
 }  // namespace
 
 TEST_CASE("float32 attention and its backward have the CPU's bits on the GPU", "[cuda][attention]") {
@@ -182,6 +189,15 @@ TEST_CASE("float32 attention and its backward have the CPU's bits on the GPU", "
       }
 }
 
+TEST_CASE("more spans than threads that list them are all attended to", "[cuda][attention]") {
+  Case there({1, 1, 3, 0, 2}, many_spans(), Dtype::f32), here({1, 1, 3, 0, 2}, many_spans(), Dtype::f32);
+  there.run();
+  cpu::Scratch scratch;
+  cpu::run(here.op.forward, scratch);
+  cpu::run(here.op, scratch);
+  CHECK(same_results(here, there));
+}
+
 TEST_CASE("bfloat16 attention on tensor cores follows plain loops, backward too", "[cuda][attention]") {
   for (const Rows& spans : {kTwoSpans, kContinued}) {
     Case plain({2, 2, 16, 0, 16}, spans, Dtype::bf16), odd({4, 2, 12, 5, 10, 3}, spans, Dtype::bf16);
@@ -190,6 +206,8 @@ TEST_CASE("bfloat16 attention on tensor cores follows plain loops, backward too"
   }
   Case wide({6, 2, 40, 24, 64, 8}, {0, 50, 0, 150, 50, 20, 150, 20}, Dtype::bf16);
   check_against_reference(wide);
+  Case several_tiles({2, 1, 16, 8, 32}, {0, 140, 0, 150}, Dtype::bf16);
+  check_against_reference(several_tiles);
   Case latent({2, 2, 128, 64, 128}, {0, 30, 0, 95}, Dtype::bf16);
   check_against_reference(latent);
   Case whole({2, 1, 128, 0, 128}, {0, 20, 0, 20}, Dtype::bf16);
