@@ -211,24 +211,20 @@ void go(const Attention& op, Queue& queue) {
          tiles);
 }
 
-template <int dim, int v_dim>
-bool go_if_it_fits(const Attention& op, Queue& queue) {
-  if (op.own_dim + op.shared_dim > dim || op.v_dim > v_dim) return false;
-  constexpr int split = v_dim >= 64 ? 4 : 2;
-  if (op.q.rows * (op.heads / op.kv_heads) <= op.spans.rows * kFewRows)
-    go<dim, v_dim, split, split>(op, queue);
-  else
-    go<dim, v_dim, kTrainingWarps, 1>(op, queue);
-  return true;
-}
-
 }  // namespace
 
-bool flash_fits(const Attention& op) { return op.own_dim + op.shared_dim <= 192 && op.v_dim <= 128; }
+bool flash_fits(const Attention& op) {
+  return with_widths(op, [](auto) {});
+}
 
 bool attend_flash(const Attention& op, Queue& queue) {
-  return go_if_it_fits<32, 32>(op, queue) || go_if_it_fits<64, 64>(op, queue) || go_if_it_fits<128, 128>(op, queue) ||
-         go_if_it_fits<192, 128>(op, queue);
+  return with_widths(op, [&](auto widths) {
+    constexpr int dim = decltype(widths)::dim, v_dim = decltype(widths)::v_dim, split = v_dim >= 64 ? 4 : 2;
+    if (op.q.rows * (op.heads / op.kv_heads) <= op.spans.rows * kFewRows)
+      go<dim, v_dim, split, split>(op, queue);
+    else
+      go<dim, v_dim, kTrainingWarps, 1>(op, queue);
+  });
 }
 
 }  // namespace troupe::cuda

@@ -13,6 +13,22 @@ template <int dim>
 constexpr int kBlocks = dim <= 64 ? 2 : 1;  // of a multiprocessor at once, as registers go
 constexpr float kLog2OfE = 1.44269504F;
 
+// Widths of a head in shared memory; what a head lacks is zero.
+template <int of_queries, int of_values>
+struct Widths {
+  static constexpr int dim = of_queries, v_dim = of_values;
+};
+// f(Widths) with the smallest that the op's heads fit into. False: they fit into none.
+template <typename F>
+bool with_widths(const Attention& op, F f) {
+  const auto fits = [&](int dim, int v_dim) { return op.own_dim + op.shared_dim <= dim && op.v_dim <= v_dim; };
+  if (fits(32, 32)) return f(Widths<32, 32>{}), true;
+  if (fits(64, 64)) return f(Widths<64, 64>{}), true;
+  if (fits(128, 128)) return f(Widths<128, 128>{}), true;
+  if (fits(192, 128)) return f(Widths<192, 128>{}), true;
+  return false;
+}
+
 // Rows in global memory: row r is [own | shared], row r / group's head r % group. Behind `count` rows: zeros.
 struct HalfRows {
   const std::uint16_t *own, *shared;

@@ -186,9 +186,8 @@ __global__ void sum_shares(View dk_shared, const float* shares, int pitch, int k
 }
 
 template <int dim, int v_dim>
-bool go_if_it_fits(const AttentionBackward& op, const RowFacts* facts, Queue& queue) {
+void go(const AttentionBackward& op, const RowFacts* facts, Queue& queue) {
   const Attention& f = op.forward;
-  if (f.own_dim + f.shared_dim > dim || f.v_dim > v_dim) return false;
   constexpr int elements = Staged<kTileKeys, dim>::kElements + Staged<kTileKeys, v_dim>::kElements +
                            kStages * RowStage<dim, v_dim>::kElements;
   const Tiles tiles = key_tiles(queue, f, kTileKeys);
@@ -199,14 +198,12 @@ bool go_if_it_fits(const AttentionBackward& op, const RowFacts* facts, Queue& qu
   if (f.shared_dim > 0)
     launch(queue, dim3(tiles.count, blocks_for(std::int64_t{kTileKeys} * pitch / 4, kSumThreads)), kSumThreads, 0,
            sum_shares, op.dk_shared, shares, pitch, f.kv_heads, tiles);
-  return true;
 }
 
 }  // namespace
 
 void keys_gradient_flash(const AttentionBackward& op, const RowFacts* facts, Queue& queue) {
-  go_if_it_fits<32, 32>(op, facts, queue) || go_if_it_fits<64, 64>(op, facts, queue) ||
-      go_if_it_fits<128, 128>(op, facts, queue) || go_if_it_fits<192, 128>(op, facts, queue);
+  with_widths(op.forward, [&](auto widths) { go<decltype(widths)::dim, decltype(widths)::v_dim>(op, facts, queue); });
 }
 
 }  // namespace troupe::cuda

@@ -104,22 +104,19 @@ __global__ void __launch_bounds__(kThreads, kBlocks<dim>)
 }
 
 template <int dim, int v_dim>
-bool go_if_it_fits(const AttentionBackward& op, const RowFacts* facts, Queue& queue) {
+void go(const AttentionBackward& op, const RowFacts* facts, Queue& queue) {
   const Attention& f = op.forward;
-  if (f.own_dim + f.shared_dim > dim || f.v_dim > v_dim) return false;
   constexpr int elements =
       Staged<kRows, dim>::kElements + Staged<kRows, v_dim>::kElements + kStages * KeyStage<dim, v_dim>::kElements;
   const Tiles tiles = query_tiles(queue, f, f.heads / f.kv_heads, kRows);
   launch(queue, dim3(tiles.count, static_cast<unsigned>(f.kv_heads)), kThreads, 2 * elements,
          queries_gradient<dim, v_dim>, f, whole_pieces(f, op.dout), op.dout, op.dq, facts, tiles);
-  return true;
 }
 
 }  // namespace
 
 void queries_gradient_flash(const AttentionBackward& op, const RowFacts* facts, Queue& queue) {
-  go_if_it_fits<32, 32>(op, facts, queue) || go_if_it_fits<64, 64>(op, facts, queue) ||
-      go_if_it_fits<128, 128>(op, facts, queue) || go_if_it_fits<192, 128>(op, facts, queue);
+  with_widths(op.forward, [&](auto widths) { go<decltype(widths)::dim, decltype(widths)::v_dim>(op, facts, queue); });
 }
 
 }  // namespace troupe::cuda
