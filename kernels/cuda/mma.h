@@ -42,6 +42,12 @@ __device__ inline unsigned pack_halves(float low, float high) {
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;\n" : "=r"(halves) : "f"(high), "f"(low));
   return halves;
 }
+// 2^x within 2 ulp, where the result is a normal number; else 0 or infinity. One instruction; tests/simt is exact.
+__device__ inline float power_of_two(float x) {
+  float power;
+  asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(power) : "f"(x));
+  return power;
+}
 
 // 16 bytes from global into shared memory, both aligned, without a register between: the first `bytes` (0..16) of them,
 // then zeros. They are there after a wait by the same thread, for others after a barrier behind it.

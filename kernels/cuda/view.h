@@ -30,6 +30,15 @@ struct View {
     return static_cast<T*>(data) + row * stride + col;
   }
 
+  // `count` columns from `begin`.
+  __device__ View columns(std::int64_t begin, std::int64_t count) const {
+    View part = *this;
+    part.data = static_cast<char*>(data) + begin * (dtype == Dtype::f32 ? 4 : 2);
+    part.cols = count;
+    part.quads = quads && begin % 4 == 0;
+    return part;
+  }
+
   __device__ float get(std::int64_t row, std::int64_t col) const {
     return dtype == Dtype::f32 ? *at<const float>(row, col) : widen(*at<const std::uint16_t>(row, col));
   }

@@ -55,6 +55,10 @@ void load_transposed(unsigned (&to)[4], const void* row) {
 }
 
 unsigned pack_halves(float low, float high) { return narrow(low) | static_cast<unsigned>(narrow(high)) << 16; }
+float power_of_two(float x) {
+  const float power = std::exp2(x);
+  return power < 0x1.0p-126F ? 0.0F : power;
+}
 
 void copy_async(void* shared, const void* global, int bytes) { simt::copy_later(shared, global, bytes); }
 void copy_async_commit() { simt::end_copies(); }
