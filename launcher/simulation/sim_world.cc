@@ -316,10 +316,12 @@ nlohmann::json SimWorld::bill() {
   return bill_.line(true, now_us_);
 }
 
-std::map<std::uint32_t, std::size_t> SimWorld::bytes_peak() const {
-  std::map<std::uint32_t, std::size_t> peak;
+std::map<std::uint32_t, SimWorld::BytesPeak> SimWorld::bytes_peak() const {
+  std::map<std::uint32_t, BytesPeak> peak;
   for (const auto& member : members_)
-    if (!member->abandoned) peak[member->node_id] = member->device->bytes_peak() + member->pool.asked_peak();
+    if (!member->abandoned)
+      peak[member->node_id] = {member->device->bytes_peak(Place::device),
+                               member->device->bytes_peak(Place::shared) + member->pool.asked_peak()};
   return peak;
 }
 

@@ -4,6 +4,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <tuple>
 
 #include "actors/checkpoint/manifest.h"
 #include "actors/rules/placement.h"
@@ -194,10 +195,12 @@ std::string first_broken(const SimWorld& world, const Ledger& ledger, const Curv
 // Every node kept to the memory that the plan shows before a run begins.
 std::string over_plan(const SimWorld& world, const Config& config) {
   const Plan plan = make_plan(config, 0);
-  for (const auto& [node, bytes] : world.bytes_peak()) {
+  for (const auto& [node, held] : world.bytes_peak()) {
     const NodePlan& planned = plan.nodes.at(node);
-    if (bytes > planned.actors + planned.messages + kSmallBytes)
-      return fmt::format("node {} held {} bytes, and the plan has {}", node, bytes, planned.actors + planned.messages);
+    for (const auto& [place, bytes, most] :
+         {std::tuple("device", held.device, planned.device), {"shared", held.shared, planned.shared()}})
+      if (bytes > most + kSmallBytes)
+        return fmt::format("node {} held {} bytes of {} memory, and the plan has {}", node, bytes, place, most);
   }
   return "";
 }
