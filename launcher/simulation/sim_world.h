@@ -29,6 +29,7 @@ struct SimWorldOptions {
   SimDiskOptions disk;                    // of the node that writes checkpoints; its root is the run's folder
   SimJuryOptions jury;                    // of the node with the judge
   LinkLimits link;
+  DeviceFront front;
   std::function<bool(const Envelope&)> loses;  // true: the message vanishes before its actor, a fault of the program
 };
 
