@@ -22,8 +22,11 @@ std::size_t router_bias_elements(const ParameterBlock& block) {
   return elements;
 }
 
-// Of a state's parts: what travels to the checkpointer, to another holder or from a file at once.
-constexpr std::int64_t kPartElements = 1024 * 1024;
+std::size_t largest_part(const ParameterBlock& block) {
+  std::int64_t elements = 0;
+  for (const Parameter& p : block.parameters()) elements = std::max(elements, std::min(kPartElements, p.elements()));
+  return static_cast<std::size_t>(elements) * sizeof(float);
+}
 
 }  // namespace
 
@@ -90,7 +93,8 @@ OwnerMemory Owner::memory(const Config& config, const ParameterBlock& block, int
   bytes.gradients =
       (trained + static_cast<std::size_t>(extra_elements)) * 4 * static_cast<std::size_t>(lanes + sum_arenas(replicas));
   bytes.shared = learns.parameters().size() * (sizeof(double) + sizeof(std::int32_t)) +
-                 router_bias_elements(learns) * sizeof(float) + digest_bytes(config, block);
+                 router_bias_elements(learns) * sizeof(float) + digest_bytes(config, block) +
+                 kPartsAsked * largest_part(block);
   return bytes;
 }
 

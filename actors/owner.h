@@ -26,10 +26,12 @@ namespace troupe {
 struct OwnerMemory {
   std::size_t weights = 0, moments = 0, copies = 0, gradients = 0;
   std::size_t reference = 0;  // weights and copies of the reference policy
-  std::size_t shared = 0;
+  std::size_t shared = 0;     // cells, and parts of the state on their way in or out
 };
 
-// A run of elements of one array of the state: what a SnapshotPart holds.
+constexpr std::int64_t kPartElements = 1024 * 1024;
+constexpr std::size_t kPartsAsked = 2;  // of a state that comes: one travels, or is read, while one is written
+// A run of at most so many elements of one array of the state: what a SnapshotPart holds.
 struct StatePart {
   std::size_t parameter = 0;
   int kind = 0;

@@ -5,10 +5,6 @@
 
 namespace troupe {
 
-namespace {
-constexpr std::size_t kPartsAsked = 2;  // under way at once: one travels, or is read, while one is written
-}
-
 Restoring::Restoring(const Context& context, const Config& config, Owner& owner, Entered entered)
     : context_(context), config_(config), owner_(owner), entered_(std::move(entered)) {}
 

@@ -4,7 +4,6 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
-#include <tuple>
 
 #include "actors/checkpoint/manifest.h"
 #include "actors/rules/placement.h"
@@ -197,10 +196,14 @@ std::string over_plan(const SimWorld& world, const Config& config) {
   const Plan plan = make_plan(config, 0);
   for (const auto& [node, held] : world.bytes_peak()) {
     const NodePlan& planned = plan.nodes.at(node);
-    for (const auto& [place, bytes, most] :
-         {std::tuple("device", held.device, planned.device), {"shared", held.shared, planned.shared()}})
-      if (bytes > most + kSmallBytes)
-        return fmt::format("node {} held {} bytes of {} memory, and the plan has {}", node, bytes, place, most);
+    const auto over = [&, at = node](const char* what, std::size_t bytes, std::size_t most) {
+      return bytes <= most + kSmallBytes
+                 ? ""
+                 : fmt::format("node {} held {} bytes{}, and the plan has {}", at, bytes, what, most);
+    };
+    std::string broken = over(" of device memory", held.device, planned.device);
+    if (broken.empty()) broken = over("", held.device + held.shared, planned.actors + planned.messages);
+    if (!broken.empty()) return broken;
   }
   return "";
 }
