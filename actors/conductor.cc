@@ -69,13 +69,14 @@ void Conductor::on(const Standing& standing, const Address& from) {
   if (standings_.size() == holders_.size()) restore_all();
 }
 
-// What the conductor itself must know of the state that all come to: a decision tells, or the file.
+// What the conductor itself must know of the state that all come to: a decision tells, or the file. Of version 0 there is
+// nothing to know, whatever checkpoint was completed meanwhile.
 void Conductor::remember(const RecoveryPlan& plan) {
   if (state_.version == plan.version && !plan.from_disk && plan.version > 0) return;
   const std::string file = recover_.path + "/state.json";
   if (plan.decision && !mutant(Mutant::conductor_forgets))
     state_ = state_from_json(plan.decision->state);
-  else if (!recover_.path.empty() && !recover_.weights_only)
+  else if (plan.version > 0 && !recover_.path.empty() && !recover_.weights_only)
     state_ = state_from_json(read_text(file));
   else
     state_ = TrainingState{};

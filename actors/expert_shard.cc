@@ -53,13 +53,13 @@ ExpertShard::ExpertShard(const Context& context, const Config& config, int stage
       capture_(capture),
       layers_(moe_layers_of(config, shape_)),
       owner_(context, config, shard_parameters(config, shape_, shard), 1, 1, 0),
-      restoring_(context, owner_, [this](const Restore& r, const std::string& problem) { enter(r, problem); }),
+      restoring_(context, config, owner_, [this](const Restore& r, const std::string& problem) { enter(r, problem); }),
       read_back_(context, owner_, restoring_),
       pool_(shard_pool(config, shape_)) {
   const auto all_shadows = shadows(config);
   if (const auto own = all_shadows.find(context.self()); own != all_shadows.end()) shadow_ = own->second;
   const int count = pool_.in_flight + pool_.stash;
-  memory_ = context_.device().allocate(pool_.chunk_bytes * static_cast<std::size_t>(count));
+  memory_ = context_.device().allocate(pool_.chunk_bytes * static_cast<std::size_t>(count), Place::device);
   for (int i = 0; i < count; ++i) {
     Carver carver(static_cast<char*>(memory_.data) + pool_.chunk_bytes * static_cast<std::size_t>(i));
     slots_.push_back(carve_chunk(carver, config.model, pool_.rows, activation_type(config)));
@@ -277,6 +277,7 @@ void ExpertShard::on(const SegmentDone& done, const Address&) {
       return backward_done(chunks_.at(number));
     case Phase::weights:
       return weights_done(chunks_.at(number));
+    case Phase::share:
     case Phase::measure:
     case Phase::apply:
       if (--group_left_ == 0) group_done(phase);
@@ -303,17 +304,24 @@ void ExpertShard::run_all(Phase phase, std::vector<Ops> work) {
 
 void ExpertShard::group_done(Phase phase) {
   if (phase == Phase::apply) return applied();
+  if (phase == Phase::share) return measure();
   measured_ = true;
   if (held_ || mutant(Mutant::vote_before_copy)) vote();
 }
 
 // The gradient is complete: its copy gets it while its squares are summed.
 void ExpertShard::step_done() {
-  if (shadow_)
-    context_.post(*shadow_, ShadowGradient{owner_.version(), attempt_, owner_.gradient_payload()});
-  else
-    held_ = true;
-  run_all(Phase::measure, owner_.measure());
+  held_ = !shadow_;
+  if (held_) return measure();
+  gradient_ = context_.pool().take(owner_.gradient_bytes());
+  run_all(Phase::share, owner_.give_gradient(gradient_));
+}
+
+void ExpertShard::measure() {
+  if (shadow_) context_.post(*shadow_, ShadowGradient{owner_.version(), attempt_, std::exchange(gradient_, {})});
+  std::vector<Ops> work = owner_.measure();
+  if (capture_ != nullptr && capture_->gradients) captured_.add_gradients(work.emplace_back(), context_.pool(), owner_);
+  run_all(Phase::measure, std::move(work));
 }
 
 void ExpertShard::on(const GradientHeld& held, const Address&) {
@@ -323,15 +331,7 @@ void ExpertShard::on(const GradientHeld& held, const Address&) {
 }
 
 void ExpertShard::vote() {
-  if (capture_ != nullptr && capture_->gradients) {
-    const auto& parameters = owner_.trained().parameters();
-    for (std::size_t i = 0; i < parameters.size(); ++i) {
-      const Tensor g = owner_.gradient(i);
-      const auto* values = g.row<float>(0);
-      capture_->values["grad." + parameters[i].name] = {
-          {g.rows, g.cols}, std::vector<float>(values, values + g.elements()), {}};
-    }
-  }
+  if (capture_ != nullptr) captured_.show(*capture_);
   Vote vote;
   vote.step = owner_.version();
   vote.attempt = attempt_;

@@ -11,7 +11,7 @@
 #include <tuple>
 #include <vector>
 
-#include "actors/capture.h"
+#include "actors/captured.h"
 #include "actors/owner.h"
 #include "actors/read_back.h"
 #include "actors/restoring.h"
@@ -48,7 +48,7 @@ class ExpertShard {
   std::int64_t version() const { return owner_.version(); }
 
  private:
-  enum class Phase : std::uint8_t { forward, backward, weights, measure, apply, snapshot, read_back };
+  enum class Phase : std::uint8_t { forward, backward, weights, share, measure, apply, snapshot, read_back };
   // One chunk under way or stashed.
   struct Chunk {
     ExpertBatch batch;
@@ -81,6 +81,7 @@ class ExpertShard {
   void enter(const Restore& restore, const std::string& problem);
   void begin_snapshot();
   void step_done();
+  void measure();
   void vote();
   void apply_decision();
   void applied();
@@ -123,6 +124,8 @@ class ExpertShard {
   bool measured_ = false, held_ = false;  // what the vote waits for
   std::optional<Decision> decision_;
   int snapshot_credits_ = 0, snapshots_left_ = 0;
+  Payload gradient_;  // for the shadow
+  Captured captured_;
 };
 
 }  // namespace troupe

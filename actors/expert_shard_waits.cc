@@ -11,7 +11,8 @@ constexpr Address kCheckpointer{Role::checkpointer, 0};
 }  // namespace
 
 void ExpertShard::waits(Waits& out) const {
-  if (restoring_.active()) return restoring_.waits(out);
+  restoring_.waits(out);
+  if (restoring_.active()) return;
   if (attempt_ == kNoAttempt) return out.push_back({Awaited::restore, kConductor, {}});
   if (read_back_.active()) out.push_back({Awaited::segment, context_.self(), step_key(owner_.version(), attempt_)});
   for (const auto& [number, chunk] : chunks_) {

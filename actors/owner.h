@@ -2,6 +2,8 @@
 // accumulators; from a Restore to state n, from folded gradients and a Decision to state n+1, and a snapshot of it.
 // Between commits only accumulators change; state n stays untouched until Decision(n). A frozen tensor has its weights
 // alone: moments, accumulators and the reference policy's weights have a layout of their own, without it.
+// All of it is device memory, so whatever is done to it is a list of ops for the actor to submit; squares, digests and the
+// router bias's moves are shared memory.
 #pragma once
 
 #include <array>
@@ -12,6 +14,7 @@
 #include <vector>
 
 #include "actors/config.h"
+#include "actors/grains.h"
 #include "actors/node.h"
 #include "actors/rules/state_arrays.h"
 #include "kernels/model/layer.h"
@@ -23,10 +26,17 @@ namespace troupe {
 struct OwnerMemory {
   std::size_t weights = 0, moments = 0, copies = 0, gradients = 0;
   std::size_t reference = 0;  // weights and copies of the reference policy
-  std::size_t total() const { return weights + moments + copies + gradients + reference; }
+  std::size_t shared = 0;     // cells, and parts of the state on their way in or out
 };
 
-constexpr std::int64_t kPieceElements = 64 * 1024;  // grain of elementwise segments
+constexpr std::int64_t kPartElements = 1024 * 1024;
+constexpr std::size_t kPartsAsked = 2;  // of a state that comes: one travels, or is read, while one is written
+// A run of at most so many elements of one array of the state: what a SnapshotPart holds.
+struct StatePart {
+  std::size_t parameter = 0;
+  int kind = 0;
+  std::int64_t begin = 0, count = 0;
+};
 
 class Owner {
  public:
@@ -51,12 +61,13 @@ class Owner {
   // The whole accumulation of a lane as one row.
   Tensor lane(int lane) const;
   Tensor gradient(std::size_t index) const;  // folded (lane 0), of trained().parameters()[index]
-  // All folded gradients, for a shadow; and taken in by it.
-  Payload gradient_payload() const;
-  void take_gradient(const Payload& sums);
+  // All folded gradients into a payload of gradient_bytes(), for a shadow; and taken in by it.
+  std::size_t gradient_bytes() const { return static_cast<std::size_t>(trained_.elements()) * 4; }
+  std::vector<Ops> give_gradient(const Payload& sums) const;
+  std::vector<Ops> take_gradient(const Payload& sums) const;
   std::int64_t version() const { return version_; }
 
-  // ---- What is held, for recovery ----
+  // ---- What is held, for recovery (owner_state.cc) ----
   // The answer to an Inquiry.
   Standing standing(std::uint32_t attempt) const;
   bool voted() const { return voted_; }
@@ -64,19 +75,21 @@ class Owner {
   const Decision& last_decision() const { return *last_decision_; }
   void set_voted() { voted_ = true; }
   void decided(const Decision& decision) { last_decision_ = decision; }
-  // Loads state `restore.version` from its path; throws Error (missing tensor, wrong shape).
-  void load(const Restore& restore);
-  // Draws state 0 from the seed, in segments; hold() says when they are done.
-  std::vector<Ops> draw();
-  // The state that was drawn is complete; it is the reference too.
-  void drawn(std::int64_t version);
-  // State from another holder: forget() the own, take every part, hold() the version.
+  // A state comes: forget() the own; draw() it, or take_part() every part of it; refresh(); hold() its version. Each list
+  // is one segment, and what follows waits for all of them.
   void forget() { version_ = -1; }
-  std::int32_t state_parts() const;
-  SnapshotPart state_part(std::int32_t part, std::uint32_t attempt) const;
-  void take_part(const SnapshotPart& part);
+  void forget_decision() { last_decision_.reset(); }
+  std::vector<Ops> draw();  // state 0, from the seed
+  std::vector<Ops> clear_moments() const;
+  const std::vector<StatePart>& state_parts() const { return state_parts_; }
+  SnapshotPart empty_part(const StatePart& part, std::int64_t version, std::uint32_t attempt) const;
+  Ops give_part(const StatePart& part, const SnapshotPart& out) const;
+  Ops take_part(const SnapshotPart& part);
+  // What is made of the masters: the products' copies, and the reference policy's (is_policy: its weights too).
+  std::vector<Ops> refresh(bool is_policy) const;
   void hold(std::int64_t version);
-  // The attempt begins: nothing is accumulated, voted or copied.
+  // The attempt begins when this is done: nothing is accumulated, voted or copied.
+  std::vector<Ops> clear_sums() const;
   void entered(const Restore& restore);
 
   // The fixed tree over the local lanes, as independent pieces of work: each list is one segment.
@@ -89,8 +102,6 @@ class Owner {
   // Applies the decision and clears the accumulators (segments), then committed() moves to the next version.
   std::vector<Ops> apply(const Decision& decision);
   void committed(const Decision& decision);
-  // Router bias: += rate * sign(total - E * count), by counts of the whole step; part of apply().
-  void move_router_bias(const Decision& decision);
 
   // ---- What is computed with, read back (with rollouts; owner_digest.cc) ----
   // An update notes the digest of what it writes; these segments read the same memory.
@@ -113,40 +124,37 @@ class Owner {
     std::uint64_t first = 0;  // of the digest: every tensor has indices of its own
   };
   void cut_digests();
+  static std::size_t digest_bytes(const Config& config, const ParameterBlock& block);
   void begin_writing();
   Tensor digest_cell(const Memory& memory, std::size_t piece) const;
   Tensor digest_values(const Memory& memory, const DigestPiece& piece, Dtype dtype) const;
-  void note_router_bias(std::size_t parameter);
+  void note_router_bias(Ops& ops, std::size_t parameter) const;
 
   void find_values();
-  void load_moments(const Restore& restore);
-  void clear_moments();
-  void refresh_copies();
-  void load_reference(const Restore& restore);
-  void reference_is_policy();
   float* values(std::size_t parameter, int kind) const;  // of the state
+  Tensor values(const StatePart& part) const;
   void copy_to_reference(Ops& ops, std::int64_t master, std::int64_t begin, std::int64_t count) const;
-  std::vector<std::pair<std::int64_t, std::int64_t>> pieces() const;
-  template <typename Each>
-  void each_part(Each each) const;
+  Ops move_router_bias(const Decision& decision) const;
 
   Context context_;
   const Config& config_;
   ParameterBlock block_, trained_;
   std::vector<std::size_t> places_;                       // in block_, of each trained tensor
   std::vector<std::array<float*, kStateArrays>> values_;  // of each parameter by kind; null: it has no such array
+  std::vector<StatePart> state_parts_;                    // of all of them, in order
   int lanes_;
   std::int64_t accumulated_ = 0;  // elements of a lane
-  Memory masters_, m_, v_, copies_, gradients_, squares_, bits_;
+  Memory masters_, m_, v_, copies_, gradients_;
   Memory reference_, reference_copies_;
+  Memory squares_, bits_, bias_moves_;  // shared
   std::int64_t version_ = -1;
-  bool fresh_ = true;  // nothing was written yet: what the device gave is zero
+  bool moments_zero_ = true, sums_zero_ = true;  // as the device gave them
   bool voted_ = false, applying_ = false;
   std::optional<Decision> last_decision_;
   std::deque<SnapshotPart> parts_;
   std::vector<DigestPiece> digest_pieces_;  // by parameter, in order; empty without rollouts
   std::vector<std::size_t> first_piece_;    // of each parameter
-  Memory written_, read_;                   // (pieces, 4) i32 each
+  Memory written_, read_;                   // (pieces, 4) i32 each, shared
   bool written_known_ = false;
   std::int64_t snapshot_version_ = -1;
   std::vector<std::weak_ptr<std::byte>> snapshot_;  // its parts, while anybody holds them

@@ -5,7 +5,6 @@
 
 #include "actors/owner.h"
 #include "kernels/base/random.h"
-#include "kernels/digest.h"
 
 namespace troupe {
 
@@ -36,8 +35,15 @@ void Owner::cut_digests() {
       digest_pieces_.push_back(
           {i, begin, std::min(kPieceElements, p.elements() - begin), key + static_cast<std::uint64_t>(begin)});
   }
-  written_ = context_.device().allocate(digest_pieces_.size() * kCellBytes);
-  read_ = context_.device().allocate(digest_pieces_.size() * kCellBytes);
+  written_ = context_.device().allocate(digest_pieces_.size() * kCellBytes, Place::shared);
+  read_ = context_.device().allocate(digest_pieces_.size() * kCellBytes, Place::shared);
+}
+
+std::size_t Owner::digest_bytes(const Config& config, const ParameterBlock& block) {
+  std::size_t pieces = 0;
+  for (const Parameter& p : block.parameters())
+    pieces += static_cast<std::size_t>((p.elements() + kPieceElements - 1) / kPieceElements);
+  return config.has_rollouts() ? 2 * pieces * kCellBytes : 0;
 }
 
 Tensor Owner::digest_cell(const Memory& memory, std::size_t piece) const {
@@ -57,14 +63,12 @@ void Owner::begin_writing() {
       std::memset(digest_cell(written_, i).data, 0, kCellBytes);
 }
 
-// The router's bias is moved on the loop thread; products never read its copy.
-void Owner::note_router_bias(std::size_t parameter) {
+// Products never read the copy of a router's bias.
+void Owner::note_router_bias(Ops& ops, std::size_t parameter) const {
   if (digest_pieces_.empty()) return;
-  const DigestPiece& piece = digest_pieces_[first_piece_[parameter]];
-  const Tensor values = digest_values(masters_, piece, Dtype::f32);
-  Sums sums = sums_of(written_, first_piece_[parameter]);
-  sums.masters = digest_of(values.row<const std::uint32_t>(0), values.cols, piece.first);
-  std::memcpy(digest_cell(written_, first_piece_[parameter]).data, &sums, kCellBytes);
+  const std::size_t cell = first_piece_[parameter];
+  const DigestPiece& piece = digest_pieces_[cell];
+  ops.push_back(Digest{digest_values(masters_, piece, Dtype::f32), {}, digest_cell(written_, cell), piece.first});
 }
 
 std::vector<Ops> Owner::read_back() const {

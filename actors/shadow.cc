@@ -21,8 +21,9 @@ Shadow::Shadow(const Context& context, const Config& config, const Address& owne
     : context_(context),
       of_(owner),
       owner_(context, config, parameters_of(config, owner), 1, 1, 0),
-      restoring_(context, owner_, [this](const Restore& restore, const std::string& problem) {
-        segments_left_ = 0;
+      restoring_(context, config, owner_, [this](const Restore& restore, const std::string& problem) {
+        group_left_ = 0;
+        taking_.reset();
         early_.reset();
         context_.post(kConductor, Restored{restore.version, restore.attempt, problem});
       }) {}
@@ -38,9 +39,15 @@ void Shadow::on(const Decision& decision, const Address&) {
   CHECK(owner_.voted(), "{}: decision {} without a gradient", to_string(context_.self()), decision.step);
   auto work = owner_.apply(decision);
   if (mutant(Mutant::shadow_keeps_old)) work.clear();
-  segments_left_ = static_cast<int>(work.size());
-  for (Ops& ops : work) restoring_.submit({SegmentClass::apply, decision.step, 0, 0}, std::move(ops), 0);
-  if (segments_left_ == 0) applied();
+  run_all(std::move(work), &Shadow::applied);
+}
+
+void Shadow::run_all(std::vector<Ops> work, void (Shadow::*next)()) {
+  CHECK(group_left_ == 0, "{}: a group of segments is still running", to_string(context_.self()));
+  if (work.empty()) return (this->*next)();
+  group_left_ = static_cast<int>(work.size());
+  group_next_ = next;
+  for (Ops& ops : work) restoring_.submit({SegmentClass::apply, owner_.version(), 0, 0}, std::move(ops), 0);
 }
 
 // A gradient of the next step may come while the last decision is applied: it waits in the message that brought it.
@@ -50,14 +57,19 @@ void Shadow::on(const ShadowGradient& gradient, const Address& from) {
     early_ = std::pair(gradient, from);
     return;
   }
-  owner_.take_gradient(gradient.sums);
+  taking_ = std::pair(gradient, from);
+  run_all(owner_.take_gradient(gradient.sums), &Shadow::taken);
+}
+
+void Shadow::taken() {
+  const auto [gradient, from] = *std::exchange(taking_, std::nullopt);
   owner_.set_voted();
   context_.post(from, GradientHeld{gradient.step, gradient.attempt});
 }
 
 void Shadow::on(const SegmentDone& done, const Address&) {
-  if (restoring_.takes(done) || --segments_left_ > 0) return;
-  applied();
+  if (restoring_.takes(done) || --group_left_ > 0) return;
+  (this->*group_next_)();
 }
 
 void Shadow::applied() {

@@ -25,6 +25,8 @@ class Shadow {
   std::int64_t version() const { return owner_.version(); }
 
  private:
+  void run_all(std::vector<Ops> work, void (Shadow::*next)());
+  void taken();
   void applied();
 
   Context context_;
@@ -32,8 +34,9 @@ class Shadow {
   Owner owner_;
   Restoring restoring_;
   std::uint32_t attempt_ = kNoAttempt;
-  int segments_left_ = 0;
-  std::optional<std::pair<ShadowGradient, Address>> early_;
+  int group_left_ = 0;
+  void (Shadow::*group_next_)() = nullptr;
+  std::optional<std::pair<ShadowGradient, Address>> taking_, early_;
 };
 
 // The parameters whose state an owner holds.

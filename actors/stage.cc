@@ -31,36 +31,45 @@ Stage::Stage(const Context& context, const Config& config, int replica, int stag
       uses_(shared_uses(config, shape_)),
       owner_(context, config, stage_parameters(config, shape_), config.train.gradient_lanes / config.layout.replicas,
              config.layout.replicas, shared_elements(uses_)),
-      restoring_(context, owner_, [this](const Restore& r, const std::string& problem) { enter(r, problem); }),
+      restoring_(context, config, owner_, [this](const Restore& r, const std::string& problem) { enter(r, problem); }),
       read_back_(context, owner_, restoring_) {
   const auto all_shadows = shadows(config);
   if (const auto own = all_shadows.find(context.self()); own != all_shadows.end()) shadow_ = own->second;
   Device& device = context_.device();
-  const std::size_t bytes = slot_bytes(config, shape_);
-  const int slots = config.slots() + config.generate_slots();
-  slot_memory_ = device.allocate(bytes * static_cast<std::size_t>(slots));
-  for (int i = 0; i < slots; ++i) {
-    Carver carver(static_cast<char*>(slot_memory_.data) + bytes * static_cast<std::size_t>(i));
+  const SlotBytes bytes = slot_bytes(config, shape_);
+  const auto slots = static_cast<std::size_t>(config.slots() + config.generate_slots());
+  slot_memory_ = device.allocate(bytes.device * slots, Place::device);
+  slot_shared_ = device.allocate(bytes.shared * slots, Place::shared);
+  for (std::size_t i = 0; i < slots; ++i) {
+    Carver carver(static_cast<char*>(slot_memory_.data) + bytes.device * i,
+                  static_cast<char*>(slot_shared_.data) + bytes.shared * i);
     slots_.push_back(carve_slot(carver, config, shape_));
   }
   works_.resize(slots_.size());
-  const RopeTable table =
-      make_rope_table(config.model, std::max(config.train.sequence_length, config.generate_length()));
-  rope_memory_ = device.allocate(table.cosine.size() * 8);
-  auto* cosine = static_cast<float*>(rope_memory_.data);
-  std::copy(table.cosine.begin(), table.cosine.end(), cosine);
-  std::copy(table.sine.begin(), table.sine.end(), cosine + table.cosine.size());
-  cosine_ = {cosine, table.positions, table.half, table.half, Dtype::f32};
-  sine_ = {cosine + table.cosine.size(), table.positions, table.half, table.half, Dtype::f32};
+  bring_rope_tables();
   if (reads_embedding_copy(config, shape_)) {
     const std::size_t elements =
         static_cast<std::size_t>(config.model.vocab_size) * static_cast<std::size_t>(config.model.hidden_size);
-    copy_memory_ = device.allocate(elements * 4);
-    if (activation_type(config) == Dtype::bf16) copy16_memory_ = device.allocate(elements * 2);
-    if (config.has_rollouts()) copy_digest_ = device.allocate(16);
+    copy_memory_ = device.allocate(elements * 4, Place::device);
+    if (activation_type(config) == Dtype::bf16) copy16_memory_ = device.allocate(elements * 2, Place::device);
   }
+  if (config.has_rollouts() && (copy_memory_.data != nullptr || sends_copy()))
+    copy_digest_ = device.allocate(16, Place::shared);
   bind_tensors();
   find_trained();
+}
+
+// Every row of every layer reads them, so they are the device's.
+void Stage::bring_rope_tables() {
+  const RopeTable table =
+      make_rope_table(config_.model, std::max(config_.train.sequence_length, config_.generate_length()));
+  const std::size_t elements = table.cosine.size();
+  rope_memory_ = context_.device().allocate(elements * 8, Place::device);
+  auto* const cosine = static_cast<float*>(rope_memory_.data);
+  cosine_ = {cosine, table.positions, table.half, table.half, Dtype::f32};
+  sine_ = {cosine + elements, table.positions, table.half, table.half, Dtype::f32};
+  restoring_.bring(to_payload(context_.pool(), table.cosine), cosine_);
+  restoring_.bring(to_payload(context_.pool(), table.sine), sine_);
 }
 
 void Stage::find_trained() {
@@ -140,7 +149,7 @@ void Stage::enter(const Restore& restore, const std::string& problem) {
   context_.post(kConductor, Restored{restore.version, restore.attempt, problem});
   const Address upstream = shape_.first ? kLoader : stage_address(config_, replica_, shape_.stage - 1);
   grant(upstream, Channel::microbatch, 0, shape_.first ? config_.slots() : static_cast<int>(slots_.size()));
-  send_embedding_copy();
+  copy_embedding();
   begin_read_back();
   if (restore.checkpoint) begin_snapshot();
   for (const auto& [credit, from] : std::exchange(early_credits_, {})) on(credit, from);
@@ -167,6 +176,7 @@ void Stage::begin_step() {
   released_ = 0;
   folded_ = reduced_ = measured_ = held_ = false;
   own_sums_ = {};
+  shared_out_.clear();
   counts_.clear();
   if (!mutant(Mutant::counts_kept)) losses_.clear();
   const auto lanes = static_cast<std::size_t>(config_.train.gradient_lanes / config_.layout.replicas);
@@ -368,7 +378,11 @@ void Stage::on(const SegmentDone& done, const Address&) {
   if (restoring_.takes(done)) return;
   const Token token = unpack(done.token);
   const int slot = token.slot, unit = token.unit;
-  if (token.phase <= Phase::weights) --works_[static_cast<std::size_t>(slot)].segments;
+  if (token.phase <= Phase::weights) {
+    Work& work = works_[static_cast<std::size_t>(slot)];
+    --work.segments;
+    if (capture_ != nullptr) work.captured.show(*capture_);
+  }
   switch (token.phase) {
     case Phase::attention:
       return attention_done(slot);
@@ -386,7 +400,9 @@ void Stage::on(const SegmentDone& done, const Address&) {
       return layer_backward_done(slot, unit);
     case Phase::weights:
       return weights_done(slot, unit);
-    case Phase::copy:
+    case Phase::copy_out:
+      return send_embedding_copy();
+    case Phase::copy_in:
       copy_version_ = owner_.version();
       copying_ = false;
       if (config_.has_rollouts()) read_back_.copied(copy_problem());

@@ -16,7 +16,7 @@
 #include <utility>
 #include <vector>
 
-#include "actors/capture.h"
+#include "actors/captured.h"
 #include "actors/ordered_sender.h"
 #include "actors/owner.h"
 #include "actors/read_back.h"
@@ -69,7 +69,8 @@ class Stage {
     shared_sum,
     measure,
     apply,
-    copy,
+    copy_out,
+    copy_in,
     snapshot,
     read_back
   };
@@ -108,6 +109,7 @@ class Stage {
     std::optional<GenerateBatch> generate;
     Payload logits;
     std::vector<ExpertCounts> evaluated;  // routing of this microbatch, when evaluating
+    Captured captured;
     bool train() const { return key.kind == WorkKind::train; }
   };
   struct UnitLane {
@@ -173,7 +175,9 @@ class Stage {
   void share_partial_sums();
   void reduce_replicas();
   void sum_shared_uses();
+  void send_shared_uses();
   void add_shared();
+  void give_gradient();
   void measure();
   void measured();
   void vote();
@@ -222,20 +226,25 @@ class Stage {
   bool trains(int unit) const { return trains_[static_cast<std::size_t>(unit)] != 0; }
   bool goes_back(int unit) const { return troupe::goes_back(config_, layer_of(unit)); }
   bool passes(int unit) const { return passes_gradient(config_, layer_of(unit)); }
+  void bring_rope_tables();
   void find_trained();
   void bind_tensors();
   LayerTensors bind_reference(int unit) const;
   void enter(const Restore& restore, const std::string& problem);
+  bool sends_copy() const;
+  void copy_embedding();
   void send_embedding_copy();
   void begin_snapshot();
   void begin_read_back();
+  Tensor copy_digest() const;
+  std::uint64_t digest_found() const;
   std::string copy_problem() const;
   void reset();
   void begin_step();
-  void capture_unit(int slot, int unit);
-  void capture_tensor(const std::string& name, const Tensor& tensor, std::vector<std::int64_t> shape);
-  void capture_head(int slot);
-  void capture_gradients();
+  void capture_unit(Ops& ops, int slot, int unit);
+  void capture_logits(Ops& ops, int slot);
+  void capture_head(Ops& ops, int slot);
+  void capture_mtp_head(Ops& ops, int slot);
   void capture_router_bias();
 
   Context context_;
@@ -252,6 +261,7 @@ class Stage {
   std::vector<std::pair<Credit, Address>> early_credits_;
 
   Memory slot_memory_, cache_memory_, copy_memory_, copy16_memory_, rope_memory_;
+  Memory slot_shared_;
   std::vector<StageSlot> slots_;
   std::vector<Work> works_;
   std::vector<LayerCache> caches_;
@@ -263,7 +273,7 @@ class Stage {
   HeadTensors head_, mtp_head_, reference_head_;
   MtpTensors mtp_;
   std::int64_t copy_version_ = 0;  // of the embedding's read copy
-  bool copying_ = false;
+  bool copying_ = false;           // that copy leaves, or arrives
 
   std::int64_t next_sequence_ = 0, next_train_sequence_ = 0;
   RecycledMap<std::pair<std::int64_t, std::int32_t>, TokenBatch>
@@ -277,17 +287,19 @@ class Stage {
   int group_left_ = 0;
   void (Stage::*group_next_)() = nullptr;
   RecycledMap<std::pair<std::int64_t, int>, Payload> partial_;  // by step and replica: a twin may be a commit ahead
-  Payload own_sums_;
+  Payload own_sums_;                                 // lane 0, for the twins; then the gradient, for the shadow
+  std::vector<std::pair<int, Payload>> shared_out_;  // by use: sums of somebody else's tensor
   bool folded_ = false, reduced_ = false, measured_ = false, held_ = false;
   RecycledMap<std::pair<std::int64_t, int>, Payload> shared_in_;  // by step and use
   std::map<int, std::vector<std::int64_t>> counts_;               // by layer
   std::vector<MicrobatchLoss> losses_;
   std::optional<Decision> decision_;
   std::optional<SharedTensor> copied_early_;
-  Payload copy_source_;
-  Memory copy_digest_;  // (1, 4) i32, read back; with rollouts
+  Payload copy_source_;  // of the embedding's read copy, as it leaves or arrives
+  Memory copy_digest_;   // (1, 4) i32, shared: of what leaves, or of the copy read back; with rollouts
   std::uint64_t copy_wanted_ = 0;
   int snapshot_credits_ = 0, snapshots_left_ = 0;
+  Captured step_captured_;
 };
 
 }  // namespace troupe

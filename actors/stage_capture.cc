@@ -1,99 +1,69 @@
-// What a stage shows to a Capture: the values that the fixtures of `troupe check` name.
-#include <cmath>
-
+// What a stage shows to a Capture: the values that the fixtures of `troupe check` name. Each is copied by the segment that
+// makes it final; nothing else of the microbatch is under way then.
 #include "actors/stage.h"
 
 namespace troupe {
 
-void Stage::capture_tensor(const std::string& name, const Tensor& t, std::vector<std::int64_t> shape) {
-  Capture::Values out;
-  out.shape = std::move(shape);
-  for (std::int64_t r = 0; r < t.rows; ++r) {
-    for (std::int64_t c = 0; c < t.cols; ++c) {
-      switch (t.dtype) {
-        case Dtype::f32:
-          out.f32.push_back(t.row<float>(r)[c]);
-          break;
-        case Dtype::bf16:
-          out.f32.push_back(from_bf16(t.row<std::uint16_t>(r)[c]));
-          break;
-        case Dtype::i32:
-          out.i64.push_back(t.row<std::int32_t>(r)[c]);
-          break;
-        case Dtype::f64:
-          out.f32.push_back(static_cast<float>(t.row<double>(r)[c]));
-          break;
-      }
-    }
-  }
-  capture_->values[name] = std::move(out);
-}
-
-// Called when a unit's forward is done: its input and its routing.
-void Stage::capture_unit(int slot, int unit) {
-  const Work& work = works_[static_cast<std::size_t>(slot)];
-  if (!capture_->forward || !work.train()) return;
+// At the end of a unit's attention: its input and its routing.
+void Stage::capture_unit(Ops& ops, int slot, int unit) {
+  Work& work = works_[static_cast<std::size_t>(slot)];
+  if (capture_ == nullptr || !capture_->forward || !work.train()) return;
   const LayerSlot view = layer_view(slot, unit);
   const std::int64_t d = config_.model.hidden_size, n = view.x.rows;
-  const std::int64_t length = n / work.sequences;
-  capture_tensor(is_mtp(unit) ? "mtp.0.proj" : fmt::format("hidden.{}", layer_of(unit)), view.x,
-                 {work.sequences, length, d});
+  const auto add = [&](const std::string& name, const Tensor& tensor, std::vector<std::int64_t> shape) {
+    work.captured.add(ops, context_.pool(), name, tensor, std::move(shape));
+  };
+  add(is_mtp(unit) ? "mtp.0.proj" : fmt::format("hidden.{}", layer_of(unit)), view.x,
+      {work.sequences, n / work.sequences, d});
   if (!routed(unit)) return;
   const std::string p = fmt::format("router.{}.", layer_of(unit));
-  capture_tensor(p + "scores", view.scores, {n, view.scores.cols});
-  capture_tensor(p + "topk_indices", view.indices, {n, view.indices.cols});
-  capture_tensor(p + "topk_weights", view.weights, {n, view.weights.cols});
-  capture_tensor(p + "counts", view.counts, {view.counts.cols});
+  add(p + "scores", view.scores, {n, view.scores.cols});
+  add(p + "topk_indices", view.indices, {n, view.indices.cols});
+  add(p + "topk_weights", view.weights, {n, view.weights.cols});
+  add(p + "counts", view.counts, {view.counts.cols});
 }
 
-void Stage::capture_head(int slot) {
-  const Work& work = works_[static_cast<std::size_t>(slot)];
-  const StageSlot& memory = slots_[static_cast<std::size_t>(slot)];
-  const std::int64_t d = config_.model.hidden_size;
-  if (work.key.kind == WorkKind::evaluate) {
-    const HeadSlot head = first_rows(memory.head, work.rows);
-    return capture_tensor("logits", head.logits, {work.sequences, work.length, head.logits.cols});
-  }
-  if (!capture_->forward || !work.train()) return;
-  if (is_mtp(work.unit)) {
-    const HeadSlot head = first_rows(memory.mtp_head, work.rows - work.sequences);
-    capture_tensor("mtp.0.hidden", head.x, {work.sequences, work.length - 1, d});
-    // The logits' own place holds their gradient by now: the same chains of fused multiply-adds again.
-    Capture::Values logits{{work.sequences, work.length - 1, head.logits.cols}, {}, {}};
-    for (std::int64_t t = 0; t < head.final.rows && head.final.dtype == Dtype::f32; ++t) {
-      for (std::int64_t v = 0; v < head.logits.cols; ++v) {
-        float sum = 0;
-        for (std::int64_t k = 0; k < d; ++k)
-          sum = std::fma(head.final.row<float>(t)[k], mtp_head_.head.row<float>(v)[k], sum);
-        logits.f32.push_back(sum);
-      }
-    }
-    capture_->values["mtp.0.logits"] = std::move(logits);
-    return;
-  }
-  const HeadSlot head = first_rows(memory.head, work.rows);
-  capture_tensor(fmt::format("hidden.{}", config_.model.num_hidden_layers), head.x, {work.sequences, work.length, d});
-  capture_tensor("hidden.final", head.final, {work.sequences, work.length, d});
+// At the end of an evaluation.
+void Stage::capture_logits(Ops& ops, int slot) {
+  Work& work = works_[static_cast<std::size_t>(slot)];
+  if (capture_ == nullptr || work.key.kind != WorkKind::evaluate) return;
+  const Tensor& logits = slots_[static_cast<std::size_t>(slot)].head.logits;
+  work.captured.add(ops, context_.pool(), "logits", logits.row_range(0, work.rows),
+                    {work.sequences, work.length, logits.cols});
 }
 
-void Stage::capture_gradients() {
-  const auto& parameters = owner_.trained().parameters();
-  for (std::size_t i = 0; i < parameters.size(); ++i) {
-    const Parameter& p = parameters[i];
-    if (p.kind == ParameterKind::router_bias) continue;
-    const std::vector<std::int64_t> shape =
-        p.dimensions == 1 ? std::vector<std::int64_t>{p.cols} : std::vector<std::int64_t>{p.rows, p.cols};
-    capture_tensor("grad." + p.name, owner_.gradient(i), shape);
-  }
+// After the head's forward.
+void Stage::capture_head(Ops& ops, int slot) {
+  Work& work = works_[static_cast<std::size_t>(slot)];
+  if (capture_ == nullptr || !capture_->forward || !work.train()) return;
+  const HeadSlot head = first_rows(slots_[static_cast<std::size_t>(slot)].head, work.rows);
+  const std::vector<std::int64_t> shape{work.sequences, work.length, config_.model.hidden_size};
+  work.captured.add(ops, context_.pool(), fmt::format("hidden.{}", config_.model.num_hidden_layers), head.x, shape);
+  work.captured.add(ops, context_.pool(), "hidden.final", head.final, shape);
 }
 
-// After each step, by the step's number from 1.
+// After the same of multi-token prediction. Its logits' own place will hold their gradient: they are made once more.
+void Stage::capture_mtp_head(Ops& ops, int slot) {
+  Work& work = works_[static_cast<std::size_t>(slot)];
+  if (capture_ == nullptr || !capture_->forward || !work.train()) return;
+  const HeadSlot head = first_rows(slots_[static_cast<std::size_t>(slot)].mtp_head, work.rows - work.sequences);
+  const auto add = [&](const std::string& name, const Tensor& tensor) {
+    work.captured.add(ops, context_.pool(), name, tensor, {work.sequences, work.length - 1, tensor.cols});
+  };
+  add("mtp.0.hidden", head.x);
+  head_logits(ops, mtp_head_, head);
+  add("mtp.0.logits", head.logits);
+}
+
+// Behind a decision, by the step's number from 1.
 void Stage::capture_router_bias() {
-  const auto& parameters = owner_.block().parameters();
-  for (const Parameter& p : parameters) {
+  Ops ops;
+  for (const Parameter& p : owner_.block().parameters()) {
     if (p.kind != ParameterKind::router_bias) continue;
-    capture_tensor(fmt::format("bias.{}.{}", owner_.version(), p.layer), owner_.masters(p.name, p.name), {p.cols});
+    step_captured_.add(ops, context_.pool(), fmt::format("bias.{}.{}", owner_.version() + 1, p.layer),
+                       owner_.masters(p.name, p.name), {p.cols});
   }
+  run_all(Phase::apply, {std::move(ops)}, &Stage::applied);
 }
 
 }  // namespace troupe

@@ -4,7 +4,6 @@
 
 #include "actors/stage.h"
 #include "kernels/base/mutant.h"
-#include "kernels/digest.h"
 
 namespace troupe {
 
@@ -13,6 +12,10 @@ namespace {
 constexpr Address kConductor{Role::conductor, 0};
 constexpr Address kCheckpointer{Role::checkpointer, 0};
 constexpr std::uint64_t kCopyKey = 0x636F7079;  // of the digest of the embedding's read copy
+
+Tensor tensor_of(const Payload& values, std::int64_t rows, std::int64_t cols) {
+  return {values.data.get(), rows, cols, cols, Dtype::f32};
+}
 
 Payload slice(const Payload& whole, std::size_t begin, std::size_t size) {
   return {std::shared_ptr<std::byte>(whole.data, whole.data.get() + begin), size};
@@ -140,15 +143,22 @@ void Stage::on(const PartialSums& sums, const Address&) {
 // Uses of shared tensors join their owner's gradient: here, or in the first stage.
 void Stage::sum_shared_uses() {
   std::erase_if(partial_, [&](const auto& entry) { return entry.first.first <= owner_.version(); });
-  reduced_ = true;
+  std::vector<Ops> work;
   for (const SharedUse& use : uses_) {
     if (owner_.block().has(use.parameter)) continue;
     const Tensor sums = owner_.extra(0, use.begin, use.rows, use.cols);
-    Payload payload = context_.pool().take(static_cast<std::size_t>(sums.elements()) * 4);
-    std::memcpy(payload.data.get(), sums.data, payload.size);
-    context_.post(stage_address(config_, replica_, 0),
-                  SharedGradient{owner_.version(), attempt_, use.use, std::move(payload)});
+    shared_out_.emplace_back(use.use, context_.pool().take(static_cast<std::size_t>(sums.elements()) * 4));
+    work.push_back({Copy{sums, tensor_of(shared_out_.back().second, use.rows, use.cols)}});
   }
+  run_all(Phase::share, std::move(work), &Stage::send_shared_uses);
+}
+
+void Stage::send_shared_uses() {
+  for (auto& [use, sums] : shared_out_)
+    context_.post(stage_address(config_, replica_, 0),
+                  SharedGradient{owner_.version(), attempt_, use, std::move(sums)});
+  shared_out_.clear();
+  reduced_ = true;
   add_shared();
 }
 
@@ -182,17 +192,24 @@ void Stage::add_shared() {
   }
   std::vector<Ops> work;
   if (!ops.empty()) work.push_back(std::move(ops));
-  run_all(Phase::shared_sum, std::move(work), &Stage::measure);
+  run_all(Phase::shared_sum, std::move(work), &Stage::give_gradient);
 }
 
 // The gradient is complete: its copy gets it while its squares are summed.
-void Stage::measure() {
+void Stage::give_gradient() {
   std::erase_if(shared_in_, [&](const auto& entry) { return entry.first.first <= owner_.version(); });
-  if (shadow_)
-    context_.post(*shadow_, ShadowGradient{owner_.version(), attempt_, owner_.gradient_payload()});
-  else
-    held_ = true;
-  run_all(Phase::measure, owner_.measure(), &Stage::measured);
+  held_ = !shadow_;
+  if (held_) return measure();
+  own_sums_ = context_.pool().take(owner_.gradient_bytes());
+  run_all(Phase::share, owner_.give_gradient(own_sums_), &Stage::measure);
+}
+
+void Stage::measure() {
+  if (shadow_) context_.post(*shadow_, ShadowGradient{owner_.version(), attempt_, std::exchange(own_sums_, {})});
+  std::vector<Ops> work = owner_.measure();
+  if (capture_ != nullptr && capture_->gradients)
+    step_captured_.add_gradients(work.emplace_back(), context_.pool(), owner_);
+  run_all(Phase::measure, std::move(work), &Stage::measured);
 }
 
 void Stage::on(const GradientHeld& held, const Address&) {
@@ -207,7 +224,7 @@ void Stage::measured() {
 }
 
 void Stage::vote() {
-  if (capture_ != nullptr && capture_->gradients) capture_gradients();
+  if (capture_ != nullptr) step_captured_.show(*capture_);
   Vote vote;
   vote.step = owner_.version();
   vote.attempt = attempt_;
@@ -225,15 +242,17 @@ void Stage::on(const Decision& decision, const Address&) {
   if (snapshots_left_ == 0) apply_decision(decision);
 }
 
-void Stage::apply_decision(const Decision& decision) { run_all(Phase::apply, owner_.apply(decision), &Stage::applied); }
+void Stage::apply_decision(const Decision& decision) {
+  run_all(Phase::apply, owner_.apply(decision), capture_ != nullptr ? &Stage::capture_router_bias : &Stage::applied);
+}
 
 void Stage::applied() {
   const Decision decision = *decision_;
   owner_.committed(decision);
   decision_.reset();
   begin_step();
-  if (capture_ != nullptr) capture_router_bias();
-  send_embedding_copy();
+  if (capture_ != nullptr) step_captured_.show(*capture_);
+  copy_embedding();
   begin_read_back();
   if (decision.checkpoint) begin_snapshot();
   if (copied_early_) on(*std::exchange(copied_early_, std::nullopt), {});
@@ -241,18 +260,29 @@ void Stage::applied() {
 }
 
 // The last stage reads the embedding too, where it is tied to the head or multi-token prediction embeds.
-void Stage::send_embedding_copy() {
+bool Stage::sends_copy() const {
   StageShape last = shape_;
   last.last = true;
   last.first = false;
-  if (!shape_.first || shape_.last || !reads_embedding_copy(config_, last)) return;
+  return shape_.first && !shape_.last && reads_embedding_copy(config_, last);
+}
+
+void Stage::copy_embedding() {
+  if (!sends_copy()) return;
   const Tensor table = owner_.masters("model.embed_tokens.weight", "model.embed_tokens.weight");
-  Payload values = context_.pool().take(static_cast<std::size_t>(table.elements()) * 4);
-  std::memcpy(values.data.get(), table.data, values.size);
-  const std::uint64_t digest =
-      config_.has_rollouts() ? digest_of(values.as<std::uint32_t>(), table.elements(), kCopyKey) : 0;
+  copy_source_ = context_.pool().take(static_cast<std::size_t>(table.elements()) * 4);
+  const Tensor values = tensor_of(copy_source_, table.rows, table.cols);
+  Ops ops{Copy{table, values}};
+  if (copy_digest_.data != nullptr) ops.push_back(Digest{values, {}, copy_digest(), kCopyKey});
+  copying_ = true;
+  restoring_.submit({SegmentClass::apply, owner_.version(), 0, 0}, std::move(ops),
+                    pack({Phase::copy_out, static_cast<std::uint8_t>(attempt_), 0, 0}));
+}
+
+void Stage::send_embedding_copy() {
+  copying_ = false;
   context_.post(stage_address(config_, replica_, config_.layout.stages - 1),
-                SharedTensor{owner_.version(), attempt_, std::move(values), digest});
+                SharedTensor{owner_.version(), attempt_, std::exchange(copy_source_, {}), digest_found()});
 }
 
 void Stage::begin_read_back() {
@@ -260,10 +290,17 @@ void Stage::begin_read_back() {
                    copy_memory_.data != nullptr);
 }
 
-std::string Stage::copy_problem() const {
+Tensor Stage::copy_digest() const { return {copy_digest_.data, 1, 4, 4, Dtype::i32}; }
+
+// Of what the last segment with a Digest of the copy found; 0 without rollouts.
+std::uint64_t Stage::digest_found() const {
   std::uint64_t found = 0;
-  std::memcpy(&found, copy_digest_.data, sizeof found);
-  if (found == copy_wanted_) return "";
+  if (copy_digest_.data != nullptr) std::memcpy(&found, copy_digest_.data, sizeof found);
+  return found;
+}
+
+std::string Stage::copy_problem() const {
+  if (digest_found() == copy_wanted_) return "";
   return fmt::format(
       "the copy of model.embed_tokens.weight in {} isn't what its owner sent for version {}; nothing was "
       "learned from it; resume from the last checkpoint",
@@ -291,15 +328,14 @@ void Stage::on(const SharedTensor& tensor, const Address&) {
   const std::int64_t v = config_.model.vocab_size, d = config_.model.hidden_size;
   copy_source_ = tensor.values;
   copying_ = true;
-  const Tensor values{copy_source_.data.get(), v, d, d, Dtype::f32};
+  const Tensor values = tensor_of(copy_source_, v, d);
   Ops ops{Copy{values, Tensor{copy_memory_.data, v, d, d, Dtype::f32}}};
   if (copy16_memory_.data != nullptr) ops.push_back(Copy{values, Tensor{copy16_memory_.data, v, d, d, Dtype::bf16}});
   copy_wanted_ = tensor.digest;
   if (copy_digest_.data != nullptr)
-    ops.push_back(
-        Digest{{copy_memory_.data, v, d, d, Dtype::f32}, {}, {copy_digest_.data, 1, 4, 4, Dtype::i32}, kCopyKey});
+    ops.push_back(Digest{{copy_memory_.data, v, d, d, Dtype::f32}, {}, copy_digest(), kCopyKey});
   restoring_.submit({SegmentClass::apply, owner_.version(), 0, 0}, std::move(ops),
-                    pack({Phase::copy, static_cast<std::uint8_t>(attempt_), 0, 0}));
+                    pack({Phase::copy_in, static_cast<std::uint8_t>(attempt_), 0, 0}));
 }
 
 void Stage::send_snapshot() {

@@ -40,7 +40,7 @@ Tensor Stage::next_input(int slot, int unit) {
 LayerCache Stage::cache_of(int slot, int unit) {
   if (!works_[static_cast<std::size_t>(slot)].generate) return {};
   if (caches_.empty()) {
-    cache_memory_ = context_.device().allocate(cache_bytes(config_, shape_));
+    cache_memory_ = context_.device().allocate(cache_bytes(config_, shape_), Place::device);
     Carver carver(cache_memory_.data);
     caches_ = carve_caches(carver, config_, shape_,
                            static_cast<std::int64_t>(config_.generate.sequences_max) * config_.generate_length());
@@ -59,6 +59,7 @@ void Stage::forward_unit(int slot, int unit, Ops ops) {
   const LayerCache cache = cache_of(slot, unit);
   if (work.generate) fork_ops(ops, *work.generate, cache);
   attention_forward(ops, config_.model, layer_of(unit), w, view, batch_of(slot, unit), cache);
+  capture_unit(ops, slot, unit);
   if (routed(unit)) {
     const Dtype wire = activation_type(config_);
     const std::int64_t rows = view.sorted_token.rows, d = config_.model.hidden_size;
@@ -83,7 +84,6 @@ void Stage::attention_done(int slot) {
   Work& work = works_[static_cast<std::size_t>(slot)];
   const int unit = work.unit;
   if (!routed(unit)) {
-    if (capture_ != nullptr) capture_unit(slot, unit);
     if (unit < last_unit()) return forward_unit(slot, unit + 1, {});
     return leave_forward(slot, {});
   }
@@ -134,7 +134,6 @@ void Stage::forward_results(int slot) {
   Work& work = works_[static_cast<std::size_t>(slot)];
   if (work.awaited > 0 || !work.mlp_done) return;
   const int unit = work.unit;
-  if (capture_ != nullptr) capture_unit(slot, unit);
   RecycledVector<Tensor> pieces;
   const std::int64_t d = config_.model.hidden_size;
   for (const Piece& piece : work.pieces)
@@ -153,6 +152,7 @@ void Stage::leave_forward(int slot, Ops ops) {
     const HeadSlot head = first_rows(memory.mtp_head, work.rows - work.sequences);
     const double divisor = static_cast<double>(work.mtp_target_tokens);
     head_forward(ops, config_.model, mtp_head_, head);
+    capture_mtp_head(ops, slot);
     head_loss(ops, mtp_head_, head, work.mtp_batch.targets,
               static_cast<float>(divisor > 0 ? config_.train.mtp_loss_weight / divisor : 0), true);
     head_backward(ops, config_.model, mtp_head_, head, layer_view(slot, work.unit).g);
@@ -204,6 +204,7 @@ void Stage::head_forward_and_loss(int slot, Ops ops) {
   const HeadSlot head = first_rows(memory.head, work.rows);
   const float scale = work.target_tokens > 0 ? static_cast<float>(1.0 / static_cast<double>(work.target_tokens)) : 0;
   head_forward(ops, config_.model, head_, head);
+  capture_head(ops, slot);
   if (work.has_policy) {
     head_logits(ops, head_, head);
     ops.push_back(policy_loss(slot, true));
@@ -279,7 +280,6 @@ void Stage::head_done(int slot, int unit) {
   StageSlot& memory = slots_[static_cast<std::size_t>(slot)];
   if (!shape_.last) return send_downstream(slot);
   if (work.generate) return finish_generation(slot);
-  if (capture_ != nullptr) capture_head(slot);
   if (is_mtp(unit)) {
     std::tie(work.loss.mtp_loss_sum, work.loss.mtp_targets) =
         sum_losses(first_rows(memory.mtp_head, work.rows - work.sequences).loss, work.mtp_batch.targets);
@@ -312,6 +312,7 @@ void Stage::evaluate_head(int slot, Ops ops) {
   } else {
     head_loss(ops, w, head, work.batch.targets, 0, false);
   }
+  capture_logits(ops, slot);
   submit(SegmentClass::evaluate, slot, head_unit(), Phase::head, std::move(ops));
 }
 

@@ -30,38 +30,38 @@ StageSlot carve_slot(Carver& c, const Config& config, const StageShape& shape) {
   const ModelConfig& m = config.model;
   const SlotShape main{config.microbatch_rows(), config.microbatch_sequences(), activation_type(config)};
   const std::int64_t n = main.rows;
-  slot.ids = c.tensor(n, 1, Dtype::i32);
-  slot.targets = c.tensor(n, 1, Dtype::i32);
-  slot.positions = c.tensor(n, 1, Dtype::i32);
-  slot.spans = c.tensor(n, 4, Dtype::i32);
-  slot.cache_rows = c.tensor(n, 1, Dtype::i32);
-  slot.sample_rows = c.tensor(n, 1, Dtype::i32);
-  slot.counters = c.tensor(n, 2, Dtype::i32);
-  slot.tokens = c.tensor(n, 1, Dtype::i32);
-  slot.logprobs = c.tensor(n, 1, Dtype::f32);
+  slot.ids = c.shared_tensor(n, 1, Dtype::i32);
+  slot.targets = c.shared_tensor(n, 1, Dtype::i32);
+  slot.positions = c.shared_tensor(n, 1, Dtype::i32);
+  slot.spans = c.shared_tensor(n, 4, Dtype::i32);
+  slot.cache_rows = c.shared_tensor(n, 1, Dtype::i32);
+  slot.sample_rows = c.shared_tensor(n, 1, Dtype::i32);
+  slot.counters = c.shared_tensor(n, 2, Dtype::i32);
+  slot.tokens = c.shared_tensor(n, 1, Dtype::i32);
+  slot.logprobs = c.shared_tensor(n, 1, Dtype::f32);
   if (shape.first) slot.input_gradient = c.tensor(n, m.hidden_size, Dtype::f32);
   slot.scratch = carve_scratch(c, m, main);
   carve_layers(c, config, shape, main, slot);
   if (!shape.last) return slot;
   slot.head = carve_head(c, m, main);
   if (config.has_rollouts()) {
-    slot.policy = c.tensor(n, kPolicyInputs, Dtype::f32);
-    slot.results = c.tensor(n, kPolicyResults, Dtype::f32);
+    slot.policy = c.shared_tensor(n, kPolicyInputs, Dtype::f32);
+    slot.results = c.shared_tensor(n, kPolicyResults, Dtype::f32);
   }
-  if (config.truncates()) slot.kept = c.tensor(n, config.kept_words(), Dtype::i32);
+  if (config.truncates()) slot.kept = c.shared_tensor(n, config.kept_words(), Dtype::i32);
   if (!m.has_mtp()) return slot;
   const SlotShape next{main.rows - main.sequences, main.sequences, main.act};
   slot.mtp = carve_mtp(c, m, main);
   slot.mtp_layer = carve_layer(c, m, m.num_hidden_layers, next, first_rows(slot.scratch, next.rows));
   slot.mtp_head = carve_head(c, m, next);
-  slot.mtp_spans = c.tensor(next.rows, 4, Dtype::i32);
+  slot.mtp_spans = c.shared_tensor(next.rows, 4, Dtype::i32);
   return slot;
 }
 
-std::size_t slot_bytes(const Config& config, const StageShape& shape) {
+SlotBytes slot_bytes(const Config& config, const StageShape& shape) {
   Carver measure;
   carve_slot(measure, config, shape);
-  return (measure.used() + 4095) / 4096 * 4096;
+  return {(measure.used() + 4095) / 4096 * 4096, (measure.shared_used() + 63) / 64 * 64};
 }
 
 std::vector<LayerCache> carve_caches(Carver& c, const Config& config, const StageShape& shape, std::int64_t rows) {

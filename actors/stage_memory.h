@@ -11,24 +11,30 @@
 
 namespace troupe {
 
-// What one microbatch lives in, from its arrival until its weight gradients are done.
+// What one microbatch lives in, from its arrival until its weight gradients are done. What messages bring and what the
+// stage reads is shared memory; all else is the device's.
 struct StageSlot {
+  // Shared.
   Tensor ids, targets, positions, spans;                       // (N,1), (N,1), (N,1), (N,4) i32
   Tensor cache_rows, sample_rows, counters, tokens, logprobs;  // generation
   Tensor kept;                                                 // (N, words) i32: sampling's, last stage
   Tensor policy, results;                                      // (N, 4), (N, 5) f32: of PolicyLoss, last stage
-  Tensor input_gradient;                                       // (N, D) f32, first stage: dL/d(embedded tokens)
-  std::vector<LayerSlot> layers;                               // of the stage's run
+  Tensor mtp_spans;                                            // (N', 4) i32
+  // The device's, but for counts, balance, losses and MtpSlot's i32.
+  Tensor input_gradient;          // (N, D) f32, first stage: dL/d(embedded tokens)
+  std::vector<LayerSlot> layers;  // of the stage's run
   SlotScratch scratch;
   HeadSlot head;  // last stage
   MtpSlot mtp;    // last stage with multi-token prediction
   LayerSlot mtp_layer;
   HeadSlot mtp_head;
-  Tensor mtp_spans;
 };
 
 StageSlot carve_slot(Carver& carver, const Config& config, const StageShape& shape);
-std::size_t slot_bytes(const Config& config, const StageShape& shape);
+struct SlotBytes {
+  std::size_t device = 0, shared = 0;
+};
+SlotBytes slot_bytes(const Config& config, const StageShape& shape);
 
 // Keys and values of `rows` cached tokens for every layer of the run.
 std::vector<LayerCache> carve_caches(Carver& carver, const Config& config, const StageShape& shape, std::int64_t rows);

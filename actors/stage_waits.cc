@@ -19,11 +19,13 @@ WorkKey key_of(const Message& message) {
 }  // namespace
 
 void Stage::waits(Waits& out) const {
-  if (restoring_.active()) return restoring_.waits(out);
+  restoring_.waits(out);
+  if (restoring_.active()) return;
   if (attempt_ == kNoAttempt) return out.push_back({Awaited::restore, kConductor, {}});
   for (std::size_t i = 0; i < works_.size(); ++i)
     if (works_[i].busy) work_waits(static_cast<int>(i), out);
-  if (read_back_.active()) out.push_back({Awaited::segment, context_.self(), step_key(owner_.version(), attempt_)});
+  if (read_back_.active() || copying_)
+    out.push_back({Awaited::segment, context_.self(), step_key(owner_.version(), attempt_)});
   sender_waits(out);
   arrival_waits(out);
   step_end_waits(out);

@@ -18,18 +18,22 @@ constexpr Address kConductor{Role::conductor, 0};
 }  // namespace
 
 void Restoring::waits(Waits& out) const {
+  for (const auto& [token, leaving] : leaving_)
+    out.push_back({Awaited::segment, context_.self(), step_key(leaving.first.version, leaving.first.attempt)});
+  if (!active()) return;
   const WorkKey item = step_key(restore_.version, restore_.attempt);
-  if (step_ == Step::fetch)
+  const bool fetches = step_ == Step::fetch;
+  if (fetches && asked_ > arrived_)
     out.push_back({Awaited::state_part, {restore_.source_role, restore_.source_index}, item});
-  else
-    out.push_back({Awaited::segment, context_.self(), item});
+  if (!fetches || !coming_.empty()) out.push_back({Awaited::segment, context_.self(), item});
 }
 
 void Shadow::waits(Waits& out) const {
-  if (restoring_.active()) return restoring_.waits(out);
+  restoring_.waits(out);
+  if (restoring_.active()) return;
   if (attempt_ == kNoAttempt) return out.push_back({Awaited::restore, kConductor, {}});
   const WorkKey step = step_key(owner_.version(), attempt_);
-  if (owner_.applying())
+  if (group_left_ > 0)
     out.push_back({Awaited::segment, context_.self(), step});
   else if (owner_.voted())
     out.push_back({Awaited::decision, kConductor, step});

@@ -52,10 +52,12 @@ struct Segment {
   std::uint64_t strand = 0;  // 0: none
 };
 
-// Who touches memory: ops alone, or the loop thread too, before it submits what reads it and after what wrote it is done.
+// Where memory lies, and who touches it. `device`: ops alone. `shared`: ops, and the loop thread, which writes what an op
+// reads before it submits it, and reads what an op wrote when its segment is done. On a GPU ops reach shared memory over
+// the bus: it is for what is small or passes by. An op takes each of its operands in either.
 enum class Place : std::uint8_t { device, shared };
 
-// Owned device memory, zeroed, aligned to 64 bytes. Freed with the Memory.
+// Owned memory, zeroed, aligned to 64 bytes. Freed with the Memory.
 struct Memory {
   std::shared_ptr<void> owner;
   void* data = nullptr;
@@ -65,7 +67,7 @@ struct Memory {
 class Device {
  public:
   virtual ~Device() = default;
-  virtual Memory allocate(std::size_t size) = 0;
+  virtual Memory allocate(std::size_t size, Place place) = 0;
   virtual void submit(Segment segment) = 0;
   // Moves finished completions out; called on the loop thread.
   virtual void take_completions(std::vector<Completion>& out) = 0;

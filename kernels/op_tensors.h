@@ -1,4 +1,4 @@
-// Every tensor of an op, absent ones too, for whoever moves ops between memories.
+// Every tensor of an op, by reference: for whoever looks at operands, or puts them elsewhere, whatever the op is.
 #pragma once
 
 #include <variant>
@@ -15,128 +15,63 @@ void each(F& f, Tensors&... tensors) {
 }
 
 template <typename F>
-void visit(Product& o, F& f) {
-  each(f, o.a, o.b, o.c, o.bias, o.add);
-}
-template <typename F>
-void visit(GroupedProduct& o, F& f) {
-  for (Tensor& matrix : o.b) f(matrix);
-  each(f, o.a, o.c);
-}
-template <typename F>
-void visit(Norm& o, F& f) {
-  each(f, o.x, o.weight, o.y, o.inverse_rms);
-}
-template <typename F>
-void visit(NormBackward& o, F& f) {
-  each(f, o.x, o.weight, o.inverse_rms, o.dy, o.add, o.dx, o.dweight);
-}
-template <typename F>
-void visit(Rope& o, F& f) {
-  each(f, o.x, o.positions, o.cosine, o.sine);
-}
-template <typename F>
-void visit(Attention& o, F& f) {
-  each(f, o.spans, o.q, o.k, o.k_shared, o.v, o.out, o.row_max, o.row_scale);
-}
-template <typename F>
-void visit(AttentionBackward& o, F& f) {
-  visit(o.forward, f);
-  each(f, o.dout, o.dq, o.dk, o.dk_shared, o.dv);
-}
-template <typename F>
-void visit(SwiGlu& o, F& f) {
-  each(f, o.gate_up, o.h);
-}
-template <typename F>
-void visit(SwiGluBackward& o, F& f) {
-  each(f, o.gate_up, o.dh, o.d_gate_up, o.row_scale, o.dots);
-}
-template <typename F>
-void visit(Router& o, F& f) {
-  each(f, o.x, o.weight, o.bias, o.scores, o.indices, o.weights, o.position, o.sorted_token, o.sorted_weight, o.counts,
-       o.sequence_fraction, o.balance);
-}
-template <typename F>
-void visit(RouterBackward& o, F& f) {
-  each(f, o.scores, o.indices, o.weights, o.position, o.dots, o.dlogits, o.sequence_fraction);
-}
-template <typename F>
-void visit(Gather& o, F& f) {
-  each(f, o.source, o.index, o.out);
-}
-template <typename F>
-void visit(Scatter& o, F& f) {
-  each(f, o.source, o.index, o.out);
-}
-template <typename F>
-void visit(Combine& o, F& f) {
-  for (Tensor& piece : o.pieces) f(piece);
-  each(f, o.position, o.weight, o.add0, o.add1, o.out);
-}
-template <typename F>
-void visit(ScaleRows& o, F& f) {
-  each(f, o.x, o.scale, o.out);
-}
-template <typename F>
-void visit(Embedding& o, F& f) {
-  each(f, o.ids, o.table, o.out);
-}
-template <typename F>
-void visit(EmbeddingGradient& o, F& f) {
-  each(f, o.ids, o.dx, o.dtable);
-}
-template <typename F>
-void visit(CrossEntropy& o, F& f) {
-  each(f, o.logits, o.targets, o.loss, o.dlogits);
-}
-template <typename F>
-void visit(PolicyLoss& o, F& f) {
-  each(f, o.logits, o.targets, o.policy, o.results, o.kept, o.dlogits);
-}
-template <typename F>
-void visit(Copy& o, F& f) {
-  each(f, o.source, o.out);
-}
-template <typename F>
-void visit(Add& o, F& f) {
-  each(f, o.a, o.b, o.out);
-}
-template <typename F>
-void visit(Fill& o, F& f) {
-  each(f, o.out);
-}
-template <typename F>
-void visit(SumRows& o, F& f) {
-  each(f, o.x, o.out);
-}
-template <typename F>
-void visit(SumSquares& o, F& f) {
-  each(f, o.x, o.out, o.bits);
-}
-template <typename F>
-void visit(AdamW& o, F& f) {
-  each(f, o.parameter, o.gradient, o.m, o.v, o.copy, o.digest);
-}
-template <typename F>
-void visit(Digest& o, F& f) {
-  each(f, o.x, o.copy, o.out);
-}
-template <typename F>
-void visit(Initialize& o, F& f) {
-  each(f, o.out);
-}
-template <typename F>
-void visit(Sample& o, F& f) {
-  each(f, o.logits, o.counter, o.token, o.logprob, o.kept);
-}
+struct Visit {
+  F& f;
+
+  void operator()(Product& op) const { each(f, op.a, op.b, op.c, op.bias, op.add); }
+  void operator()(GroupedProduct& op) const {
+    for (Tensor& matrix : op.b) f(matrix);
+    each(f, op.a, op.c);
+  }
+  void operator()(Norm& op) const { each(f, op.x, op.weight, op.y, op.inverse_rms); }
+  void operator()(NormBackward& op) const {
+    each(f, op.x, op.weight, op.inverse_rms, op.dy, op.add, op.dx, op.dweight);
+  }
+  void operator()(Rope& op) const { each(f, op.x, op.positions, op.cosine, op.sine); }
+  void operator()(Attention& op) const {
+    each(f, op.spans, op.q, op.k, op.k_shared, op.v, op.out, op.row_max, op.row_scale);
+  }
+  void operator()(AttentionBackward& op) const {
+    (*this)(op.forward);
+    each(f, op.dout, op.dq, op.dk, op.dk_shared, op.dv);
+  }
+  void operator()(SwiGlu& op) const { each(f, op.gate_up, op.h); }
+  void operator()(SwiGluBackward& op) const { each(f, op.gate_up, op.dh, op.d_gate_up, op.row_scale, op.dots); }
+  void operator()(Router& op) const {
+    each(f, op.x, op.weight, op.bias, op.scores, op.indices, op.weights, op.position, op.sorted_token, op.sorted_weight,
+         op.counts, op.sequence_fraction, op.balance);
+  }
+  void operator()(RouterBackward& op) const {
+    each(f, op.scores, op.indices, op.weights, op.position, op.dots, op.dlogits, op.sequence_fraction);
+  }
+  void operator()(Gather& op) const { each(f, op.source, op.index, op.out); }
+  void operator()(Scatter& op) const { each(f, op.source, op.index, op.out); }
+  void operator()(Combine& op) const {
+    for (Tensor& piece : op.pieces) f(piece);
+    each(f, op.position, op.weight, op.add0, op.add1, op.out);
+  }
+  void operator()(ScaleRows& op) const { each(f, op.x, op.scale, op.out); }
+  void operator()(Embedding& op) const { each(f, op.ids, op.table, op.out); }
+  void operator()(EmbeddingGradient& op) const { each(f, op.ids, op.dx, op.dtable); }
+  void operator()(CrossEntropy& op) const { each(f, op.logits, op.targets, op.loss, op.dlogits); }
+  void operator()(Copy& op) const { each(f, op.source, op.out); }
+  void operator()(Add& op) const { each(f, op.a, op.b, op.out); }
+  void operator()(Fill& op) const { each(f, op.out); }
+  void operator()(SumRows& op) const { each(f, op.x, op.out); }
+  void operator()(SumSquares& op) const { each(f, op.x, op.out, op.bits); }
+  void operator()(AdamW& op) const { each(f, op.parameter, op.gradient, op.m, op.v, op.copy, op.digest); }
+  void operator()(Initialize& op) const { each(f, op.out); }
+  void operator()(Sample& op) const { each(f, op.logits, op.counter, op.token, op.logprob, op.kept); }
+  void operator()(PolicyLoss& op) const { each(f, op.logits, op.targets, op.policy, op.results, op.kept, op.dlogits); }
+  void operator()(Digest& op) const { each(f, op.x, op.copy, op.out); }
+};
 
 }  // namespace op_tensors
 
-// f(Tensor&) for each.
+// f(Tensor&), absent ones too.
 template <typename F>
 void for_each_tensor(Op& op, F f) {
-  std::visit([&](auto& one) { op_tensors::visit(one, f); }, op);
+  std::visit(op_tensors::Visit<F>{f}, op);
 }
 
 }  // namespace troupe

@@ -52,13 +52,20 @@ std::string stage_holds(const Config& config, const StageShape& shape) {
   return text;
 }
 
+void add_shared(ActorPlan& actor, std::size_t bytes) {
+  actor.buffers += bytes;
+  actor.shared += bytes;
+}
+
 void add_owner(ActorPlan& actor, const Config& config, const ParameterBlock& block, int lanes, int replicas,
                std::int64_t extra, bool snapshots) {
   const OwnerMemory owner = Owner::memory(config, block, lanes, replicas, extra);
   actor.weights = owner.weights + owner.copies + owner.reference;
   actor.moments = owner.moments;
   actor.gradients = owner.gradients;
-  if (snapshots) actor.buffers += owner.weights + owner.moments + (owner.reference > 0 ? owner.moments / 2 : 0);
+  std::size_t payloads = owner.shared;
+  if (snapshots) payloads += owner.weights + owner.moments + (owner.reference > 0 ? owner.moments / 2 : 0);
+  add_shared(actor, payloads);
 }
 
 // One gradient of the tensors that learn.
@@ -74,7 +81,10 @@ ActorPlan plan_stage(const Config& config, int replica, const StageShape& shape)
   const ParameterBlock block(stage_parameters(config, shape));
   add_owner(actor, config, block, config.train.gradient_lanes / config.layout.replicas, config.layout.replicas, extra,
             replica == 0);
-  actor.activations = slot_bytes(config, shape) * static_cast<std::size_t>(config.slots() + config.generate_slots());
+  const SlotBytes slot = slot_bytes(config, shape);
+  const auto slots = static_cast<std::size_t>(config.slots() + config.generate_slots());
+  actor.activations = (slot.device + slot.shared) * slots;
+  actor.shared += slot.shared * slots;
   if (reads_embedding_copy(config, shape)) {
     const auto table =
         static_cast<std::size_t>(config.model.vocab_size) * static_cast<std::size_t>(config.model.hidden_size);
@@ -84,8 +94,8 @@ ActorPlan plan_stage(const Config& config, int replica, const StageShape& shape)
     actor.buffers += cache_bytes(config, shape);
   // The twins' partial sums, one payload each, and the own.
   if (config.layout.replicas > 1)
-    actor.buffers += (trained_bytes(config, block) + static_cast<std::size_t>(extra) * 4) *
-                     static_cast<std::size_t>(config.layout.replicas);
+    add_shared(actor, (trained_bytes(config, block) + static_cast<std::size_t>(extra) * 4) *
+                          static_cast<std::size_t>(config.layout.replicas));
   return actor;
 }
 
@@ -109,7 +119,7 @@ ActorPlan plan_shadow(const Config& config, const Address& owner, const Address&
   actor.holds = fmt::format("a copy of {}'s state", to_string(owner));
   const ParameterBlock block(parameters_of(config, owner));
   add_owner(actor, config, block, 1, 1, 0, false);
-  actor.buffers += trained_bytes(config, block);
+  add_shared(actor, trained_bytes(config, block));
   return actor;
 }
 
@@ -161,7 +171,8 @@ Plan make_plan(const Config& config, std::size_t corpus_bytes) {
   }
   const auto copies = shadows(config);
   for (ActorPlan& a : plan.actors)
-    if (copies.contains(a.address)) a.buffers += std::min(a.weights, a.moments);  // the gradient on its way to the copy
+    if (copies.contains(a.address))
+      add_shared(a, std::min(a.weights, a.moments));  // the gradient on its way to the copy
   for (const auto& [owner, shadow] : copies) plan.actors.push_back(plan_shadow(config, owner, shadow));
   for (int n = 0; n < config.layout.nodes; ++n) {
     NodePlan node;
@@ -172,7 +183,9 @@ Plan make_plan(const Config& config, std::size_t corpus_bytes) {
     node.messages = message_bytes(config, node.node, places);
     for (ActorPlan& a : plan.actors) {
       a.node = places.at(a.address);
-      if (a.node == node.node) node.actors += a.total();
+      if (a.node != node.node) continue;
+      node.actors += a.total();
+      node.device += a.device();
     }
     node.process += node.actors / 50;  // large blocks stand on pages of 2 MiB
     plan.nodes.push_back(node);

@@ -1,4 +1,5 @@
-// The plan: where every actor lives and its peak memory by kind, from the same layout code that the run uses.
+// The plan: where every actor lives and its peak memory by kind and by place (kernels/device.h), from the same layout
+// code that the run uses. On a CPU both places are memory of the process, and what is printed is their sum.
 #pragma once
 
 #include <cstddef>
@@ -15,12 +16,16 @@ struct ActorPlan {
   std::uint32_t node = 0;
   std::string holds;  // "layers 0-1, embedding"
   std::size_t weights = 0, moments = 0, gradients = 0, activations = 0, stash = 0, buffers = 0;
+  std::size_t shared = 0;  // of these, what lies in shared memory: payloads too
   std::size_t total() const { return weights + moments + gradients + activations + stash + buffers; }
+  std::size_t device() const { return total() - shared; }
 };
 
 struct NodePlan {
   std::uint32_t node = 0;
   std::size_t actors = 0, process = 0, data = 0, messages = 0;  // process: program, libraries, threads' scratch
+  std::size_t device = 0;                                       // of the actors'
+  std::size_t shared() const { return actors - device + messages; }
   std::size_t total() const { return actors + process + data + messages; }
 };
 

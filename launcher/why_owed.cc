@@ -69,7 +69,9 @@ Owed owed_restored(const Actor& holder, const Wait& asked) {
 Owed owed_state(const Actor& holder, const Wait& asked) {
   const bool there = holder.attempt == asked.item.attempt &&
                      !any(holder, [](const Wait& w) { return is(w, Awaited::restore) || is(w, Awaited::state_part); });
-  return there ? nothing("Fetch or SnapshotPart") : everything(holder, "Fetch or SnapshotPart");
+  if (!there) return everything(holder, "Fetch or SnapshotPart");
+  return those(
+      holder, [&](const Wait& w) { return is(w, Awaited::segment) && w.item == asked.item; }, "Fetch or SnapshotPart");
 }
 
 // ---- Data -----------------------------------------------------------------------------------------------------------
@@ -192,6 +194,14 @@ Owed owed_held(const Actor& shadow, const Wait& asked) {
   return unless_beyond(shadow, asked, {Awaited::decision}, "GradientHeld");
 }
 
+// The embedding's copy leaves as soon as it is made.
+Owed owed_copy(const Actor& owner, const Wait& asked) {
+  if (is_behind(owner, asked)) return everything(owner, "SharedTensor");
+  return those(
+      owner, [&](const Wait& w) { return is(w, Awaited::segment) && w.item.microbatch < 0 && of_step(w, asked); },
+      "SharedTensor");
+}
+
 Owed owed_part(const Actor& owner, const Wait& asked) {
   if (is_behind(owner, asked)) return everything(owner, "SnapshotPart");
   return those(
@@ -240,7 +250,7 @@ Owed owed(const Config& config, const Actor& asker, const Wait& asked, const Act
     case A::shared_gradient:
       return unless_beyond(holder, asked, {A::gradient_held, A::decision}, "SharedGradient");
     case A::shared_tensor:
-      return is_behind(holder, asked) ? everything(holder, "SharedTensor") : nothing("SharedTensor");
+      return owed_copy(holder, asked);
     case A::gradient_held:
       return owed_held(holder, asked);
     case A::vote:

@@ -26,6 +26,7 @@ struct World::Parts {
   std::int64_t device_began_us = 0;
   PayloadPool pool;
   std::unique_ptr<MeasuredDevice> device;
+  std::unique_ptr<Device> front;  // null: actors are given the device itself
   std::unique_ptr<Disk> disk;
   std::unique_ptr<Jury> jury;
   std::unique_ptr<Transport> transport;
@@ -66,6 +67,8 @@ World::World(const Config& config, WorldOptions options) : config_(config), part
   parts_->run_folder = options.run_folder;
   parts_->device_began_us = monotonic_us();
   parts_->device = open_device(config, options.node, options.profiled);
+  if (options.front) parts_->front = options.front(*parts_->device);
+  Device* const device = parts_->front ? parts_->front.get() : parts_->device.get();
   parts_->disk = make_posix_disk();
   if (options.node == 0 && options.tasks) parts_->jury = make_process_jury(jury_options(config));
   if (config.layout.nodes > 1) parts_->transport = make_transport(config, parts_->pool);
@@ -78,7 +81,7 @@ World::World(const Config& config, WorldOptions options) : config_(config), part
   }
   parts_->node =
       std::make_unique<Node>(options.node, options.incarnation,
-                             NodeParts{parts_->device.get(), parts_->disk.get(), &parts_->pool, parts_->transport.get(),
+                             NodeParts{device, parts_->disk.get(), &parts_->pool, parts_->transport.get(),
                                        LinkLimits{.heartbeat_us = std::int64_t{1000} * config.limits.heartbeat_ms},
                                        parts_->board_file ? &parts_->board_file->board() : nullptr,
                                        options.profiled ? &parts_->handlers : nullptr, parts_->jury.get()});

@@ -16,6 +16,9 @@
 
 namespace troupe {
 
+// Puts a device in front of a node's own: a test looks at, or keeps from the actors, what passes through it.
+using DeviceFront = std::function<std::unique_ptr<Device>(Device& own)>;
+
 struct WorldOptions {
   std::uint32_t node = 0, incarnation = 1;
   RunMode mode = RunMode::train;
@@ -27,6 +30,7 @@ struct WorldOptions {
   GenerationResult* sink = nullptr;
   CollectedAnswers* answers = nullptr;  // of RunMode::answers
   bool profiled = false;                // see profile()
+  DeviceFront front;
 };
 
 class World {

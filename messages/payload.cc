@@ -30,30 +30,26 @@ std::size_t class_of(std::size_t size) {
 }  // namespace
 
 struct PayloadPool::Shelves {
+  using Buffer = std::shared_ptr<std::byte>;
+  explicit Shelves(Source from) : source(std::move(from)) {}
+
+  const Source source;
   mutable std::mutex mutex;
-  std::map<std::size_t, std::vector<std::byte*>> idle;  // by size class; an empty shelf stays
+  std::map<std::size_t, std::vector<Buffer>> idle;  // by size class; an empty shelf stays
   std::size_t in_use = 0, idle_bytes = 0, peak = 0;
   std::size_t asked = 0, asked_peak = 0;  // before rounding
 
-  ~Shelves() {
-    for (auto& [size, buffers] : idle)
-      for (std::byte* buffer : buffers) std::free(buffer);
-  }
-
   // size: a whole class; wanted: what was asked for.
-  std::byte* take(std::size_t size, std::size_t wanted) {
+  Buffer take(std::size_t size, std::size_t wanted) {
     const std::lock_guard lock(mutex);
-    std::byte* buffer = nullptr;
+    Buffer buffer;
     if (auto shelf = idle.find(size); shelf != idle.end() && !shelf->second.empty()) {
-      buffer = shelf->second.back();
+      buffer = std::move(shelf->second.back());
       shelf->second.pop_back();
       idle_bytes -= size;
     } else {
-      // Another process reads them a page at a time: large ones in large pages, where the system has them.
-      const bool large = size % kHugePage == 0;
-      buffer = static_cast<std::byte*>(std::aligned_alloc(large ? kHugePage : kPage, size));
-      if (buffer == nullptr) throw std::bad_alloc();
-      if (large) madvise(buffer, size, MADV_HUGEPAGE);
+      buffer = source(size);
+      if (!buffer) throw std::bad_alloc();
     }
     in_use += size;
     peak = std::max(peak, in_use);
@@ -63,34 +59,44 @@ struct PayloadPool::Shelves {
     return buffer;
   }
 
-  void give_back(std::byte* buffer, std::size_t size, std::size_t wanted) {
+  void give_back(Buffer buffer, std::size_t size, std::size_t wanted) {
     const std::lock_guard lock(mutex);
     in_use -= size;
     asked -= wanted;
     idle_bytes += size;
-    idle[size].push_back(buffer);
+    idle[size].push_back(std::move(buffer));
   }
 
  private:
   // Frees idle buffers, largest first, until no more than `held_max` bytes are held.
   void shrink(std::size_t held_max) {
     for (auto shelf = idle.rbegin(); shelf != idle.rend(); ++shelf)
-      for (; !shelf->second.empty() && in_use + idle_bytes > held_max; shelf->second.pop_back()) {
-        std::free(shelf->second.back());
+      for (; !shelf->second.empty() && in_use + idle_bytes > held_max; shelf->second.pop_back())
         idle_bytes -= shelf->first;
-      }
   }
 };
 
-PayloadPool::PayloadPool() : shelves_(std::make_shared<Shelves>()) {}
+PayloadPool::PayloadPool(Source source) : shelves_(std::make_shared<Shelves>(std::move(source))) {}
+
+// Another process reads them a page at a time: large ones in large pages, where the system has them.
+std::shared_ptr<std::byte> PayloadPool::process_memory(std::size_t size) {
+  const bool large = size % kHugePage == 0;
+  auto* const buffer = static_cast<std::byte*>(std::aligned_alloc(large ? kHugePage : kPage, size));
+  if (buffer == nullptr) return nullptr;
+  if (large) madvise(buffer, size, MADV_HUGEPAGE);
+  return {buffer, [](std::byte* memory) { std::free(memory); }};
+}
 
 Payload PayloadPool::take(std::size_t size) {
   if (size == 0) return {};
   const std::size_t rounded = class_of(size);
-  std::byte* buffer = shelves_->take(rounded, size);
+  Shelves::Buffer buffer = shelves_->take(rounded, size);
+  std::byte* const data = buffer.get();
   // The deleter shares the shelves: a buffer may outlive the pool.
-  const auto give_back = [shelves = shelves_, rounded, size](std::byte* b) { shelves->give_back(b, rounded, size); };
-  return {.data = {buffer, give_back, Recycled<std::byte>()}, .size = size};
+  auto give_back = [shelves = shelves_, buffer = std::move(buffer), rounded, size](std::byte*) mutable {
+    shelves->give_back(std::move(buffer), rounded, size);
+  };
+  return {.data = {data, std::move(give_back), Recycled<std::byte>()}, .size = size};
 }
 
 std::size_t PayloadPool::bytes_in_use() const {

@@ -1,9 +1,11 @@
 // Payload: bytes that travel beside a message's header, never copied between actors of one process. Frozen once sent.
-// Pool buffers are page-aligned, reused by size class, and return to the pool when the last reference goes.
+// Pool buffers are page-aligned, reused by size class, and return to the pool when the last reference goes. They are shared
+// memory: actors, transports and a device's ops read and write them, so a device may have a say where they come from.
 #pragma once
 
 #include <cstddef>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <span>
@@ -23,7 +25,10 @@ struct Payload {
 
 class PayloadPool {
  public:
-  PayloadPool();
+  // Page-aligned memory of this size, given back with its last reference; null: there is no more.
+  using Source = std::function<std::shared_ptr<std::byte>(std::size_t size)>;
+  static std::shared_ptr<std::byte> process_memory(std::size_t size);
+  explicit PayloadPool(Source source = process_memory);
   // At least `size` bytes, contents undefined. Buffers may outlive the pool object. Thread-safe.
   Payload take(std::size_t size);
   std::size_t bytes_in_use() const;

@@ -155,12 +155,13 @@ TEST_CASE("a device that closes runs what it was given first", "[device]") {
 }
 
 TEST_CASE("device memory is zero, aligned, and outlives the device", "[device]") {
-  Memory small, large;
+  Memory small, large, shared;
   {
     CpuDevice device(0);
-    small = device.allocate(100), large = device.allocate(5'000'000);
+    small = device.allocate(100, Place::device), large = device.allocate(5'000'000, Place::device);
+    shared = device.allocate(100, Place::shared);
   }
-  for (const Memory& memory : {small, large}) {
+  for (const Memory& memory : {small, large, shared}) {
     CHECK(reinterpret_cast<std::uintptr_t>(memory.data) % 64 == 0);
     const auto* bytes = static_cast<const char*>(memory.data);
     CHECK(std::all_of(bytes, bytes + memory.size, [](char byte) { return byte == 0; }));

@@ -100,6 +100,23 @@ TEST_CASE("a plan has moments and gradients of what learns alone, and until expe
   CHECK_THAT(describe(tiny(sets("[\"1.1\"]")), some), Catch::Contains("the rest is frozen"));
 }
 
+TEST_CASE("a plan tells the device's memory from shared memory: most of a slot is the device's, snapshots are shared",
+          "[plan]") {
+  const Plan one = plan_of({"layout.slots=1"}), two = plan_of({"layout.slots=2"});
+  std::size_t device = 0;
+  for (std::size_t i = 0; i < one.actors.size(); ++i) {
+    const ActorPlan &less = one.actors[i], &more = two.actors[i];
+    device += less.device();
+    CHECK(less.shared >= less.weights + less.moments);  // copied for a checkpoint
+    CHECK(less.device() >= less.weights + less.moments + less.gradients + less.stash);
+    if (less.address.role != Role::stage) continue;
+    CHECK(more.shared > less.shared);  // ids, counts, losses
+    CHECK(more.device() - less.device() > 10 * (more.shared - less.shared));
+  }
+  CHECK(one.nodes[0].device == device);
+  CHECK(one.nodes[0].device + one.nodes[0].shared() == one.nodes[0].actors + one.nodes[0].messages);
+}
+
 TEST_CASE("a plan grows with slots, to as many as there are microbatches", "[plan]") {
   const auto activations = [](const std::string& slots) {
     const Plan plan = plan_of({"layout.slots=" + slots});

@@ -66,6 +66,11 @@ TEST_CASE("a save that is begun again after a loss holds no second copy", "[sim]
     check_worlds(seed, 1, {.base = {}, .losses = true, .faults = {}, .sets = {}});
 }
 
+// Everybody had gone back to version 0 when the save of version 2 came to its end: the next loss found that file.
+TEST_CASE("a run that was sent back to its beginning counts from there, whatever was saved meanwhile", "[sim]") {
+  check_worlds(746, 1, {.base = {}, .losses = true, .faults = {}, .sets = {}});
+}
+
 TEST_CASE("the same seed makes the same world, another seed another", "[sim]") {
   Simulator simulator(scratch_name());
   for (std::uint64_t seed = 1; seed <= 12; ++seed) {

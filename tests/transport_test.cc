@@ -342,6 +342,26 @@ TEST_CASE("pool buffers are aligned to pages, reused, counted, and may outlive t
   std::memset(second.data.get(), 1, second.size);
 }
 
+TEST_CASE("a pool takes its memory from the source that it was given, and gives all of it back", "[payload]") {
+  std::size_t taken = 0, given_back = 0;
+  Payload last;
+  {
+    PayloadPool pool([&](std::size_t size) {
+      taken += size;
+      std::shared_ptr<std::byte> memory = PayloadPool::process_memory(size);
+      return std::shared_ptr<std::byte>(memory.get(), [&given_back, size, memory](std::byte*) { given_back += size; });
+    });
+    last = pool.take(5000);
+    last = {};
+    last = pool.take(6000);
+    CHECK(taken == 8192);
+    CHECK(pool.take(20'000).size == 20'000);
+    CHECK(taken == 8192 + 20'480);
+  }
+  last = {};  // it outlived the pool
+  CHECK(given_back == taken);
+}
+
 TEST_CASE("a pool shared by threads gives no buffer twice", "[payload]") {
   PayloadPool pool;
   std::atomic<int> spoiled = 0;

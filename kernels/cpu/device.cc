@@ -72,7 +72,7 @@ CpuDevice::~CpuDevice() {
 
 // Fresh pages are zero. A large block's are touched by the segments that first write them, on all threads, and never
 // where nobody does: what a run doesn't need of its plan it doesn't take.
-Memory CpuDevice::allocate(std::size_t size) {
+Memory CpuDevice::allocate(std::size_t size, Place) {
   if (size >= 2 * kHugePage) return map_pages(size);
   const std::size_t padded = std::max(kLine, (size + kLine - 1) / kLine * kLine);
   void* data = std::aligned_alloc(kLine, padded);

@@ -26,7 +26,7 @@ class CpuDevice final : public MeasuredDevice {
   CpuDevice(const CpuDevice&) = delete;
   CpuDevice& operator=(const CpuDevice&) = delete;
 
-  Memory allocate(std::size_t size) override;
+  Memory allocate(std::size_t size, Place place) override;  // both are memory of the process
   void submit(Segment segment) override;
   void take_completions(std::vector<Completion>& out) override;
   int completion_fd() const override { return event_; }

@@ -26,8 +26,7 @@ class CudaDevice final : public MeasuredDevice {
   CudaDevice(const CudaDevice&) = delete;
   CudaDevice& operator=(const CudaDevice&) = delete;
 
-  Memory allocate(std::size_t size, Place place);
-  Memory allocate(std::size_t size) override { return allocate(size, Place::device); }
+  Memory allocate(std::size_t size, Place place) override;
   void submit(Segment segment) override;
   void take_completions(std::vector<Completion>& out) override;
   int completion_fd() const override { return event_; }

@@ -10,7 +10,7 @@ HeadSlot carve_head(Carver& c, const ModelConfig& config, const SlotShape& s) {
   slot.final = c.tensor(n, d, s.act);
   slot.logits = c.tensor(n, v, Dtype::f32);
   slot.d_logits = s.act == Dtype::f32 ? slot.logits : c.tensor(n, v, s.act);
-  slot.loss = c.tensor(n, 1, Dtype::f32);
+  slot.loss = c.shared_tensor(n, 1, Dtype::f32);
   slot.d_final = c.tensor(n, d, Dtype::f32);
   slot.d_norm = c.tensor(1, d, Dtype::f32);
   return slot;
@@ -54,9 +54,9 @@ void head_weight_gradients(Ops& ops, const HeadSlot& slot, const Tensor& norm_ac
 MtpSlot carve_mtp(Carver& c, const ModelConfig& config, const SlotShape& main) {
   MtpSlot slot;
   const std::int64_t n = main.rows - main.sequences, d = config.hidden_size;
-  slot.ids = c.tensor(n, 1, Dtype::i32);
-  slot.targets = c.tensor(n, 1, Dtype::i32);
-  slot.positions = c.tensor(n, 1, Dtype::i32);
+  slot.ids = c.shared_tensor(n, 1, Dtype::i32);
+  slot.targets = c.shared_tensor(n, 1, Dtype::i32);
+  slot.positions = c.shared_tensor(n, 1, Dtype::i32);
   slot.embedded = c.tensor(n, d, Dtype::f32);
   slot.joined = c.tensor(n, 2 * d, main.act);
   slot.enorm_scale = c.tensor(n, 1, Dtype::f32);

@@ -19,7 +19,7 @@ struct HeadSlot {
   Tensor norm_scale, final;  // (N,1) f32, (N,D) act
   Tensor logits;             // (N, V) f32
   Tensor d_logits;           // (N, V) act; the same memory as logits in float32
-  Tensor loss;               // (N, 1) f32
+  Tensor loss;               // (N, 1) f32, shared memory
   Tensor d_final;            // (N, D) f32
   Tensor d_norm;             // (1, D) f32
 };
@@ -42,7 +42,8 @@ struct MtpTensors {
 };
 
 struct MtpSlot {
-  Tensor ids, targets, positions;           // (N',1) i32: the next token, the one after it, the row's position
+  // (N',1) i32, shared memory: the next token, the one after it, the row's position.
+  Tensor ids, targets, positions;
   Tensor embedded;                          // (N', D) f32
   Tensor joined, enorm_scale, hnorm_scale;  // (N', 2D) act, (N',1) f32
   Tensor d_x, d_x_act, d_joined;            // (N',D) f32 / act, (N',2D) act

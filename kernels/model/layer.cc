@@ -83,11 +83,11 @@ void carve_router(Carver& c, const ModelConfig& config, const SlotShape& s, Laye
   slot.position = c.tensor(n, k, Dtype::i32);
   slot.sorted_token = c.tensor(n * k, 1, Dtype::i32);
   slot.sorted_weight = c.tensor(n * k, 1, Dtype::f32);
-  slot.counts = c.tensor(1, experts, Dtype::i32);
+  slot.counts = c.shared_tensor(1, experts, Dtype::i32);
   slot.d_logits = c.tensor(n, experts, Dtype::f32);
   if (config.aux_loss_alpha > 0) {
     slot.sequence_fraction = c.tensor(s.sequences, experts, Dtype::f32);
-    slot.balance = c.tensor(1, s.sequences, Dtype::f32);
+    slot.balance = c.shared_tensor(1, s.sequences, Dtype::f32);
   }
 }
 

@@ -48,7 +48,8 @@ struct LayerSlot {
   Tensor attended, row_max, row_scale;   // (N, H*v), (N,H) f32
   Tensor u, norm2_scale, z2;             // (N,D) f32, (N,1), (N,D)
   Tensor gate_up, h, mlp_out;            // (N,2I), (N,I), (N,D) f32
-  Tensor scores, indices, weights, position, sorted_token, sorted_weight, counts, sequence_fraction, balance;
+  Tensor scores, indices, weights, position, sorted_token, sorted_weight, sequence_fraction;
+  Tensor counts, balance;  // (1, E) i32, (1, sequences) f32: shared memory
   // Gradients kept for the weight gradients. *_act: the product operand, the same memory in float32.
   Tensor g, g_act;    // dL/d(layer output), (N,D) f32 / act
   Tensor du, du_act;  // dL/du

@@ -61,15 +61,16 @@ SimDevice::SimDevice(SimDeviceOptions options) : options_(std::move(options)), h
   for (std::size_t server = servers_.size(); server-- > 0;) idle_servers_.push_back(server);
 }
 
-Memory SimDevice::allocate(std::size_t size) {
+Memory SimDevice::allocate(std::size_t size, Place place) {
   const std::size_t padded = std::max(kLine, (size + kLine - 1) / kLine * kLine);
   void* data = std::aligned_alloc(kLine, padded);
   CHECK(data != nullptr, "no memory for {} simulated bytes", size);
   std::memset(data, 0, padded);
-  live_->bytes += size;
-  live_->peak = std::max(live_->peak, live_->bytes);
-  const auto give_back = [live = live_, size](void* memory) {
-    live->bytes -= size;
+  Live& counted = live(place);
+  counted.bytes += size;
+  counted.peak = std::max(counted.peak, counted.bytes);
+  const auto give_back = [all = live_, &counted, size](void* memory) {
+    counted.bytes -= size;
     std::free(memory);
   };
   return {std::shared_ptr<void>(data, give_back), data, size};
@@ -98,8 +99,7 @@ void SimDevice::compute(const std::vector<Segment>& segments) {
   for (const Op* op : ops) {
     if (options_.before) options_.before(key, *op);
     if (options_.skips && options_.skips(key, *op)) continue;
-    // Weights are always drawn: whoever fetches a state must get that one, with numbers or without.
-    if (options_.numbers || std::holds_alternative<Initialize>(*op)) {
+    if (options_.numbers) {
       cpu::run(*op, scratch_);
     } else if (const auto* router = std::get_if<Router>(op)) {
       make_up_routing(*router, key_of(options_.seed, key));

@@ -4,6 +4,7 @@
 // nothing but the segment's key, so that actors have something to dispatch.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -45,7 +46,7 @@ class SimDevice final : public Device {
  public:
   explicit SimDevice(SimDeviceOptions options);
 
-  Memory allocate(std::size_t size) override;
+  Memory allocate(std::size_t size, Place place) override;
   void submit(Segment segment) override;
   void take_completions(std::vector<Completion>& out) override;
   int completion_fd() const override { return -1; }
@@ -60,7 +61,7 @@ class SimDevice final : public Device {
   bool hurries() const override { return false; }
   Usage usage(std::int64_t now_us) const override;
   std::uint64_t finished() const { return finished_; }
-  std::size_t bytes_peak() const { return live_->peak; }  // of what was allocated and not given back
+  std::size_t bytes_peak(Place place) const { return live(place).peak; }  // of what was allocated and not given back
 
  private:
   struct Running {
@@ -79,8 +80,10 @@ class SimDevice final : public Device {
   struct Live {
     std::size_t bytes = 0, peak = 0;
   };
+  Live& live(Place place) const { return (*live_)[static_cast<std::size_t>(place)]; }
   SimDeviceOptions options_;
-  std::shared_ptr<Live> live_ = std::make_shared<Live>();  // memory may outlive the device
+  // By place; memory may outlive the device.
+  std::shared_ptr<std::array<Live, 2>> live_ = std::make_shared<std::array<Live, 2>>();
   ReadyHeap heap_;
   std::vector<Running> running_;  // at most one a server
   std::size_t under_way_ = 0;     // segments of them

@@ -33,6 +33,7 @@ struct SimWorld::Member {
   std::vector<Address> here;
   PayloadPool pool;
   std::unique_ptr<SimDevice> device;
+  std::unique_ptr<Device> front;
   std::unique_ptr<SimDisk> disk;
   std::unique_ptr<SimJury> jury;
   std::unique_ptr<Transport> transport;
@@ -80,6 +81,7 @@ void SimWorld::add_member(std::uint32_t node, std::uint32_t incarnation) {
   SimDeviceOptions device = options_.devices[node];
   device.begin_us = now_us_;
   m->device = std::make_unique<SimDevice>(std::move(device));
+  if (options_.front) m->front = options_.front(*m->device);
   m->transport = network_.attach(node, incarnation);
   const auto places = place_actors(config_);
   if (places.at(kCheckpointer) == node) {
@@ -100,8 +102,8 @@ void SimWorld::add_member(std::uint32_t node, std::uint32_t incarnation) {
   m->board_memory.resize(board_size(here));
   m->board.emplace(m->board_memory.data(), here, BoardOwner{});
   m->node = std::make_unique<Node>(node, incarnation,
-                                   NodeParts{m->device.get(), m->disk.get(), &m->pool, m->transport.get(),
-                                             options_.link, &*m->board, nullptr, m->jury.get()});
+                                   NodeParts{m->front ? m->front.get() : m->device.get(), m->disk.get(), &m->pool,
+                                             m->transport.get(), options_.link, &*m->board, nullptr, m->jury.get()});
   const std::uint64_t key = random_key(options_.seed, fmt::format("choices of node {}.{}", node, incarnation));
   m->node->set_choice([m, key](std::size_t count) { return random_below(count, key, m->choices++); });
   m->node->set_uplink([this, m](const Envelope& envelope) {
@@ -316,10 +318,12 @@ nlohmann::json SimWorld::bill() {
   return bill_.line(true, now_us_);
 }
 
-std::map<std::uint32_t, std::size_t> SimWorld::bytes_peak() const {
-  std::map<std::uint32_t, std::size_t> peak;
+std::map<std::uint32_t, SimWorld::BytesPeak> SimWorld::bytes_peak() const {
+  std::map<std::uint32_t, BytesPeak> peak;
   for (const auto& member : members_)
-    if (!member->abandoned) peak[member->node_id] = member->device->bytes_peak() + member->pool.asked_peak();
+    if (!member->abandoned)
+      peak[member->node_id] = {member->device->bytes_peak(Place::device),
+                               member->device->bytes_peak(Place::shared) + member->pool.asked_peak()};
   return peak;
 }
 

@@ -29,6 +29,7 @@ struct SimWorldOptions {
   SimDiskOptions disk;                    // of the node that writes checkpoints; its root is the run's folder
   SimJuryOptions jury;                    // of the node with the judge
   LinkLimits link;
+  DeviceFront front;
   std::function<bool(const Envelope&)> loses;  // true: the message vanishes before its actor, a fault of the program
 };
 
@@ -75,7 +76,10 @@ class SimWorld {
   const std::string& problem() const { return problem_; }
   const SimDisk* disk() const;  // null while its node is down
   // The most that the actors and messages of a living node held at once, by node.
-  std::map<std::uint32_t, std::size_t> bytes_peak() const;
+  struct BytesPeak {
+    std::size_t device = 0, shared = 0;
+  };
+  std::map<std::uint32_t, BytesPeak> bytes_peak() const;
   // What is owed, a sentence a node; empty at rest.
   std::string owed() const;
 

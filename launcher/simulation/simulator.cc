@@ -194,10 +194,16 @@ std::string first_broken(const SimWorld& world, const Ledger& ledger, const Curv
 // Every node kept to the memory that the plan shows before a run begins.
 std::string over_plan(const SimWorld& world, const Config& config) {
   const Plan plan = make_plan(config, 0);
-  for (const auto& [node, bytes] : world.bytes_peak()) {
+  for (const auto& [node, held] : world.bytes_peak()) {
     const NodePlan& planned = plan.nodes.at(node);
-    if (bytes > planned.actors + planned.messages + kSmallBytes)
-      return fmt::format("node {} held {} bytes, and the plan has {}", node, bytes, planned.actors + planned.messages);
+    const auto over = [&, at = node](const char* what, std::size_t bytes, std::size_t most) {
+      return bytes <= most + kSmallBytes
+                 ? ""
+                 : fmt::format("node {} held {} bytes{}, and the plan has {}", at, bytes, what, most);
+    };
+    std::string broken = over(" of device memory", held.device, planned.device);
+    if (broken.empty()) broken = over("", held.device + held.shared, planned.actors + planned.messages);
+    if (!broken.empty()) return broken;
   }
   return "";
 }

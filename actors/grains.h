@@ -1,0 +1,55 @@
+// Elementwise work on an owner's arenas, cut into segments that any compute thread may take.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "kernels/device.h"
+
+namespace troupe {
+
+constexpr std::int64_t kPieceElements = 64 * 1024;  // grain of elementwise segments
+
+inline float* floats(const Memory& memory) { return static_cast<float*>(memory.data); }
+// A run of elements as one row.
+inline Tensor flat(float* data, std::int64_t begin, std::int64_t count) {
+  return {data + begin, 1, count, count, Dtype::f32};
+}
+
+// Independent ops gathered into segments of about kPieceElements elements.
+class Grains {
+ public:
+  // The segment for ops on the next `elements`.
+  Ops& next(std::int64_t elements) {
+    if (segments_.empty() || elements_ > kPieceElements) {
+      segments_.emplace_back();
+      elements_ = 0;
+    }
+    elements_ += elements;
+    return segments_.back();
+  }
+  std::vector<Ops> take() { return std::move(segments_); }
+
+ private:
+  std::vector<Ops> segments_;
+  std::int64_t elements_ = 0;
+};
+
+// each(begin, count) for every piece of `elements`.
+template <typename Each>
+void each_piece(std::int64_t elements, Each each) {
+  for (std::int64_t begin = 0; begin < elements; begin += kPieceElements)
+    each(begin, std::min(kPieceElements, elements - begin));
+}
+
+// make_op(begin, count), a segment for every piece of `elements`.
+template <typename MakeOp>
+std::vector<Ops> by_piece(std::int64_t elements, MakeOp make_op) {
+  std::vector<Ops> work;
+  each_piece(elements, [&](std::int64_t begin, std::int64_t count) { work.push_back({make_op(begin, count)}); });
+  return work;
+}
+
+}  // namespace troupe
