@@ -160,7 +160,7 @@ void ExpertShard::begin_forward(Chunk& chunk) {
   const Dtype wire = activation_type(config_);
   const std::int64_t rows = batch.rows, d = config_.model.hidden_size;
   chunk.slot = take_slot();
-  chunk.hidden = context_.pool().take(static_cast<std::size_t>(rows * d) * bytes_of(wire));
+  chunk.hidden = context_.pool_to(chunk.from).take(static_cast<std::size_t>(rows * d) * bytes_of(wire));
   const ChunkSlot slot = first_rows(slots_[static_cast<std::size_t>(chunk.slot)], rows);
   Ops ops{Copy{Tensor{batch.hidden.data.get(), rows, d, d, wire}, slot.x}};
   expert_forward(ops, weights_of(batch.key), batch.counts, slot, Tensor{chunk.hidden.data.get(), rows, d, d, wire});
@@ -193,10 +193,10 @@ void ExpertShard::begin_backward(Chunk& chunk) {
   CHECK(chunk.stashed || batch.inputs, "{}: neither stashed nor sent again", to_string(batch.key));
   Tensor dx;
   if (passes_gradient(config_, batch.key.layer)) {
-    chunk.hidden = context_.pool().take(static_cast<std::size_t>(rows * d) * bytes_of(wire));
+    chunk.hidden = context_.pool_to(chunk.from).take(static_cast<std::size_t>(rows * d) * bytes_of(wire));
     dx = {chunk.hidden.data.get(), rows, d, d, wire};
   }
-  chunk.dots = context_.pool().take(static_cast<std::size_t>(rows) * 4);
+  chunk.dots = context_.pool_to(chunk.from).take(static_cast<std::size_t>(rows) * 4);
   const ChunkSlot slot = first_rows(slots_[static_cast<std::size_t>(chunk.slot)], rows);
   Ops ops;
   if (!chunk.stashed) ops.push_back(Copy{Tensor{batch.inputs.data.get(), rows, d, d, wire}, slot.x});

@@ -20,6 +20,10 @@ Device& Context::device() const { return *node_->parts().device; }
 Disk& Context::disk() const { return *node_->parts().disk; }
 Jury& Context::jury() const { return *node_->parts().jury; }
 PayloadPool& Context::pool() const { return *node_->parts().pool; }
+PayloadPool& Context::pool_to(const Address& to) const {
+  const NodeParts& parts = node_->parts();
+  return parts.device_pool != nullptr && node_->is_here(to) ? *parts.device_pool : *parts.pool;
+}
 std::int64_t Context::now_us() const { return node_->now_us(); }
 
 Node::Node(std::uint32_t id, std::uint32_t incarnation, NodeParts parts)

@@ -42,6 +42,8 @@ class Context {
   Disk& disk() const;
   Jury& jury() const;
   PayloadPool& pool() const;
+  // Of what only ops read, on its way to this actor: on the device, if the actor is on this node.
+  PayloadPool& pool_to(const Address& to) const;
   std::int64_t now_us() const;  // time of the current turn, the same for all its messages
  private:
   Node* node_;
@@ -64,9 +66,10 @@ struct NodeParts {
   PayloadPool* pool = nullptr;
   Transport* transport = nullptr;  // null: a single process
   LinkLimits link;
-  Board* board = nullptr;             // null: nobody reads what this node is at
-  HandlerProfile* profile = nullptr;  // null: nobody asks what handlers take
-  Jury* jury = nullptr;               // null: nothing is judged here
+  Board* board = nullptr;              // null: nobody reads what this node is at
+  HandlerProfile* profile = nullptr;   // null: nobody asks what handlers take
+  Jury* jury = nullptr;                // null: nothing is judged here
+  PayloadPool* device_pool = nullptr;  // of payloads that stay here and only ops read; null: it is all one
 };
 
 class Node {
@@ -76,6 +79,7 @@ class Node {
 
   // Where an address lives. Addresses on no node go up (the supervisor's).
   void place(const Address& address, std::uint32_t node) { directory_[address] = node; }
+  bool is_here(const Address& address) const { return local_.contains(address); }
   // A peer's incarnation, reached at this address; whatever an earlier one of it still sends is refused from here on.
   void connect(std::uint32_t node, std::uint32_t incarnation, const std::string& transport_address,
                std::int64_t now_us);

@@ -13,7 +13,8 @@ Tensor Stage::previous_gradient(int slot, int unit) {
   if (unit > 0) return layer_view(slot, unit - 1).g;
   if (shape_.first) return memory.input_gradient.row_range(0, work.rows);
   const std::int64_t d = config_.model.hidden_size;
-  work.hidden_out = context_.pool().take(static_cast<std::size_t>(work.rows * d) * 4);
+  work.hidden_out = context_.pool_to(stage_address(config_, replica_, shape_.stage - 1))
+                        .take(static_cast<std::size_t>(work.rows * d) * 4);
   return {work.hidden_out.data.get(), work.rows, d, d, Dtype::f32};
 }
 
@@ -49,11 +50,11 @@ void Stage::backward_unit(int slot, int unit, Ops ops) {
   const Dtype wire = activation_type(config_);
   const std::int64_t rows = view.sorted_token.rows, d = config_.model.hidden_size;
   const auto gather = [&](const Tensor& source, Payload& into) {
-    into = context_.pool().take(static_cast<std::size_t>(rows * d) * bytes_of(wire));
+    into = shards_pool().take(static_cast<std::size_t>(rows * d) * bytes_of(wire));
     ops.push_back(Gather{source, view.sorted_token, Tensor{into.data.get(), rows, d, d, wire}});
   };
   gather(view.g_act, work.gathered);
-  work.gates = context_.pool().take(static_cast<std::size_t>(rows) * 4);
+  work.gates = shards_pool().take(static_cast<std::size_t>(rows) * 4);
   ops.push_back(Copy{view.sorted_weight, Tensor{work.gates.data.get(), rows, 1, 1, Dtype::f32}});
   // Rows that a shard had no room to keep travel again; it recomputes the same bits.
   const auto& stashed = work.stashed[static_cast<std::size_t>(unit)];

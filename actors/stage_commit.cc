@@ -18,13 +18,23 @@ Tensor tensor_of(const Payload& values, std::int64_t rows, std::int64_t cols) {
 }
 
 Payload slice(const Payload& whole, std::size_t begin, std::size_t size) {
-  return {std::shared_ptr<std::byte>(whole.data, whole.data.get() + begin), size};
+  return {std::shared_ptr<std::byte>(whole.data, whole.data.get() + begin), size, whole.stays};
 }
 
 }  // namespace
 
 OrderedSender<ExpertBatch>& Stage::sender(Direction direction, int unit, int shard) {
   return (direction == Direction::forward ? forward_ : backward_)[{unit, shard}];
+}
+
+// One payload is cut into slices for all shards: it stays on the device where they all do.
+PayloadPool& Stage::shards_pool() const {
+  PayloadPool* pool = nullptr;
+  for (int shard = 0; shard < config_.layout.expert_shards; ++shard) {
+    pool = &context_.pool_to(shard_address(config_, shape_.stage, shard));
+    if (pool == &context_.pool()) break;
+  }
+  return *pool;
 }
 
 void Stage::drain(Direction direction, int unit, int shard) {

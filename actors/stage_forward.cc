@@ -33,7 +33,8 @@ Tensor Stage::next_input(int slot, int unit) {
   if (unit < last_unit()) return layer_view(slot, unit + 1).x;
   if (shape_.last) return memory.head.x.row_range(0, work.rows);
   const std::int64_t d = config_.model.hidden_size;
-  work.hidden_out = context_.pool().take(static_cast<std::size_t>(work.rows * d) * 4);
+  work.hidden_out = context_.pool_to(stage_address(config_, replica_, shape_.stage + 1))
+                        .take(static_cast<std::size_t>(work.rows * d) * 4);
   return {work.hidden_out.data.get(), work.rows, d, d, Dtype::f32};
 }
 
@@ -63,7 +64,7 @@ void Stage::forward_unit(int slot, int unit, Ops ops) {
   if (routed(unit)) {
     const Dtype wire = activation_type(config_);
     const std::int64_t rows = view.sorted_token.rows, d = config_.model.hidden_size;
-    work.gathered = context_.pool().take(static_cast<std::size_t>(rows * d) * bytes_of(wire));
+    work.gathered = shards_pool().take(static_cast<std::size_t>(rows * d) * bytes_of(wire));
     ops.push_back(Gather{view.z2, view.sorted_token, Tensor{work.gathered.data.get(), rows, d, d, wire}});
   } else {
     mlp_forward(ops, w, view);

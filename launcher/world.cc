@@ -24,7 +24,7 @@ namespace troupe {
 struct World::Parts {
   std::string run_folder;
   std::int64_t device_began_us = 0;
-  PayloadPool pool;
+  std::optional<PayloadPool> pool, device_pool;  // the second where device memory is memory of its own
   std::unique_ptr<MeasuredDevice> device;
   std::unique_ptr<Device> front;  // null: actors are given the device itself
   std::unique_ptr<Disk> disk;
@@ -48,6 +48,13 @@ std::unique_ptr<Transport> make_transport(const Config& config, PayloadPool& poo
   return make_slow_link(std::move(transport), {std::llround(link.delay_ms * 1e6), link.gbits_per_second / 8});
 }
 
+PayloadPool::Source memory_of(Device& device, Place place) {
+  return [&device, place](std::size_t size) {
+    const Memory memory = device.allocate(size, place);
+    return std::shared_ptr<std::byte>(memory.owner, static_cast<std::byte*>(memory.data));
+  };
+}
+
 // Told here, not when one is asked for.
 void expect_room(const Config& config, const TaskSet& tasks) {
   constexpr std::uint64_t kLook = 16;
@@ -69,9 +76,12 @@ World::World(const Config& config, WorldOptions options) : config_(config), part
   parts_->device = open_device(config, options.node, options.profiled);
   if (options.front) parts_->front = options.front(*parts_->device);
   Device* const device = parts_->front ? parts_->front.get() : parts_->device.get();
+  const bool apart = config.device.kind == "cuda" || parts_->front;
+  parts_->pool.emplace(apart ? memory_of(*device, Place::shared) : PayloadPool::Source(PayloadPool::process_memory));
+  if (apart) parts_->device_pool.emplace(memory_of(*device, Place::device), true);
   parts_->disk = make_posix_disk();
   if (options.node == 0 && options.tasks) parts_->jury = make_process_jury(jury_options(config));
-  if (config.layout.nodes > 1) parts_->transport = make_transport(config, parts_->pool);
+  if (config.layout.nodes > 1) parts_->transport = make_transport(config, *parts_->pool);
   const auto places = place_actors(config);
   if (!options.run_folder.empty()) {
     const auto here =
@@ -81,10 +91,11 @@ World::World(const Config& config, WorldOptions options) : config_(config), part
   }
   parts_->node =
       std::make_unique<Node>(options.node, options.incarnation,
-                             NodeParts{device, parts_->disk.get(), &parts_->pool, parts_->transport.get(),
+                             NodeParts{device, parts_->disk.get(), &*parts_->pool, parts_->transport.get(),
                                        LinkLimits{.heartbeat_us = std::int64_t{1000} * config.limits.heartbeat_ms},
                                        parts_->board_file ? &parts_->board_file->board() : nullptr,
-                                       options.profiled ? &parts_->handlers : nullptr, parts_->jury.get()});
+                                       options.profiled ? &parts_->handlers : nullptr, parts_->jury.get(),
+                                       parts_->device_pool ? &*parts_->device_pool : nullptr});
   parts_->loop = std::make_unique<Loop>(*parts_->node, config.layout.spin_us);
   for (const auto& [address, place] : places) {
     parts_->node->place(address, place);

@@ -127,6 +127,7 @@ class Writer {
 
   void append(const Payload& payload) {
     if (payload.size == 0) return;
+    CHECK(!payload.stays, "{} bytes of device memory are to leave their node", payload.size);
     static constexpr std::byte kZeros[kPayloadAlignment] = {};
     if (const std::size_t gap = aligned(payload_bytes_) - payload_bytes_; gap > 0) {
       // Owned by nobody and never written: a payload's pointer is only mutable for whoever makes it.

@@ -76,7 +76,8 @@ struct PayloadPool::Shelves {
   }
 };
 
-PayloadPool::PayloadPool(Source source) : shelves_(std::make_shared<Shelves>(std::move(source))) {}
+PayloadPool::PayloadPool(Source source, bool stays)
+    : shelves_(std::make_shared<Shelves>(std::move(source))), stays_(stays) {}
 
 // Another process reads them a page at a time: large ones in large pages, where the system has them.
 std::shared_ptr<std::byte> PayloadPool::process_memory(std::size_t size) {
@@ -96,7 +97,7 @@ Payload PayloadPool::take(std::size_t size) {
   auto give_back = [shelves = shelves_, buffer = std::move(buffer), rounded, size](std::byte*) mutable {
     shelves->give_back(std::move(buffer), rounded, size);
   };
-  return {.data = {data, std::move(give_back), Recycled<std::byte>()}, .size = size};
+  return {.data = {data, std::move(give_back), Recycled<std::byte>()}, .size = size, .stays = stays_};
 }
 
 std::size_t PayloadPool::bytes_in_use() const {

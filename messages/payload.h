@@ -16,6 +16,7 @@ namespace troupe {
 struct Payload {
   std::shared_ptr<std::byte> data;
   std::size_t size = 0;
+  bool stays = false;  // in memory that ops alone touch: it never leaves its node
   template <typename T>
   T* as() const {
     return reinterpret_cast<T*>(data.get());
@@ -28,7 +29,8 @@ class PayloadPool {
   // Page-aligned memory of this size, given back with its last reference; null: there is no more.
   using Source = std::function<std::shared_ptr<std::byte>(std::size_t size)>;
   static std::shared_ptr<std::byte> process_memory(std::size_t size);
-  explicit PayloadPool(Source source = process_memory);
+  // stays: of the payloads.
+  explicit PayloadPool(Source source = process_memory, bool stays = false);
   // At least `size` bytes, contents undefined. Buffers may outlive the pool object. Thread-safe.
   Payload take(std::size_t size);
   std::size_t bytes_in_use() const;
@@ -38,6 +40,7 @@ class PayloadPool {
  private:
   struct Shelves;
   std::shared_ptr<Shelves> shelves_;
+  bool stays_;
 };
 
 template <typename T>
