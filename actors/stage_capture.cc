@@ -23,6 +23,9 @@ void Stage::capture_tensor(const std::string& name, const Tensor& t, std::vector
         case Dtype::f64:
           out.f32.push_back(static_cast<float>(t.row<double>(r)[c]));
           break;
+        case Dtype::e4m3:
+          out.f32.push_back(from_e4m3(t.row<std::uint8_t>(r)[c]));
+          break;
       }
     }
   }

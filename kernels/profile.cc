@@ -21,7 +21,7 @@ constexpr std::array kNames = {"Product",      "Norm",
                                "SumRows",      "SumSquares",
                                "AdamW",        "Initialize",
                                "Sample",       "PolicyLoss",
-                               "Digest"};
+                               "Digest",       "Quantize"};
 static_assert(kNames.size() == std::variant_size_v<Op>);
 
 // What an op writes, or works on.

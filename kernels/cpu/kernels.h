@@ -62,6 +62,7 @@ void run(const Initialize& op, Scratch& scratch);
 void run(const Sample& op, Scratch& scratch);
 void run(const PolicyLoss& op, Scratch& scratch);
 void run(const Digest& op, Scratch& scratch);
+void run(const Quantize& op, Scratch& scratch);
 
 void run(const Op& op, Scratch& scratch);
 

@@ -2,6 +2,7 @@
 // The law: element (i, j) is one chain of float32 fused multiply-adds over k = 0..K-1, whatever M, N and the blocks:
 // rows in chunks, columns in blocks, K in blocks whose running sums rest in float32 (in c, or staged when c is bf16,
 // is also `add`, or ends inside a panel); bias, then add, come after the last k. Accumulation is c's own.
+// Scaled products are computed in product_scaled.cc.
 #include "kernels/cpu/product.h"
 
 namespace troupe::cpu {
@@ -184,6 +185,7 @@ void check(const Product& op) {
   CHECK(is_float(op.a) && is_float(op.b) && is_float(op.c), "product: operands must be f32 or bf16");
   CHECK(!op.accumulate || op.c.dtype == Dtype::f32, "product: only an f32 c accumulates");
   CHECK(!op.bias || (op.bias.cols == n && is_float(op.bias)), "product: bias has {} columns of {}", op.bias.cols, n);
+  CHECK(bool(op.a_scaling) == bool(op.b_scaling), "product: both operands are scaled, or none");
   CHECK(!op.add || (same_shape(op.add, op.c) && is_float(op.add)), "product: add must have the shape of c");
 }
 
@@ -200,6 +202,7 @@ void finish_row(const Product& op, const float* bias, std::int64_t row, std::int
 
 void run(const Product& op, Scratch& scratch) {
   check(op);
+  if (op.a_scaling) return multiply_scaled(op, scratch);
   if (goes_by_columns(op)) return multiply_by_columns(op, scratch);
   Multiplier(op, scratch).multiply();
 }
