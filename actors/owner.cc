@@ -18,7 +18,7 @@ namespace {
 constexpr std::int64_t kDrawnElements = 16 * 1024;       // random numbers take some fifty nanoseconds
 constexpr std::int64_t kSnapshotElements = 1024 * 1024;  // of one SnapshotPart
 
-Dtype copy_type(const Config& config) { return config.train.dtype == "bfloat16" ? Dtype::bf16 : Dtype::f32; }
+Dtype copy_type(const Config& config) { return config.is_mixed() ? Dtype::bf16 : Dtype::f32; }
 
 // Inner nodes of the tree over replicas need a place of their own: what was sent is frozen.
 int sum_arenas(int replicas) { return replicas > 2 ? replicas / 2 : 0; }

@@ -1,9 +1,12 @@
 #include "kernels/model/expert.h"
 
+#include "kernels/model/linear.h"
+
 namespace troupe {
 
-ChunkSlot carve_chunk(Carver& c, const ModelConfig& config, std::int64_t rows, Dtype act) {
+ChunkSlot carve_chunk(Carver& c, const ModelConfig& config, std::int64_t rows, Dtype act, bool fp8) {
   ChunkSlot chunk;
+  chunk.fp8 = fp8;
   chunk.x = c.tensor(rows, config.hidden_size, act);
   chunk.gate_up = c.tensor(rows, 2 * config.moe_intermediate_size, act);
   chunk.h = c.tensor(rows, config.moe_intermediate_size, act);
@@ -13,8 +16,12 @@ ChunkSlot carve_chunk(Carver& c, const ModelConfig& config, std::int64_t rows, D
 }
 
 ChunkSlot first_rows(const ChunkSlot& chunk, std::int64_t rows) {
-  return {chunk.x.row_range(0, rows), chunk.gate_up.row_range(0, rows), chunk.h.row_range(0, rows),
-          chunk.dh.row_range(0, rows), chunk.scaled.row_range(0, rows)};
+  return {chunk.fp8,
+          chunk.x.row_range(0, rows),
+          chunk.gate_up.row_range(0, rows),
+          chunk.h.row_range(0, rows),
+          chunk.dh.row_range(0, rows),
+          chunk.scaled.row_range(0, rows)};
 }
 
 namespace {
@@ -31,10 +38,8 @@ void each_expert(const Counts& counts, Visit visit) {
 
 void gate_up_forward(Ops& ops, const std::vector<ExpertTensors>& w, const Counts& counts, const ChunkSlot& chunk) {
   each_expert(counts, [&](std::size_t e, std::int64_t row, std::int64_t rows) {
-    ops.push_back(Product{.a = chunk.x.row_range(row, rows),
-                          .b = w[e].gate_up,
-                          .c = chunk.gate_up.row_range(row, rows),
-                          .transpose_b = true});
+    ops.push_back(
+        linear_forward(chunk.fp8, chunk.x.row_range(row, rows), w[e].gate_up, chunk.gate_up.row_range(row, rows)));
   });
 }
 
@@ -45,8 +50,7 @@ void expert_forward(Ops& ops, const std::vector<ExpertTensors>& w, const Counts&
   gate_up_forward(ops, w, counts, chunk);
   ops.push_back(SwiGlu{chunk.gate_up, chunk.h});
   each_expert(counts, [&](std::size_t e, std::int64_t row, std::int64_t rows) {
-    ops.push_back(
-        Product{.a = chunk.h.row_range(row, rows), .b = w[e].down, .c = y.row_range(row, rows), .transpose_b = true});
+    ops.push_back(linear_forward(chunk.fp8, chunk.h.row_range(row, rows), w[e].down, y.row_range(row, rows)));
   });
 }
 
@@ -57,12 +61,13 @@ void expert_backward(Ops& ops, const std::vector<ExpertTensors>& w, const Counts
     ops.push_back(SwiGlu{chunk.gate_up, chunk.h});
   }
   each_expert(counts, [&](std::size_t e, std::int64_t row, std::int64_t rows) {
-    ops.push_back(Product{.a = dy.row_range(row, rows), .b = w[e].down, .c = chunk.dh.row_range(row, rows)});
+    ops.push_back(linear_input_gradient(chunk.fp8, dy.row_range(row, rows), w[e].down, chunk.dh.row_range(row, rows)));
   });
   ops.push_back(SwiGluBackward{chunk.gate_up, chunk.dh, chunk.gate_up, gates, dots});
   each_expert(counts, [&](std::size_t e, std::int64_t row, std::int64_t rows) {
     if (dx)
-      ops.push_back(Product{.a = chunk.gate_up.row_range(row, rows), .b = w[e].gate_up, .c = dx.row_range(row, rows)});
+      ops.push_back(
+          linear_input_gradient(chunk.fp8, chunk.gate_up.row_range(row, rows), w[e].gate_up, dx.row_range(row, rows)));
   });
   ops.push_back(ScaleRows{dy, gates, chunk.scaled});
 }
@@ -71,16 +76,10 @@ void expert_weight_gradients(Ops& ops, const Counts& counts, const ChunkSlot& ch
                              const std::vector<ExpertTensors>& acc, std::size_t first, std::size_t experts) {
   each_expert(counts, [&](std::size_t e, std::int64_t row, std::int64_t rows) {
     if (e < first || e >= first + experts || !acc[e].down) return;
-    ops.push_back(Product{.a = chunk.scaled.row_range(row, rows),
-                          .b = chunk.h.row_range(row, rows),
-                          .c = acc[e].down,
-                          .transpose_a = true,
-                          .accumulate = true});
-    ops.push_back(Product{.a = chunk.gate_up.row_range(row, rows),
-                          .b = chunk.x.row_range(row, rows),
-                          .c = acc[e].gate_up,
-                          .transpose_a = true,
-                          .accumulate = true});
+    ops.push_back(linear_weight_gradient(chunk.fp8, chunk.scaled.row_range(row, rows), chunk.h.row_range(row, rows),
+                                         acc[e].down));
+    ops.push_back(linear_weight_gradient(chunk.fp8, chunk.gate_up.row_range(row, rows), chunk.x.row_range(row, rows),
+                                         acc[e].gate_up));
   });
 }
 
