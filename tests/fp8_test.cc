@@ -1,5 +1,6 @@
 // E4M3 and scaled products: every byte, scale and sum of the reference's numerics, and the laws to the bit.
 #include <bit>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <fstream>
@@ -7,6 +8,9 @@
 #include <nlohmann/json.hpp>
 
 #include "kernels/cpu/kernels.h"
+#include "kernels/model/expert.h"
+#include "kernels/model/head.h"
+#include "kernels/model/parameters.h"
 #include "tests/support/close.h"
 #include "tests/support/naive.h"
 
@@ -278,4 +282,116 @@ TEST_CASE("rows of zeros behind a run change no bit of a weight gradient", "[fp8
   run(weight_gradient_of(dy, x, padded));
   run(weight_gradient_of(dy.tensor().row_range(0, 150), x.tensor().row_range(0, 150), ragged));
   CHECK(same_bits(padded, ragged));
+}
+
+// ---- Which products are scaled --------------------------------------------------------------------------------------
+
+namespace {
+
+// Of a layer with experts, or without: its weights and everything that it computes with, as shapes alone.
+struct Shapes {
+  explicit Shapes(bool with_fp8) : fp8(with_fp8) {
+    config.q_lora_rank = 64;
+    scratch = carve_scratch(carver, config, shape());
+  }
+  SlotShape shape() const { return {256, 2, Dtype::bf16, fp8}; }
+  Tensor matrix(std::int64_t rows, std::int64_t cols) { return carver.tensor(rows, cols, Dtype::bf16); }
+  LayerTensors weights(int layer) {
+    const auto find = [this, layer](const std::string& first, const std::string& last) {
+      Tensor all;
+      for (const Parameter& p : model_parameters(config)) {
+        if (p.layer != layer || (!all && p.name != first)) continue;
+        all = all ? Tensor{all.data, all.rows + p.rows, all.cols, all.stride, all.dtype} : matrix(p.rows, p.cols);
+        if (p.name == last) break;
+      }
+      return all;
+    };
+    return bind_layer(config, layer, find, find);
+  }
+  ModelConfig config;
+  bool fp8;
+  Carver carver;
+  SlotScratch scratch;
+};
+
+// All products of a step of one layer.
+Ops layer_ops(Shapes& shapes, int layer) {
+  const LayerSlot slot =
+      first_rows(carve_layer(shapes.carver, shapes.config, layer, shapes.shape(), shapes.scratch), 128, 1);
+  const LayerTensors w = shapes.weights(layer);
+  Ops ops;
+  attention_forward(ops, shapes.config, layer, w, slot, {});
+  mlp_forward(ops, w, slot);
+  mlp_backward(ops, w, slot, shapes.scratch);
+  if (shapes.config.is_moe_layer(layer)) routed_backward(ops, shapes.config, w, slot, shapes.scratch, {});
+  attention_backward(ops, shapes.config, w, slot, shapes.scratch, {}, slot.x);
+  weight_gradients(ops, slot, w);
+  return ops;
+}
+
+Ops expert_ops(Shapes& shapes) {
+  const ChunkSlot chunk = first_rows(carve_chunk(shapes.carver, shapes.config, 100, Dtype::bf16, shapes.fp8), 64);
+  const int d = shapes.config.hidden_size, i = shapes.config.moe_intermediate_size;
+  const std::vector<ExpertTensors> w{{shapes.matrix(2 * i, d), shapes.matrix(d, i)}};
+  const Tensor rows = shapes.matrix(64, d), column = shapes.matrix(64, 1);
+  Ops ops;
+  expert_forward(ops, w, {64}, chunk, rows);
+  expert_backward(ops, w, {64}, chunk, true, rows, column, rows, column);
+  expert_weight_gradients(ops, {64}, chunk, w, 0, 1);
+  return ops;
+}
+
+// Scaled as its form asks, or not at all.
+struct Counted {
+  int scaled = 0, plain = 0;
+};
+Counted count_products(const Ops& ops) {
+  Counted counted;
+  for (const Op& op : ops) {
+    const auto* product = std::get_if<Product>(&op);
+    if (product == nullptr) continue;
+    ++(product->a_scaling ? counted.scaled : counted.plain);
+    if (!product->a_scaling) continue;
+    CHECK(product->a_scaling == (product->transpose_b ? kActivationTiles : kGradientTiles));
+    CHECK(product->b_scaling == (product->transpose_a ? kActivationTiles : kWeightBlocks));
+  }
+  return counted;
+}
+
+}  // namespace
+
+TEST_CASE("in FP8 the three products of every linear layer are scaled, and the router's and the head's are not",
+          "[fp8]") {
+  Shapes shapes(true), halves(false);
+  // in, q_b, kv_b, o, gate|up and down, each forward and twice backward; with experts the router's two beside them.
+  const Counted dense = count_products(layer_ops(shapes, 0)), sparse = count_products(layer_ops(shapes, 1));
+  CHECK((dense.scaled == 18 && dense.plain == 0));
+  CHECK((sparse.scaled == 18 && sparse.plain == 2));
+  const Counted expert = count_products(expert_ops(shapes));  // gate|up is computed again
+  CHECK((expert.scaled == 7 && expert.plain == 0));
+  CHECK(count_products(layer_ops(halves, 1)).scaled + count_products(expert_ops(halves)).scaled == 0);
+  const HeadSlot head = carve_head(shapes.carver, shapes.config, shapes.shape());
+  Ops ops;
+  head_loss(ops, {shapes.matrix(1, 128), shapes.matrix(256, 128)}, head, {}, 1, true);
+  head_weight_gradients(ops, head, {}, shapes.matrix(256, 128));
+  CHECK(count_products(ops).scaled == 0);
+}
+
+TEST_CASE("a forward product in fp8 beside bfloat16, by rows", "[.][bench]") {
+  const Owned w = normal(512, 512, 2, Dtype::bf16);
+  for (const std::int64_t rows : {1, 8, 32, 128, 512}) {
+    const Owned x = normal(rows, 512, 1, Dtype::bf16), y(rows, 512);
+    const Product scaled = forward_of(x, w, y), plain{.a = x, .b = w, .c = y, .transpose_b = true};
+    cpu::Scratch scratch;
+    const auto us_of = [&](const Product& op) {
+      scratch.reset();
+      const auto begin = std::chrono::steady_clock::now();
+      cpu::run(op, scratch);
+      return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - begin).count();
+    };
+    double halves = us_of(plain), fp8 = us_of(scaled);
+    for (int round = 1; round < 30; ++round)
+      halves = std::min(halves, us_of(plain)), fp8 = std::min(fp8, us_of(scaled));
+    WARN(rows << " rows: " << fp8 << " us, bfloat16 " << halves << ": " << fp8 / halves << " times");
+  }
 }

@@ -36,10 +36,10 @@ float scale_of(float largest, float floor) {
 }
 
 // Adding 1.5 * 2^23 steps of the grid at x's size, and taking them away, rounds x to the grid: nearest, ties to even.
-// Below 2^-6 the grid's step stays 2^-9.
+// Below 2^-6 the grid's step stays 2^-9. A tile's quotients end at 448, give or take an ulp that the grid swallows.
 Vec round_to_grid(Vec x) {
   const Words sign = Words(x) & INT32_MIN;
-  const Vec size = smaller(broadcast(kE4m3Max), Vec(size_of(x)));
+  const Vec size = Vec(size_of(x));
   const Words lowest = Words(broadcast(0x1p-6F)), power = Words(size) & 0x7F800000;
   const Vec magic = Vec((power > lowest ? power : lowest) + (20 << 23)) * 1.5F;
   return Vec(Words((size + magic) - magic) | sign);
