@@ -11,7 +11,7 @@ namespace {
 
 constexpr std::int64_t kRows = 4 * kScaledDepth, kCols = kScaledDepth;  // at a time: whole tiles of either operand
 constexpr std::int64_t kPad = 16;
-static_assert(kCols % kPanelCols == 0 && kCols % kWeightBlocks.width == 0 && kCols <= 2 * kPanelColsMax);
+static_assert(kCols % kPanelCols == 0 && kCols % kWeightBlocks.width == 0);
 
 class ScaledMultiplier {
  public:
