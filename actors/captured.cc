@@ -17,6 +17,9 @@ Capture::Values values_of(const Tensor& t, std::vector<std::int64_t> shape) {
       case Dtype::i32:
         out.i64.push_back(t.row<std::int32_t>(0)[i]);
         break;
+      case Dtype::e4m3:
+        out.f32.push_back(from_e4m3(t.row<std::uint8_t>(0)[i]));
+        break;
       case Dtype::f64:
         out.f32.push_back(static_cast<float>(t.row<double>(0)[i]));
         break;

@@ -18,7 +18,7 @@ struct TrainConfig {          // [train]
   int sequence_length = 128;      // tokens
   int microbatches = 4;           // must divide batch_sequences
   int gradient_lanes = 1;         // power of two dividing microbatches; part of the numbers
-  std::string dtype = "float32";  // float32, bfloat16
+  std::string dtype = "float32";  // float32, bfloat16, fp8
   bool recompute = false;         // recompute a layer's activations in its backward
   std::string optimizer = "adamw";
   double learning_rate = 3e-3;
@@ -129,7 +129,7 @@ struct DeviceConfig {            // [device]
 
 struct HardwareConfig {  // configs/hardware/NAME.toml
   std::string name = "cpu", source;
-  double float32_gflops = 112, bfloat16_gflops = 112;  // per compute thread
+  double float32_gflops = 112, bfloat16_gflops = 112, fp8_gflops = 112;  // per compute thread
   double memory_gbytes_per_second = 20;
   double dollars_per_hour = 0.1;  // of one node with all its threads
 };
@@ -202,6 +202,12 @@ struct Config {
   DistillConfig distill;
   HardwareConfig hardware;  // read from device.hardware
 
+  // Activations, and the weights that products read, are bfloat16; in FP8 too, where products round them on.
+  bool is_mixed() const { return train.dtype != "float32"; }
+  bool is_fp8() const { return train.dtype == "fp8"; }
+  double peak_gflops() const {
+    return is_fp8() ? hardware.fp8_gflops : is_mixed() ? hardware.bfloat16_gflops : hardware.float32_gflops;
+  }
   int microbatch_sequences() const { return train.batch_sequences / train.microbatches; }
   int microbatch_rows() const { return microbatch_sequences() * train.sequence_length; }
   int generate_length() const { return generate.length_max > 0 ? generate.length_max : train.sequence_length; }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "actors/rules/dispatch.h"
 #include "actors/rules/recovery.h"
 #include "actors/rules/trainable.h"
 #include "actors/stage_memory.h"
@@ -31,7 +32,7 @@ ShardPool shard_pool(const Config& config, const StageShape& shape) {
   const std::int64_t microbatch =
       static_cast<std::int64_t>(config.microbatch_rows()) * config.model.num_experts_per_tok;
   pool.rows = std::min<std::int64_t>(config.layout.chunk_rows_max, microbatch);
-  const std::int64_t chunks = (microbatch + pool.rows - 1) / pool.rows;
+  const std::int64_t chunks = chunks_max(config, microbatch);
   const std::int64_t in_flight = static_cast<std::int64_t>(config.layout.replicas) * config.slots();
   const std::int64_t channels = layers * config.layout.replicas * 2 * config.layout.chunk_credits;
   const std::int64_t generated = static_cast<std::int64_t>(config.layout.replicas) * config.generate_slots();
@@ -41,7 +42,7 @@ ShardPool shard_pool(const Config& config, const StageShape& shape) {
   const auto kept = std::count_if(moe_layers.begin(), moe_layers.end(), [&](int l) { return goes_back(config, l); });
   pool.stash = static_cast<int>(static_cast<double>(in_flight * kept) * mean_chunks * config.layout.stash_factor);
   Carver measure;
-  carve_chunk(measure, config.model, pool.rows, activation_type(config));
+  carve_chunk(measure, config.model, pool.rows, activation_type(config), config.is_fp8());
   pool.chunk_bytes = (measure.used() + 63) / 64 * 64;
   return pool;
 }
@@ -62,7 +63,7 @@ ExpertShard::ExpertShard(const Context& context, const Config& config, int stage
   memory_ = context_.device().allocate(pool_.chunk_bytes * static_cast<std::size_t>(count), Place::device);
   for (int i = 0; i < count; ++i) {
     Carver carver(static_cast<char*>(memory_.data) + pool_.chunk_bytes * static_cast<std::size_t>(i));
-    slots_.push_back(carve_chunk(carver, config.model, pool_.rows, activation_type(config)));
+    slots_.push_back(carve_chunk(carver, config.model, pool_.rows, activation_type(config), config.is_fp8()));
   }
   const ExpertRange range = experts_of(config, shard);
   for (const int layer : layers_) {

@@ -48,9 +48,7 @@ double load_ratio(const ExpertCounts& c) {
 std::string step_json(const Config& config, double flops_per_token, const TrainingState& state, const StepPlan& plan,
                       const StepOutcome& outcome, const StepTiming& timing, const std::string& rollout) {
   const double tokens_per_second = timing.seconds > 0 ? static_cast<double>(plan.tokens) / timing.seconds : 0;
-  const double peak =
-      (config.train.dtype == "bfloat16" ? config.hardware.bfloat16_gflops : config.hardware.float32_gflops) * 1e9 *
-      threads_of(config);
+  const double peak = config.peak_gflops() * 1e9 * threads_of(config);
   json load = json::array(), entropy = json::array();
   double worst = 0;
   for (const ExpertCounts& c : outcome.counts) {

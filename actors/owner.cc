@@ -10,7 +10,7 @@ namespace troupe {
 
 namespace {
 
-Dtype copy_type(const Config& config) { return config.train.dtype == "bfloat16" ? Dtype::bf16 : Dtype::f32; }
+Dtype copy_type(const Config& config) { return config.is_mixed() ? Dtype::bf16 : Dtype::f32; }
 
 // Inner nodes of the tree over replicas need a place of their own: what was sent is frozen.
 int sum_arenas(int replicas) { return replicas > 2 ? replicas / 2 : 0; }

@@ -4,6 +4,8 @@
 // spans: rows / spans keys for each query, the mask not subtracted.
 #include "kernels/cost.h"
 
+#include <cmath>
+
 #include "kernels/grouped_product.h"
 
 namespace troupe {
@@ -21,6 +23,9 @@ double bytes(const Tensor& x, const More&... more) {
 }
 double elements(const Tensor& x) { return static_cast<double>(x.elements()); }
 
+// To find an element's tile's largest, divide, round and clamp.
+constexpr double kQuantize = 4;
+
 // Pairs of (query head, key) that the op visits.
 double pairs(const Attention& op) {
   if (op.spans.rows == 0) return 0;
@@ -33,7 +38,9 @@ struct Count {
   Cost operator()(const Product& op) const {
     const double depth = static_cast<double>(op.transpose_a ? op.a.rows : op.a.cols);
     const double again = op.accumulate ? bytes(op.c) : 0;
-    return {2 * elements(op.c) * depth, bytes(op.a, op.b, op.c, op.bias, op.add) + again};
+    const double tiles = std::ceil(depth / static_cast<double>(kScaledDepth));
+    const double scaled = kQuantize * (elements(op.a) + elements(op.b)) + 3 * elements(op.c) * tiles;
+    return {2 * elements(op.c) * depth + (op.a_scaling ? scaled : 0), bytes(op.a, op.b, op.c, op.bias, op.add) + again};
   }
   Cost operator()(const GroupedProduct& op) const {
     Cost total;
@@ -97,6 +104,7 @@ struct Count {
             bytes(op.logits, op.targets, op.policy, op.results, op.kept, op.dlogits)};
   }
   Cost operator()(const Digest& op) const { return {8 * elements(op.x), bytes(op.x, op.copy)}; }
+  Cost operator()(const Quantize& op) const { return {kQuantize * elements(op.x), bytes(op.x, op.codes, op.scales)}; }
 };
 
 }  // namespace

@@ -7,6 +7,7 @@
 //     products of two bf16 operands in blocks of 16, left to right, the last filled up with zeros: a cut that changes
 //     nothing then lies between blocks;
 //   - operands of dtype bf16 are read exactly; results are computed in float32 and rounded once when stored.
+// FP8 is a way in which a product reads its operands (Scaling): no tensor between two ops has that type.
 // Letters: N rows (tokens), D hidden, E experts, K experts per token, H heads.
 #pragma once
 
@@ -18,14 +19,38 @@
 
 namespace troupe {
 
+// How a product reads an operand in FP8: as E4M3 codes (kernels/tensor.h), in tiles of kScaledDepth elements along the
+// sum and `width` across, counted from the operand's first element; the last ones are smaller. Of each tile
+//   scale = max(largest |x|, floor) / 448, at least 2^-126;   code = e4m3(x / scale), a true division.
+// No floor keeps tiny gradients. An infinity or a NaN spoils its whole tile: scale * code is no number there.
+struct Scaling {
+  int width = 0;  // 0: the operand is read as it is
+  float floor = 0;
+  explicit operator bool() const { return width > 0; }
+  friend bool operator==(const Scaling&, const Scaling&) = default;
+};
+constexpr std::int64_t kScaledDepth = 128;
+constexpr Scaling kActivationTiles{1, 1e-4F}, kGradientTiles{1, 0}, kWeightBlocks{128, 1e-4F};
+
 // c[i,j] = (accumulate ? c[i,j] : 0) + sum_k A[i,k] B[k,j] + bias[j] + add[i,j], A = a or a^T, B = b or b^T.
 // The sum is a chain of fused multiply-adds in increasing k starting from c (or 0); bias, then add, come after it.
+// Scaled (both operands or none): for each kScaledDepth of k, with s = such a chain over their codes starting from 0,
+//   c[i,j] = fma(scale_a, scale_b * s, c[i,j]); so an accumulating one may be cut along k between tiles only.
 // accumulate needs c f32. a, b, bias: f32 or bf16; add: f32 or bf16; c: f32 or bf16.
 struct Product {
   Tensor a, b, c;
   bool transpose_a = false, transpose_b = false, accumulate = false;
   Tensor bias{};  // (1, cols of c), optional
   Tensor add{};   // shape of c, optional; may be c itself
+  Scaling a_scaling{}, b_scaling{};
+};
+
+// What a scaled product makes of an operand, as an op of its own: codes (shape of x, e4m3), scales: (tiles down, tiles
+// across) f32. The tiles' depth goes along a row of x; `down`: along a column.
+struct Quantize {
+  Tensor x, codes, scales;
+  Scaling scaling;
+  bool down = false;
 };
 
 // Products of one run of rows after another, each with a matrix of its own (an expert's, of rows sorted by expert):
@@ -36,6 +61,7 @@ struct GroupedProduct {
   RecycledVector<Tensor> b;           // one a run, all of one shape and dtype
   RecycledVector<std::int32_t> rows;  // of each run; may be 0
   bool transpose_b = false;
+  Scaling a_scaling{}, b_scaling{};  // as a Product's, tiles counted from each run's first row
 };
 
 // y[t,d] = weight[d] * x[t,d] * r[t],  r[t] = 1 / sqrt(mean_d x[t,d]^2 + eps).  inverse_rms: (N,1) f32, written.
@@ -256,7 +282,7 @@ struct Sample {
 using Op = std::variant<Product, GroupedProduct, Norm, NormBackward, Rope, Attention, AttentionBackward, SwiGlu,
                         SwiGluBackward, Router, RouterBackward, Gather, Scatter, Combine, ScaleRows, Embedding,
                         EmbeddingGradient, CrossEntropy, Copy, Add, Fill, SumRows, SumSquares, AdamW, Initialize,
-                        Sample, PolicyLoss, Digest>;
+                        Sample, PolicyLoss, Digest, Quantize>;
 using Ops = RecycledVector<Op>;  // a segment's, in order
 
 }  // namespace troupe

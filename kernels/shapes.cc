@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "kernels/grouped_product.h"
+#include "kernels/tiles.h"
 
 namespace troupe {
 
@@ -49,6 +50,7 @@ void check(const Product& op) {
   CHECK(is_float(op.a) && is_float(op.b) && is_float(op.c), "product: operands must be f32 or bf16");
   CHECK(!op.accumulate || op.c.dtype == Dtype::f32, "product: only an f32 c accumulates");
   CHECK(!op.bias || (op.bias.cols == n && is_float(op.bias)), "product: bias has {} columns of {}", op.bias.cols, n);
+  CHECK(bool(op.a_scaling) == bool(op.b_scaling), "product: both operands are scaled, or none");
   CHECK(!op.add || is_float_like(op.add, op.c), "product: add must have the shape of c");
 }
 
@@ -269,6 +271,14 @@ void check(const Sample& op) {
   CHECK(op.temperature >= 0 && op.top_p > 0 && op.top_p <= 1, "sample: temperature {}, top_p {}", op.temperature,
         op.top_p);
   CHECK(!op.kept || is(op.kept, Dtype::i32, rows, words), "sample: kept must be i32, {} x {}", rows, words);
+}
+
+void check(const Quantize& op) {
+  const TileShape tile = tile_shape(op.scaling, op.down);
+  CHECK(op.scaling && is_float(op.x), "quantize: x must be f32 or bf16, and the scaling be one");
+  CHECK(same_shape(op.x, op.codes) && op.codes.dtype == Dtype::e4m3, "quantize: codes must be e4m3 of the shape of x");
+  CHECK(is(op.scales, Dtype::f32, tiles_count(op.x.rows, tile.rows), tiles_count(op.x.cols, tile.cols)),
+        "quantize: {} x {} scales for {} x {}", op.scales.rows, op.scales.cols, op.x.rows, op.x.cols);
 }
 
 }  // namespace troupe

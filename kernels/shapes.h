@@ -37,5 +37,6 @@ void check(const AdamW& op);
 void check(const Digest& op);
 void check(const Initialize& op);
 void check(const Sample& op);
+void check(const Quantize& op);
 
 }  // namespace troupe

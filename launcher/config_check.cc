@@ -7,6 +7,7 @@
 #include <set>
 
 #include "actors/data/tokenizer.h"
+#include "actors/rules/dispatch.h"
 #include "actors/rules/placement.h"
 #include "actors/rules/trainable.h"
 #include "actors/tasks/task.h"
@@ -278,6 +279,12 @@ std::string why_layout(const Config& config) {
   if (has_experts && l.expert_shards > m.n_routed_experts) {
     return fmt::format("layout.expert_shards is {}, must be at most model.n_routed_experts ({})", l.expert_shards,
                        m.n_routed_experts);
+  }
+  if (has_experts && l.chunk_rows_max < rows_together(config)) {
+    return fmt::format(
+        "layout.chunk_rows_max is {}, must be {}.. with train.dtype = \"{}\": so many rows of an expert stay "
+        "together",
+        l.chunk_rows_max, rows_together(config), config.train.dtype);
   }
   const std::int64_t stages = std::int64_t{l.replicas} * l.stages;
   const std::int64_t shards = static_cast<std::int64_t>(owners(config).size()) - stages;

@@ -118,7 +118,8 @@ void add_train_keys(std::vector<Key>& keys) {
   t.add("sequence_length", &T::sequence_length, at_least(2), "tokens of a sequence");
   t.add("microbatches", &T::microbatches, at_least(1), "parts of the batch; divides batch_sequences");
   t.add("gradient_lanes", &T::gradient_lanes, at_least(1), "sums of the gradient; a power of two, fixes the bits");
-  t.add("dtype", &T::dtype, one_of({"float32", "bfloat16"}), "type of activations and of products");
+  t.add("dtype", &T::dtype, one_of({"float32", "bfloat16", "fp8"}),
+        "type of activations and of products; fp8: bfloat16, linear layers in E4M3");
   t.add_aside("recompute", &T::recompute, anything(), "recompute a layer's activations: less memory, same bits");
   t.add("optimizer", &T::optimizer, one_of({"adamw"}), "how weights move");
   t.add("learning_rate", &T::learning_rate, at_least(0), "peak learning rate");
@@ -278,6 +279,7 @@ void add_machine_keys(std::vector<Key>& keys) {
   hardware.add("source", &H::source, anything(), "where the rates were measured");
   hardware.add("float32_gflops", &H::float32_gflops, above(0), "peak of one compute thread");
   hardware.add("bfloat16_gflops", &H::bfloat16_gflops, above(0), "peak of one compute thread");
+  hardware.add("fp8_gflops", &H::fp8_gflops, above(0), "peak of one compute thread");
   hardware.add("memory_gbytes_per_second", &H::memory_gbytes_per_second, above(0), "one compute thread");
   hardware.add("dollars_per_hour", &H::dollars_per_hour, at_least(0), "of one node with all its threads");
 }

@@ -11,6 +11,7 @@
 #include "actors/rules/trainable.h"
 #include "actors/shadow.h"
 #include "actors/stage_memory.h"
+#include "kernels/model/layer_views.h"
 #include "kernels/recording.h"
 #include "launcher/config.h"
 #include "launcher/distill.h"
@@ -29,12 +30,25 @@ constexpr std::size_t kProcessBytes = 19 * kMiB;
 constexpr std::size_t kUcxBytes = 3 * kMiB;
 constexpr std::size_t kThreadBytes = 5 * kMiB / 2;
 
+// In FP8 a thread holds the codes of a scaled product's left operand, 512 rows of it (kernels/cpu/product_scaled.cc), as
+// wide floats: as deep as the widest layer or, for a weight's gradient, as a microbatch.
+std::size_t codes_bytes(const Config& config) {
+  if (!config.is_fp8()) return 0;
+  const ModelConfig& m = config.model;
+  const AttentionWidths width = attention_widths(m);
+  const int attended = m.num_attention_heads * m.value_head_dim();
+  const int mlp = 2 * std::max({m.intermediate_size, m.shared_intermediate_size(), m.moe_intermediate_size});
+  const int depth = std::max({m.hidden_size, mlp, width.in, width.q, width.kv, attended, config.microbatch_rows()});
+  return std::size_t{512} * static_cast<std::size_t>(depth) * 4;
+}
+
 // A thread's scratch: blocks of products, and one head's keys and values with their gradients, as wide floats.
 std::size_t thread_bytes(const Config& config) {
   const ModelConfig& m = config.model;
   const auto length = static_cast<std::size_t>(std::max(config.train.sequence_length, config.generate_length()));
   const std::size_t noted = static_cast<std::size_t>(config.device.record_segments) * sizeof(RecordedSegment);
-  return kThreadBytes + noted + length * static_cast<std::size_t>(4 * m.qk_head_dim() + 2 * m.value_head_dim()) * 4;
+  return kThreadBytes + noted + codes_bytes(config) +
+         length * static_cast<std::size_t>(4 * m.qk_head_dim() + 2 * m.value_head_dim()) * 4;
 }
 
 bool generates(const Config& config) {

@@ -22,9 +22,7 @@ struct Profile {
 
   double thread_us() const { return static_cast<double>(wall_us) * config.device.threads; }
   double ms_a_step(double us) const { return us / 1000 / steps; }
-  double peak_gflops() const {
-    return config.train.dtype == "bfloat16" ? config.hardware.bfloat16_gflops : config.hardware.float32_gflops;
-  }
+  double peak_gflops() const { return config.peak_gflops(); }
 };
 
 std::string tables(const Profile& profile);

@@ -203,6 +203,8 @@ TEST_CASE("values that contradict one another are refused, naming both keys", "[
        {"t.toml:4: layout.expert_shards", "no experts"}},
       {"[layout]\nnodes = 3\n", {"t.toml:4: layout.nodes is 3, must be at most 2: there are 1 stage and 1 shard"}},
       {"[layout]\nchunk_rows_max = 8\n", {"t.toml:4: layout.chunk_rows_max is 8, must be 16.."}},
+      {"[layout]\nchunk_rows_max = 64\n[train]\ndtype = \"fp8\"\n",
+       {"t.toml:4: layout.chunk_rows_max is 64, must be 128.. with train.dtype = \"fp8\""}},
       {"[train]\nsequence_length = 5000\n",
        {"t.toml:4: train.sequence_length", "model.max_position_embeddings (4096)"}},
       {"[train]\nsequence_length = 2\n[model]\nnum_nextn_predict_layers = 1\n",

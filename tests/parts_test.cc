@@ -44,6 +44,10 @@ TEST_CASE("a product in parts has the same bits", "[parts]") {
       const Owned add = normal(rows, 544, 4), c(rows, 544);
       expect_same_in_parts(Product{.a = a, .b = b, .c = c, .transpose_b = true, .bias = bias, .add = add}, &Product::c,
                            2);
+      expect_same_in_parts(
+          Product{
+              .a = a, .b = b, .c = c, .transpose_b = true, .a_scaling = kActivationTiles, .b_scaling = kWeightBlocks},
+          &Product::c, 2);
       const Owned plain = normal(256, 700, 5, type), wide(rows, 700, type);
       expect_same_in_parts(Product{.a = a, .b = plain, .c = wide}, &Product::c, 2);
     }

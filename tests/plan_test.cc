@@ -138,6 +138,10 @@ TEST_CASE("a plan shows what a choice costs", "[plan]") {
   CHECK(sum_of(plan_of({"train.dtype=bfloat16"}), &ActorPlan::activations) <
         sum_of(plan_of(), &ActorPlan::activations));
   CHECK(sum_of(plan_of({"train.dtype=bfloat16"}), &ActorPlan::weights) > sum_of(plan_of(), &ActorPlan::weights));
+  // In FP8 a compute thread holds 512 rows of codes as wide floats: as deep here as the dense layer's two halves.
+  const std::vector<std::string> halves{"train.dtype=bfloat16", "layout.chunk_rows_max=128"},
+      fp8{"train.dtype=fp8", "layout.chunk_rows_max=128"};
+  CHECK(peak_of(plan_of(fp8)) == peak_of(plan_of(halves)) + 512 * 2 * 64 * 4);
   CHECK(peak_of(plan_of({"train.sequence_length=128"})) > peak_of(plan_of()));
   CHECK(peak_of(plan_of({"layout.nodes=2"})) > peak_of(plan_of()));
 }

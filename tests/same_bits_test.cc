@@ -136,6 +136,8 @@ void expect_same(const Bits& bits, const std::vector<Layout>& layouts, const Arg
 }
 
 const Arguments kBfloat16{"train.dtype=bfloat16"};
+// Microbatches of 512 routed rows, so that experts have more than one tile of 128 and chunks are cut between them.
+const Arguments kFp8{"train.dtype=fp8", "layout.chunk_rows_max=128", "train.sequence_length=128"};
 const Arguments kTiedWithMtp{"model.num_nextn_predict_layers=1", "model.tie_word_embeddings=true",
                              "model.aux_loss_alpha=0.001"};
 const Arguments kQwen{"model.model_type=qwen2", "model.num_attention_heads=4", "model.num_key_value_heads=2"};
@@ -211,9 +213,16 @@ TEST_CASE("any layout gives the same bits in bfloat16, other ones than in float3
   expect_same(bits, covering_layouts(), kBfloat16);
 }
 
+TEST_CASE("any layout gives the same bits in fp8, other ones than in bfloat16", "[same_bits][fp8]") {
+  const Bits bits = trained(kFp8);
+  CHECK(bits.weights != trained(kFp8 + kBfloat16).weights);
+  expect_same(bits, covering_layouts(), kFp8);
+}
+
 TEST_CASE("every legal layout gives the same bits", "[same_bits][.large]") {
   const Arguments thirty{"train.steps=30"};
-  for (const Arguments& numbers : {thirty, thirty + kBfloat16}) expect_same(trained(numbers), all_layouts(), numbers);
+  for (const Arguments& numbers : {thirty, thirty + kBfloat16, kFp8})
+    expect_same(trained(numbers), all_layouts(), numbers);
 }
 
 TEST_CASE("chunks, credits, slots, stashes and recomputing change no bit", "[same_bits]") {
@@ -229,6 +238,20 @@ TEST_CASE("chunks, credits, slots, stashes and recomputing change no bit", "[sam
       CHECK(trained(numbers + spread + sets) == bits);
     }
   }
+}
+
+TEST_CASE("in fp8 chunks are cut between tiles, and no chunk, stash or recomputing changes a bit", "[same_bits][fp8]") {
+  const Arguments spread{"layout.stages=2", "layout.expert_shards=2"};
+  const Bits bits = trained(kFp8);
+  for (const Arguments& sets :
+       {Arguments{"layout.chunk_rows_max=200"}, Arguments{"layout.chunk_rows_max=4096"},
+        Arguments{"layout.chunk_credits=1", "layout.stash_factor=0"}, Arguments{"train.recompute=true"},
+        Arguments{"layout.chunk_credits=1", "layout.slots=1", "layout.stash_factor=0", "layout.nodes=2"}}) {
+    INFO(nlohmann::json(sets).dump());
+    CHECK(trained(kFp8 + spread + sets) == bits);
+  }
+  const Arguments with_mtp = kFp8 + kTiedWithMtp;
+  CHECK(trained(with_mtp + spread) == trained(with_mtp));
 }
 
 TEST_CASE("another seed, another number of lanes and another microbatch give other bits", "[same_bits]") {

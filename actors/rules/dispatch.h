@@ -15,8 +15,15 @@ struct DispatchChunk {
   RecycledVector<std::int32_t> counts;   // of the shard's experts, in order
 };
 
+// An expert's rows may be cut between chunks after a multiple of this many, counted from its first row in the microbatch:
+// where its weight gradient's sum may be cut. In FP8 that is between two tiles (Scaling in kernels/op.h).
+std::int64_t rows_together(const Config& config);
+
 // counts: rows of each of the model's experts. Every shard gets at least one chunk, maybe an empty one; chunks stand in
 // row order. An expert's rows may be cut between chunks: its sum over rows continues in the next.
 RecycledVector<DispatchChunk> plan_dispatch(const Config& config, const std::int32_t* counts);
+
+// The most chunks that `rows` rows of one shard can make.
+std::int64_t chunks_max(const Config& config, std::int64_t rows);
 
 }  // namespace troupe

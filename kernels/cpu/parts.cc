@@ -10,7 +10,7 @@ namespace troupe::cpu {
 namespace {
 
 constexpr std::int64_t kElementsMin = 32 * 1024;  // that a part reads: some microseconds of memory
-constexpr std::int64_t kColumns = 128;            // whole panels of a product's widest form
+constexpr std::int64_t kColumns = 128;            // whole panels of a product's widest form, and whole weight blocks
 
 // Calls part(begin, count) for at most `wanted` equal runs of 0..total, each a multiple of `grain` but the last.
 template <typename Part>

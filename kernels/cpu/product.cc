@@ -2,6 +2,7 @@
 // The law: element (i, j) is one chain of float32 fused multiply-adds over k = 0..K-1, whatever M, N and the blocks:
 // rows in chunks, columns in blocks, K in blocks whose running sums rest in float32 (in c, or staged when c is bf16,
 // is also `add`, or ends inside a panel); bias, then add, come after the last k. Accumulation is c's own.
+// Scaled products are computed in product_scaled.cc.
 #include "kernels/cpu/product.h"
 
 namespace troupe::cpu {
@@ -188,6 +189,7 @@ void finish_row(const Product& op, const float* bias, std::int64_t row, std::int
 }
 
 void run(const Product& op, Scratch& scratch) {
+  if (op.a_scaling) return multiply_scaled(op, scratch);
   if (goes_by_columns(op)) return multiply_by_columns(op, scratch);
   Multiplier(op, scratch).multiply();
 }

@@ -82,6 +82,9 @@ void finish_row(const Product& op, const float* bias, std::int64_t row, std::int
 bool goes_by_columns(const Product& op);
 void multiply_by_columns(const Product& op, Scratch& scratch);
 
+// A product whose operands are scaled: codes in tiles, each with its own chain.
+void multiply_scaled(const Product& op, Scratch& scratch);
+
 // to[k, j] = from[j, k] for `rows` rows j and `cols` columns k.
 void transpose(const float* from, std::int64_t from_stride, std::int64_t rows, std::int64_t cols, float* to,
                std::int64_t to_stride);

@@ -79,7 +79,7 @@ bool goes_in_one(const GroupedProduct& op) {
 }  // namespace
 
 void run(const GroupedProduct& op, Queue& queue) {
-  if (!goes_in_one(op)) return each_product(op, [&](const Product& one) { run(one, queue); });
+  if (op.a_scaling || !goes_in_one(op)) return each_product(op, [&](const Product& one) { run(one, queue); });
   int row = 0;
   for (std::size_t first = 0; first < op.rows.size();) {
     const Runs runs = next_runs<HalfTile<false, false, 64, true>::kRows>(op, first, row);

@@ -2,10 +2,13 @@
 
 #include <utility>
 
+#include "kernels/model/linear.h"
+
 namespace troupe {
 
-ChunkSlot carve_chunk(Carver& c, const ModelConfig& config, std::int64_t rows, Dtype act) {
+ChunkSlot carve_chunk(Carver& c, const ModelConfig& config, std::int64_t rows, Dtype act, bool fp8) {
   ChunkSlot chunk;
+  chunk.fp8 = fp8;
   chunk.x = c.tensor(rows, config.hidden_size, act);
   chunk.gate_up = c.tensor(rows, 2 * config.moe_intermediate_size, act);
   chunk.h = c.tensor(rows, config.moe_intermediate_size, act);
@@ -15,8 +18,12 @@ ChunkSlot carve_chunk(Carver& c, const ModelConfig& config, std::int64_t rows, D
 }
 
 ChunkSlot first_rows(const ChunkSlot& chunk, std::int64_t rows) {
-  return {chunk.x.row_range(0, rows), chunk.gate_up.row_range(0, rows), chunk.h.row_range(0, rows),
-          chunk.dh.row_range(0, rows), chunk.scaled.row_range(0, rows)};
+  return {chunk.fp8,
+          chunk.x.row_range(0, rows),
+          chunk.gate_up.row_range(0, rows),
+          chunk.h.row_range(0, rows),
+          chunk.dh.row_range(0, rows),
+          chunk.scaled.row_range(0, rows)};
 }
 
 namespace {
@@ -31,10 +38,11 @@ void each_expert(const Counts& counts, Visit visit) {
   }
 }
 
-// Each expert's rows of a times its own matrix, or that one's transpose.
+// Each expert's rows of a times its own matrix, all read as `one` reads its operands.
 void multiply(Ops& ops, const Tensor& a, const std::vector<ExpertTensors>& w, Tensor ExpertTensors::*matrix,
-              bool transpose, const Counts& counts, const Tensor& c) {
-  GroupedProduct op{.a = a, .c = c, .b = {}, .rows = {}, .transpose_b = transpose};
+              const Product& one, const Counts& counts, const Tensor& c) {
+  GroupedProduct op{.a = a, .c = c, .b = {}, .rows = {}, .transpose_b = one.transpose_b};
+  op.a_scaling = one.a_scaling, op.b_scaling = one.b_scaling;
   each_expert(counts, [&](std::size_t e, std::int64_t, std::int64_t rows) {
     op.b.push_back(w[e].*matrix);
     op.rows.push_back(static_cast<std::int32_t>(rows));
@@ -42,8 +50,17 @@ void multiply(Ops& ops, const Tensor& a, const std::vector<ExpertTensors>& w, Te
   ops.push_back(std::move(op));
 }
 
+void forward(Ops& ops, const ChunkSlot& chunk, const Tensor& x, const std::vector<ExpertTensors>& w,
+             Tensor ExpertTensors::*matrix, const Counts& counts, const Tensor& y) {
+  multiply(ops, x, w, matrix, linear_forward(chunk.fp8, {}, {}, {}), counts, y);
+}
+void input_gradient(Ops& ops, const ChunkSlot& chunk, const Tensor& dy, const std::vector<ExpertTensors>& w,
+                    Tensor ExpertTensors::*matrix, const Counts& counts, const Tensor& dx) {
+  multiply(ops, dy, w, matrix, linear_input_gradient(chunk.fp8, {}, {}, {}), counts, dx);
+}
+
 void hidden_forward(Ops& ops, const std::vector<ExpertTensors>& w, const Counts& counts, const ChunkSlot& chunk) {
-  multiply(ops, chunk.x, w, &ExpertTensors::gate_up, true, counts, chunk.gate_up);
+  forward(ops, chunk, chunk.x, w, &ExpertTensors::gate_up, counts, chunk.gate_up);
   ops.push_back(SwiGlu{chunk.gate_up, chunk.h});
 }
 
@@ -52,15 +69,15 @@ void hidden_forward(Ops& ops, const std::vector<ExpertTensors>& w, const Counts&
 void expert_forward(Ops& ops, const std::vector<ExpertTensors>& w, const Counts& counts, const ChunkSlot& chunk,
                     const Tensor& y) {
   hidden_forward(ops, w, counts, chunk);
-  multiply(ops, chunk.h, w, &ExpertTensors::down, true, counts, y);
+  forward(ops, chunk, chunk.h, w, &ExpertTensors::down, counts, y);
 }
 
 void expert_backward(Ops& ops, const std::vector<ExpertTensors>& w, const Counts& counts, const ChunkSlot& chunk,
                      bool recompute, const Tensor& dy, const Tensor& gates, const Tensor& dx, const Tensor& dots) {
   if (recompute) hidden_forward(ops, w, counts, chunk);
-  multiply(ops, dy, w, &ExpertTensors::down, false, counts, chunk.dh);
+  input_gradient(ops, chunk, dy, w, &ExpertTensors::down, counts, chunk.dh);
   ops.push_back(SwiGluBackward{chunk.gate_up, chunk.dh, chunk.gate_up, gates, dots});
-  if (dx) multiply(ops, chunk.gate_up, w, &ExpertTensors::gate_up, false, counts, dx);
+  if (dx) input_gradient(ops, chunk, chunk.gate_up, w, &ExpertTensors::gate_up, counts, dx);
   ops.push_back(ScaleRows{dy, gates, chunk.scaled});
 }
 
@@ -70,16 +87,10 @@ void expert_weight_gradients(Ops& ops, const Counts& counts, const ChunkSlot& ch
                              const std::vector<ExpertTensors>& acc, std::size_t first, std::size_t experts) {
   each_expert(counts, [&](std::size_t e, std::int64_t row, std::int64_t rows) {
     if (e < first || e >= first + experts || !acc[e].down) return;
-    ops.push_back(Product{.a = chunk.scaled.row_range(row, rows),
-                          .b = chunk.h.row_range(row, rows),
-                          .c = acc[e].down,
-                          .transpose_a = true,
-                          .accumulate = true});
-    ops.push_back(Product{.a = chunk.gate_up.row_range(row, rows),
-                          .b = chunk.x.row_range(row, rows),
-                          .c = acc[e].gate_up,
-                          .transpose_a = true,
-                          .accumulate = true});
+    ops.push_back(linear_weight_gradient(chunk.fp8, chunk.scaled.row_range(row, rows), chunk.h.row_range(row, rows),
+                                         acc[e].down));
+    ops.push_back(linear_weight_gradient(chunk.fp8, chunk.gate_up.row_range(row, rows), chunk.x.row_range(row, rows),
+                                         acc[e].gate_up));
   });
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/model/layer_views.h"
+#include "kernels/model/linear.h"
 #include "kernels/model/rope_table.h"
 
 namespace troupe {
@@ -126,6 +127,7 @@ SlotScratch carve_scratch(Carver& c, const ModelConfig& config, const SlotShape&
 
 LayerSlot carve_layer(Carver& c, const ModelConfig& config, int layer, const SlotShape& s, const SlotScratch& scratch) {
   LayerSlot slot;
+  slot.fp8 = s.fp8;
   const std::int64_t n = s.rows, d = config.hidden_size, width = mlp_width(config, layer);
   slot.x = c.tensor(n, d, Dtype::f32);
   carve_attention(c, config, s, slot);
@@ -271,16 +273,16 @@ namespace {
 void project(Ops& ops, const ModelConfig& config, const LayerTensors& w, const LayerSlot& slot) {
   const float eps = static_cast<float>(config.rms_norm_eps);
   ops.push_back(Norm{slot.x, w.input_norm, slot.z1, slot.norm1_scale, eps});
-  ops.push_back(Product{.a = slot.z1, .b = w.in_proj, .c = slot.in, .transpose_b = true, .bias = w.in_bias});
+  ops.push_back(linear_forward(slot.fp8, slot.z1, w.in_proj, slot.in, w.in_bias));
   if (!config.is_mla()) return;
   // The two latent norms use 1e-6 whatever rms_norm_eps says, as DeepSeek's code does.
   if (config.q_lora_rank) {
     ops.push_back(
         Norm{slot.in.columns(0, *config.q_lora_rank), w.q_norm, slot.q_latent, slot.q_norm_scale, kLatentEps});
-    ops.push_back(Product{.a = slot.q_latent, .b = w.q_b, .c = slot.q_own, .transpose_b = true});
+    ops.push_back(linear_forward(slot.fp8, slot.q_latent, w.q_b, slot.q_own));
   }
   ops.push_back(Norm{latent_of(config, slot.in), w.kv_norm, slot.kv_latent, slot.kv_norm_scale, kLatentEps});
-  ops.push_back(Product{.a = slot.kv_latent, .b = w.kv_b, .c = slot.kv, .transpose_b = true});
+  ops.push_back(linear_forward(slot.fp8, slot.kv_latent, w.kv_b, slot.kv));
 }
 
 void route(Ops& ops, const ModelConfig& config, const LayerTensors& w, const LayerSlot& slot, bool reuse_routing) {
@@ -317,15 +319,15 @@ void attention_forward(Ops& ops, const ModelConfig& config, int layer, const Lay
     if (config.is_mla()) ops.push_back(Scatter{shared_key_of(config, slot.in), cache.rows, cache.k_rope});
   }
   ops.push_back(attention_op(config, slot, batch, cache));
-  ops.push_back(Product{.a = slot.attended, .b = w.o, .c = slot.u, .transpose_b = true, .add = slot.x});
+  ops.push_back(linear_forward(slot.fp8, slot.attended, w.o, slot.u, {}, slot.x));
   ops.push_back(Norm{slot.u, w.post_norm, slot.z2, slot.norm2_scale, static_cast<float>(config.rms_norm_eps)});
   if (config.is_moe_layer(layer)) route(ops, config, w, slot, reuse_routing);
 }
 
 void mlp_forward(Ops& ops, const LayerTensors& w, const LayerSlot& slot) {
-  ops.push_back(Product{.a = slot.z2, .b = w.gate_up, .c = slot.gate_up, .transpose_b = true});
+  ops.push_back(linear_forward(slot.fp8, slot.z2, w.gate_up, slot.gate_up));
   ops.push_back(SwiGlu{slot.gate_up, slot.h});
-  ops.push_back(Product{.a = slot.h, .b = w.down, .c = slot.mlp_out, .transpose_b = true});
+  ops.push_back(linear_forward(slot.fp8, slot.h, w.down, slot.mlp_out));
 }
 
 void combine_forward(Ops& ops, const LayerSlot& slot, const RecycledVector<Tensor>& pieces, const Tensor& next_x) {

@@ -1,6 +1,7 @@
 // The backward of layer.cc, in reverse order. Accumulators use +=, everything else is assigned.
 #include "kernels/model/layer.h"
 #include "kernels/model/layer_views.h"
+#include "kernels/model/linear.h"
 
 namespace troupe {
 
@@ -10,9 +11,9 @@ void begin_backward(Ops& ops, const LayerSlot& slot) {
 
 void mlp_backward(Ops& ops, const LayerTensors& w, const LayerSlot& slot, const SlotScratch& scratch) {
   const Tensor dh = scratch.dh.columns(0, slot.h.cols);
-  ops.push_back(Product{.a = slot.g_act, .b = w.down, .c = dh});
+  ops.push_back(linear_input_gradient(slot.fp8, slot.g_act, w.down, dh));
   ops.push_back(SwiGluBackward{slot.gate_up, dh, slot.d_gate_up, {}, {}});
-  ops.push_back(Product{.a = slot.d_gate_up, .b = w.gate_up, .c = scratch.dz});
+  ops.push_back(linear_input_gradient(slot.fp8, slot.d_gate_up, w.gate_up, scratch.dz));
 }
 
 void routed_backward(Ops& ops, const ModelConfig& config, const LayerTensors& w, const LayerSlot& slot,
@@ -63,7 +64,7 @@ AttentionBackward attention_gradient(const ModelConfig& config, const LayerSlot&
 void latents_backward(Ops& ops, const ModelConfig& config, const LayerTensors& w, const LayerSlot& slot,
                       const SlotScratch& scratch) {
   const Tensor d_kv_latent = scratch.d_latent.columns(0, config.kv_lora_rank);
-  ops.push_back(Product{.a = slot.d_kv, .b = w.kv_b, .c = d_kv_latent});
+  ops.push_back(linear_input_gradient(slot.fp8, slot.d_kv, w.kv_b, d_kv_latent));
   ops.push_back(NormBackward{latent_of(config, slot.in),
                              w.kv_norm,
                              slot.kv_norm_scale,
@@ -74,7 +75,7 @@ void latents_backward(Ops& ops, const ModelConfig& config, const LayerTensors& w
                              kLatentEps});
   if (!config.q_lora_rank) return;
   const Tensor d_q_latent = scratch.d_latent.columns(0, *config.q_lora_rank);
-  ops.push_back(Product{.a = slot.d_q_own, .b = w.q_b, .c = d_q_latent});
+  ops.push_back(linear_input_gradient(slot.fp8, slot.d_q_own, w.q_b, d_q_latent));
   ops.push_back(NormBackward{slot.in.columns(0, *config.q_lora_rank),
                              w.q_norm,
                              slot.q_norm_scale,
@@ -93,18 +94,18 @@ void attention_backward(Ops& ops, const ModelConfig& config, const LayerTensors&
   ops.push_back(
       NormBackward{slot.u, w.post_norm, slot.norm2_scale, scratch.dz, slot.g, slot.du, slot.d_post_norm, eps});
   if (slot.du.data != slot.du_act.data) ops.push_back(Copy{slot.du, slot.du_act});
-  ops.push_back(Product{.a = slot.du_act, .b = w.o, .c = scratch.d_attended});
+  ops.push_back(linear_input_gradient(slot.fp8, slot.du_act, w.o, scratch.d_attended));
   ops.push_back(attention_gradient(config, slot, scratch, batch));
   rope_ops(ops, config, slot.d_in, slot.d_q_own, batch, true);
   if (config.is_mla()) latents_backward(ops, config, w, slot, scratch);
-  ops.push_back(Product{.a = slot.d_in, .b = w.in_proj, .c = scratch.dz});
+  ops.push_back(linear_input_gradient(slot.fp8, slot.d_in, w.in_proj, scratch.dz));
   ops.push_back(
       NormBackward{slot.x, w.input_norm, slot.norm1_scale, scratch.dz, slot.du, previous_g, slot.d_input_norm, eps});
 }
 
 void weight_gradients(Ops& ops, const LayerSlot& slot, const LayerTensors& acc) {
   const auto outer = [&](const Tensor& dy, const Tensor& x, const Tensor& dw) {
-    if (dw) ops.push_back(Product{.a = dy, .b = x, .c = dw, .transpose_a = true, .accumulate = true});
+    if (dw) ops.push_back(linear_weight_gradient(slot.fp8, dy, x, dw));
   };
   const auto share = [&](const Tensor& part, const Tensor& dw) {
     if (dw) ops.push_back(Add{dw, part, dw});
@@ -116,7 +117,7 @@ void weight_gradients(Ops& ops, const LayerSlot& slot, const LayerTensors& acc) 
   outer(slot.du_act, slot.attended, acc.o);
   outer(slot.d_gate_up, slot.z2, acc.gate_up);
   outer(slot.g_act, slot.h, acc.down);
-  outer(slot.d_logits, slot.z2, acc.gate);
+  if (acc.gate) ops.push_back(linear_weight_gradient(false, slot.d_logits, slot.z2, acc.gate));
   share(slot.d_input_norm, acc.input_norm);
   share(slot.d_post_norm, acc.post_norm);
   share(slot.d_q_norm, acc.q_norm);

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <set>
 
+#include "actors/rules/dispatch.h"
 #include "actors/rules/trainable.h"
 #include "kernels/base/error.h"
 #include "kernels/base/random.h"
@@ -89,6 +90,7 @@ void draw_training(Config& c, Dice dice) {
   c.data.kind = "none";
   c.evaluate.exact_match_problems = 0;
   c.data.mask_documents = dice.one_in(2);
+  if (t.dtype == "bfloat16" && dice.one_in(2)) t.dtype = "fp8";
 }
 
 // Reinforcement with the same numbers: a few prompts of a task, short answers.
@@ -137,6 +139,7 @@ void draw_layout(Config& c, Dice dice) {
   c.device.threads = dice.between(1, 4);
   c.recovery.copies = dice.one_in(4) ? 0 : 1;
   c.generate.sequences_max = dice.between(1, 9);
+  if (c.is_fp8()) l.chunk_rows_max = static_cast<int>(rows_together(c));
 }
 
 std::vector<LinkCut> draw_cuts(Dice dice, const NetworkFaults& faults, int nodes) {

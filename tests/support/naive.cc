@@ -25,6 +25,12 @@ float element_f(const Tensor& x, std::int64_t row, std::int64_t col) {
   return static_cast<float>(element(x, row, col));
 }
 
+float finish_element(const Product& op, std::int64_t row, std::int64_t col, float sum) {
+  if (op.bias) sum += element_f(op.bias, 0, col);
+  if (op.add) sum += element_f(op.add, row, col);
+  return op.c.dtype == Dtype::bf16 ? std::bit_cast<float>(std::uint32_t{to_half(sum)} << 16) : sum;
+}
+
 }  // namespace
 
 Owned::Owned(std::int64_t rows, std::int64_t cols, Dtype dtype, std::int64_t slack) {
@@ -45,6 +51,8 @@ double element(const Tensor& x, std::int64_t row, std::int64_t col) {
       return x.row<const std::int32_t>(row)[col];
     case Dtype::f64:
       return x.row<const double>(row)[col];
+    case Dtype::e4m3:
+      return static_cast<double>(from_e4m3(x.row<const std::uint8_t>(row)[col]));
   }
   return 0;
 }
@@ -64,6 +72,9 @@ void Owned::set(std::int64_t row, std::int64_t col, double value) {
       break;
     case Dtype::f64:
       tensor_.row<double>(row)[col] = value;
+      break;
+    case Dtype::e4m3:
+      tensor_.row<std::uint8_t>(row)[col] = round_to_e4m3(static_cast<float>(value));
       break;
   }
 }
@@ -135,6 +146,41 @@ Grid gradient(const std::function<double(const Grid&)>& loss, const Grid& x) {
   return slope;
 }
 
+NaiveTiles::NaiveTiles(const Tensor& x, const Scaling& scaling, bool down)
+    : tall(down ? 128 : scaling.width),
+      wide(down ? scaling.width : 128),
+      scales((x.rows + tall - 1) / tall, (x.cols + wide - 1) / wide),
+      codes(x.rows, x.cols) {
+  for (std::int64_t i = 0; i < x.rows; ++i)
+    for (std::int64_t j = 0; j < x.cols; ++j) {
+      double& largest = scales(i / tall, j / wide);
+      largest = std::max({largest, std::abs(element(x, i, j)), static_cast<double>(scaling.floor)});
+    }
+  for (double& scale : scales.values) scale = std::max(static_cast<float>(scale) / 448.0F, std::ldexp(1.0F, -126));
+  for (std::int64_t i = 0; i < x.rows; ++i)
+    for (std::int64_t j = 0; j < x.cols; ++j) codes(i, j) = round_to_e4m3(element_f(x, i, j) / scale(i, j));
+}
+
+Grid scaled_product(const Product& op, const Grid& start) {
+  const NaiveTiles a(op.a, op.a_scaling, op.transpose_a), b(op.b, op.b_scaling, !op.transpose_b);
+  const std::int64_t depth = op.transpose_a ? op.a.rows : op.a.cols;
+  Grid out = start;
+  for (std::int64_t i = 0; i < op.c.rows; ++i)
+    for (std::int64_t j = 0; j < op.c.cols; ++j) {
+      auto sum = static_cast<float>(start(i, j));
+      for (std::int64_t tile = 0; tile < depth; tile += 128) {
+        float chain = 0;
+        for (std::int64_t k = tile; k < std::min(tile + 128, depth); ++k)
+          chain = std::fma(op.transpose_a ? a.value(k, i) : a.value(i, k),
+                           op.transpose_b ? b.value(j, k) : b.value(k, j), chain);
+        const float scale_b = op.transpose_b ? b.scale(j, tile) : b.scale(tile, j);
+        sum = std::fma(op.transpose_a ? a.scale(tile, i) : a.scale(i, tile), scale_b * chain, sum);
+      }
+      out(i, j) = static_cast<double>(finish_element(op, i, j, sum));
+    }
+  return out;
+}
+
 float product_element(const Product& op, std::int64_t row, std::int64_t col, float start) {
   const std::int64_t depth = op.transpose_a ? op.a.rows : op.a.cols;
   float sum = start;
@@ -143,9 +189,7 @@ float product_element(const Product& op, std::int64_t row, std::int64_t col, flo
     const float b = op.transpose_b ? element_f(op.b, col, k) : element_f(op.b, k, col);
     sum = std::fma(a, b, sum);
   }
-  if (op.bias) sum += element_f(op.bias, 0, col);
-  if (op.add) sum += element_f(op.add, row, col);
-  return op.c.dtype == Dtype::bf16 ? std::bit_cast<float>(std::uint32_t{to_half(sum)} << 16) : sum;
+  return finish_element(op, row, col, sum);
 }
 
 Grid norm(const Grid& x, const Grid& weight, double eps) {

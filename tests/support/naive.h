@@ -55,6 +55,18 @@ Grid gradient(const std::function<double(const Grid&)>& loss, const Grid& x);
 // The product's law in float: the chain of fused multiply-adds in increasing k, then bias, then add.
 float product_element(const Product& op, std::int64_t row, std::int64_t col, float start);
 
+// A tensor by the law of Scaling: its tiles' scales, and its elements' codes. x: finite.
+struct NaiveTiles {
+  NaiveTiles(const Tensor& x, const Scaling& scaling, bool down);
+  float scale(std::int64_t i, std::int64_t j) const { return static_cast<float>(scales(i / tall, j / wide)); }
+  std::uint8_t code(std::int64_t i, std::int64_t j) const { return static_cast<std::uint8_t>(codes(i, j)); }
+  float value(std::int64_t i, std::int64_t j) const { return from_e4m3(code(i, j)); }
+  std::int64_t tall, wide;  // of one tile
+  Grid scales, codes;
+};
+// The law of a scaled product, from `start`: a chain for each 128 of k, then bias, then add.
+Grid scaled_product(const Product& op, const Grid& start);
+
 Grid norm(const Grid& x, const Grid& weight, double eps);
 Grid swiglu(const Grid& gate_up);
 Grid softmax(const Grid& logits);

@@ -1,0 +1,15 @@
+// Tiles of a tensor as numbers that E4M3 has, and their scales: the one rounding under Quantize and scaled products.
+// The law: x[i,j] becomes e4m3(x[i,j] / scale of its tile), whatever stands beside the tile.
+#pragma once
+
+#include "kernels/cpu/kernels.h"
+#include "kernels/tiles.h"
+
+namespace troupe::cpu {
+
+// values[i * stride + j] = the code of x[i,j] as float32; scales: row by row, one a tile. x: f32 or bf16.
+// room: x.cols floats.
+void quantize(const Tensor& x, TileShape tile, float floor, float* values, std::int64_t stride, float* scales,
+              float* room);
+
+}  // namespace troupe::cpu

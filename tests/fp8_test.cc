@@ -1,0 +1,397 @@
+// E4M3 and scaled products: every byte, scale and sum of the reference's numerics, and the laws to the bit.
+#include <bit>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+#include <fstream>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "kernels/cpu/kernels.h"
+#include "kernels/model/expert.h"
+#include "kernels/model/head.h"
+#include "kernels/model/parameters.h"
+#include "tests/support/close.h"
+#include "tests/support/naive.h"
+
+#include "tests/support/catch.h"
+
+using namespace troupe;
+using namespace troupe::test;
+
+namespace {
+
+void run(const Op& op) {
+  cpu::Scratch scratch;
+  cpu::run(op, scratch);
+}
+
+// A safetensors file of the reference: its tensors' bytes by name.
+class Numerics {
+ public:
+  explicit Numerics(const std::string& name) {
+    std::ifstream in(TROUPE_SOURCE_DIR "/tests/fixtures/numerics/" + name + ".safetensors", std::ios::binary);
+    bytes_ = {std::istreambuf_iterator<char>(in), {}};
+    std::uint64_t length = 0;
+    REQUIRE(bytes_.size() > 8);
+    std::memcpy(&length, bytes_.data(), 8);
+    header_ = nlohmann::json::parse(bytes_.substr(8, length));
+    begin_ = 8 + length;
+  }
+  template <typename T>
+  std::vector<T> read(const std::string& name) const {
+    const auto& offsets = header_.at(name).at("data_offsets");
+    const std::size_t begin = offsets[0], size = offsets[1].get<std::size_t>() - begin;
+    std::vector<T> values(size / sizeof(T));
+    std::memcpy(values.data(), bytes_.data() + begin_ + begin, size);
+    return values;
+  }
+  // The same as a tensor.
+  Owned tensor(const std::string& name, Dtype dtype = Dtype::f32) const {
+    const auto& shape = header_.at(name).at("shape");
+    Owned out(shape[0], shape[1], dtype);
+    const auto values = read<char>(name);
+    REQUIRE(values.size() == static_cast<std::size_t>(out.tensor().elements()) * bytes_of(dtype));
+    std::memcpy(out.tensor().data, values.data(), values.size());
+    return out;
+  }
+
+ private:
+  std::string bytes_;
+  nlohmann::json header_;
+  std::size_t begin_ = 0;
+};
+
+struct Quantized {
+  Quantized(const Tensor& x, const Scaling& scaling, bool down = false)
+      : codes(x.rows, x.cols, Dtype::e4m3, 3),
+        scales(tiles(x.rows, down ? 128 : scaling.width), tiles(x.cols, down ? scaling.width : 128)) {
+    run(Quantize{x, codes, scales, scaling, down});
+  }
+  static std::int64_t tiles(std::int64_t elements, std::int64_t tile) { return (elements + tile - 1) / tile; }
+  std::uint8_t code(std::int64_t row, std::int64_t col) const { return codes.tensor().row<std::uint8_t>(row)[col]; }
+  Owned codes, scales;
+};
+
+// A linear layer's three products, scaled: y = x W^T, dx = dy W, dw += dy^T x.
+Product forward_of(const Tensor& x, const Tensor& w, const Tensor& y) {
+  return {.a = x, .b = w, .c = y, .transpose_b = true, .a_scaling = kActivationTiles, .b_scaling = kWeightBlocks};
+}
+Product input_gradient_of(const Tensor& dy, const Tensor& w, const Tensor& dx) {
+  return {.a = dy, .b = w, .c = dx, .a_scaling = kGradientTiles, .b_scaling = kWeightBlocks};
+}
+Product weight_gradient_of(const Tensor& dy, const Tensor& x, const Tensor& dw) {
+  return {.a = dy,
+          .b = x,
+          .c = dw,
+          .transpose_a = true,
+          .accumulate = true,
+          .a_scaling = kGradientTiles,
+          .b_scaling = kActivationTiles};
+}
+
+// Runs the op; the elements that differ from the naive chains in any bit.
+int wrong_elements(const Product& op) {
+  const Grid expected = scaled_product(op, op.accumulate ? Grid{op.c} : Grid(op.c.rows, op.c.cols));
+  run(op);
+  int wrong = 0;
+  for (std::int64_t i = 0; i < op.c.rows; ++i)
+    for (std::int64_t j = 0; j < op.c.cols; ++j) wrong += element(op.c, i, j) != expected(i, j);
+  return wrong;
+}
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity(), kNaN = std::numeric_limits<float>::quiet_NaN();
+
+}  // namespace
+
+TEST_CASE("every E4M3 code decodes, and every number rounds, as the reference's", "[fp8]") {
+  const Numerics numerics("e4m3_codes");
+  const auto decoded = numerics.read<float>("decode_all_256");
+  for (std::size_t code = 0; code < 256; ++code) {
+    const float value = from_e4m3(static_cast<std::uint8_t>(code));
+    INFO("code " << code);
+    CHECK((std::bit_cast<std::uint32_t>(value) == std::bit_cast<std::uint32_t>(decoded[code]) ||
+           (std::isnan(value) && std::isnan(decoded[code]))));
+  }
+  const auto in = numerics.read<float>("round_in");
+  const auto out = numerics.read<std::uint8_t>("round_out");
+  for (std::size_t i = 0; i < in.size(); ++i) {
+    INFO(in[i]);
+    CHECK(round_to_e4m3(in[i]) == out[i]);
+  }
+}
+
+TEST_CASE("bfloat16 rounds as the reference's", "[fp8]") {
+  const Numerics numerics("bf16_round");
+  const auto in = numerics.read<float>("in");
+  const auto out = numerics.read<std::uint16_t>("out_bits");
+  for (std::size_t i = 0; i < in.size(); ++i) {
+    INFO(in[i]);
+    CHECK((round_to_bf16(in[i]) == out[i] || std::isnan(in[i])));
+  }
+}
+
+TEST_CASE("codes and scales are the reference's byte for byte, products within 2e-6", "[fp8]") {
+  for (const std::string name : {"blockscaled_0", "blockscaled_1"}) {
+    INFO(name);
+    const Numerics numerics(name);
+    const Owned a = numerics.tensor("a"), w = numerics.tensor("w"), expected = numerics.tensor("c");
+    const Quantized qa(a, kActivationTiles), qw(w, kWeightBlocks);
+    CHECK(same_bits(qa.codes, numerics.tensor("a_q", Dtype::e4m3)));
+    CHECK(same_bits(qw.codes, numerics.tensor("w_q", Dtype::e4m3)));
+    CHECK(same_bits(qa.scales, numerics.tensor("a_scale")));
+    CHECK(same_bits(qw.scales, numerics.tensor("w_scale")));
+    CHECK((qa.codes.canaries_alive() && qw.codes.canaries_alive()));
+    const Owned c(a.tensor().rows, w.tensor().rows);
+    run(forward_of(a, w, c));
+    double largest = 0;
+    for (const double value : Grid{expected}.values) largest = std::max(largest, std::abs(value));
+    CHECK(distance(c, Grid{expected}) <= 2e-6 * largest);
+  }
+}
+
+TEST_CASE("a tensor is quantized tile by tile, whatever its shape and type", "[fp8]") {
+  for (const Dtype type : {Dtype::f32, Dtype::bf16})
+    for (const auto& [rows, cols] : {std::pair{1, 1}, {3, 130}, {129, 127}, {260, 40}})
+      for (const Scaling& scaling : {kActivationTiles, kGradientTiles, kWeightBlocks})
+        for (const bool down : {false, true}) {
+          INFO(rows << " x " << cols << " width " << scaling.width << " down " << down);
+          const Owned x = normal(rows, cols, 7, type, 5);
+          const Quantized q(x, scaling, down);
+          const NaiveTiles naive(x, scaling, down);
+          int wrong = 0;
+          for (std::int64_t i = 0; i < rows; ++i)
+            for (std::int64_t j = 0; j < cols; ++j) wrong += q.code(i, j) != naive.code(i, j);
+          CHECK(wrong == 0);
+          CHECK(distance(q.scales, naive.scales) == 0);
+        }
+}
+
+TEST_CASE("every bfloat16 number beside any largest one gets the code of its quotient", "[fp8]") {
+  for (const float largest : {448.0F, 1.0F, 3.7F, 1e-4F, 3e38F}) {
+    const Owned x(512, 129, Dtype::bf16);
+    for (std::int64_t i = 0; i < 512; ++i) {
+      for (std::int64_t j = 0; j < 128; ++j) {
+        const float value = from_bf16(static_cast<std::uint16_t>(i * 128 + j));
+        x.tensor().row<std::uint16_t>(i)[j] = std::abs(value) <= largest ? round_to_bf16(value) : 0;
+      }
+      x.tensor().row<std::uint16_t>(i)[i % 128] = round_to_bf16(largest);
+    }
+    const Owned tiles = normal(512, 128, 1, Dtype::bf16);
+    run(Copy{x.tensor().columns(0, 128), tiles});
+    const Quantized q(tiles, kGradientTiles);
+    const NaiveTiles naive(tiles, kGradientTiles, false);
+    int wrong = 0;
+    for (std::int64_t i = 0; i < 512; ++i)
+      for (std::int64_t j = 0; j < 128; ++j) wrong += q.code(i, j) != naive.code(i, j);
+    INFO("largest " << largest);
+    CHECK(wrong == 0);
+  }
+}
+
+TEST_CASE("a tile of zeros has codes and sums of zero", "[fp8]") {
+  for (const Scaling& scaling : {kActivationTiles, kGradientTiles, kWeightBlocks}) {
+    const Owned x(2, 200);
+    run(Fill{x, 0});
+    x.tensor().row<float>(1)[3] = -0.0F;
+    const Quantized q(x, scaling);
+    CHECK((q.code(0, 0) == 0 && q.code(1, 199) == 0 && q.code(1, 3) == 0x80));
+    CHECK(q.scales.at(0, 0) > 0);
+    const Owned w = normal(5, 200, 1), y(2, 5);
+    run(Product{.a = x, .b = w, .c = y, .transpose_b = true, .a_scaling = kGradientTiles, .b_scaling = kWeightBlocks});
+    CHECK((y.at(0, 0) == 0 && y.at(1, 4) == 0));
+  }
+}
+
+TEST_CASE("tiny gradients are kept, tiny activations go to zero", "[fp8]") {
+  for (const float size : {1e-7F, 1e-20F, 1e-30F}) {
+    Owned x = normal(1, 128, 3), w = normal(1, 128, 4), y(1, 1), unscaled(1, 1);
+    for (std::int64_t j = 0; j < 128; ++j) x.set(0, j, x.at(0, j) * static_cast<double>(size));
+    run(Product{.a = x, .b = w, .c = unscaled, .transpose_b = true});
+    run(Product{.a = x, .b = w, .c = y, .transpose_b = true, .a_scaling = kGradientTiles, .b_scaling = kWeightBlocks});
+    INFO("size " << size);
+    // Two roundings to four bits of 128 terms of random sign: 2 sqrt(128) 2^-4 of a term, at most.
+    CHECK(std::abs(y.at(0, 0) - unscaled.at(0, 0)) < 1.5 * static_cast<double>(size));
+    CHECK(y.at(0, 0) != 0);
+    const Quantized activations(x, kActivationTiles);
+    CHECK(((activations.code(0, 0) & 0x7F) == 0) == (size < 1e-10F));
+  }
+}
+
+TEST_CASE("an infinity or a NaN spoils its tile and no other", "[fp8]") {
+  for (const float bad : {kInfinity, -kInfinity, kNaN}) {
+    const Owned x = normal(3, 300, 1), w = normal(4, 300, 2), y(3, 4), healthy(3, 4);
+    run(forward_of(x, w, healthy));
+    x.tensor().row<float>(1)[140] = bad;
+    const Quantized q(x, kActivationTiles);
+    CHECK((q.code(1, 140) & 0x7F) == 0x7F);
+    CHECK((std::isfinite(q.scales.at(1, 0)) && !std::isfinite(q.scales.at(1, 1)) && std::isfinite(q.scales.at(2, 1))));
+    run(forward_of(x, w, y));
+    for (std::int64_t j = 0; j < 4; ++j)
+      CHECK((std::isnan(y.at(1, j)) && y.at(0, j) == healthy.at(0, j) && y.at(2, j) == healthy.at(2, j)));
+  }
+}
+
+TEST_CASE("scaled products of a linear layer are the naive chains, bit for bit", "[fp8]") {
+  for (const Dtype type : {Dtype::f32, Dtype::bf16})
+    for (const auto& [tokens, in, out] :
+         {std::tuple{1, 1, 1}, {2, 130, 40}, {13, 300, 33}, {40, 96, 200}, {140, 257, 129}, {530, 20, 37}}) {
+      INFO(tokens << " tokens, " << in << " to " << out);
+      const Owned x = normal(tokens, in, 1, type, 3), w = normal(out, in, 2, type), dy = normal(tokens, out, 3, type);
+      const Owned bias = normal(1, out, 4), add = normal(tokens, out, 5);
+      const Owned y(tokens, out, type, 7), u(tokens, out), dx(tokens, in, type), dw = normal(out, in, 6);
+      CHECK(wrong_elements(forward_of(x, w, y)) == 0);
+      Product extended = forward_of(x, w, u);
+      extended.bias = bias, extended.add = add;
+      CHECK(wrong_elements(extended) == 0);
+      CHECK(wrong_elements(input_gradient_of(dy, w, dx)) == 0);
+      CHECK(wrong_elements(weight_gradient_of(dy, x, dw)) == 0);
+      CHECK(y.canaries_alive());
+    }
+}
+
+TEST_CASE("a row of a scaled product has the same bits alone or among any number of rows", "[fp8]") {
+  const Owned x = normal(600, 200, 1, Dtype::bf16), w = normal(70, 200, 2, Dtype::bf16), y(600, 70);
+  run(forward_of(x, w, y));
+  for (const auto& [begin, count] : {std::pair{0, 1}, {599, 1}, {17, 2}, {100, 13}, {511, 2}, {250, 300}}) {
+    const Owned some(count, 70);
+    run(forward_of(x.tensor().row_range(begin, count), w, some));
+    CHECK(same_bits(some, y.tensor().row_range(begin, count)));
+  }
+}
+
+TEST_CASE("an accumulating scaled product may be cut between tiles of tokens, and nowhere else", "[fp8]") {
+  const Owned dy = normal(300, 40, 1, Dtype::bf16), x = normal(300, 50, 2, Dtype::bf16), whole = normal(40, 50, 3);
+  run(weight_gradient_of(dy, x, whole));
+  const auto cut_at = [&](std::int64_t cut) {
+    Owned dw = normal(40, 50, 3);
+    for (const auto& [begin, count] : {std::pair{std::int64_t{0}, cut}, std::pair{cut, 300 - cut}})
+      run(weight_gradient_of(dy.tensor().row_range(begin, count), x.tensor().row_range(begin, count), dw));
+    return dw;
+  };
+  CHECK(same_bits(cut_at(128), whole));
+  CHECK(same_bits(cut_at(256), whole));
+  CHECK(!same_bits(cut_at(127), whole));
+}
+
+TEST_CASE("rows of zeros behind a run change no bit of a weight gradient", "[fp8]") {
+  const Owned dy = normal(256, 40, 1, Dtype::bf16), x = normal(256, 50, 2, Dtype::bf16);
+  run(Fill{dy.tensor().row_range(150, 106), 0});
+  run(Fill{x.tensor().row_range(150, 106), 0});
+  const Owned padded = normal(40, 50, 3), ragged = normal(40, 50, 3);
+  run(weight_gradient_of(dy, x, padded));
+  run(weight_gradient_of(dy.tensor().row_range(0, 150), x.tensor().row_range(0, 150), ragged));
+  CHECK(same_bits(padded, ragged));
+}
+
+// ---- Which products are scaled --------------------------------------------------------------------------------------
+
+namespace {
+
+// Of a layer with experts, or without: its weights and everything that it computes with, as shapes alone.
+struct Shapes {
+  explicit Shapes(bool with_fp8) : fp8(with_fp8) {
+    config.q_lora_rank = 64;
+    scratch = carve_scratch(carver, config, shape());
+  }
+  SlotShape shape() const { return {256, 2, Dtype::bf16, fp8}; }
+  Tensor matrix(std::int64_t rows, std::int64_t cols) { return carver.tensor(rows, cols, Dtype::bf16); }
+  LayerTensors weights(int layer) {
+    const auto find = [this, layer](const std::string& first, const std::string& last) {
+      Tensor all;
+      for (const Parameter& p : model_parameters(config)) {
+        if (p.layer != layer || (!all && p.name != first)) continue;
+        all = all ? Tensor{all.data, all.rows + p.rows, all.cols, all.stride, all.dtype} : matrix(p.rows, p.cols);
+        if (p.name == last) break;
+      }
+      return all;
+    };
+    return bind_layer(config, layer, find, find);
+  }
+  ModelConfig config;
+  bool fp8;
+  Carver carver;
+  SlotScratch scratch;
+};
+
+// All products of a step of one layer.
+Ops layer_ops(Shapes& shapes, int layer) {
+  const LayerSlot slot =
+      first_rows(carve_layer(shapes.carver, shapes.config, layer, shapes.shape(), shapes.scratch), 128, 1);
+  const LayerTensors w = shapes.weights(layer);
+  Ops ops;
+  attention_forward(ops, shapes.config, layer, w, slot, {});
+  mlp_forward(ops, w, slot);
+  mlp_backward(ops, w, slot, shapes.scratch);
+  if (shapes.config.is_moe_layer(layer)) routed_backward(ops, shapes.config, w, slot, shapes.scratch, {});
+  attention_backward(ops, shapes.config, w, slot, shapes.scratch, {}, slot.x);
+  weight_gradients(ops, slot, w);
+  return ops;
+}
+
+Ops expert_ops(Shapes& shapes) {
+  const ChunkSlot chunk = first_rows(carve_chunk(shapes.carver, shapes.config, 100, Dtype::bf16, shapes.fp8), 64);
+  const int d = shapes.config.hidden_size, i = shapes.config.moe_intermediate_size;
+  const std::vector<ExpertTensors> w{{shapes.matrix(2 * i, d), shapes.matrix(d, i)}};
+  const Tensor rows = shapes.matrix(64, d), column = shapes.matrix(64, 1);
+  Ops ops;
+  expert_forward(ops, w, {64}, chunk, rows);
+  expert_backward(ops, w, {64}, chunk, true, rows, column, rows, column);
+  expert_weight_gradients(ops, {64}, chunk, w, 0, 1);
+  return ops;
+}
+
+// Scaled as its form asks, or not at all.
+struct Counted {
+  int scaled = 0, plain = 0;
+};
+Counted count_products(const Ops& ops) {
+  Counted counted;
+  for (const Op& op : ops) {
+    const auto* product = std::get_if<Product>(&op);
+    if (product == nullptr) continue;
+    ++(product->a_scaling ? counted.scaled : counted.plain);
+    if (!product->a_scaling) continue;
+    CHECK(product->a_scaling == (product->transpose_b ? kActivationTiles : kGradientTiles));
+    CHECK(product->b_scaling == (product->transpose_a ? kActivationTiles : kWeightBlocks));
+  }
+  return counted;
+}
+
+}  // namespace
+
+TEST_CASE("in FP8 the three products of every linear layer are scaled, and the router's and the head's are not",
+          "[fp8]") {
+  Shapes shapes(true), halves(false);
+  // in, q_b, kv_b, o, gate|up and down, each forward and twice backward; with experts the router's two beside them.
+  const Counted dense = count_products(layer_ops(shapes, 0)), sparse = count_products(layer_ops(shapes, 1));
+  CHECK((dense.scaled == 18 && dense.plain == 0));
+  CHECK((sparse.scaled == 18 && sparse.plain == 2));
+  const Counted expert = count_products(expert_ops(shapes));  // gate|up is computed again
+  CHECK((expert.scaled == 7 && expert.plain == 0));
+  CHECK(count_products(layer_ops(halves, 1)).scaled + count_products(expert_ops(halves)).scaled == 0);
+  const HeadSlot head = carve_head(shapes.carver, shapes.config, shapes.shape());
+  Ops ops;
+  head_loss(ops, {shapes.matrix(1, 128), shapes.matrix(256, 128)}, head, {}, 1, true);
+  head_weight_gradients(ops, head, {}, shapes.matrix(256, 128));
+  CHECK(count_products(ops).scaled == 0);
+}
+
+TEST_CASE("a forward product in fp8 beside bfloat16, by rows", "[.][bench]") {
+  const Owned w = normal(512, 512, 2, Dtype::bf16);
+  for (const std::int64_t rows : {1, 8, 32, 128, 512}) {
+    const Owned x = normal(rows, 512, 1, Dtype::bf16), y(rows, 512);
+    const Product scaled = forward_of(x, w, y), plain{.a = x, .b = w, .c = y, .transpose_b = true};
+    cpu::Scratch scratch;
+    const auto us_of = [&](const Product& op) {
+      scratch.reset();
+      const auto begin = std::chrono::steady_clock::now();
+      cpu::run(op, scratch);
+      return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - begin).count();
+    };
+    double halves = us_of(plain), fp8 = us_of(scaled);
+    for (int round = 1; round < 30; ++round)
+      halves = std::min(halves, us_of(plain)), fp8 = std::min(fp8, us_of(scaled));
+    WARN(rows << " rows: " << fp8 << " us, bfloat16 " << halves << ": " << fp8 / halves << " times");
+  }
+}

@@ -1,0 +1,76 @@
+// An FP8 run's ops as its devices get them: the flag of the configuration reaches every product that it should.
+#include <unistd.h>
+
+#include <filesystem>
+
+#include "actors/rules/placement.h"
+#include "launcher/simulation/sim_corpus.h"
+#include "launcher/simulation/sim_world.h"
+
+#include "tests/support/catch.h"
+
+using namespace troupe;
+
+namespace {
+
+// A stage and a shard, each on a node of its own; multi-token prediction too.
+Config stage_and_shard(const std::string& dtype) {
+  Config config;
+  ModelConfig& m = config.model;
+  m.vocab_size = 16;
+  m.hidden_size = m.intermediate_size = m.moe_intermediate_size = 8;
+  m.num_hidden_layers = 2;
+  m.num_attention_heads = m.num_key_value_heads = 2;
+  m.kv_lora_rank = 8;
+  m.qk_nope_head_dim = m.v_head_dim = m.qk_rope_head_dim = 4;
+  m.n_routed_experts = 4;
+  m.num_nextn_predict_layers = 1;
+  config.train.dtype = dtype;
+  config.train.steps = 1;
+  config.train.batch_sequences = config.train.microbatches = 2;
+  config.train.sequence_length = 8;
+  config.data.kind = "none";
+  config.evaluate.exact_match_problems = 0;
+  config.layout.nodes = 2;
+  config.device.threads = 1;
+  return config;
+}
+
+struct Counted {
+  int scaled = 0, plain = 0;
+};
+
+// Products of a step, of the stage and of the shard.
+std::map<Role, Counted> products_of(const Config& config) {
+  const std::string folder = fmt::format("/dev/shm/troupe-fp8-test-{}", ::getpid());
+  std::filesystem::create_directories(folder + "/checkpoints");
+  SimWorldOptions options;
+  options.run_folder = folder;
+  options.corpus = make_sim_corpus(config);
+  options.devices.resize(2);
+  std::map<Role, Counted> counted;
+  for (const auto& [owner, node] : place_owners(config))
+    options.devices[node].before = [&own = counted[owner.role]](const SegmentKey& key, const Op& op) {
+      const auto* product = std::get_if<Product>(&op);
+      if (product == nullptr || key.segment_class == SegmentClass::evaluate) return;
+      ++(product->a_scaling ? own.scaled : own.plain);
+    };
+  SimWorld world(config, options);
+  world.start({});
+  world.run_until([&] { return world.finished(); }, 1'000'000'000);
+  std::filesystem::remove_all(folder);
+  return counted;
+}
+
+}  // namespace
+
+TEST_CASE("an FP8 run scales all products of a shard, and a stage's but for router, head and multi-token prediction",
+          "[sim][fp8]") {
+  auto fp8 = products_of(stage_and_shard("fp8")), halves = products_of(stage_and_shard("bfloat16"));
+  CHECK((fp8[Role::expert_shard].scaled > 0 && fp8[Role::expert_shard].plain == 0));
+  // A microbatch: three layers of five linear ones, three products each; beside them the two routers' backward
+  // products, the head's three for each of two losses, and eh_proj's three.
+  CHECK(fp8[Role::stage].scaled == 2 * 3 * 5 * 3);
+  CHECK(fp8[Role::stage].plain == 2 * (2 * 2 + 2 * 3 + 3));
+  for (auto& [role, counted] : halves) CHECK((counted.scaled == 0 && counted.plain > 0));
+}
