@@ -15,6 +15,16 @@ Tensor flat(const Memory& memory, std::int64_t begin, std::int64_t count, Dtype 
   return {static_cast<char*>(memory.data) + static_cast<std::size_t>(begin) * bytes_of(dtype), 1, count, count, dtype};
 }
 
+// So many elements as rows of one width, and what is left.
+std::vector<Tensor> rows_of(const Memory& memory, std::int64_t begin, std::int64_t count, Dtype dtype) {
+  constexpr std::int64_t kCols = 1024;
+  std::vector<Tensor> all;
+  const std::int64_t rows = count / kCols, left = count % kCols;
+  if (rows > 0) all.push_back({flat(memory, begin, kCols, dtype).data, rows, kCols, kCols, dtype});
+  if (left > 0) all.push_back(flat(memory, begin + rows * kCols, left, dtype));
+  return all;
+}
+
 }  // namespace
 
 BenchWeights::BenchWeights(Device& device, const Config& config, std::vector<Parameter> parameters)
@@ -39,17 +49,30 @@ Tensor BenchWeights::accumulators(const std::string& first, const std::string& l
   return block_.range(gradients_.data, Dtype::f32, first, last);
 }
 
+// Neighbours that begin alike are drawn together.
 void BenchWeights::draw(Ops& ops) const {
-  for (std::size_t i = 0; i < block_.parameters().size(); ++i) {
-    const Parameter& p = block_.parameters()[i];
-    const std::uint64_t key = random_key(config_.train.seed, "initialize/" + p.name);
-    const Tensor master = block_.at(masters_.data, Dtype::f32, i);
-    ops.push_back(Initialize{master, key, p.mean, p.std});
-    if (copies_.data != nullptr) ops.push_back(Copy{master, block_.at(copies_.data, Dtype::bf16, i)});
-    ops.push_back(Initialize{block_.at(gradients_.data, Dtype::f32, i), key + 1, 0, 1e-3F});
-    ops.push_back(Initialize{block_.at(m_.data, Dtype::f32, i), key + 2, 0, 1e-3F});
-    ops.push_back(Initialize{block_.at(v_.data, Dtype::f32, i), key + 3, 1e-6F, 0});
+  const auto each_row = [&](const Memory& memory, std::int64_t begin, std::int64_t count, const Initialize& how) {
+    for (const Tensor& t : rows_of(memory, begin, count, Dtype::f32)) {
+      ops.push_back(how);
+      std::get<Initialize>(ops.back()).out = t;
+    }
+  };
+  const auto& parameters = block_.parameters();
+  for (std::size_t first = 0, next = 0; first < parameters.size(); first = next) {
+    const Parameter& p = parameters[first];
+    while (next < parameters.size() && parameters[next].std == p.std && parameters[next].mean == p.mean) ++next;
+    const std::int64_t begin = block_.offset(first),
+                       end = next < parameters.size() ? block_.offset(next) : block_.elements();
+    each_row(masters_, begin, end - begin, {{}, random_key(config_.train.seed, "initialize/" + p.name), p.mean, p.std});
   }
+  const std::int64_t all = block_.elements();
+  const std::uint64_t key = random_key(config_.train.seed, "bench/state");
+  each_row(gradients_, 0, all, {{}, key, 0, 1e-3F});
+  each_row(m_, 0, all, {{}, key + 1, 0, 1e-3F});
+  each_row(v_, 0, all, {{}, key, 1e-6F, 0});
+  if (copies_.data == nullptr) return;
+  const auto from = rows_of(masters_, 0, all, Dtype::f32), to = rows_of(copies_, 0, all, Dtype::bf16);
+  for (std::size_t i = 0; i < from.size(); ++i) ops.push_back(Copy{from[i], to[i]});
 }
 
 void BenchWeights::learn(Ops& ops) const {
