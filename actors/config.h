@@ -45,7 +45,7 @@ struct TrainConfig {          // [train]
 };
 
 struct DataConfig {                         // [data]
-  std::string kind = "text";                // text, jsonl, chat, arithmetic, task
+  std::string kind = "text";                // text, jsonl, chat, arithmetic, task, random
   std::vector<std::string> files;           // text, jsonl or tokens, by suffix when mixed
   std::vector<double> weights;              // mixing weights, one a file; empty: by size
   double held_out = 0.1;                    // last part of every file

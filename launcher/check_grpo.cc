@@ -1,13 +1,17 @@
 // `troupe check` on a fixture of the GRPO loss: the rules and the kernel that train, on given logits and rewards.
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdio>
+#include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "actors/checkpoint/safetensors.h"
 #include "actors/rules/grpo.h"
 #include "kernels/base/error.h"
-#include "kernels/cpu/device.h"
+#include "launcher/config.h"
+#include "launcher/machine.h"
 #include "launcher/tools.h"
 
 namespace troupe {
@@ -113,7 +117,8 @@ struct Rows {
   std::vector<float> policy, results, slopes;
 };
 
-Rows run_loss(const GrpoFixture& f, const std::vector<double>& advantage, const std::vector<double>& weight) {
+Rows run_loss(Device& device, const GrpoFixture& f, const std::vector<double>& advantage,
+              const std::vector<double>& weight) {
   const auto rows = static_cast<std::size_t>(f.samples * f.length);
   Rows r{std::vector<std::int32_t>(rows, -1), std::vector<float>(rows * kPolicyInputs),
          std::vector<float>(rows * kPolicyResults), std::vector<float>(f.logits.size())};
@@ -125,8 +130,12 @@ Rows run_loss(const GrpoFixture& f, const std::vector<double>& advantage, const 
                                          static_cast<float>(advantage[n]), static_cast<float>(weight[n])};
     std::copy_n(policy, kPolicyInputs, r.policy.begin() + static_cast<std::ptrdiff_t>(row * kPolicyInputs));
   }
-  const auto tensor = [&](auto& values, std::int64_t cols, Dtype dtype) {
-    return Tensor{const_cast<void*>(static_cast<const void*>(values.data())), f.samples * f.length, cols, cols, dtype};
+  std::vector<Memory> memory;
+  const auto tensor = [&](const auto& values, std::int64_t cols, Dtype dtype) {
+    const std::size_t size = values.size() * bytes_of(dtype);
+    memory.push_back(allocate_shared(device, size));
+    std::memcpy(memory.back().data, values.data(), size);
+    return Tensor{memory.back().data, f.samples * f.length, cols, cols, dtype};
   };
   PolicyLoss op;
   op.logits = tensor(f.logits, f.vocabulary, Dtype::f32);
@@ -137,8 +146,10 @@ Rows run_loss(const GrpoFixture& f, const std::vector<double>& advantage, const 
   op.clip_low = static_cast<float>(f.config.clip_low);
   op.clip_high = static_cast<float>(f.config.clip_high);
   op.beta = static_cast<float>(f.config.beta);
-  CpuDevice device(0);
   device.submit(Segment{.key = {}, .ops = {op}, .done = {}});
+  while (device.pending() > 0) usleep(200);
+  std::copy_n(op.results.row<float>(0), r.results.size(), r.results.begin());
+  std::copy_n(op.dlogits.row<float>(0), r.slopes.size(), r.slopes.begin());
   return r;
 }
 
@@ -153,7 +164,9 @@ int check_grpo(const CheckOptions& options) {
   const GrpoFixture f = load(options.fixture);
   const std::vector<double> advantage = advantages(f.rewards, f.config.group_size, f.config);
   const std::vector<double> weight = token_weights(f.lengths, f.config.reduction, f.length);
-  const Rows rows = run_loss(f, advantage, weight);
+  Config machine = config_from_text("[data]\nkind = \"none\"\n", options.fixture, options.sets);
+  resolve_machine(machine);
+  const Rows rows = run_loss(*open_device(machine, 0, false), f, advantage, weight);
   // Row (n, t - 1) told of token t.
   const auto cells = static_cast<std::size_t>(f.samples * f.length);
   std::vector<float> logprobs(cells), kl(cells), per_token(cells), advantages_f32(advantage.begin(), advantage.end());

@@ -8,6 +8,7 @@
 
 #include "actors/build_info.h"
 #include "kernels/base/error.h"
+#include "launcher/bench_ops.h"
 #include "launcher/config_keys.h"
 #include "launcher/judge.h"
 #include "launcher/processes.h"
@@ -28,6 +29,7 @@ struct Arguments {
   ExportOptions export_model;
   SimulateOptions simulate;
   ProfileOptions profile;
+  BenchOptions bench;
   TimelineOptions timeline;
   std::string digest_run, why_run, config_path, plot_run, plot_out;
   std::vector<std::string> sets;
@@ -204,6 +206,27 @@ CLI::App* add_profile(CLI::App& app, Arguments& a) {
   return c;
 }
 
+CLI::App* add_bench(CLI::App& app, Arguments& a) {
+  CLI::App* bench = app.add_subcommand("bench", "how fast this machine is at what a model is made of");
+  bench->require_subcommand(1);
+  CLI::App* c = bench->add_subcommand("ops", "each op of a model at its own shapes, beside a large product and a copy");
+  c->add_option("CONFIG", a.bench.config_path,
+                "configuration file (default: configs/moe_0b85.toml on a GPU, configs/quickstart.toml on a processor)");
+  c->add_option("--device", a.bench.device, "what computes (default: as the configuration says)")
+      ->type_name("cuda|cpu")
+      ->check(CLI::IsMember({"cuda", "cpu"}));
+  c->add_option("--only", a.bench.only, "these ops alone, e.g. Product,Attention")
+      ->type_name("NAME[,NAME...]")
+      ->delimiter(',')
+      ->allow_extra_args(false);
+  c->add_option("--repeats", a.bench.repeats, "times that each is measured; the median counts (default 5)")
+      ->type_name("N")
+      ->check(CLI::Range(1, 1000));
+  c->add_option("--json", a.bench.json, "write all figures to this file")->type_name("FILE");
+  add_set(c, a.bench.sets);
+  return bench;
+}
+
 CLI::App* add_timeline(CLI::App& app, Arguments& a) {
   CLI::App* c = app.add_subcommand("timeline", "draw what every compute thread did during a step, as SVG");
   c->add_option("RUN", a.timeline.runs, "folders of runs with device.record_segments, drawn to one scale")->required();
@@ -234,6 +257,7 @@ int dispatch(CLI::App& app, Arguments& a) {
   if (app.got_subcommand("check")) return check(a.check);
   if (app.got_subcommand("export")) return export_model(a.export_model);
   if (app.got_subcommand("profile")) return profile(a.profile);
+  if (app.got_subcommand("bench")) return bench_ops(a.bench);
   if (app.got_subcommand("timeline")) return timeline(a.timeline);
   if (app.got_subcommand("plot")) return plot(a.plot_run, a.plot_out);
   if (app.got_subcommand("simulate")) return simulate(a.simulate);
@@ -273,6 +297,7 @@ int run_command_line(int argc, char** argv) {
   add_check(app, a);
   add_simulate(app, a);
   add_profile(app, a);
+  add_bench(app, a);
   add_timeline(app, a);
   add_plot(app, a);
   CLI::App* exporting = app.add_subcommand("export", "write a trained model as a Hugging Face directory");

@@ -238,7 +238,7 @@ std::string why_data(const Config& config) {
   const DataConfig& d = config.data;
   if (d.kind == "task") return "";  // why_task
   if (d.kind == "arithmetic") return why_arithmetic(config);
-  if (d.kind == "none") return "";
+  if (d.kind == "none" || d.kind == "random") return "";
   if (d.files.empty()) {
     return fmt::format("data.files is empty, must name a file for data.kind = \"{}\": --set data.files=PATH", d.kind);
   }

@@ -153,8 +153,9 @@ void add_train_keys(std::vector<Key>& keys) {
 void add_data_keys(std::vector<Key>& keys) {
   using D = DataConfig;
   Table<D> t(keys, "data", &Config::data);
-  t.add("kind", &D::kind, one_of({"text", "jsonl", "chat", "arithmetic", "task", "none"}),
-        "text, JSONL of texts, of conversations, built-in sums, solutions of [task], or no data (tools)");
+  t.add("kind", &D::kind, one_of({"text", "jsonl", "chat", "arithmetic", "task", "random", "none"}),
+        "text, JSONL of texts, of conversations, built-in sums, solutions of [task], random tokens (to measure), or no "
+        "data (tools)");
   t.add("files", &D::files, anything(), "paths: .txt, .jsonl, or .tokens of troupe tokenize");
   t.add("weights", &D::weights, above(0), "mixing weights, one a file; empty: by size");
   t.add("held_out", &D::held_out, below(0, 1), "last part of every file, never trained on");

@@ -24,13 +24,6 @@ std::string threads_table(const Profile& p) {
   return text;
 }
 
-std::string shape_of(const OpKey& key, const OpTime& time) {
-  const std::int64_t rows = time.rows / std::max<std::int64_t>(1, time.count);
-  if (key.depth == 0) return fmt::format("{} x {}", rows, key.cols);
-  if (key.phase == SegmentClass::weight_gradient) return fmt::format("{} x [{}] x {}", key.depth, rows, key.cols);
-  return fmt::format("{} x [{}] x {}", rows, key.depth, key.cols);
-}
-
 std::string ops_table(const Profile& p) {
   std::vector<std::pair<OpKey, OpTime>> all(p.ops.times().begin(), p.ops.times().end());
   std::sort(all.begin(), all.end(), [](const auto& a, const auto& b) { return a.second.ns > b.second.ns; });
@@ -80,6 +73,13 @@ std::string handlers_table(const Profile& p) {
 }
 
 }  // namespace
+
+std::string shape_of(const OpKey& key, const OpTime& time) {
+  const std::int64_t rows = time.rows / std::max<std::int64_t>(1, time.count);
+  if (key.depth == 0) return fmt::format("{} x {}", rows, key.cols);
+  if (key.phase == SegmentClass::weight_gradient) return fmt::format("{} x [{}] x {}", key.depth, rows, key.cols);
+  return fmt::format("{} x [{}] x {}", rows, key.depth, key.cols);
+}
 
 std::string tables(const Profile& p) { return threads_table(p) + ops_table(p) + handlers_table(p); }
 

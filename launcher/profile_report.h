@@ -26,5 +26,7 @@ struct Profile {
 };
 
 std::string tables(const Profile& profile);
+// "rows x [sum] x cols" of an op, rows in the mean.
+std::string shape_of(const OpKey& key, const OpTime& time);
 
 }  // namespace troupe

@@ -127,7 +127,7 @@ TEST_CASE("a batch depends on step and microbatch only, and microbatches only cu
   for (int i = 0; i < 40; ++i)
     documents.push_back(std::string(static_cast<std::size_t>(1 + i % 45), static_cast<char>('a' + i % 26)));
   const auto lines = scratch.write("b.jsonl", jsonl(documents));
-  for (const std::string kind : {"text", "jsonl", "mixed", "arithmetic"}) {
+  for (const std::string kind : {"text", "jsonl", "mixed", "arithmetic", "random"}) {
     INFO(kind);
     Config config = small_config(kind == "mixed" ? "text" : kind, {text, lines});
     if (kind == "text") config.data.files = {text};
@@ -353,6 +353,26 @@ TEST_CASE("data that can't be used is refused with its file and the reason", "[d
     one.spoil(config);
     CHECK_THAT(problem_of_opening(config), Catch::Contains(one.says));
   }
+}
+
+TEST_CASE("random tokens are of the whole vocabulary, evenly, and those held out are others", "[data]") {
+  Config config = small_config("random", {});
+  config.model.vocab_size = 1000;
+  config.train.sequence_length = 256;
+  const auto corpus = open_corpus(config);
+  std::vector<int> of_tenth(10);
+  std::set<std::vector<std::int32_t>> all;
+  for (std::int64_t step = 0; step < 10; ++step) {
+    const Batch batch = corpus->train(step, 0);
+    check_isolation(batch);
+    CHECK(batch.target_count() == batch.sequences * 255);
+    CHECK(all.insert(batch.ids).second);
+    for (const std::int32_t id : batch.ids) ++of_tenth.at(static_cast<std::size_t>(id / 100));
+  }
+  for (const int count : of_tenth) CHECK(std::abs(count - 512) < 110);  // five standard deviations
+  REQUIRE(corpus->held_out_microbatches(0) == 32);
+  for (const std::int32_t microbatch : {0, 31}) CHECK(all.insert(corpus->held_out(microbatch).ids).second);
+  CHECK(corpus->provenance().at(0).source == "random tokens below 1000, seed 1");
 }
 
 TEST_CASE("provenance tells each file's size, licence and digest", "[data]") {

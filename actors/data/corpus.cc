@@ -231,6 +231,16 @@ std::unique_ptr<Corpus> open_arithmetic(const Config& config) {
                                        std::move(provenance), nullptr);
 }
 
+std::unique_ptr<Corpus> open_random(const Config& config) {
+  const Cut cut{.length = config.train.sequence_length, .seed = config.train.seed};
+  std::vector<Source> sources;
+  sources.emplace_back(std::in_place_type<RandomStream>, config.model.vocab_size, cut);
+  const std::string name = fmt::format("random tokens below {}, seed {}", config.model.vocab_size, config.train.seed);
+  std::vector<Provenance> provenance{{.source = name, .licence = "generated", .sha256 = sha256(name), .bytes = 0}};
+  return std::make_unique<MixedCorpus>(config, std::move(sources), Mixture({1}, {name}, config.train.seed),
+                                       std::move(provenance), nullptr);
+}
+
 std::unique_ptr<Corpus> open_tasks(const Config& config) {
   const Cut cut{.length = config.train.sequence_length,
                 .seed = config.train.seed,
@@ -288,8 +298,9 @@ std::int32_t end_token_of(const Config& config, const Tokenizer& tokenizer) {
 std::unique_ptr<Corpus> open_corpus(const Config& config) {
   if (config.data.kind == "arithmetic") return open_arithmetic(config);
   if (config.data.kind == "task") return open_tasks(config);
+  if (config.data.kind == "random") return open_random(config);
   if (config.data.kind != "text" && config.data.kind != "jsonl" && config.data.kind != "chat") {
-    throw Error("data.kind is {}, must be text, jsonl, chat, arithmetic or task", config.data.kind);
+    throw Error("data.kind is {}, must be text, jsonl, chat, arithmetic, task or random", config.data.kind);
   }
   if (!(config.data.held_out >= 0 && config.data.held_out < 1)) {
     throw Error("data.held_out is {}, must be at least 0 and below 1", config.data.held_out);

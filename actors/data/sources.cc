@@ -310,4 +310,21 @@ Sequence TaskStream::train(std::int64_t sequence, std::int64_t /*ordinal*/) cons
   return pack(Split::train, static_cast<std::uint64_t>(sequence) * length, length, looked);
 }
 
+// ---- Random tokens --------------------------------------------------------------------------------------------------
+Sequence RandomStream::train(std::int64_t sequence, std::int64_t /*ordinal*/) const { return draw("random", sequence); }
+
+Sequence RandomStream::held_out(std::int64_t index) const { return draw("random held out", index); }
+
+Sequence RandomStream::draw(const char* purpose, std::int64_t number) const {
+  const std::uint64_t key = cut_.key(purpose);
+  Sequence sequence;
+  sequence.start_document();
+  for (std::int32_t at = 0; at < cut_.length; ++at) {
+    const std::uint64_t token =
+        random_below(vocabulary_, key, static_cast<std::uint64_t>(number), static_cast<std::uint64_t>(at));
+    sequence.append(static_cast<std::int32_t>(token), true);
+  }
+  return sequence;
+}
+
 }  // namespace troupe

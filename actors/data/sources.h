@@ -144,6 +144,25 @@ class TaskStream {
   std::uint64_t held_out_too_long_ = 0;
 };
 
-using Source = std::variant<TextFile, TokenFile, DocumentFile, ChatFile, ArithmeticStream, TaskStream>;
+// Every token of the vocabulary as likely as any other: for measuring, there is nothing to learn.
+class RandomStream {
+ public:
+  RandomStream(int vocabulary, const Cut& cut) : vocabulary_(static_cast<std::uint64_t>(vocabulary)), cut_(cut) {}
+  std::int64_t training_tokens() const { return 1; }
+  std::int64_t held_out_sequences() const { return kHeldOutSequences; }
+  std::size_t bytes() const { return 0; }
+  Sequence train(std::int64_t sequence, std::int64_t ordinal) const;
+  Sequence held_out(std::int64_t index) const;
+
+ private:
+  static constexpr std::int64_t kHeldOutSequences = 64;
+
+  Sequence draw(const char* purpose, std::int64_t number) const;
+
+  std::uint64_t vocabulary_;
+  Cut cut_;
+};
+
+using Source = std::variant<TextFile, TokenFile, DocumentFile, ChatFile, ArithmeticStream, TaskStream, RandomStream>;
 
 }  // namespace troupe

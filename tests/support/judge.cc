@@ -147,4 +147,29 @@ Judgement judge(Tensors expected, Tensors candidate, double learning_rate) {
   return judgement;
 }
 
+// The losses' terms cancel: an absolute tolerance.
+Judgement judge_grpo(const Tensors& expected, const Tensors& candidate) {
+  Judgement judgement;
+  for (const auto& [name, values] : expected) {
+    const auto found = candidate.find(name);
+    if (found == candidate.end()) {
+      judgement.missing.push_back(name);
+      continue;
+    }
+    judgement.compared.push_back(name);
+    if (values.shape != found->second.shape) {
+      judgement.failures.push_back(name + ": of another shape");
+      continue;
+    }
+    const Difference d = difference_of(values, found->second);
+    double& worst = judgement.worst[name];
+    worst = std::max(worst, d.top > 0 ? d.largest / d.top : d.largest);
+    const double tolerance = name == "loss" ? 1e-6 : 1e-7 + 2e-6 * d.top;
+    if (!d.finite || d.largest > tolerance)
+      judgement.failures.push_back(
+          fmt::format("{}: off by {:.2e}, its largest value is {:.2e}", name, d.largest, d.top));
+  }
+  return judgement;
+}
+
 }  // namespace troupe::test

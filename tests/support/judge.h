@@ -29,4 +29,7 @@ struct Judgement {
 // learning_rate: of the fixture's train.json; Adam may move a parameter whose gradient is noise by that much a step.
 Judgement judge(Tensors expected, Tensors candidate, double learning_rate);
 
+// Of a fixture of the GRPO loss.
+Judgement judge_grpo(const Tensors& expected, const Tensors& candidate);
+
 }  // namespace troupe::test
