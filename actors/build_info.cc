@@ -6,6 +6,8 @@ namespace troupe {
 
 std::string build_version() { return std::string("troupe 0.1 (") + TROUPE_BUILD + ")"; }
 
+std::string built_for() { return TROUPE_MARCH; }
+
 namespace {
 
 std::string read_machine_kind() {

@@ -6,6 +6,7 @@
 namespace troupe {
 
 std::string build_version();  // "troupe 0.1 (x86-64-v3, g++ 12.2.0)"
+std::string built_for();      // "x86-64-v3": the instruction set of the kernels
 std::string machine_kind();   // processor model and instruction set
 
 }  // namespace troupe

@@ -12,9 +12,12 @@ void each_product(const GroupedProduct& op, Visit visit) {
   for (std::size_t r = 0; r < op.rows.size(); ++r) {
     const std::int64_t rows = op.rows[r];
     if (rows > 0)
-      visit(Product{
-          .a = op.a.row_range(row, rows), .b = op.b[r], .c = op.c.row_range(row, rows), .transpose_b = op.transpose_b,
-          .a_scaling = op.a_scaling, .b_scaling = op.b_scaling});
+      visit(Product{.a = op.a.row_range(row, rows),
+                    .b = op.b[r],
+                    .c = op.c.row_range(row, rows),
+                    .transpose_b = op.transpose_b,
+                    .a_scaling = op.a_scaling,
+                    .b_scaling = op.b_scaling});
     row += rows;
   }
 }

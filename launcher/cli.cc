@@ -31,6 +31,7 @@ struct Arguments {
   ProfileOptions profile;
   BenchOptions bench;
   TimelineOptions timeline;
+  DoctorOptions doctor;
   std::string digest_run, why_run, config_path, plot_run, plot_out;
   std::vector<std::string> sets;
   int nodes = 0, socket = -1;
@@ -244,6 +245,13 @@ CLI::App* add_plot(CLI::App& app, Arguments& a) {
   return c;
 }
 
+void add_doctor(CLI::App& app, Arguments& a) {
+  CLI::App* c =
+      app.add_subcommand("doctor", "what this machine is, what a run would use of it, and what to fix before one");
+  c->add_flag("--json", a.doctor.json, "the same as one JSON object");
+  c->footer("It exits with 0 if a run can start here, and with 1 if something is broken that a run needs.");
+}
+
 int dispatch(CLI::App& app, Arguments& a) {
   if (app.got_subcommand("train")) {
     if (a.nodes != 0) a.train.sets.push_back(fmt::format("layout.nodes={}", a.nodes));
@@ -261,6 +269,7 @@ int dispatch(CLI::App& app, Arguments& a) {
   if (app.got_subcommand("timeline")) return timeline(a.timeline);
   if (app.got_subcommand("plot")) return plot(a.plot_run, a.plot_out);
   if (app.got_subcommand("simulate")) return simulate(a.simulate);
+  if (app.got_subcommand("doctor")) return doctor(a.doctor);
   if (app.got_subcommand("digest")) return digest(a.digest_run);
   if (app.got_subcommand("why")) return why(a.why_run);
   if (app.got_subcommand("judge")) return judge_main();
@@ -300,6 +309,7 @@ int run_command_line(int argc, char** argv) {
   add_bench(app, a);
   add_timeline(app, a);
   add_plot(app, a);
+  add_doctor(app, a);
   CLI::App* exporting = app.add_subcommand("export", "write a trained model as a Hugging Face directory");
   exporting->add_option("RUN", a.export_model.run, "a run's folder or one of its checkpoints")->required();
   exporting->add_option("DIR", a.export_model.out, "folder to make")->required();

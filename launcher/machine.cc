@@ -26,6 +26,10 @@ bool has_usable_gpu() {
 void resolve_machine(Config& config) {
   DeviceConfig& device = config.device;
   if (device.kind == "auto") device.kind = has_usable_gpu() ? "cuda" : "cpu";
+  if (device.kind == "cuda" && config.train.dtype == "fp8")
+    throw Error(
+        "device.kind is \"cuda\", train.dtype is \"fp8\": products in FP8 have no kernels for GPUs yet; train in "
+        "bfloat16, or on device.kind = \"cpu\"");
   if (device.kind == "cuda") device.threads = 1;
   if (device.threads == 0) device.threads = std::max(1, cores() / config.layout.nodes);
 }

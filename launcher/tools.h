@@ -80,6 +80,12 @@ struct TimelineOptions {
 };
 int timeline(const TimelineOptions& options);
 
+struct DoctorOptions {
+  bool json = false;
+};
+// 0: a run can start on this machine.
+int doctor(const DoctorOptions& options);
+
 // Charts of a run's metrics, as SVG.
 int plot(const std::string& run, const std::string& out);
 int digest(const std::string& run);

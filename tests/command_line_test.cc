@@ -119,7 +119,8 @@ TEST_CASE("wrong arguments exit with 2 and name the argument", "[command]") {
 }
 
 TEST_CASE("help and version exit with 0", "[command]") {
-  for (const std::string part : {"train", "plan", "generate", "eval", "check", "export", "config", "digest"}) {
+  for (const std::string part :
+       {"train", "plan", "generate", "eval", "check", "export", "config", "digest", "doctor"}) {
     INFO(part);
     CHECK(has(expect_success({"--help"}).out, part));
     CHECK(has(expect_success({part, "--help"}).out, part));

@@ -9,6 +9,8 @@ constexpr const char* kAbsent = "this program was built without CUDA; build it w
 
 Gpus look_for_gpus() { return {{}, kAbsent, 0, 0}; }
 
+void ask_free_memory(int, Gpu&) {}
+
 std::unique_ptr<MeasuredDevice> open_cuda(const CudaOptions&) { throw Error("cuda: {}", kAbsent); }
 
 }  // namespace troupe

@@ -44,6 +44,12 @@ Gpus look_for_gpus() {
   return gpus;
 }
 
+void ask_free_memory(int index, Gpu& gpu) {
+  cudaError_t result = cudaSetDevice(index);
+  if (result == cudaSuccess) result = cudaMemGetInfo(&gpu.free, &gpu.memory);
+  if (result != cudaSuccess) gpu.problem = fmt::format("can't be opened: {}", cudaGetErrorString(result));
+}
+
 std::unique_ptr<MeasuredDevice> open_cuda(const CudaOptions& options) {
   const Gpus gpus = look_for_gpus();
   if (!gpus.problem.empty()) throw Error("cuda: {}", gpus.problem);

@@ -40,7 +40,8 @@ const Product* gradient_of(const Op* op) {
   const auto* one = std::get_if<Product>(op);
   const bool form =
       one != nullptr && one->transpose_a && !one->transpose_b && one->accumulate && !one->bias && !one->add;
-  return form && !one->a_scaling && one->a.dtype == Dtype::bf16 && one->b.dtype == Dtype::bf16 && has_chunks(one->a) && has_chunks(one->b)
+  return form && !one->a_scaling && one->a.dtype == Dtype::bf16 && one->b.dtype == Dtype::bf16 && has_chunks(one->a) &&
+                 has_chunks(one->b)
              ? one
              : nullptr;
 }
