@@ -71,6 +71,10 @@ void* dynamic_shared();
 void copy_later(void* to, const void* from, int bytes);
 void end_copies();
 void finish_copies(int left);  // but for so many of the newest groups
+// The thread's own other work that runs beside it, in groups.
+void do_later(std::function<void()> work);
+void end_work();
+void finish_work(int left);
 
 template <typename T>
 T from_lane(unsigned mask, T value, int lane, const char* what) {

@@ -48,7 +48,8 @@ struct Fiber {
   bool started = false, over = true, waits = false;
   std::function<bool()> ready;
   uint3 thread{};
-  std::deque<std::vector<CopyLater>> copies;  // by group, the newest last
+  std::deque<std::vector<CopyLater>> copies;  // by group, the newest last and open
+  std::deque<std::vector<std::function<void()>>> work;
 };
 
 class Block {
@@ -122,6 +123,15 @@ class Block {
     }
   }
 
+  void do_later(std::function<void()> work) { now_->work.back().push_back(std::move(work)); }
+  void end_work() { now_->work.emplace_back(); }
+  void finish_work(int left) {
+    while (now_->work.size() > static_cast<std::size_t>(left) + 1) {
+      for (const auto& one : now_->work.front()) one();
+      now_->work.pop_front();
+    }
+  }
+
   unsigned char* shared() { return shared_.data(); }
   std::uint64_t draw() {
     state ^= state << 13;
@@ -145,6 +155,7 @@ class Block {
     f.thread = {i % size.x, i / size.x % size.y, i / size.x / size.y};
     f.over = f.waits = false;
     f.copies.assign(1, {});
+    f.work.assign(1, {});
     if (f.stack != nullptr) return;
     f.stack = mmap(nullptr, kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
     if (f.stack == MAP_FAILED) throw std::bad_alloc();
@@ -250,6 +261,9 @@ const unsigned char* exchange(unsigned mask, const void* value, std::size_t size
 void copy_later(void* to, const void* from, int bytes) { Block::get().copy_later({to, from, bytes}); }
 void end_copies() { Block::get().end_copies(); }
 void finish_copies(int left) { Block::get().finish_copies(left); }
+void do_later(std::function<void()> work) { Block::get().do_later(std::move(work)); }
+void end_work() { Block::get().end_work(); }
+void finish_work(int left) { Block::get().finish_work(left); }
 void* dynamic_shared() { return Block::get().shared(); }
 void seed(std::uint64_t value) { Block::get().state = value * 2 + 1; }
 
