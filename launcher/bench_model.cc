@@ -15,11 +15,12 @@ namespace {
 
 // Memory for what `carve` lays out: measured first.
 template <typename Carve>
-Memory carve_on(Device& device, Carve carve) {
+BenchMemory carve_on(Device& device, Carve carve) {
   Carver measure;
   carve(measure);
-  Memory memory = device.allocate(measure.used());
-  Carver carver(memory.data);
+  BenchMemory memory{device.allocate(measure.used(), Place::device),
+                     device.allocate(measure.shared_used(), Place::shared)};
+  Carver carver(memory.device.data, memory.shared.data);
   carve(carver);
   return memory;
 }
@@ -81,12 +82,13 @@ BenchModel::BenchModel(Device& device, const Config& config, std::size_t apart)
     counts_ = drawn_counts(config_, chunk_rows_);
   }
   if (m.tie_word_embeddings)
-    tied_sums_ = device.allocate(static_cast<std::size_t>(shared_elements(shared_uses(config_, shape_))) * 4);
+    tied_sums_ =
+        device.allocate(static_cast<std::size_t>(shared_elements(shared_uses(config_, shape_))) * 4, Place::device);
   const RopeTable table = make_rope_table(m, config_.train.sequence_length);
   const auto values = static_cast<std::int64_t>(table.cosine.size());
   const auto flat = [&](const Memory& memory) { return Tensor{memory.data, 2, values, values, Dtype::f32}; };
-  rope_ = device.allocate(table.cosine.size() * 8);
-  rope_source_ = allocate_shared(device, table.cosine.size() * 8);
+  rope_ = device.allocate(table.cosine.size() * 8, Place::device);
+  rope_source_ = device.allocate(table.cosine.size() * 8, Place::shared);
   rope_table_ = flat(rope_), rope_source_table_ = flat(rope_source_);
   std::copy(table.cosine.begin(), table.cosine.end(), rope_source_table_.row<float>(0));
   std::copy(table.sine.begin(), table.sine.end(), rope_source_table_.row<float>(1));
@@ -102,7 +104,7 @@ BenchModel::BenchModel(Device& device, const Config& config, std::size_t apart)
     add_forward(at);
     add_backward(at);
     add_optimizer(at);
-    size += at.memory.size;
+    size += at.memory.device.size;
   } while (size <= apart && microbatches_.size() < kMost);
 }
 
@@ -111,7 +113,7 @@ void BenchModel::carve(Microbatch& at) {
   at.memory = carve_on(device_, [&](Carver& carver) {
     at.slot = carve_slot(carver, config_, shape_);
     if (!experts_) return;
-    at.chunk = carve_chunk(carver, config_.model, chunk_rows_, act);
+    at.chunk = carve_chunk(carver, config_.model, chunk_rows_, act, config_.is_fp8());
     at.gathered = carver.tensor(routed_rows_, config_.model.hidden_size, act);
     at.results = carver.tensor(routed_rows_, config_.model.hidden_size, act);
     at.gates = carver.tensor(routed_rows_, 1, Dtype::f32);

@@ -16,6 +16,10 @@
 
 namespace troupe {
 
+struct BenchMemory {
+  Memory device, shared;
+};
+
 struct BenchPart {
   std::string name;  // embedding, dense layer, moe layer, experts, head, optimizer
   SegmentClass phase = SegmentClass::forward;
@@ -56,7 +60,7 @@ class BenchModel {
 
  private:
   struct Microbatch {
-    Memory memory;
+    BenchMemory memory;
     StageSlot slot;
     BatchTensors batch;
     ChunkSlot chunk;

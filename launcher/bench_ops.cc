@@ -80,7 +80,7 @@ Ceilings ceilings_of(MeasuredDevice& device, Bench& bench, const Config& config,
   Ceilings ceilings;
   {
     const auto rows = static_cast<std::int64_t>(sizes.copied / 4096);
-    const Memory memory = device.allocate(2 * sizes.copied);
+    const Memory memory = device.allocate(2 * sizes.copied, Place::device);
     Carver carver(memory.data);
     const Tensor from = carver.tensor(rows, 1024, Dtype::f32), to = carver.tensor(rows, 1024, Dtype::f32);
     bench.run(SegmentClass::forward, {Initialize{from, 1, 0, 1}});
@@ -88,7 +88,7 @@ Ceilings ceilings_of(MeasuredDevice& device, Bench& bench, const Config& config,
     ceilings.copy_gbytes_per_second = time.cost.bytes / static_cast<double>(time.ns);
   }
   const std::int64_t n = sizes.product;
-  const Memory memory = device.allocate(static_cast<std::size_t>(3 * n * n) * bytes_of(act));
+  const Memory memory = device.allocate(static_cast<std::size_t>(3 * n * n) * bytes_of(act), Place::device);
   Carver carver(memory.data);
   const Tensor a = carver.tensor(n, n, act), b = carver.tensor(n, n, act), c = carver.tensor(n, n, act);
   bench.run(SegmentClass::forward, {Initialize{a, 2, 0, 1}, Initialize{b, 3, 0, 1}});

@@ -30,12 +30,12 @@ std::vector<Tensor> rows_of(const Memory& memory, std::int64_t begin, std::int64
 BenchWeights::BenchWeights(Device& device, const Config& config, std::vector<Parameter> parameters)
     : config_(config), block_(std::move(parameters)) {
   const auto elements = static_cast<std::size_t>(block_.elements());
-  masters_ = device.allocate(elements * 4);
-  m_ = device.allocate(elements * 4);
-  v_ = device.allocate(elements * 4);
-  gradients_ = device.allocate(elements * 4);
-  squares_ = device.allocate(block_.parameters().size() * (sizeof(double) + sizeof(std::int32_t)));
-  if (activation_type(config) == Dtype::bf16) copies_ = device.allocate(elements * 2);
+  masters_ = device.allocate(elements * 4, Place::device);
+  m_ = device.allocate(elements * 4, Place::device);
+  v_ = device.allocate(elements * 4, Place::device);
+  gradients_ = device.allocate(elements * 4, Place::device);
+  squares_ = device.allocate(block_.parameters().size() * (sizeof(double) + sizeof(std::int32_t)), Place::shared);
+  if (activation_type(config) == Dtype::bf16) copies_ = device.allocate(elements * 2, Place::device);
 }
 
 Tensor BenchWeights::masters(const std::string& first, const std::string& last) const {
@@ -87,7 +87,11 @@ void BenchWeights::learn(Ops& ops) const {
   step.eps = static_cast<float>(t.epsilon);
   for (std::size_t i = 0; i < count; ++i) {
     const Parameter& p = block_.parameters()[i];
-    if (p.kind == ParameterKind::router_bias) continue;
+    if (p.kind == ParameterKind::router_bias) {
+      const Tensor bias = flat(masters_, block_.offset(i), p.elements(), Dtype::f32);
+      ops.push_back(Add{bias, flat(m_, block_.offset(i), p.elements(), Dtype::f32), bias});
+      continue;
+    }
     ops.push_back(SumSquares{block_.at(gradients_.data, Dtype::f32, i), Tensor{squares + i, 1, 1, 1, Dtype::f64},
                              Tensor{bits + i, 1, 1, 1, Dtype::i32}});
     step.weight_decay = p.dimensions == 2 ? static_cast<float>(t.weight_decay) : 0;

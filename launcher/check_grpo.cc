@@ -133,7 +133,7 @@ Rows run_loss(Device& device, const GrpoFixture& f, const std::vector<double>& a
   std::vector<Memory> memory;
   const auto tensor = [&](const auto& values, std::int64_t cols, Dtype dtype) {
     const std::size_t size = values.size() * bytes_of(dtype);
-    memory.push_back(allocate_shared(device, size));
+    memory.push_back(device.allocate(size, Place::shared));
     std::memcpy(memory.back().data, values.data(), size);
     return Tensor{memory.back().data, f.samples * f.length, cols, cols, dtype};
   };

@@ -47,8 +47,6 @@ std::unique_ptr<MeasuredDevice> open_device(const Config& config, std::uint32_t 
   return std::make_unique<CpuDevice>(config.device.threads, profiled, recorded, cores_enough);
 }
 
-Memory allocate_shared(Device& device, std::size_t size) { return device.allocate(size); }
-
 std::string kind_of_machine(const Config& config) {
   if (config.device.kind != "cuda") return machine_kind();
   const Gpus gpus = look_for_gpus();

@@ -15,9 +15,6 @@ void resolve_machine(Config& config);
 // The device of a node of this run. REQUIRES: resolve_machine. Throws Error: there is no such device.
 std::unique_ptr<MeasuredDevice> open_device(const Config& config, std::uint32_t node, bool profiled);
 
-// Memory that the loop thread touches too, as Place::shared has it.
-Memory allocate_shared(Device& device, std::size_t size);
-
 // Processor or GPU, as far as bits depend on it: nodes of one run have the same.
 std::string kind_of_machine(const Config& config);
 

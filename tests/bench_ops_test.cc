@@ -115,6 +115,6 @@ TEST_CASE("a bench of some ops times no others, and refuses a name that no op ha
   CHECK(some.out.find("Product") == std::string::npos);
   const Ended wrong = bench("matmul");
   CHECK(wrong.code == 1);
-  CHECK(wrong.err.find("troupe: --only matmul: there is no such op, must be of Product, Norm") == 0);
+  CHECK(wrong.err.find("troupe: --only matmul: there is no such op, must be of Product, GroupedProduct") == 0);
   CHECK(bench("sample").err.find("this model has none of these ops") != std::string::npos);
 }

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "kernels/cpu/kernels.h"
+#include "kernels/grouped_product.h"
 #include "kernels/model/expert.h"
 #include "kernels/model/head.h"
 #include "kernels/model/parameters.h"
@@ -348,12 +349,14 @@ struct Counted {
 Counted count_products(const Ops& ops) {
   Counted counted;
   for (const Op& op : ops) {
-    const auto* product = std::get_if<Product>(&op);
-    if (product == nullptr) continue;
-    ++(product->a_scaling ? counted.scaled : counted.plain);
-    if (!product->a_scaling) continue;
-    CHECK(product->a_scaling == (product->transpose_b ? kActivationTiles : kGradientTiles));
-    CHECK(product->b_scaling == (product->transpose_a ? kActivationTiles : kWeightBlocks));
+    const auto count = [&](const Product& product) {
+      ++(product.a_scaling ? counted.scaled : counted.plain);
+      if (!product.a_scaling) return;
+      CHECK(product.a_scaling == (product.transpose_b ? kActivationTiles : kGradientTiles));
+      CHECK(product.b_scaling == (product.transpose_a ? kActivationTiles : kWeightBlocks));
+    };
+    if (const auto* product = std::get_if<Product>(&op)) count(*product);
+    if (const auto* grouped = std::get_if<GroupedProduct>(&op)) each_product(*grouped, count);
   }
   return counted;
 }

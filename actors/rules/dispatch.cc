@@ -7,7 +7,11 @@
 
 namespace troupe {
 
-std::int64_t rows_together(const Config& config) { return config.is_fp8() ? kScaledDepth : 1; }
+std::int64_t rows_together(const Config& config) {
+  constexpr std::int64_t kTensorCoreDepth = 16;  // of a GPU's bfloat16 products, kernels/cuda/half_tile.h
+  if (config.is_fp8()) return kScaledDepth;
+  return config.device.kind == "cuda" && config.is_mixed() ? kTensorCoreDepth : 1;
+}
 
 // A chunk that isn't full was closed because the next expert's rows, more than the room left, may not be cut there. They
 // begin the chunk behind it, so any two neighbours hold more than a full one.

@@ -9,12 +9,13 @@ namespace troupe::cuda {
 
 class Arena final : public Queue {
  public:
-  explicit Arena(cudaStream_t stream) : stream_(stream) {}
+  explicit Arena(cudaStream_t stream, bool warpgroups = false) : stream_(stream), warpgroups_(warpgroups) {}
   ~Arena() override;
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
 
   cudaStream_t stream() override { return stream_; }
+  bool warpgroups() const override { return warpgroups_; }
   void* take_bytes(std::size_t size) override;
   // Kernels under way keep what they have: kernels of a later op run after them.
   void reset();
@@ -26,6 +27,7 @@ class Arena final : public Queue {
     std::size_t size = 0, used = 0;
   };
   cudaStream_t stream_;
+  bool warpgroups_;
   std::vector<Block> blocks_;
 };
 

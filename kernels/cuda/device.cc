@@ -43,7 +43,7 @@ CudaDevice::CudaDevice(const CudaOptions& options)
   must(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream");
   begin_ = make_event(cudaEventDefault);
   end_ = make_event(cudaEventDefault);
-  arena_ = std::make_unique<cuda::Arena>(stream_);
+  arena_ = std::make_unique<cuda::Arena>(stream_, options.warpgroups);
   if (options.library) library_ = cuda::open_library();
   driver_ = std::thread([this] { drive(); });
 }

@@ -57,7 +57,9 @@ std::unique_ptr<MeasuredDevice> open_cuda(const CudaOptions& options) {
     throw Error("cuda: there is no GPU {}, there are {}", options.index, gpus.all.size());
   const Gpu& gpu = gpus.all[static_cast<std::size_t>(options.index)];
   if (!gpu.problem.empty()) throw Error("cuda: GPU {} ({}) {}", options.index, gpu.name, gpu.problem);
-  return std::make_unique<CudaDevice>(options);
+  CudaOptions able = options;
+  able.warpgroups = options.warpgroups && gpu.major == 9;
+  return std::make_unique<CudaDevice>(able);
 }
 
 }  // namespace troupe

@@ -12,10 +12,11 @@
 namespace troupe {
 
 struct CudaOptions {
-  int index = 0;           // of the GPU, as CUDA counts
-  int segments_ahead = 2;  // on the stream at once
-  bool profiled = false;   // times every op: the stream then runs one at a time
-  bool library = false;    // products that cuBLASLt can do are its (kernels/cuda/library.h)
+  int index = 0;            // of the GPU, as CUDA counts
+  int segments_ahead = 2;   // on the stream at once
+  bool profiled = false;    // times every op: the stream then runs one at a time
+  bool warpgroups = false;  // products on them where the GPU has them (kernels/cuda/product_wgmma.h)
+  bool library = false;     // products that cuBLASLt can do are its (kernels/cuda/library.h)
   std::size_t recorded_max = 0;
 };
 

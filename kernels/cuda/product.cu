@@ -7,6 +7,7 @@
 #include "kernels/cuda/product.h"
 
 #include "kernels/cuda/kernels.h"
+#include "kernels/cuda/product_wgmma.h"
 #include "kernels/cuda/view.h"
 
 namespace troupe::cuda {
@@ -140,6 +141,7 @@ void launch_squares(const Product& op, Queue& queue) {
 
 void run(const Product& op, Queue& queue) {
   if (op.a_scaling) throw Error("cuda: products in FP8 have no kernels yet");
+  if (queue.warpgroups() && takes_wgmma(op)) return run_wgmma(op, queue);
   if (op.a.dtype == Dtype::bf16 && op.b.dtype == Dtype::bf16) return multiply_halves(op, queue);
   const std::int64_t large = std::int64_t{blocks_for(op.c.rows, kLargeTile)} * blocks_for(op.c.cols, kLargeTile);
   large < kManyBlocks ? launch_squares<kSmallTile>(op, queue) : launch_squares<kLargeTile>(op, queue);

@@ -11,6 +11,7 @@
 #include "actors/checkpoint/manifest.h"
 #include "kernels/base/log.h"
 #include "launcher/config.h"
+#include "launcher/machine.h"
 #include "launcher/world.h"
 
 namespace {

@@ -178,6 +178,8 @@ TEST_CASE("no rows are counted as none", "[router]") {
   Router op{};
   op.weight = weight, op.bias = bias, op.counts = counts;
   op.x.cols = 4, op.scores.cols = 5, op.indices.cols = op.weights.cols = op.position.cols = 2;
+  op.sorted_token.cols = op.sorted_weight.cols = 1;
+  for (Tensor* numbers : {&op.indices, &op.position, &op.sorted_token}) numbers->dtype = Dtype::i32;
   run_op(op);
   for (std::int64_t e = 0; e < 5; ++e) CHECK(counts.at(0, e) == 0);
 }

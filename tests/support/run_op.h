@@ -9,6 +9,8 @@ namespace troupe::test {
 void run_op(const Op& op);
 // Several in order, those that a device takes into one launch together.
 void run_ops(const Ops& ops);
+// A product on warpgroups. False: this GPU has none, nothing was done.
+bool run_on_warpgroups(const Product& op);
 // Float32 results of products and of attention are chains in the order that op.h gives; bfloat16 ones too?
 bool half_products_are_chains();
 

@@ -65,16 +65,13 @@ void move(const Ranges& ranges, Tensor& t) {
   t.data = static_cast<char*>(range->second.on_device) + (static_cast<char*>(t.data) - range->first);
 }
 
-}  // namespace
+cudaStream_t new_stream() {
+  cudaStream_t stream = nullptr;
+  must(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "making a stream");
+  return stream;
+}
 
-void run_op(const Op& op) { run_ops({op}); }
-
-void run_ops(const Ops& ops) {
-  static cuda::Arena& arena = *new cuda::Arena([] {
-    cudaStream_t stream = nullptr;
-    must(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "making a stream");
-    return stream;
-  }());
+void run_on(cuda::Arena& arena, const Ops& ops) {
   Ops there = ops;
   Ranges ranges;
   for (Op& op : there) for_each_tensor(op, [&](Tensor& t) { add(ranges, t); });
@@ -88,6 +85,24 @@ void run_ops(const Ops& ops) {
   }
   must(cudaStreamSynchronize(arena.stream()), "running an op");
   download(ranges);
+}
+
+}  // namespace
+
+void run_op(const Op& op) { run_ops({op}); }
+
+void run_ops(const Ops& ops) {
+  static cuda::Arena& arena = *new cuda::Arena(new_stream());
+  run_on(arena, ops);
+}
+
+bool run_on_warpgroups(const Product& op) {
+  cudaDeviceProp properties{};
+  must(cudaGetDeviceProperties(&properties, 0), "looking at the GPU");
+  if (properties.major != 9) return false;
+  static cuda::Arena& arena = *new cuda::Arena(new_stream(), true);
+  run_on(arena, {op});
+  return true;
 }
 
 bool half_products_are_chains() { return false; }

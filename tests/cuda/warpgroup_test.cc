@@ -1,0 +1,102 @@
+// Products on warpgroups: the chain over k, whatever the form, the tile and the rows beside.
+#include <cuda_runtime.h>
+
+#include "kernels/cuda/product_wgmma.h"
+#include "tests/support/naive.h"
+#include "tests/support/run_op.h"
+
+#include "tests/support/catch.h"
+
+using namespace troupe;
+using namespace troupe::test;
+
+namespace {
+
+// A row of so many bfloat16 begins where a copy of 16 bytes may.
+std::int64_t slack_for(std::int64_t cols) { return (8 - cols % 8) % 8 + 8; }
+
+struct Case {
+  std::int64_t m, n, k;
+  bool transpose_a, transpose_b, accumulate;
+  Dtype type = Dtype::f32;
+};
+
+struct Operands {
+  explicit Operands(const Case& x)
+      : a(x.transpose_a ? normal(x.k, x.m, 1, Dtype::bf16, slack_for(x.m))
+                        : normal(x.m, x.k, 1, Dtype::bf16, slack_for(x.k))),
+        b(x.transpose_b ? normal(x.n, x.k, 2, Dtype::bf16, slack_for(x.k))
+                        : normal(x.k, x.n, 2, Dtype::bf16, slack_for(x.n))),
+        c(normal(x.m, x.n, 3, x.type, slack_for(x.n))),
+        bias(normal(1, x.n, 4)),
+        add(normal(x.m, x.n, 5)),
+        op{.a = a,
+           .b = b,
+           .c = c,
+           .transpose_a = x.transpose_a,
+           .transpose_b = x.transpose_b,
+           .accumulate = x.accumulate,
+           .bias = bias,
+           .add = add} {}
+  Owned a, b, c, bias, add;
+  Product op;
+};
+
+// Against sums in double, each as far off as k roundings of its terms may be.
+double worst(const Operands& o, const Grid& start, bool accumulate) {
+  double off = 0;
+  const std::int64_t k = o.op.transpose_a ? o.op.a.rows : o.op.a.cols;
+  for (std::int64_t i = 0; i < o.op.c.rows; ++i)
+    for (std::int64_t j = 0; j < o.op.c.cols; ++j) {
+      double sum = (accumulate ? start(i, j) : 0) + o.bias.at(0, j) + o.add.at(i, j), size = std::abs(sum) + 1;
+      for (std::int64_t l = 0; l < k; ++l) {
+        const double term =
+            (o.op.transpose_a ? o.a.at(l, i) : o.a.at(i, l)) * (o.op.transpose_b ? o.b.at(j, l) : o.b.at(l, j));
+        sum += term, size += std::abs(term);
+      }
+      off = std::max(off, std::abs(o.c.at(i, j) - sum) / size);
+    }
+  return off;
+}
+
+}  // namespace
+
+TEST_CASE("a product on warpgroups is the sum over k in every form, with ragged sides", "[product][warpgroup]") {
+  const std::int64_t shapes[][3] = {{1, 8, 16}, {130, 300, 200}, {257, 512, 72}, {3, 1000, 24}, {200, 264, 0}};
+  for (const auto& [m, n, k] : shapes)
+    for (int form = 0; form < 4; ++form)
+      for (const bool accumulate : {false, true}) {
+        Operands o({m, n, k, form / 2 == 1, form % 2 == 1, accumulate});
+        const Grid start{o.c};
+        if (!run_on_warpgroups(o.op)) return;
+        CHECK(worst(o, start, accumulate) < 1e-6);
+        CHECK(o.c.canaries_alive());
+      }
+}
+
+TEST_CASE("a row's bits on warpgroups are those it has alone", "[product][warpgroup]") {
+  const Operands all({300, 264, 144, false, true, false});
+  if (!run_on_warpgroups(all.op)) return;
+  for (const auto& [begin, count] : {std::pair{0, 1}, {299, 1}, {100, 70}, {64, 130}}) {
+    Product some = all.op;
+    const Owned c(count, 264);
+    some.a = some.a.row_range(begin, count), some.add = some.add.row_range(begin, count), some.c = c;
+    run_on_warpgroups(some);
+    CHECK(same_bits(c, all.c.tensor().row_range(begin, count)));
+  }
+}
+
+TEST_CASE("a sum on warpgroups may be cut along k at multiples of 16", "[product][warpgroup]") {
+  Operands whole({136, 264, 208, true, false, true});
+  whole.op.bias = whole.op.add = {};
+  if (!run_on_warpgroups(whole.op)) return;
+  for (const std::int64_t cut : {16, 64, 144}) {
+    const Owned c = normal(136, 264, 3, Dtype::f32, slack_for(264));
+    for (const auto& [begin, count] : {std::pair{std::int64_t{0}, cut}, std::pair{cut, 208 - cut}}) {
+      Product part = whole.op;
+      part.a = part.a.row_range(begin, count), part.b = part.b.row_range(begin, count), part.c = c;
+      run_on_warpgroups(part);
+    }
+    CHECK(same_bits(c, whole.c));
+  }
+}
