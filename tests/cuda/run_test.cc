@@ -1,0 +1,71 @@
+// The whole program on a GPU that isn't there (troupe_simt): fixtures come out right, and layouts have the same bits.
+#include <nlohmann/json.hpp>
+
+#include "tests/support/judge.h"
+#include "tests/support/run.h"
+
+#include "tests/support/catch.h"
+
+using namespace troupe::test;
+
+namespace {
+
+const std::string kFixtures = TROUPE_SOURCE_DIR "/tests/fixtures/";
+
+Ended on_gpu(Arguments arguments, Arguments sets = {}) {
+  sets.push_back("device.kind=cuda");
+  return troupe::test::troupe(with_sets(std::move(arguments), sets));
+}
+
+// The digest of the weights after two steps.
+std::string digest_of(const std::string& name, Arguments sets) {
+  const Folder folder;
+  const std::string run = folder / name;
+  for (const std::string set : {"train.steps=2", "device.kind=cuda", "data.kind=random"}) sets.push_back(set);
+  const Ended ended = troupe::test::troupe(tiny_run(run, sets));
+  INFO(ended.out << ended.err);
+  REQUIRE(ended.code == 0);
+  return troupe::test::troupe({"digest", run}).out;
+}
+
+}  // namespace
+
+TEST_CASE("every fixture comes out right on a GPU", "[gpu_run]") {
+  for (const std::string name :
+       {"o1_moe_basic", "o2_v3_groups", "o3_mtp_aux_tied", "o4_yarn_nonorm", "o5_qwen2_tied", "o6_llama_untied"}) {
+    INFO(name);
+    const Folder folder;
+    const Ended ended = on_gpu({"check", kFixtures + name, "--out", folder / "out.safetensors"});
+    INFO(ended.err);
+    REQUIRE(ended.code == 0);
+    const Tensors candidate = load_tensors(folder / "out.safetensors");
+    const double rate = nlohmann::json::parse(read_file(kFixtures + name + "/train.json")).at("lr");
+    const Judgement values = judge(load_tensors(kFixtures + name + "/expected.safetensors"), candidate, rate);
+    CHECK(values.text() == "");
+    CHECK(values.missing.empty());
+    Tensors greedy = load_tensors(kFixtures + name + "/greedy.safetensors");
+    greedy.erase("prompt");
+    CHECK(judge(greedy, candidate, 0).text() == "");
+  }
+}
+
+TEST_CASE("on a GPU, too, any layout gives the same bits", "[gpu_run]") {
+  for (const std::string type : {"float32", "bfloat16"}) {
+    const std::string dtype = "train.dtype=" + type;
+    const std::string whole = digest_of("whole", {dtype});
+    CHECK(digest_of("shards", {dtype, "layout.expert_shards=4", "layout.chunk_rows_max=32"}) == whole);
+    CHECK(digest_of("stages", {dtype, "layout.stages=2", "layout.expert_shards=2", "layout.chunk_rows_max=48"}) ==
+          whole);
+    CHECK(digest_of("nodes", {dtype, "layout.nodes=2", "layout.replicas=2"}) == whole);
+    CHECK(digest_of("recomputed", {dtype, "train.recompute=true", "layout.stash_factor=0"}) == whole);
+    CHECK(digest_of("seed", {dtype, "train.seed=2"}) != whole);
+  }
+}
+
+TEST_CASE("FP8 on a GPU is refused in a sentence", "[gpu_run]") {
+  const Folder folder;
+  const Ended ended = on_gpu({"train", TROUPE_SOURCE_DIR "/configs/tiny.toml", "--out", folder / "run"},
+                             {"train.dtype=fp8", "layout.chunk_rows_max=128"});
+  CHECK(ended.code == 1);
+  CHECK(ended.err.find("products in FP8 have no kernels for GPUs yet") != std::string::npos);
+}
