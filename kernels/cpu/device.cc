@@ -1,11 +1,8 @@
 #include "kernels/cpu/device.h"
 
-#include <sys/eventfd.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
@@ -47,13 +44,8 @@ Memory map_pages(std::size_t size) {
 }  // namespace
 
 CpuDevice::CpuDevice(int threads, bool profiled, std::size_t recorded_max, bool helps)
-    : event_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)),
-      inline_(threads == 0),
-      profiled_(profiled),
-      helps_(helps && threads > 1) {
+    : inline_(threads == 0), profiled_(profiled), helps_(helps && threads > 1) {
   CHECK(threads >= 0, "a device of {} threads", threads);
-  if (event_ < 0)
-    throw Error("can't create an event descriptor: {}; raise the limit of open files", std::strerror(errno));
   for (int i = 0; i < std::max(threads, 1); ++i) workers_.push_back(std::make_unique<Worker>(now_us(), recorded_max));
   if (inline_) return;
   for (auto& worker : workers_) worker->thread = std::thread([this, &worker] { work(*worker); });
@@ -67,7 +59,6 @@ CpuDevice::~CpuDevice() {
   ready_.notify_all();
   for (auto& worker : workers_)
     if (worker->thread.joinable()) worker->thread.join();
-  close(event_);
 }
 
 // Fresh pages are zero. A large block's are touched by the segments that first write them, on all threads, and never
@@ -82,7 +73,7 @@ Memory CpuDevice::allocate(std::size_t size, Place) {
 }
 
 void CpuDevice::submit(Segment segment) {
-  pending_.fetch_add(1, std::memory_order_acq_rel);
+  completions_.expect();
   if (inline_) {
     Worker& worker = *workers_[0];
     worker.segments.clear();
@@ -156,7 +147,7 @@ void CpuDevice::run(Worker& worker) {
   worker.lingers = share;
   worker.enter(Use::idle);
   if (recorded) worker.recording.add(worker.segments.front().key, begin_us, now_us());
-  complete(worker.segments);
+  completions_.add(worker.segments);
 }
 
 void CpuDevice::finish(Worker& worker) {
@@ -208,28 +199,6 @@ std::vector<std::vector<RecordedSegment>> CpuDevice::recorded() const {
   std::vector<std::vector<RecordedSegment>> all;
   for (const auto& worker : workers_) all.push_back(worker->recording.segments());
   return all;
-}
-
-// The event is written only for the first of a batch: whoever reads it takes them all.
-void CpuDevice::complete(const std::vector<Segment>& segments) {
-  std::lock_guard lock(done_mutex_);
-  const bool first = done_.empty();
-  for (const Segment& segment : segments) done_.push_back(segment.done);
-  pending_.fetch_sub(segments.size(), std::memory_order_acq_rel);
-  if (!first) return;
-  const std::uint64_t one = 1;
-  CHECK(write(event_, &one, sizeof one) == sizeof one, "the completion event can't be written: {}",
-        std::strerror(errno));
-}
-
-void CpuDevice::take_completions(std::vector<Completion>& out) {
-  std::lock_guard lock(done_mutex_);
-  if (done_.empty()) return;
-  out.insert(out.end(), done_.begin(), done_.end());
-  done_.clear();
-  std::uint64_t count = 0;
-  CHECK(read(event_, &count, sizeof count) == sizeof count, "the completion event can't be read: {}",
-        std::strerror(errno));
 }
 
 void CpuDevice::Worker::enter(Use use) {

@@ -10,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "kernels/completions.h"
 #include "kernels/cpu/kernels.h"
 #include "kernels/cpu/offer.h"
 #include "kernels/measured_device.h"
@@ -28,9 +29,9 @@ class CpuDevice final : public MeasuredDevice {
 
   Memory allocate(std::size_t size, Place place) override;  // both are memory of the process
   void submit(Segment segment) override;
-  void take_completions(std::vector<Completion>& out) override;
-  int completion_fd() const override { return event_; }
-  std::size_t pending() const override { return pending_.load(std::memory_order_acquire); }
+  void take_completions(std::vector<Completion>& out) override { completions_.take(out); }
+  int completion_fd() const override { return completions_.descriptor(); }
+  std::size_t pending() const override { return completions_.pending(); }
 
   bool hurries() const override {
     return sharing_.load(std::memory_order_relaxed) > 0 && spinning_.load(std::memory_order_relaxed) > 0;
@@ -63,7 +64,6 @@ class CpuDevice final : public MeasuredDevice {
   void run_op(Worker& worker, const Op& op, bool share);
   void run_timed(Worker& worker, const Op& op, bool share);
   bool wait_and_help(Worker& worker);  // false: some time passed without anything to do
-  void complete(const std::vector<Segment>& segments);
 
   std::mutex ready_mutex_;
   std::condition_variable ready_;
@@ -73,11 +73,7 @@ class CpuDevice final : public MeasuredDevice {
   std::atomic<int> spinning_ = 0;         // threads that would help
   std::atomic<int> sharing_ = 0;          // segments under way whose ops may be offered
 
-  std::mutex done_mutex_;
-  std::vector<Completion> done_;
-  int event_ = -1;  // readable while done_ isn't empty
-
-  std::atomic<std::size_t> pending_ = 0;
+  Completions completions_;
   std::vector<std::unique_ptr<Worker>> workers_;
   bool inline_, profiled_, helps_;
 };

@@ -1,9 +1,5 @@
 #include "kernels/cuda/device.h"
 
-#include <sys/eventfd.h>
-#include <unistd.h>
-
-#include <cerrno>
 #include <chrono>
 #include <cstring>
 #include <utility>
@@ -32,13 +28,8 @@ cudaEvent_t make_event(unsigned flags) {
 }  // namespace
 
 CudaDevice::CudaDevice(const CudaOptions& options)
-    : options_(options),
-      event_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)),
-      timeline_(now_us()),
-      recording_(options.recorded_max) {
+    : options_(options), timeline_(now_us()), recording_(options.recorded_max) {
   CHECK(options.segments_ahead > 0, "a GPU that is {} segments ahead", options.segments_ahead);
-  if (event_ < 0)
-    throw Error("can't create an event descriptor: {}; raise the limit of open files", std::strerror(errno));
   must(cudaSetDevice(options.index), "choosing the GPU");
   must(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream");
   begin_ = make_event(cudaEventDefault);
@@ -60,7 +51,6 @@ CudaDevice::~CudaDevice() {
   cudaEventDestroy(begin_);
   cudaEventDestroy(end_);
   cudaStreamDestroy(stream_);
-  close(event_);
 }
 
 // Zeroed, as CpuDevice's.
@@ -82,7 +72,7 @@ Memory CudaDevice::allocate(std::size_t size, Place place) {
 }
 
 void CudaDevice::submit(Segment segment) {
-  pending_.fetch_add(1, std::memory_order_acq_rel);
+  completions_.expect();
   {
     std::lock_guard lock(ready_mutex_);
     CHECK(!closing_, "a segment was submitted to a device that is closing");
@@ -190,29 +180,7 @@ void CudaDevice::land() {
     heap_.done(flight.segments);
     waiting_.store(heap_.size(), std::memory_order_release);
   }
-  complete(flight.segments);
-}
-
-// The event is written only for the first of a batch: whoever reads it takes them all.
-void CudaDevice::complete(const std::vector<Segment>& segments) {
-  std::lock_guard lock(done_mutex_);
-  const bool first = done_.empty();
-  for (const Segment& segment : segments) done_.push_back(segment.done);
-  pending_.fetch_sub(segments.size(), std::memory_order_acq_rel);
-  if (!first) return;
-  const std::uint64_t one = 1;
-  CHECK(write(event_, &one, sizeof one) == sizeof one, "the completion event can't be written: {}",
-        std::strerror(errno));
-}
-
-void CudaDevice::take_completions(std::vector<Completion>& out) {
-  std::lock_guard lock(done_mutex_);
-  if (done_.empty()) return;
-  out.insert(out.end(), done_.begin(), done_.end());
-  done_.clear();
-  std::uint64_t count = 0;
-  CHECK(read(event_, &count, sizeof count) == sizeof count, "the completion event can't be read: {}",
-        std::strerror(errno));
+  completions_.add(flight.segments);
 }
 
 Usage CudaDevice::usage(std::int64_t at_us) const {

@@ -12,6 +12,7 @@
 #include <thread>
 #include <vector>
 
+#include "kernels/completions.h"
 #include "kernels/cuda/arena.h"
 #include "kernels/cuda/library.h"
 #include "kernels/cuda/open.h"
@@ -28,9 +29,9 @@ class CudaDevice final : public MeasuredDevice {
 
   Memory allocate(std::size_t size, Place place) override;
   void submit(Segment segment) override;
-  void take_completions(std::vector<Completion>& out) override;
-  int completion_fd() const override { return event_; }
-  std::size_t pending() const override { return pending_.load(std::memory_order_acquire); }
+  void take_completions(std::vector<Completion>& out) override { completions_.take(out); }
+  int completion_fd() const override { return completions_.descriptor(); }
+  std::size_t pending() const override { return completions_.pending(); }
   bool hurries() const override { return false; }
   Usage usage(std::int64_t now_us) const override;  // by the monotonic clock
   OpProfile profile() const override;
@@ -50,7 +51,6 @@ class CudaDevice final : public MeasuredDevice {
   std::size_t run_timed(std::size_t first, SegmentClass phase);
   void land();  // the oldest flight is over
   bool over(const Flight& flight) const;
-  void complete(const std::vector<Segment>& segments);
 
   CudaOptions options_;
   cudaStream_t stream_ = nullptr;
@@ -64,10 +64,7 @@ class CudaDevice final : public MeasuredDevice {
   bool closing_ = false;
   std::atomic<std::size_t> waiting_ = 0;
 
-  std::mutex done_mutex_;
-  std::vector<Completion> done_;
-  int event_ = -1;  // readable while done_ isn't empty
-  std::atomic<std::size_t> pending_ = 0;
+  Completions completions_;
 
   mutable std::mutex seen_mutex_;  // of the three below
   Timeline timeline_;
