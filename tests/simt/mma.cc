@@ -33,10 +33,12 @@ void multiply_add(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2])
   const int g = simt::lane() / 4, t = simt::lane() % 4;
   for (int i = 0; i < 4; ++i) {
     const int row = g + i / 2 * 8, col = 2 * t + i % 2;
+    double block = 0;  // as hardware does, a block of 16 is summed by itself: a sum cut within one has other bits
     for (int k = 0; k < 16; ++k) {
       const unsigned x = all[row % 8 * 4 + k % 8 / 2].a[k / 8 * 2 + row / 8], y = all[col * 4 + k % 8 / 2].b[k / 8];
-      c[i] = std::fma(half(x, k % 2), half(y, k % 2), c[i]);
+      block += static_cast<double>(half(x, k % 2)) * half(y, k % 2);
     }
+    c[i] = static_cast<float>(c[i] + block);
   }
 }
 

@@ -22,7 +22,9 @@ void multiply(int thread, float* c, int columns, const Operand& a, const Operand
     for (int j = 0; j < columns / 8; ++j)
       for (int i = 0; i < 2; ++i) {
         float& sum = c[4 * j + 2 * half + i];
-        for (int k = 0; k < 16; ++k) sum = std::fma(row[k], element(b, b_across, 8 * j + 2 * t + i, k), sum);
+        double block = 0;  // summed by itself, as in mma.cc
+        for (int k = 0; k < 16; ++k) block += static_cast<double>(row[k]) * element(b, b_across, 8 * j + 2 * t + i, k);
+        sum = static_cast<float>(sum + block);
       }
   }
 }
