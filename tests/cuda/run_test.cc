@@ -53,7 +53,7 @@ TEST_CASE("on a GPU, too, any layout gives the same bits", "[gpu_run]") {
   for (const std::string type : {"float32", "bfloat16"}) {
     const std::string dtype = "train.dtype=" + type;
     const std::string whole = digest_of("whole", {dtype});
-    CHECK(digest_of("shards", {dtype, "layout.expert_shards=4", "layout.chunk_rows_max=32"}) == whole);
+    CHECK(digest_of("shards", {dtype, "layout.expert_shards=2", "layout.chunk_rows_max=20"}) == whole);
     CHECK(digest_of("stages", {dtype, "layout.stages=2", "layout.expert_shards=2", "layout.chunk_rows_max=48"}) ==
           whole);
     CHECK(digest_of("nodes", {dtype, "layout.nodes=2", "layout.replicas=2"}) == whole);
