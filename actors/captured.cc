@@ -17,9 +17,6 @@ Capture::Values values_of(const Tensor& t, std::vector<std::int64_t> shape) {
       case Dtype::i32:
         out.i64.push_back(t.row<std::int32_t>(0)[i]);
         break;
-      case Dtype::e4m3:
-        out.f32.push_back(from_e4m3(t.row<std::uint8_t>(0)[i]));
-        break;
       case Dtype::f64:
         out.f32.push_back(static_cast<float>(t.row<double>(0)[i]));
         break;
@@ -33,7 +30,7 @@ Capture::Values values_of(const Tensor& t, std::vector<std::int64_t> shape) {
 void Captured::add(Ops& ops, PayloadPool& pool, std::string name, const Tensor& tensor,
                    std::vector<std::int64_t> shape) {
   Payload payload = pool.take(static_cast<std::size_t>(tensor.elements()) * bytes_of(tensor.dtype));
-  const Tensor copy{payload.data.get(), tensor.rows, tensor.cols, tensor.cols, tensor.dtype};
+  const Tensor copy = tensor_of(payload, tensor.rows, tensor.cols, tensor.dtype);
   ops.push_back(Copy{tensor, copy});
   all_.push_back({std::move(name), std::move(shape), std::move(payload), copy});
 }

@@ -104,7 +104,6 @@ struct Count {
             bytes(op.logits, op.targets, op.policy, op.results, op.kept, op.dlogits)};
   }
   Cost operator()(const Digest& op) const { return {8 * elements(op.x), bytes(op.x, op.copy)}; }
-  Cost operator()(const Quantize& op) const { return {kQuantize * elements(op.x), bytes(op.x, op.codes, op.scales)}; }
 };
 
 }  // namespace

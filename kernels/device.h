@@ -1,5 +1,6 @@
 // Device: allocates memory, runs segments, tells once when each is done. One per process, shared by its actors.
-// A segment is a short list of ops run in order by one compute thread; segments run in any order that their keys allow.
+// A segment is a short list of ops run one after another, by a compute thread or on a GPU's stream; segments run in any
+// order that their keys allow.
 #pragma once
 
 #include <cstdint>

@@ -30,6 +30,9 @@ struct Scaling {
   friend bool operator==(const Scaling&, const Scaling&) = default;
 };
 constexpr std::int64_t kScaledDepth = 128;
+// Products of two bfloat16 operands on tensor cores add blocks of so many along the sum: there, an accumulating one may be
+// cut between blocks only.
+constexpr std::int64_t kTensorCoreDepth = 16;
 constexpr Scaling kActivationTiles{1, 1e-4F}, kGradientTiles{1, 0}, kWeightBlocks{128, 1e-4F};
 
 // c[i,j] = (accumulate ? c[i,j] : 0) + sum_k A[i,k] B[k,j] + bias[j] + add[i,j], A = a or a^T, B = b or b^T.
@@ -43,14 +46,6 @@ struct Product {
   Tensor bias{};  // (1, cols of c), optional
   Tensor add{};   // shape of c, optional; may be c itself
   Scaling a_scaling{}, b_scaling{};
-};
-
-// What a scaled product makes of an operand, as an op of its own: codes (shape of x, e4m3), scales: (tiles down, tiles
-// across) f32. The tiles' depth goes along a row of x; `down`: along a column.
-struct Quantize {
-  Tensor x, codes, scales;
-  Scaling scaling;
-  bool down = false;
 };
 
 // Products of one run of rows after another, each with a matrix of its own (an expert's, of rows sorted by expert):
@@ -282,7 +277,7 @@ struct Sample {
 using Op = std::variant<Product, GroupedProduct, Norm, NormBackward, Rope, Attention, AttentionBackward, SwiGlu,
                         SwiGluBackward, Router, RouterBackward, Gather, Scatter, Combine, ScaleRows, Embedding,
                         EmbeddingGradient, CrossEntropy, Copy, Add, Fill, SumRows, SumSquares, AdamW, Initialize,
-                        Sample, PolicyLoss, Digest, Quantize>;
+                        Sample, PolicyLoss, Digest>;
 using Ops = RecycledVector<Op>;  // a segment's, in order
 
 }  // namespace troupe

@@ -63,7 +63,6 @@ struct Visit {
   void operator()(Initialize& op) const { each(f, op.out); }
   void operator()(Sample& op) const { each(f, op.logits, op.counter, op.token, op.logprob, op.kept); }
   void operator()(PolicyLoss& op) const { each(f, op.logits, op.targets, op.policy, op.results, op.kept, op.dlogits); }
-  void operator()(Quantize& op) const { each(f, op.x, op.codes, op.scales); }
   void operator()(Digest& op) const { each(f, op.x, op.copy, op.out); }
 };
 

@@ -35,8 +35,7 @@ constexpr std::array kNames = {"Product",
                                "Initialize",
                                "Sample",
                                "PolicyLoss",
-                               "Digest",
-                               "Quantize"};
+                               "Digest"};
 static_assert(kNames.size() == std::variant_size_v<Op>);
 
 // What an op writes, or works on.

@@ -4,7 +4,6 @@
 #include <numeric>
 
 #include "kernels/grouped_product.h"
-#include "kernels/tiles.h"
 
 namespace troupe {
 
@@ -36,12 +35,6 @@ void check_ids(const Tensor& ids, std::int64_t rows) {
   CHECK(is(ids, Dtype::i32, rows, 1), "embedding: ids must be i32, {} x 1", rows);
 }
 
-}  // namespace
-
-void check(const Op& op) {
-  std::visit([](const auto& one) { check(one); }, op);
-}
-
 void check(const Product& op) {
   const std::int64_t m = op.transpose_a ? op.a.cols : op.a.rows, k = op.transpose_a ? op.a.rows : op.a.cols;
   const std::int64_t n = op.transpose_b ? op.b.rows : op.b.cols, kb = op.transpose_b ? op.b.cols : op.b.rows;
@@ -59,6 +52,9 @@ void check(const GroupedProduct& op) {
   const std::int64_t rows = std::accumulate(op.rows.begin(), op.rows.end(), std::int64_t{0});
   CHECK(op.a.rows == rows && op.c.rows == rows, "grouped product: runs of {} rows, a has {}, c {}", rows, op.a.rows,
         op.c.rows);
+  for (const Tensor& b : op.b)
+    CHECK(same_shape(b, op.b.front()) && b.dtype == op.b.front().dtype,
+          "grouped product: matrices differ in shape or type");
   each_product(op, [](const Product& one) { check(one); });
 }
 
@@ -273,12 +269,10 @@ void check(const Sample& op) {
   CHECK(!op.kept || is(op.kept, Dtype::i32, rows, words), "sample: kept must be i32, {} x {}", rows, words);
 }
 
-void check(const Quantize& op) {
-  const TileShape tile = tile_shape(op.scaling, op.down);
-  CHECK(op.scaling && is_float(op.x), "quantize: x must be f32 or bf16, and the scaling be one");
-  CHECK(same_shape(op.x, op.codes) && op.codes.dtype == Dtype::e4m3, "quantize: codes must be e4m3 of the shape of x");
-  CHECK(is(op.scales, Dtype::f32, tiles_count(op.x.rows, tile.rows), tiles_count(op.x.cols, tile.cols)),
-        "quantize: {} x {} scales for {} x {}", op.scales.rows, op.scales.cols, op.x.rows, op.x.cols);
+}  // namespace
+
+void check(const Op& op) {
+  std::visit([](const auto& one) { check(one); }, op);
 }
 
 }  // namespace troupe

@@ -11,7 +11,7 @@
 
 namespace troupe {
 
-enum class Dtype : std::uint8_t { f32, bf16, i32, f64, e4m3 };
+enum class Dtype : std::uint8_t { f32, bf16, i32, f64 };
 
 constexpr std::size_t bytes_of(Dtype dtype) {
   switch (dtype) {
@@ -23,8 +23,6 @@ constexpr std::size_t bytes_of(Dtype dtype) {
       return 4;
     case Dtype::f64:
       return 8;
-    case Dtype::e4m3:
-      return 1;
   }
   return 0;
 }

@@ -7,13 +7,15 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
-#include "kernels/cpu/kernels.h"
+#include "kernels/cpu/quantize.h"
 #include "kernels/grouped_product.h"
 #include "kernels/model/expert.h"
 #include "kernels/model/head.h"
+#include "kernels/model/linear.h"
 #include "kernels/model/parameters.h"
 #include "tests/support/close.h"
 #include "tests/support/naive.h"
+#include "tests/support/run_op.h"
 
 #include "tests/support/catch.h"
 
@@ -21,11 +23,6 @@ using namespace troupe;
 using namespace troupe::test;
 
 namespace {
-
-void run(const Op& op) {
-  cpu::Scratch scratch;
-  cpu::run(op, scratch);
-}
 
 // A safetensors file of the reference: its tensors' bytes by name.
 class Numerics {
@@ -47,12 +44,12 @@ class Numerics {
     std::memcpy(values.data(), bytes_.data() + begin_ + begin, size);
     return values;
   }
-  // The same as a tensor.
-  Owned tensor(const std::string& name, Dtype dtype = Dtype::f32) const {
+  // The same, of float32, as a tensor.
+  Owned tensor(const std::string& name) const {
     const auto& shape = header_.at(name).at("shape");
-    Owned out(shape[0], shape[1], dtype);
+    Owned out(shape[0], shape[1]);
     const auto values = read<char>(name);
-    REQUIRE(values.size() == static_cast<std::size_t>(out.tensor().elements()) * bytes_of(dtype));
+    REQUIRE(values.size() == static_cast<std::size_t>(out.tensor().elements()) * sizeof(float));
     std::memcpy(out.tensor().data, values.data(), values.size());
     return out;
   }
@@ -63,38 +60,32 @@ class Numerics {
   std::size_t begin_ = 0;
 };
 
+// A tensor's codes and scales as a scaled product makes them of an operand.
 struct Quantized {
   Quantized(const Tensor& x, const Scaling& scaling, bool down = false)
-      : codes(x.rows, x.cols, Dtype::e4m3, 3),
-        scales(tiles(x.rows, down ? 128 : scaling.width), tiles(x.cols, down ? scaling.width : 128)) {
-    run(Quantize{x, codes, scales, scaling, down});
+      : cols(x.cols),
+        tile(tile_shape(scaling, down)),
+        scales(tiles_count(x.rows, tile.rows), tiles_count(cols, tile.cols)) {
+    std::vector<float> values(static_cast<std::size_t>(tile.rows * cols)), room(static_cast<std::size_t>(cols));
+    for (std::int64_t strip = 0; strip < scales.tensor().rows; ++strip) {
+      const Tensor part = x.row_range(strip * tile.rows, std::min(tile.rows, x.rows - strip * tile.rows));
+      cpu::quantize(part, tile, scaling.floor, values.data(), cols, scales.tensor().row<float>(strip), room.data());
+      std::transform(values.begin(), values.begin() + part.rows * cols, std::back_inserter(codes), round_to_e4m3);
+    }
   }
-  static std::int64_t tiles(std::int64_t elements, std::int64_t tile) { return (elements + tile - 1) / tile; }
-  std::uint8_t code(std::int64_t row, std::int64_t col) const { return codes.tensor().row<std::uint8_t>(row)[col]; }
-  Owned codes, scales;
+  std::uint8_t code(std::int64_t row, std::int64_t col) const {
+    return codes[static_cast<std::size_t>(row * cols + col)];
+  }
+  std::int64_t cols;
+  TileShape tile;
+  std::vector<std::uint8_t> codes;
+  Owned scales;
 };
-
-// A linear layer's three products, scaled: y = x W^T, dx = dy W, dw += dy^T x.
-Product forward_of(const Tensor& x, const Tensor& w, const Tensor& y) {
-  return {.a = x, .b = w, .c = y, .transpose_b = true, .a_scaling = kActivationTiles, .b_scaling = kWeightBlocks};
-}
-Product input_gradient_of(const Tensor& dy, const Tensor& w, const Tensor& dx) {
-  return {.a = dy, .b = w, .c = dx, .a_scaling = kGradientTiles, .b_scaling = kWeightBlocks};
-}
-Product weight_gradient_of(const Tensor& dy, const Tensor& x, const Tensor& dw) {
-  return {.a = dy,
-          .b = x,
-          .c = dw,
-          .transpose_a = true,
-          .accumulate = true,
-          .a_scaling = kGradientTiles,
-          .b_scaling = kActivationTiles};
-}
 
 // Runs the op; the elements that differ from the naive chains in any bit.
 int wrong_elements(const Product& op) {
   const Grid expected = scaled_product(op, op.accumulate ? Grid{op.c} : Grid(op.c.rows, op.c.cols));
-  run(op);
+  run_op(op);
   int wrong = 0;
   for (std::int64_t i = 0; i < op.c.rows; ++i)
     for (std::int64_t j = 0; j < op.c.cols; ++j) wrong += element(op.c, i, j) != expected(i, j);
@@ -138,13 +129,12 @@ TEST_CASE("codes and scales are the reference's byte for byte, products within 2
     const Numerics numerics(name);
     const Owned a = numerics.tensor("a"), w = numerics.tensor("w"), expected = numerics.tensor("c");
     const Quantized qa(a, kActivationTiles), qw(w, kWeightBlocks);
-    CHECK(same_bits(qa.codes, numerics.tensor("a_q", Dtype::e4m3)));
-    CHECK(same_bits(qw.codes, numerics.tensor("w_q", Dtype::e4m3)));
+    CHECK(qa.codes == numerics.read<std::uint8_t>("a_q"));
+    CHECK(qw.codes == numerics.read<std::uint8_t>("w_q"));
     CHECK(same_bits(qa.scales, numerics.tensor("a_scale")));
     CHECK(same_bits(qw.scales, numerics.tensor("w_scale")));
-    CHECK((qa.codes.canaries_alive() && qw.codes.canaries_alive()));
     const Owned c(a.tensor().rows, w.tensor().rows);
-    run(forward_of(a, w, c));
+    run_op(linear_forward(true, a, w, c));
     double largest = 0;
     for (const double value : Grid{expected}.values) largest = std::max(largest, std::abs(value));
     CHECK(distance(c, Grid{expected}) <= 2e-6 * largest);
@@ -168,18 +158,16 @@ TEST_CASE("a tensor is quantized tile by tile, whatever its shape and type", "[f
         }
 }
 
-TEST_CASE("every bfloat16 number beside any largest one gets the code of its quotient", "[fp8]") {
+TEST_CASE("bfloat16 numbers of every size beside any largest one get the codes of their quotients", "[fp8]") {
   for (const float largest : {448.0F, 1.0F, 3.7F, 1e-4F, 3e38F}) {
-    const Owned x(512, 129, Dtype::bf16);
+    const Owned tiles(512, 128, Dtype::bf16);
     for (std::int64_t i = 0; i < 512; ++i) {
       for (std::int64_t j = 0; j < 128; ++j) {
         const float value = from_bf16(static_cast<std::uint16_t>(i * 128 + j));
-        x.tensor().row<std::uint16_t>(i)[j] = std::abs(value) <= largest ? round_to_bf16(value) : 0;
+        tiles.tensor().row<std::uint16_t>(i)[j] = std::abs(value) <= largest ? round_to_bf16(value) : 0;
       }
-      x.tensor().row<std::uint16_t>(i)[i % 128] = round_to_bf16(largest);
+      tiles.tensor().row<std::uint16_t>(i)[i % 128] = round_to_bf16(largest);
     }
-    const Owned tiles = normal(512, 128, 1, Dtype::bf16);
-    run(Copy{x.tensor().columns(0, 128), tiles});
     const Quantized q(tiles, kGradientTiles);
     const NaiveTiles naive(tiles, kGradientTiles, false);
     int wrong = 0;
@@ -193,13 +181,14 @@ TEST_CASE("every bfloat16 number beside any largest one gets the code of its quo
 TEST_CASE("a tile of zeros has codes and sums of zero", "[fp8]") {
   for (const Scaling& scaling : {kActivationTiles, kGradientTiles, kWeightBlocks}) {
     const Owned x(2, 200);
-    run(Fill{x, 0});
+    run_op(Fill{x, 0});
     x.tensor().row<float>(1)[3] = -0.0F;
     const Quantized q(x, scaling);
     CHECK((q.code(0, 0) == 0 && q.code(1, 199) == 0 && q.code(1, 3) == 0x80));
     CHECK(q.scales.at(0, 0) > 0);
     const Owned w = normal(5, 200, 1), y(2, 5);
-    run(Product{.a = x, .b = w, .c = y, .transpose_b = true, .a_scaling = kGradientTiles, .b_scaling = kWeightBlocks});
+    run_op(
+        Product{.a = x, .b = w, .c = y, .transpose_b = true, .a_scaling = kGradientTiles, .b_scaling = kWeightBlocks});
     CHECK((y.at(0, 0) == 0 && y.at(1, 4) == 0));
   }
 }
@@ -208,8 +197,9 @@ TEST_CASE("tiny gradients are kept, tiny activations go to zero", "[fp8]") {
   for (const float size : {1e-7F, 1e-20F, 1e-30F}) {
     Owned x = normal(1, 128, 3), w = normal(1, 128, 4), y(1, 1), unscaled(1, 1);
     for (std::int64_t j = 0; j < 128; ++j) x.set(0, j, x.at(0, j) * static_cast<double>(size));
-    run(Product{.a = x, .b = w, .c = unscaled, .transpose_b = true});
-    run(Product{.a = x, .b = w, .c = y, .transpose_b = true, .a_scaling = kGradientTiles, .b_scaling = kWeightBlocks});
+    run_op(Product{.a = x, .b = w, .c = unscaled, .transpose_b = true});
+    run_op(
+        Product{.a = x, .b = w, .c = y, .transpose_b = true, .a_scaling = kGradientTiles, .b_scaling = kWeightBlocks});
     INFO("size " << size);
     // Two roundings to four bits of 128 terms of random sign: 2 sqrt(128) 2^-4 of a term, at most.
     CHECK(std::abs(y.at(0, 0) - unscaled.at(0, 0)) < 1.5 * static_cast<double>(size));
@@ -222,12 +212,12 @@ TEST_CASE("tiny gradients are kept, tiny activations go to zero", "[fp8]") {
 TEST_CASE("an infinity or a NaN spoils its tile and no other", "[fp8]") {
   for (const float bad : {kInfinity, -kInfinity, kNaN}) {
     const Owned x = normal(3, 300, 1), w = normal(4, 300, 2), y(3, 4), healthy(3, 4);
-    run(forward_of(x, w, healthy));
+    run_op(linear_forward(true, x, w, healthy));
     x.tensor().row<float>(1)[140] = bad;
     const Quantized q(x, kActivationTiles);
     CHECK((q.code(1, 140) & 0x7F) == 0x7F);
     CHECK((std::isfinite(q.scales.at(1, 0)) && !std::isfinite(q.scales.at(1, 1)) && std::isfinite(q.scales.at(2, 1))));
-    run(forward_of(x, w, y));
+    run_op(linear_forward(true, x, w, y));
     for (std::int64_t j = 0; j < 4; ++j)
       CHECK((std::isnan(y.at(1, j)) && y.at(0, j) == healthy.at(0, j) && y.at(2, j) == healthy.at(2, j)));
   }
@@ -241,33 +231,33 @@ TEST_CASE("scaled products of a linear layer are the naive chains, bit for bit",
       const Owned x = normal(tokens, in, 1, type, 3), w = normal(out, in, 2, type), dy = normal(tokens, out, 3, type);
       const Owned bias = normal(1, out, 4), add = normal(tokens, out, 5);
       const Owned y(tokens, out, type, 7), u(tokens, out), dx(tokens, in, type), dw = normal(out, in, 6);
-      CHECK(wrong_elements(forward_of(x, w, y)) == 0);
-      Product extended = forward_of(x, w, u);
+      CHECK(wrong_elements(linear_forward(true, x, w, y)) == 0);
+      Product extended = linear_forward(true, x, w, u);
       extended.bias = bias, extended.add = add;
       CHECK(wrong_elements(extended) == 0);
-      CHECK(wrong_elements(input_gradient_of(dy, w, dx)) == 0);
-      CHECK(wrong_elements(weight_gradient_of(dy, x, dw)) == 0);
+      CHECK(wrong_elements(linear_input_gradient(true, dy, w, dx)) == 0);
+      CHECK(wrong_elements(linear_weight_gradient(true, dy, x, dw)) == 0);
       CHECK(y.canaries_alive());
     }
 }
 
 TEST_CASE("a row of a scaled product has the same bits alone or among any number of rows", "[fp8]") {
   const Owned x = normal(600, 200, 1, Dtype::bf16), w = normal(70, 200, 2, Dtype::bf16), y(600, 70);
-  run(forward_of(x, w, y));
+  run_op(linear_forward(true, x, w, y));
   for (const auto& [begin, count] : {std::pair{0, 1}, {599, 1}, {17, 2}, {100, 13}, {511, 2}, {250, 300}}) {
     const Owned some(count, 70);
-    run(forward_of(x.tensor().row_range(begin, count), w, some));
+    run_op(linear_forward(true, x.tensor().row_range(begin, count), w, some));
     CHECK(same_bits(some, y.tensor().row_range(begin, count)));
   }
 }
 
 TEST_CASE("an accumulating scaled product may be cut between tiles of tokens, and nowhere else", "[fp8]") {
   const Owned dy = normal(300, 40, 1, Dtype::bf16), x = normal(300, 50, 2, Dtype::bf16), whole = normal(40, 50, 3);
-  run(weight_gradient_of(dy, x, whole));
+  run_op(linear_weight_gradient(true, dy, x, whole));
   const auto cut_at = [&](std::int64_t cut) {
     Owned dw = normal(40, 50, 3);
     for (const auto& [begin, count] : {std::pair{std::int64_t{0}, cut}, std::pair{cut, 300 - cut}})
-      run(weight_gradient_of(dy.tensor().row_range(begin, count), x.tensor().row_range(begin, count), dw));
+      run_op(linear_weight_gradient(true, dy.tensor().row_range(begin, count), x.tensor().row_range(begin, count), dw));
     return dw;
   };
   CHECK(same_bits(cut_at(128), whole));
@@ -277,11 +267,11 @@ TEST_CASE("an accumulating scaled product may be cut between tiles of tokens, an
 
 TEST_CASE("rows of zeros behind a run change no bit of a weight gradient", "[fp8]") {
   const Owned dy = normal(256, 40, 1, Dtype::bf16), x = normal(256, 50, 2, Dtype::bf16);
-  run(Fill{dy.tensor().row_range(150, 106), 0});
-  run(Fill{x.tensor().row_range(150, 106), 0});
+  run_op(Fill{dy.tensor().row_range(150, 106), 0});
+  run_op(Fill{x.tensor().row_range(150, 106), 0});
   const Owned padded = normal(40, 50, 3), ragged = normal(40, 50, 3);
-  run(weight_gradient_of(dy, x, padded));
-  run(weight_gradient_of(dy.tensor().row_range(0, 150), x.tensor().row_range(0, 150), ragged));
+  run_op(linear_weight_gradient(true, dy, x, padded));
+  run_op(linear_weight_gradient(true, dy.tensor().row_range(0, 150), x.tensor().row_range(0, 150), ragged));
   CHECK(same_bits(padded, ragged));
 }
 
@@ -384,7 +374,7 @@ TEST_CASE("a forward product in fp8 beside bfloat16, by rows", "[.][bench]") {
   const Owned w = normal(512, 512, 2, Dtype::bf16);
   for (const std::int64_t rows : {1, 8, 32, 128, 512}) {
     const Owned x = normal(rows, 512, 1, Dtype::bf16), y(rows, 512);
-    const Product scaled = forward_of(x, w, y), plain{.a = x, .b = w, .c = y, .transpose_b = true};
+    const Product scaled = linear_forward(true, x, w, y), plain{.a = x, .b = w, .c = y, .transpose_b = true};
     cpu::Scratch scratch;
     const auto us_of = [&](const Product& op) {
       scratch.reset();

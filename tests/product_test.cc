@@ -55,7 +55,7 @@ double tolerance(const Product& op, std::int64_t i, std::int64_t j, double start
     size += std::abs((op.transpose_a ? element(op.a, k, i) : element(op.a, i, k)) *
                      (op.transpose_b ? element(op.b, j, k) : element(op.b, k, j)));
   const double sum = sum_tolerance(2 * static_cast<double>(depth), size);  // of both
-  return op.c.dtype == Dtype::f32 ? sum : sum + 2 * kHalfEps * std::abs(expected);
+  return op.c.dtype == Dtype::f32 ? sum : sum + kHalfEps * std::abs(expected);
 }
 
 // The elements that differ from the naive chain in any bit, or by more than such a device may.

@@ -112,6 +112,25 @@ TEST_CASE("a product whose matrices don't fit is refused", "[shapes]") {
   CHECK_THAT(complaint(fits, [](Product& op) { op.add = shaped(1, 7); }), Contains("add must have the shape of c"));
 }
 
+TEST_CASE("a product of which one operand alone is scaled is refused", "[shapes]") {
+  const Product fits{.a = shaped(kRows, 5), .b = shaped(5, 7), .c = shaped(kRows, 7)};
+  CHECK_THAT(complaint(fits, [](Product& op) { op.a_scaling = kActivationTiles; }),
+             Contains("product: both operands are scaled, or none"));
+}
+
+TEST_CASE("a grouped product whose runs, rows and matrices don't fit is refused", "[shapes]") {
+  GroupedProduct fits{.a = shaped(kRows, 5), .c = shaped(kRows, 7), .b = {}, .rows = {}};
+  for (const int rows : {0, 4, 2}) {
+    fits.b.push_back(shaped(5, 7));
+    fits.rows.push_back(rows);
+  }
+  CHECK(complaint(fits) == "");
+  CHECK_THAT(complaint(fits, [](GroupedProduct& op) { op.rows.pop_back(); }), Contains("2 runs and 3 matrices"));
+  CHECK_THAT(complaint(fits, [](GroupedProduct& op) { op.rows[1] = 3; }), Contains("runs of 5 rows, a has 6, c 6"));
+  CHECK_THAT(complaint(fits, [](GroupedProduct& op) { op.b[0] = shaped(5, 8); }), Contains("matrices differ"));
+  CHECK_THAT(complaint(fits, [](GroupedProduct& op) { op.transpose_b = true; }), Contains("inner dimensions"));
+}
+
 TEST_CASE("an attention whose heads don't fit its columns is refused", "[shapes]") {
   const Attention fits = attention();
   CHECK(complaint(fits) == "");

@@ -1,4 +1,4 @@
-// codes = e4m3(x / scales), one scale a tile of x: max(largest |x|, floor) / 448, at least 2^-126. Both are assigned.
+// values = e4m3(x / scales), one scale a tile of x: max(largest |x|, floor) / 448, at least 2^-126. Both are assigned.
 // Sizes are compared as integers: so a NaN is the largest of all, and its tile's scale is one too.
 #include "kernels/cpu/quantize.h"
 
@@ -64,19 +64,6 @@ void quantize(const Tensor& x, TileShape tile, float floor, float* values, std::
       map(
           x.cols, out, [](Vec v, Vec scale) { return round_to_grid(v / scale); }, from, room);
     }
-  }
-}
-
-void run(const Quantize& op, Scratch& scratch) {
-  const TileShape tile = tile_shape(op.scaling, op.down);
-  auto* values = scratch.take<float>(tile.rows * op.x.cols);
-  auto* room = scratch.take<float>(op.x.cols);
-  for (std::int64_t strip = 0; strip < op.scales.rows; ++strip) {
-    const Tensor x = op.x.row_range(strip * tile.rows, std::min(tile.rows, op.x.rows - strip * tile.rows));
-    quantize(x, tile, op.scaling.floor, values, x.cols, op.scales.row<float>(strip), room);
-    for (std::int64_t r = 0; r < x.rows; ++r)
-      for (std::int64_t j = 0; j < x.cols; ++j)
-        op.codes.row<std::uint8_t>(strip * tile.rows + r)[j] = round_to_e4m3(values[r * x.cols + j]);
   }
 }
 

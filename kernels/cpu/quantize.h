@@ -1,4 +1,4 @@
-// Tiles of a tensor as numbers that E4M3 has, and their scales: the one rounding under Quantize and scaled products.
+// Tiles of a tensor as numbers that E4M3 has, and their scales: the rounding of scaled products.
 // The law: x[i,j] becomes e4m3(x[i,j] / scale of its tile), whatever stands beside the tile.
 #pragma once
 

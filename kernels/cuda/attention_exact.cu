@@ -5,6 +5,7 @@
 // A block has 16 queries of a head (or 16 keys of a key head) and 256 threads: thread (i, lane) has the scores of row i
 // with the keys of one lane. Sums of outputs stand in shared memory.
 #include "kernels/cuda/attention.h"
+#include "kernels/cuda/lanes.h"
 #include "kernels/cuda/threads.h"
 
 namespace troupe::cuda {
@@ -99,9 +100,8 @@ __global__ void attend(AttentionViews f, Tiles tiles) {
     add_rows(sums, rows, weights, values, 0, FromStart{},
              [=](int i) { return min(kKeys, t.visible(t.first + i) - j); });
   }
-  for (int distance = kFold / 2; distance > 0; distance /= 2) total += __shfl_xor_sync(kWarp, total, distance);
 
-  const float share = 1.0F / total;
+  const float share = 1.0F / fold_lanes(total);
   __syncthreads();
   if (r >= rows) return;
   const std::int64_t row = t.q_begin + t.first + r;

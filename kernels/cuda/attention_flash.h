@@ -51,8 +51,7 @@ struct WholePieces {
   bool q, k, v, dout;
 };
 inline bool in_pieces(const Tensor& x, std::int64_t head_stride, int dim) {
-  return reinterpret_cast<std::uintptr_t>(x.data) % 16 == 0 && x.stride % 8 == 0 && head_stride % 8 == 0 &&
-         dim % 8 == 0;
+  return rows_aligned(x) && head_stride % 8 == 0 && dim % 8 == 0;
 }
 inline WholePieces whole_pieces(const Attention& op, const Tensor& dout = {}) {
   const int dim = op.own_dim + op.shared_dim;

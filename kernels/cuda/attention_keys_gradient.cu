@@ -1,8 +1,8 @@
 // dk, dv and dk_shared of attention, bfloat16 operands on tensor cores (formulas: kernels/cpu/attention.cc).
 // The order: dv[j] = sum_r bf16(P[r, j]) dout[r], dk[j] = scale * sum_r bf16(P (dP - <dout, out>))[r, j] q[r] over the
 // rows r of the key head, a row a query of one of its heads, queries in order and a query's heads side by side, in blocks
-// of 16 from the span's first. dk_shared adds the key heads' sums in order: they stand in working memory, 4 bytes for each key, key head and
-// shared column.
+// of 16 from the span's first. dk_shared adds the key heads' sums in order: they stand in working memory, 4 bytes for
+// each key, key head and shared column.
 // A warp has sixteen keys, a block eight warps. Scores are made transposed, (keys, rows), so that weights are at once
 // the left operand of the sums. The tile's keys and values stay in shared memory, rows pass by in blocks of 32.
 #include "kernels/cuda/attention_flash.h"
@@ -176,13 +176,11 @@ __global__ void sum_shares(View dk_shared, const float* shares, int pitch, int k
   const int key = t.first + i / quads;
   if (t.q_count == 0 || i >= kTileKeys * quads || key >= t.k_count) return;
   const std::int64_t row = t.k_begin + key;
-  float4 sum = make_float4(0, 0, 0, 0);
+  float4 total = make_float4(0, 0, 0, 0);
 #pragma unroll kHeadsAtOnce
-  for (int g = 0; g < kv_heads; ++g) {
-    const float4 share = *reinterpret_cast<const float4*>(shares + (g * dk_shared.rows + row) * pitch + col);
-    sum = make_float4(sum.x + share.x, sum.y + share.y, sum.z + share.z, sum.w + share.w);
-  }
-  dk_shared.put_quad(row, col, sum);
+  for (int g = 0; g < kv_heads; ++g)
+    total = sum(total, *reinterpret_cast<const float4*>(shares + (g * dk_shared.rows + row) * pitch + col));
+  dk_shared.put_quad(row, col, total);
 }
 
 template <int dim, int v_dim>

@@ -1,6 +1,7 @@
 // dq of attention, bfloat16 operands on tensor cores (formulas: kernels/cpu/attention.cc).
 // The order: dq[i] = scale * sum_j bf16(P (dP - <dout, out>))[i, j] k[j], keys in blocks of 16 from the span's first;
-// scores and dP = dout v^T as the forward's scores, in blocks of 16 along the row. P comes from the forward's row_max and row_scale.
+// scores and dP = dout v^T as the forward's scores, in blocks of 16 along the row. P comes from the forward's row_max and
+// row_scale.
 // A warp has sixteen rows (a query of a head each), a block eight warps: the tile's queries and douts stay in shared
 // memory, keys and values pass by in blocks of 64.
 #include "kernels/cuda/attention_flash.h"

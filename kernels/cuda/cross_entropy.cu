@@ -18,6 +18,7 @@ __global__ void __launch_bounds__(kRowThreads, 2)
     return;
   }
   const ScaledRow row(logits, t, 1, dynamic_shared<float>(), held_max);
+  insist(target < row.cols);
   const float chosen = row.scaled(target), highest = load_row(row);
   const float total = total_of(row, highest, nullptr, [&](int c, float4, float4 weights) {
     if (c < row.held_cols) row.held_quad(c) = weights;

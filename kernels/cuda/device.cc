@@ -6,6 +6,7 @@
 
 #include "kernels/cost.h"
 #include "kernels/cuda/kernels.h"
+#include "kernels/shapes.h"
 #include "kernels/strand.h"
 
 namespace troupe {
@@ -133,8 +134,10 @@ void CudaDevice::launch(Flight& flight) {
 
 std::size_t CudaDevice::run_next(std::size_t first) {
   arena_->reset();
-  const auto* product = std::get_if<Product>(ops_[first]);
-  if (library_ && product != nullptr && library_->multiply(*product, *arena_)) return 1;
+  if (const auto* product = std::get_if<Product>(ops_[first]); library_ && product != nullptr) {
+    check(*ops_[first]);
+    if (library_->multiply(*product, *arena_)) return 1;
+  }
   return cuda::run_next(ops_, first, *arena_);
 }
 

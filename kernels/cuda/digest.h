@@ -10,11 +10,11 @@ struct Digests {
   unsigned long long x, copy;
 };
 
-// Four neighbours' terms; `count` of them are there, of whole quads all or none. `index`: of the first.
 __device__ inline unsigned long long digest_term(unsigned bits, std::uint64_t index) {
   const std::uint64_t mixed = index * 0x9E3779B97F4A7C15ULL;
   return (std::uint64_t{bits} + 1) * ((mixed ^ mixed >> 32) << 1 | 1U);
 }
+// Four neighbours' terms; `count` of them are there, of whole quads all or none. `index`: of the first.
 template <bool whole>
 __device__ unsigned long long digest_quad(bool wide, uint4 bits, std::int64_t count, std::uint64_t index) {
   if (!wide) bits = make_uint4(bits.x & 0xFFFFU, bits.x >> 16, bits.y & 0xFFFFU, bits.y >> 16);

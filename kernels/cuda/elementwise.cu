@@ -24,10 +24,7 @@ __global__ void add_quads(View a, View b, View out, Sheet<kQuads> sheet) {
     left[i] = fetch<whole>(a, t, sheet.col(i));
     right[i] = fetch<whole>(b, t, sheet.col(i));
   }
-  for (int i = 0; i < kQuads; ++i) {
-    const float4 x = floats(a, left[i]), y = floats(b, right[i]);
-    store<whole>(out, t, sheet.col(i), make_float4(x.x + y.x, x.y + y.y, x.z + y.z, x.w + y.w));
-  }
+  for (int i = 0; i < kQuads; ++i) store<whole>(out, t, sheet.col(i), sum(floats(a, left[i]), floats(b, right[i])));
 }
 
 template <bool whole>

@@ -44,7 +44,7 @@ __global__ void add_rows(View ids, const std::int32_t* sorted, View dx, View dta
   const int lane = static_cast<int>(threadIdx.x) % 32, id = *ids.at<const std::int32_t>(sorted[first], 0);
   if (id < 0 || (first > 0 && *ids.at<const std::int32_t>(sorted[first - 1], 0) == id)) return;
   insist(id < dtable.rows);
-  float4 sum = floats(true, fetch<whole>(dtable, id, col));
+  float4 total = floats(true, fetch<whole>(dtable, id, col));
   for (std::int64_t begin = first, count = 32; count == 32; begin += 32) {
     const bool there = begin + lane < dx.rows;
     const int row = there ? sorted[begin + lane] : 0;
@@ -56,14 +56,11 @@ __global__ void add_rows(View ids, const std::int32_t* sorted, View dx, View dta
         const int t = __shfl_sync(kWarp, row, (k + i) % 32);
         if (k + i < count) bits[i] = fetch<whole>(dx, t, col);
       }
-      for (int i = 0; i < kRowsAhead; ++i) {
-        if (k + i >= count) continue;
-        const float4 v = floats(dx, bits[i]);
-        sum = make_float4(sum.x + v.x, sum.y + v.y, sum.z + v.z, sum.w + v.w);
-      }
+      for (int i = 0; i < kRowsAhead; ++i)
+        if (k + i < count) total = sum(total, floats(dx, bits[i]));
     }
   }
-  store<whole>(dtable, id, col, sum);
+  store<whole>(dtable, id, col, total);
 }
 
 }  // namespace

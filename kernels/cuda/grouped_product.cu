@@ -71,9 +71,9 @@ Runs next_runs(const GroupedProduct& op, std::size_t& run, int& row) {
 
 bool goes_in_one(const GroupedProduct& op) {
   const auto suits = [&](const Tensor& b) {
-    return b.dtype == Dtype::bf16 && has_chunks(b) && b.stride == op.b.front().stride;
+    return b.dtype == Dtype::bf16 && rows_aligned(b) && b.stride == op.b.front().stride;
   };
-  return op.a.dtype == Dtype::bf16 && has_chunks(op.a) && std::all_of(op.b.begin(), op.b.end(), suits);
+  return op.a.dtype == Dtype::bf16 && rows_aligned(op.a) && std::all_of(op.b.begin(), op.b.end(), suits);
 }
 
 }  // namespace

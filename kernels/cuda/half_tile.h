@@ -14,20 +14,6 @@
 
 namespace troupe::cuda {
 
-struct HalfMatrix {
-  const std::uint16_t* data = nullptr;
-  std::int64_t rows = 0, cols = 0, stride = 0;
-
-  HalfMatrix() = default;
-  HalfMatrix(const Tensor& t)  // NOLINT: a Tensor is one
-      : data(static_cast<const std::uint16_t*>(t.data)), rows(t.rows), cols(t.cols), stride(t.stride) {}
-};
-
-// Every row begins where 16 bytes may.
-inline bool has_chunks(const Tensor& t) {
-  return reinterpret_cast<std::uintptr_t>(t.data) % 16 == 0 && (t.stride % 8 == 0 || t.rows <= 1);
-}
-
 // `count` rows of `length` elements in shared memory, in chunks of eight. A chunk's place in its row is permuted by the
 // row, so that the same chunk of eight neighbouring rows lies in all banks.
 template <int length, int count, int threads>
@@ -228,17 +214,6 @@ class HalfTile {
   float sums_[kAcross][2 * kAcross][4] = {};
   unsigned a_[2][kAcross][4], b_[2][2][2];  // fragments: of this step and the next, of these columns and the next
 };
-
-// Tiles of the same columns together, so many rows of them before the next columns: what they read stays in the cache.
-struct TilePlace {
-  int row, column;
-};
-__device__ inline TilePlace place_of_tile(int number, int row_tiles, int column_tiles) {
-  constexpr int kTogether = 8;
-  const int first = number / (kTogether * column_tiles) * kTogether, together = min(kTogether, row_tiles - first);
-  const int within = number - first * column_tiles;
-  return {first + within % together, within / together};
-}
 
 // How wide a tile is, by c's width alone: the widest that wastes at most a sixteenth, the narrowest for little.
 inline int tile_columns(std::int64_t cols) {

@@ -39,7 +39,6 @@ void run(const Initialize& op, Queue& queue);
 void run(const Sample& op, Queue& queue);
 void run(const PolicyLoss& op, Queue& queue);
 void run(const Digest& op, Queue& queue);
-void run(const Quantize& op, Queue& queue);
 
 void run(const Op& op, Queue& queue);
 

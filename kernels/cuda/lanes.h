@@ -27,7 +27,7 @@ __device__ inline float fold_lanes(float sum) {
   return sum;
 }
 
-// Calls use(column, quad) for the thread's own quads of columns begin .. begin + count - 1 of a row.
+// Calls use(column, quad) for the thread's own quads of a row.
 template <bool whole, typename Use>
 __device__ void for_own_quads(const View& x, std::int64_t row, Use use) {
   const int step = static_cast<int>(blockDim.x) * 4, cols = static_cast<int>(x.cols);

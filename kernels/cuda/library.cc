@@ -10,13 +10,15 @@
 #include <optional>
 #include <tuple>
 
+#include "kernels/cuda/rows.h"
+
 namespace troupe::cuda {
 
 namespace {
 
 constexpr std::size_t kWorkspace = std::size_t{32} << 20;
 constexpr std::uint64_t kTypicalRows = 4096;  // whose best algorithm every number of rows takes
-constexpr std::uint32_t kAlignment = 16;
+constexpr std::uint32_t kAlignment = 16;      // that of rows_aligned
 constexpr int kAskedFor = 16;
 
 void need(cublasStatus_t status, const char* what) {
@@ -58,11 +60,6 @@ struct Functions {
 
 cudaDataType_t type_of(const Tensor& x) { return x.dtype == Dtype::f32 ? CUDA_R_32F : CUDA_R_16BF; }
 
-bool suits(const Tensor& x) {
-  const std::int64_t chunk = kAlignment / static_cast<std::int64_t>(bytes_of(x.dtype));
-  return reinterpret_cast<std::uintptr_t>(x.data) % kAlignment == 0 && x.stride % chunk == 0;
-}
-
 // What cublasLtMatmul wants described, by value.
 struct Problem {
   cublasLtMatmulDescOpaque_t how;
@@ -77,9 +74,10 @@ class CublasLt final : public Library {
   CublasLt& operator=(const CublasLt&) = delete;
 
   bool multiply(const Product& op, Queue& queue) override {
-    const bool plain = !op.transpose_a && !op.accumulate && !op.bias && !op.add && op.c.elements() > 0 && op.a.cols > 0;
+    const bool plain = !op.transpose_a && !op.accumulate && !op.bias && !op.add && !op.a_scaling;
     if (!plain || op.a.dtype != Dtype::bf16 || op.b.dtype != Dtype::bf16) return false;
-    if (!suits(op.a) || !suits(op.b) || !suits(op.c)) return false;
+    if (op.c.elements() == 0 || op.a.cols == 0) return false;
+    if (!rows_aligned(op.a) || !rows_aligned(op.b) || !rows_aligned(op.c)) return false;
     const Key key{op.c.cols, op.a.cols, op.a.stride, op.b.stride, op.c.stride, op.transpose_b, op.c.dtype};
     auto known = algorithms_.find(key);
     if (known == algorithms_.end()) known = algorithms_.emplace(key, choose(op)).first;

@@ -18,10 +18,22 @@ __device__ inline std::uint16_t narrow(float value) {
   const unsigned rounded = (bits + 0x7FFFU + ((bits >> 16) & 1U)) >> 16, quiet = (bits >> 16) | 0x40U;
   return static_cast<std::uint16_t>((bits & 0x7FFFFFFFU) > 0x7F800000U ? quiet : rounded);
 }
+// Four neighbours, two a word, the first in the lower half.
+__device__ inline float4 widen(uint2 halves) {
+  return make_float4(__uint_as_float(halves.x << 16), __uint_as_float(halves.x & 0xFFFF0000U),
+                     __uint_as_float(halves.y << 16), __uint_as_float(halves.y & 0xFFFF0000U));
+}
 
 // The larger and the smaller of two; b if either is not a number.
 __device__ inline float larger(float a, float b) { return a > b ? a : b; }
 __device__ inline float smaller(float a, float b) { return a < b ? a : b; }
+// Unsigned integers in the order of floats; both zeros are one. That of a number is above 1.
+__device__ inline unsigned order_of(float value) {
+  const unsigned bits = __float_as_uint(value + 0.0F);
+  return bits ^ ((bits >> 31) != 0 ? 0xFFFFFFFFU : 0x80000000U);
+}
+
+__device__ inline float4 sum(float4 a, float4 b) { return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w); }
 
 // e^x within 1 ulp, as cpu::exponential.
 __device__ inline float exponential(float x) {

@@ -55,7 +55,6 @@ __global__ void norm_rows(View x, View weight, View y, View inverse_rms, float e
 }
 
 __device__ float4 multiply(float4 a, float4 b) { return make_float4(a.x * b.x, a.y * b.y, a.z * b.z, a.w * b.w); }
-__device__ float4 sum(float4 a, float4 b) { return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w); }
 
 struct Slopes {
   View x, weight, inverse_rms, dy, add, dx;

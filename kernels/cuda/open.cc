@@ -8,8 +8,9 @@ namespace troupe {
 
 namespace {
 
-// What kernels are compiled for (CMakeLists.txt): machine code of 8.0 runs on all of 8.x, that of 9.0a on 9.0 alone.
-bool has_kernels(const Gpu& gpu) { return gpu.major == 8 || (gpu.major == 9 && gpu.minor == 0); }
+// Machine code of 9.0a runs on 9.0 alone. Most kernels are compiled for 8.0 too, but there a block has less shared memory
+// than some of them ask for.
+bool has_kernels(const Gpu& gpu) { return gpu.major == 9 && gpu.minor == 0; }
 
 Gpu look_at(int index) {
   Gpu gpu;
@@ -26,7 +27,7 @@ Gpu look_at(int index) {
   gpu.memory = properties.totalGlobalMem;
   if (!has_kernels(gpu))
     gpu.problem =
-        fmt::format("is of compute capability {}.{}; this program's kernels are for 8.x and 9.0", gpu.major, gpu.minor);
+        fmt::format("is of compute capability {}.{}; this program's kernels are for 9.0", gpu.major, gpu.minor);
   return gpu;
 }
 
@@ -57,9 +58,7 @@ std::unique_ptr<MeasuredDevice> open_cuda(const CudaOptions& options) {
     throw Error("cuda: there is no GPU {}, there are {}", options.index, gpus.all.size());
   const Gpu& gpu = gpus.all[static_cast<std::size_t>(options.index)];
   if (!gpu.problem.empty()) throw Error("cuda: GPU {} ({}) {}", options.index, gpu.name, gpu.problem);
-  CudaOptions able = options;
-  able.warpgroups = options.warpgroups && gpu.major == 9;
-  return std::make_unique<CudaDevice>(able);
+  return std::make_unique<CudaDevice>(options);
 }
 
 }  // namespace troupe

@@ -15,7 +15,7 @@ struct CudaOptions {
   int index = 0;            // of the GPU, as CUDA counts
   int segments_ahead = 2;   // on the stream at once
   bool profiled = false;    // times every op: the stream then runs one at a time
-  bool warpgroups = false;  // products on them where the GPU has them (kernels/cuda/product_wgmma.h)
+  bool warpgroups = false;  // products that can go to them do (kernels/cuda/product_wgmma.h)
   bool library = false;     // products that cuBLASLt can do are its (kernels/cuda/library.h)
   std::size_t recorded_max = 0;
 };

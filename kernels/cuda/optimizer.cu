@@ -17,7 +17,6 @@ constexpr int kQuads = 2, kDrawQuads = 1;
 struct Rates {
   float clip, beta1, beta2, keep, rate, root, eps;
 };
-// What a block works on is a value of its own, so that one launch could be given a list of tensors.
 struct Update {
   View parameter, gradient, m, v, copy;
   Digests* digests;  // a part a block, or none

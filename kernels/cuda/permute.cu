@@ -57,8 +57,6 @@ __device__ Slot find(const Pieces& pieces, std::int64_t place, float weight) {
   return {piece.data + (place - piece.begin) * piece.stride_bytes, weight, piece.wide};
 }
 
-__device__ float4 sum(float4 a, float4 b) { return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w); }
-
 // add0[t] + add1[t] of a quad.
 template <bool whole>
 __device__ float4 start_of(const View& add0, const View& add1, std::int64_t t, std::int64_t col) {

@@ -75,6 +75,7 @@ __global__ void __launch_bounds__(kRowThreads, 2) policy_loss_row(Policy op, int
   }
   const std::int32_t* kept = op.kept ? op.kept.at<const std::int32_t>(t, 0) : nullptr;
   const ScaledRow row(op.logits, t, op.heat, dynamic_shared<float>(), held_max);
+  insist(target < row.cols);
   const float chosen = row.scaled(target), highest = load_row(row);
   float4 lanes = make_float4(0, 0, 0, 0);
   const float total = total_of(row, highest, kept, [&](int c, float4 scaled, float4 weights) {

@@ -1,6 +1,6 @@
 // c = (accumulate ? c : 0) + A B + bias + add, A (M, K) and B (K, N) bfloat16, as they are or transposed, on tensor cores;
 // c float32 or bfloat16, assigned, or its own start. The order of a sum: half_tile.h; then bias, then add, rounded once.
-// K is never split; the tile is chosen by N alone.
+// K is never split; the tile is chosen by N and alignment, which changes no bit.
 #include "kernels/cuda/half_tile.h"
 #include "kernels/cuda/kernels.h"
 
@@ -30,7 +30,7 @@ void launch_tiles(const Product& op, Queue& queue) {
 
 template <bool transpose_a, bool transpose_b>
 void launch_form(const Product& op, Queue& queue) {
-  if (!has_chunks(op.a) || !has_chunks(op.b))
+  if (!rows_aligned(op.a) || !rows_aligned(op.b))
     return launch_tiles<HalfTile<transpose_a, transpose_b, 64, false>>(op, queue);
   with_tile_columns(op.c.cols, [&](auto columns) {
     launch_tiles<HalfTile<transpose_a, transpose_b, decltype(columns)::kValue, true>>(op, queue);

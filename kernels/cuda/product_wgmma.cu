@@ -4,11 +4,12 @@
 // The order: an element is one chain over k in blocks of 16, increasing, that starts from c where the product
 // accumulates; rows and columns beyond the matrices are zeros and add nothing. So it depends on no other row, and an
 // accumulating product may be cut along k at multiples of 16.
-// Blocks take tiles in turn, 8 of rows at a time, so that those at work share their operands in the L2 cache.
-#include <algorithm>
-#include <vector>
-
+// Blocks take tiles in turn, so that those at work share their operands in the L2 cache (product.h).
 #include "kernels/cuda/product_wgmma.h"
+
+#include <algorithm>
+
+#include "kernels/cuda/product.h"
 #include "kernels/cuda/threads.h"
 #include "kernels/cuda/view.h"
 #include "kernels/cuda/warpgroup.h"
@@ -17,7 +18,7 @@ namespace troupe::cuda {
 
 namespace {
 
-constexpr int kThreads = 256, kM = 128, kDepth = 64, kRaster = 8, kBlocksMax = 132;
+constexpr int kThreads = 256, kM = 128, kDepth = 64, kBlocksMax = 132;
 constexpr int kRowBytes = kDepth * 2;
 constexpr int kNarrow = 128, kWide = 256;
 
@@ -27,17 +28,12 @@ constexpr std::size_t shared_bytes(int columns) {
   return static_cast<std::size_t>(stages_for(columns)) * stage_bytes(columns) + kPanelAtom;
 }
 
-struct Matrix {
-  const std::uint16_t* data;
-  std::int64_t stride;  // elements
-  std::int64_t rows, cols;
-};
-
+// A product as the kernel sees it: c (m, n), k the inner dimension.
 struct Problem {
-  Matrix a, b;  // as they stand in memory
+  HalfMatrix a, b;  // as they stand in memory
   std::int64_t m, n, k;
   View c, bias, add;
-  std::int64_t first_tile, row_tiles, column_tiles;
+  int row_tiles, column_tiles;
   bool accumulate;
 };
 
@@ -52,7 +48,7 @@ struct Feed {
   int place, outer_left, depth_left;  // of elements, from this thread's first on
   const std::uint16_t* base;          // any address that may be read
 
-  __device__ Feed(const Matrix& m, std::int64_t outer) : stride(m.stride), base(m.data) {
+  __device__ Feed(const HalfMatrix& m, std::int64_t outer) : stride(m.stride), base(m.data) {
     const int row = static_cast<int>(threadIdx.x) / 8, chunk = static_cast<int>(threadIdx.x) % 8;
     place = panel_offset(row, chunk);
     from = m.data + (across ? row * stride + outer + chunk * 8 : (outer + row) * stride + chunk * 8);
@@ -137,27 +133,6 @@ __device__ void end_sums(const float (&sums)[kN / 2], const Problem& p, const Fr
   }
 }
 
-// Of the problems, the one that has the tile.
-__device__ const Problem& problem_of(const Problem* problems, int count, std::int64_t tile) {
-  int low = 0, high = count - 1;
-  while (low < high) {
-    const int middle = (low + high + 1) / 2;
-    if (problems[middle].first_tile <= tile)
-      low = middle;
-    else
-      high = middle - 1;
-  }
-  return problems[low];
-}
-
-// kRaster tiles of rows, column after column, then the next.
-__device__ void place_of(const Problem& p, std::int64_t tile, std::int64_t& row, std::int64_t& column) {
-  const std::int64_t band = tile / (kRaster * p.column_tiles), within = tile % (kRaster * p.column_tiles);
-  const std::int64_t high = min(std::int64_t{kRaster}, p.row_tiles - band * kRaster);
-  row = band * kRaster + within % high;
-  column = within / high;
-}
-
 // One tile's way through the stages of shared memory.
 template <bool a_across, bool b_across, int kN>
 struct Tile {
@@ -225,15 +200,13 @@ __device__ void multiply_tile(const Problem& p, std::int64_t row, std::int64_t c
 }
 
 template <bool a_across, bool b_across, int kN>
-__global__ void __launch_bounds__(kThreads, 1)
-    multiply(Problem one, const Problem* problems, int count, std::int64_t tiles) {
+__global__ void __launch_bounds__(kThreads, 1) multiply(const __grid_constant__ Problem p) {
   const auto start = reinterpret_cast<std::uintptr_t>(dynamic_shared<unsigned char>());
   auto* memory = reinterpret_cast<unsigned char*>((start + kPanelAtom - 1) / kPanelAtom * kPanelAtom);
-  for (std::int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-    const Problem& p = count == 1 ? one : problem_of(problems, count, tile);
-    std::int64_t row = 0, column = 0;
-    place_of(p, tile - p.first_tile, row, column);
-    multiply_tile<a_across, b_across, kN>(p, row * kM, column * kN, memory);
+  const int tiles = p.row_tiles * p.column_tiles;
+  for (int tile = static_cast<int>(blockIdx.x); tile < tiles; tile += static_cast<int>(gridDim.x)) {
+    const TilePlace place = place_of_tile(tile, p.row_tiles, p.column_tiles);
+    multiply_tile<a_across, b_across, kN>(p, std::int64_t{place.row} * kM, std::int64_t{place.column} * kN, memory);
   }
 }
 
@@ -243,81 +216,38 @@ auto kernel_for(bool a_across, bool b_across) {
   return b_across ? multiply<false, true, kN> : multiply<false, false, kN>;
 }
 
-bool is_aligned(const Tensor& t) { return reinterpret_cast<std::uintptr_t>(t.data) % 16 == 0 && t.stride % 8 == 0; }
-
-Problem problem_from(const WgmmaProblem& from, bool transpose_a, bool transpose_b, std::int64_t first_tile,
-                     int columns) {
-  Problem p{};
-  p.m = from.m;
-  p.n = from.n;
-  p.k = from.k;
-  p.a = {from.a, from.a_stride, transpose_a ? from.k : from.m, transpose_a ? from.m : from.k};
-  p.b = {from.b, from.b_stride, transpose_b ? from.n : from.k, transpose_b ? from.k : from.n};
-  p.c = from.c;
-  p.bias = from.bias;
-  p.add = from.add;
-  p.accumulate = from.accumulate;
-  p.first_tile = first_tile;
-  p.row_tiles = blocks_for(from.m, kM);
-  p.column_tiles = blocks_for(from.n, columns);
-  return p;
-}
-
 // Wide tiles where the columns fill them and, in a sum over tokens, there are enough of them for all multiprocessors.
 // Rows of c that are tokens never decide.
-int columns_for(const std::vector<WgmmaProblem>& problems, bool transpose_a) {
-  const std::int64_t n = problems.front().n;
+int columns_for(const Product& op) {
+  const std::int64_t n = op.c.cols;
   if (n % kWide != 0 && n < 4 * kWide) return kNarrow;
-  if (!transpose_a) return kWide;
-  const std::int64_t tiles = static_cast<std::int64_t>(problems.size()) * blocks_for(problems.front().m, kM);
-  return tiles * blocks_for(n, kWide) >= kBlocksMax ? kWide : kNarrow;
+  if (!op.transpose_a) return kWide;
+  return std::int64_t{blocks_for(op.c.rows, kM)} * blocks_for(n, kWide) >= kBlocksMax ? kWide : kNarrow;
 }
 
 }  // namespace
 
 bool takes_wgmma(const Product& op) {
-  return op.a.dtype == Dtype::bf16 && op.b.dtype == Dtype::bf16 && is_aligned(op.a) && is_aligned(op.b);
-}
-
-void run_wgmma(const std::vector<WgmmaProblem>& given, bool transpose_a, bool transpose_b, Queue& queue) {
-  if (given.empty()) return;
-  const int columns = columns_for(given, transpose_a);
-  std::vector<Problem> problems;
-  std::int64_t tiles = 0;
-  for (const WgmmaProblem& one : given) {
-    if (one.m == 0 || one.n == 0) continue;
-    problems.push_back(problem_from(one, transpose_a, transpose_b, tiles, columns));
-    tiles += problems.back().row_tiles * problems.back().column_tiles;
-  }
-  if (tiles == 0) return;
-  const int count = static_cast<int>(problems.size());
-  Problem* there = nullptr;
-  if (count > 1) {
-    there = queue.take<Problem>(count);
-    must(cudaMemcpyAsync(there, problems.data(), problems.size() * sizeof(Problem), cudaMemcpyHostToDevice,
-                         queue.stream()),
-         "sending products to the GPU");
-  }
-  const auto kernel =
-      columns == kWide ? kernel_for<kWide>(transpose_a, !transpose_b) : kernel_for<kNarrow>(transpose_a, !transpose_b);
-  launch(queue, static_cast<unsigned>(std::min<std::int64_t>(tiles, kBlocksMax)), kThreads, shared_bytes(columns),
-         kernel, problems.front(), there, count, tiles);
+  return op.a.dtype == Dtype::bf16 && op.b.dtype == Dtype::bf16 && rows_aligned(op.a) && rows_aligned(op.b);
 }
 
 void run_wgmma(const Product& op, Queue& queue) {
-  WgmmaProblem p;
-  p.a = op.a.row<const std::uint16_t>(0);
-  p.b = op.b.row<const std::uint16_t>(0);
-  p.a_stride = op.a.stride;
-  p.b_stride = op.b.stride;
-  p.m = op.c.rows;
-  p.n = op.c.cols;
-  p.k = op.transpose_a ? op.a.rows : op.a.cols;
-  p.c = op.c;
-  p.bias = op.bias;
-  p.add = op.add;
-  p.accumulate = op.accumulate;
-  run_wgmma({p}, op.transpose_a, op.transpose_b, queue);
+  const int columns = columns_for(op);
+  const Problem p{.a = op.a,
+                  .b = op.b,
+                  .m = op.c.rows,
+                  .n = op.c.cols,
+                  .k = op.transpose_a ? op.a.rows : op.a.cols,
+                  .c = op.c,
+                  .bias = op.bias,
+                  .add = op.add,
+                  .row_tiles = static_cast<int>(blocks_for(op.c.rows, kM)),
+                  .column_tiles = static_cast<int>(blocks_for(op.c.cols, columns)),
+                  .accumulate = op.accumulate};
+  const auto kernel = columns == kWide ? kernel_for<kWide>(op.transpose_a, !op.transpose_b)
+                                       : kernel_for<kNarrow>(op.transpose_a, !op.transpose_b);
+  launch(queue, static_cast<unsigned>(std::min(p.row_tiles * p.column_tiles, kBlocksMax)), kThreads,
+         shared_bytes(columns), kernel, p);
 }
 
 }  // namespace troupe::cuda

@@ -79,8 +79,7 @@ __device__ inline float4 floats(bool wide, uint4 bits) {
   if (wide)
     return make_float4(__uint_as_float(bits.x), __uint_as_float(bits.y), __uint_as_float(bits.z),
                        __uint_as_float(bits.w));
-  return make_float4(__uint_as_float(bits.x << 16), __uint_as_float(bits.x & 0xFFFF0000U),
-                     __uint_as_float(bits.y << 16), __uint_as_float(bits.y & 0xFFFF0000U));
+  return widen(make_uint2(bits.x, bits.y));
 }
 __device__ inline uint4 bits_of(bool wide, float4 v) {
   if (wide) return make_uint4(__float_as_uint(v.x), __float_as_uint(v.y), __float_as_uint(v.z), __float_as_uint(v.w));

@@ -38,13 +38,7 @@ struct Slate {
         best(reinterpret_cast<int*>(order + experts)) {}
 };
 
-// Unsigned integers in the order of floats; what is no number comes last. No sum with a score is a negative zero.
-__device__ unsigned order_of(float value) {
-  if (!(value == value)) return 1;
-  const unsigned bits = __float_as_uint(value);
-  return bits ^ ((bits >> 31) != 0 ? 0xFFFFFFFFU : 0x80000000U);
-}
-constexpr unsigned kTaken = 0;
+constexpr unsigned kTaken = 0, kNoNumber = 1;  // below the order of any number
 
 // best[0..count): the indices of the greatest values in falling order, ties to the lower index.
 __device__ void pick_best(const float* values, int size, int count, unsigned* order, int* best) {
@@ -54,7 +48,7 @@ __device__ void pick_best(const float* values, int size, int count, unsigned* or
     if (order[e] > greatest) greatest = order[e], at = static_cast<unsigned>(e);
   };
   for (int e = lane; e < size; e += 32) {
-    order[e] = order_of(values[e]);
+    order[e] = values[e] == values[e] ? order_of(values[e]) : kNoNumber;
     see(e);
   }
   for (int k = 0; k < count; ++k) {
@@ -149,7 +143,10 @@ __global__ void __launch_bounds__(kThreads) router_rows(Gate op, RowsBalance bal
   const std::int64_t begin = std::int64_t{blockIdx.x} * kPlanRows;
   for (std::int64_t t = begin + warp; t < min(begin + kPlanRows, op.scores.rows); t += kWarps) {
     if (op.reuse_indices) {
-      for (int k = lane; k < slots; k += 32) slate.best[k] = *op.indices.at<const std::int32_t>(t, k);
+      for (int k = lane; k < slots; k += 32) {
+        slate.best[k] = *op.indices.at<const std::int32_t>(t, k);
+        insist(slate.best[k] >= 0 && slate.best[k] < experts);
+      }
       __syncwarp();
     } else {
       choose(op, t, slate);

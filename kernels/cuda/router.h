@@ -1,6 +1,7 @@
 // What Router's steps share, each in a file of its own.
 #pragma once
 
+#include "kernels/cuda/lanes.h"
 #include "kernels/cuda/runtime.h"
 #include "kernels/op.h"
 
@@ -24,9 +25,8 @@ void finish_balance(const Router& op, const RowsBalance& rows, Queue& queue);
 template <typename LaneOf>
 __device__ float fold_row(int cols, LaneOf lane_of) {
   float sum = 0;
-  for (int c = static_cast<int>(threadIdx.x % 16); c < cols; c += 16) sum = lane_of(sum, c);
-  for (int distance = 8; distance > 0; distance /= 2) sum += __shfl_xor_sync(0xFFFFFFFFU, sum, distance);
-  return sum;
+  for (int c = static_cast<int>(threadIdx.x % kFold); c < cols; c += kFold) sum = lane_of(sum, c);
+  return fold_lanes(sum);
 }
 
 }  // namespace troupe::cuda

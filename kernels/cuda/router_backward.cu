@@ -28,9 +28,11 @@ struct Chosen {
 
 __device__ void weigh_chosen(const Slopes& op, std::int64_t t, Chosen* chosen) {
   const int slots = static_cast<int>(op.indices.cols), lane = static_cast<int>(threadIdx.x % 32);
-  for (int k = lane; k < slots; k += 32)
-    chosen[k] = {*op.indices.at<const std::int32_t>(t, k),
-                 *op.dots.at<const float>(*op.position.at<const std::int32_t>(t, k), 0)};
+  for (int k = lane; k < slots; k += 32) {
+    const int expert = *op.indices.at<const std::int32_t>(t, k), place = *op.position.at<const std::int32_t>(t, k);
+    insist(expert >= 0 && expert < op.scores.cols && place >= 0 && place < op.dots.rows);
+    chosen[k] = {expert, *op.dots.at<const float>(place, 0)};
+  }
   __syncwarp();
   float mean = 0, total = kTiny;
   for (int k = 0; k < slots; ++k) {

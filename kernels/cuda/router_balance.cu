@@ -26,7 +26,7 @@ struct Scored {
 __global__ void __launch_bounds__(kThreads) add_shares(View scores, const float* totals, int length, float* shares) {
   __shared__ float quotients[2][kTokens][kExperts];
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
-  const std::int64_t e = std::int64_t{blockIdx.x} * kExperts + lane, begin = std::int64_t{blockIdx.y} * length;
+  const std::int64_t e = std::int64_t{blockIdx.y} * kExperts + lane, begin = std::int64_t{blockIdx.x} * length;
   Scored next[kEach];  // under way while a warp adds
   const auto read = [&](int first) {
 #pragma unroll
@@ -45,7 +45,7 @@ __global__ void __launch_bounds__(kThreads) add_shares(View scores, const float*
     if (warp == 0)
       for (int t = 0; t < min(kTokens, length - first); ++t) share += quotients[turn][t][lane];
   }
-  if (warp == 0 && e < scores.cols) shares[blockIdx.y * scores.cols + e] = share;
+  if (warp == 0 && e < scores.cols) shares[blockIdx.x * scores.cols + e] = share;
 }
 
 __global__ void __launch_bounds__(kThreads)
@@ -78,7 +78,7 @@ void finish_balance(const Router& op, const RowsBalance& rows, Queue& queue) {
   const std::int64_t experts = op.scores.cols, sequences = op.sequence_fraction.rows;
   const int length = op.rows_per_sequence;
   float* shares = queue.take<float>(sequences * experts);
-  launch(queue, dim3(blocks_for(experts, kExperts), static_cast<unsigned>(sequences)), kThreads, 0, add_shares,
+  launch(queue, dim3(static_cast<unsigned>(sequences), blocks_for(experts, kExperts)), kThreads, 0, add_shares,
          op.scores, rows.totals, length, shares);
   const float per_choice = static_cast<float>(experts) / static_cast<float>(op.indices.cols * length);
   launch(queue, static_cast<unsigned>(sequences), kThreads, static_cast<std::size_t>(experts) * sizeof(float),

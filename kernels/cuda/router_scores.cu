@@ -27,9 +27,7 @@ struct Operand {
   bool pieces;  // 16 bytes can be copied at once
 
   explicit Operand(const Tensor& t)
-      : data(t.row<const T>(0)), rows(t.rows), cols(t.cols), stride(t.stride), pieces(false) {
-    pieces = reinterpret_cast<std::uintptr_t>(data) % 16 == 0 && (stride % kPiece == 0 || rows <= 1);
-  }
+      : data(t.row<const T>(0)), rows(t.rows), cols(t.cols), stride(t.stride), pieces(rows_aligned(t)) {}
 
   // Columns col .. col + kDepth of `count` rows from `first`; zeros beyond the last row and column.
   __device__ void stage(T* to, std::int64_t first, int count, std::int64_t col) const {
@@ -48,11 +46,7 @@ struct Operand {
 };
 
 __device__ float4 four(const float* from) { return *reinterpret_cast<const float4*>(from); }
-__device__ float4 four(const std::uint16_t* from) {
-  const uint2 halves = *reinterpret_cast<const uint2*>(from);
-  return make_float4(__uint_as_float(halves.x << 16), __uint_as_float(halves.x & 0xFFFF0000U),
-                     __uint_as_float(halves.y << 16), __uint_as_float(halves.y & 0xFFFF0000U));
-}
+__device__ float4 four(const std::uint16_t* from) { return widen(*reinterpret_cast<const uint2*>(from)); }
 
 // sums += a slice's products. x, weight: the thread's first staged rows; its others follow kThreadRows and kThreadCols
 // rows behind each other.

@@ -20,7 +20,7 @@ class Queue {
  public:
   virtual ~Queue() = default;
   virtual cudaStream_t stream() = 0;
-  // Products may go to warpgroups (kernels/cuda/product_wgmma.h): the GPU has them, and somebody asked.
+  // Products that can go to warpgroups do (kernels/cuda/product_wgmma.h).
   virtual bool warpgroups() const { return false; }
   // Device memory, aligned to 256 bytes, not initialised; the next op may have the same. Bytes.
   virtual void* take_bytes(std::size_t size) = 0;

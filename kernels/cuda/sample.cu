@@ -17,11 +17,15 @@ namespace troupe::cuda {
 namespace {
 
 constexpr int kDigits = 16, kDigitBits = 4, kGroup = 16;        // lanes that add up a digit's weights
-constexpr int kHeldBySampler = 18 * kRowLanes;                  // beside the digits' weights
+constexpr int kHeldBySampler = 15 * kRowLanes;                  // beside the digits' weights and the words
 constexpr std::int64_t kVocabularyMax = std::int64_t{1} << 18;  // whose units fit into 64 bits, and words into memory
 constexpr float kUnits = 0x1p44F;
 
 using Units = unsigned long long;
+
+// Of a block's 227 KiB; the last one is for what isn't dynamic.
+static_assert((kDigits + 1) * kRowThreads * sizeof(Units) + kVocabularyMax / 8 + kHeldBySampler * sizeof(float) <=
+              226 * 1024);
 
 struct Draws {
   View logits, counter, token, logprob, kept;
@@ -44,11 +48,6 @@ struct Memory {
   float* held;
 };
 
-// Unsigned integers in the order of floats; both zeros are one.
-__device__ unsigned order_of(float value) {
-  const unsigned bits = __float_as_uint(value + 0.0F);
-  return bits ^ ((bits >> 31) != 0 ? 0xFFFFFFFFU : 0x80000000U);
-}
 __device__ Units units_of(float weight) { return weight > 0 ? static_cast<Units>(weight * kUnits) : 0; }
 __device__ Units units_of(float4 weights) {
   return units_of(weights.x) + units_of(weights.y) + units_of(weights.z) + units_of(weights.w);

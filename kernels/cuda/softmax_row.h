@@ -47,7 +47,6 @@ __device__ T fold_block(T value, T none, Join join) {
     value = join(value, __shfl_xor_sync(kWarp, value, distance));
   return value;
 }
-__device__ inline float4 plus(float4 a, float4 b) { return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w); }
 __device__ inline float fold_lanes(float4 lanes) {
   return fold_block((lanes.x + lanes.z) + (lanes.y + lanes.w), 0.0F, [](float a, float b) { return a + b; });
 }
@@ -145,7 +144,7 @@ __device__ float total_of(const ScaledRow& row, float highest, const std::int32_
   float4 lanes = make_float4(0, 0, 0, 0);
   each_quad(row, [&](int c, float4 scaled) {
     const float4 weights = keep(kept, c, weigh(scaled, highest));
-    lanes = plus(lanes, weights);
+    lanes = sum(lanes, weights);
     see(c, scaled, weights);
   });
   return fold_lanes(lanes);

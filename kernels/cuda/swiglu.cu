@@ -12,7 +12,7 @@ namespace troupe::cuda {
 namespace {
 
 constexpr int kQuads = 2;
-constexpr int kDotThreads = 256, kDotColumns = kDotThreads * 4 * kQuads;  // of a row with dots, at a time
+constexpr int kDotColumns = Sheet<kQuads>::kThreads * 4 * kQuads;  // of a row with dots, at a time
 
 __device__ float silu(float gate) { return gate * sigmoid(gate); }
 
@@ -115,7 +115,7 @@ void run(const SwiGluBackward& op, Queue& queue) {
   const bool whole = whole_quads(all.gate, all.up, all.dh, all.d_gate, all.d_up);
   const Sheet<kQuads> sheet(op.dh.rows, width);
   if (op.dots)
-    launch(queue, static_cast<unsigned>(op.dh.rows), std::min(sheet.across, unsigned{kDotThreads}), 0,
+    launch(queue, static_cast<unsigned>(op.dh.rows), sheet.across, 0,
            whole ? swiglu_slopes_and_dots<true> : swiglu_slopes_and_dots<false>, all);
   else
     launch(queue, sheet.blocks(), sheet.threads(), 0, whole ? swiglu_slopes<true> : swiglu_slopes<false>, all, sheet);

@@ -7,7 +7,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/math.h"
-#include "kernels/tensor.h"
+#include "kernels/cuda/rows.h"
 
 namespace troupe::cuda {
 
@@ -52,23 +52,20 @@ struct View {
   // Columns col .. col + 3, col a multiple of four; beyond the last: zeros, and not written.
   __device__ float4 quad(std::int64_t row, std::int64_t col) const {
     if (!quads || col + 4 > cols) return some(row, col);
-    if (dtype == Dtype::f32) return *at<const float4>(0, 0, row, col);
-    const uint2 halves = *at<const uint2>(0, 0, row, col);
-    return make_float4(__uint_as_float(halves.x << 16), __uint_as_float(halves.x & 0xFFFF0000U),
-                       __uint_as_float(halves.y << 16), __uint_as_float(halves.y & 0xFFFF0000U));
+    return dtype == Dtype::f32 ? *quad_at<const float4>(row, col) : widen(*quad_at<const uint2>(row, col));
   }
   __device__ void put_quad(std::int64_t row, std::int64_t col, float4 v) const {
     if (!quads || col + 4 > cols) return put_some(row, col, v);
     if (dtype == Dtype::f32)
-      *at<float4>(0, 0, row, col) = v;
+      *quad_at<float4>(row, col) = v;
     else
-      *at<uint2>(0, 0, row, col) = make_uint2(narrow(v.x) | static_cast<unsigned>(narrow(v.y)) << 16,
-                                              narrow(v.z) | static_cast<unsigned>(narrow(v.w)) << 16);
+      *quad_at<uint2>(row, col) = make_uint2(narrow(v.x) | static_cast<unsigned>(narrow(v.y)) << 16,
+                                             narrow(v.z) | static_cast<unsigned>(narrow(v.w)) << 16);
   }
 
  private:
   template <typename T>
-  __device__ T* at(int, int, std::int64_t row, std::int64_t col) const {
+  __device__ T* quad_at(std::int64_t row, std::int64_t col) const {
     return reinterpret_cast<T*>(static_cast<char*>(data) + (row * stride + col) * (dtype == Dtype::f32 ? 4 : 2));
   }
   __device__ float some_one(std::int64_t row, std::int64_t col) const { return col < cols ? get(row, col) : 0.0F; }

@@ -5,6 +5,8 @@
 
 #include "kernels/cuda/half_tile.h"
 #include "kernels/cuda/kernels.h"
+#include "kernels/cuda/product_wgmma.h"
+#include "kernels/shapes.h"
 
 namespace troupe::cuda {
 
@@ -36,14 +38,15 @@ __global__ __launch_bounds__(Tile::kThreads,
   tile.finish(c, View(), View());
 }
 
-const Product* gradient_of(const Op* op) {
-  const auto* one = std::get_if<Product>(op);
-  const bool form =
-      one != nullptr && one->transpose_a && !one->transpose_b && one->accumulate && !one->bias && !one->add;
-  return form && !one->a_scaling && one->a.dtype == Dtype::bf16 && one->b.dtype == Dtype::bf16 && has_chunks(one->a) &&
-                 has_chunks(one->b)
-             ? one
-             : nullptr;
+// Those that go to warpgroups aren't for here.
+const Product* gradient_of(const Op& op, const Queue& queue) {
+  const auto* one = std::get_if<Product>(&op);
+  if (one == nullptr || !one->transpose_a || one->transpose_b || !one->accumulate) return nullptr;
+  if (one->bias || one->add || one->a_scaling) return nullptr;
+  if (one->a.dtype != Dtype::bf16 || one->b.dtype != Dtype::bf16) return nullptr;
+  if (!rows_aligned(one->a) || !rows_aligned(one->b)) return nullptr;
+  if (queue.warpgroups() && takes_wgmma(*one)) return nullptr;
+  return one;
 }
 
 // The sums of one launch, and which tensors they are.
@@ -83,13 +86,15 @@ void launch_sums(Sums& sums, Queue& queue) {
 }  // namespace
 
 std::size_t run_weight_gradients(const std::vector<const Op*>& ops, std::size_t first, Queue& queue) {
-  const Product* head = gradient_of(ops[first]);
+  const Product* head = gradient_of(*ops[first], queue);
   if (head == nullptr) return 0;
   Batch batch{.sums = {}, .tensors = {}, .columns = tile_columns(head->c.cols)};
   std::size_t op = first;
   for (; op < ops.size(); ++op) {
-    const Product* product = gradient_of(ops[op]);
-    if (product == nullptr || !batch.take(*product)) break;
+    const Product* product = gradient_of(*ops[op], queue);
+    if (product == nullptr) break;
+    check(*ops[op]);
+    if (!batch.take(*product)) break;
   }
   with_tile_columns(head->c.cols, [&](auto columns) { launch_sums<decltype(columns)::kValue>(batch.sums, queue); });
   return op - first;

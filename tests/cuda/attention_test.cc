@@ -1,9 +1,9 @@
 // Attention on the GPU: the CPU's bits in float32, plain loops in double for bfloat16, and a row's bits wherever it is
-// computed. Every op runs several times: the order of threads is another each time.
+// computed. What runs again does so under another order of threads, where those are drawn.
 #include <cmath>
 #include <cstring>
 
-#include "kernels/cpu/kernels.h"
+#include "tests/cuda/beside_cpu.h"
 #include "tests/support/close.h"
 #include "tests/support/naive.h"
 #include "tests/support/run_op.h"
@@ -179,9 +179,8 @@ TEST_CASE("float32 attention and its backward have the CPU's bits on the GPU", "
     for (const Rows& spans : {kTwoSpans, kContinued})
       for (const Dtype kv : {Dtype::f32, Dtype::bf16}) {
         Case there(shape, spans, Dtype::f32, kv), here(shape, spans, Dtype::f32, kv);
-        cpu::Scratch scratch;
-        cpu::run(here.op.forward, scratch);
-        cpu::run(here.op, scratch);
+        run_on_cpu(here.op.forward);
+        run_on_cpu(here.op);
         for (int again = 0; again < 2; ++again) {
           there.run();
           CHECK(same_results(here, there));
@@ -192,9 +191,8 @@ TEST_CASE("float32 attention and its backward have the CPU's bits on the GPU", "
 TEST_CASE("more spans than threads that list them are all attended to", "[cuda][attention]") {
   Case there({1, 1, 3, 0, 2}, many_spans(), Dtype::f32), here({1, 1, 3, 0, 2}, many_spans(), Dtype::f32);
   there.run();
-  cpu::Scratch scratch;
-  cpu::run(here.op.forward, scratch);
-  cpu::run(here.op, scratch);
+  run_on_cpu(here.op.forward);
+  run_on_cpu(here.op);
   CHECK(same_results(here, there));
 }
 
@@ -217,9 +215,8 @@ TEST_CASE("bfloat16 attention on tensor cores follows plain loops, backward too"
 TEST_CASE("bfloat16 heads wider than the tensor cores' tiles go the exact way", "[cuda][attention]") {
   Case c({2, 1, 160, 40, 136}, {0, 7, 0, 12}, Dtype::bf16), here({2, 1, 160, 40, 136}, {0, 7, 0, 12}, Dtype::bf16);
   c.run();
-  cpu::Scratch scratch;
-  cpu::run(here.op.forward, scratch);
-  cpu::run(here.op, scratch);
+  run_on_cpu(here.op.forward);
+  run_on_cpu(here.op);
   CHECK(same_results(here, c));
 }
 

@@ -32,11 +32,15 @@ void put(const Memory& memory) {
 
 }  // namespace
 
+void run_on_cpu(const Op& op) {
+  cpu::Scratch scratch;
+  cpu::run(op, scratch);
+}
+
 bool like_cpu(const Op& op) {
   constexpr int kOrders = 2;
   const Memory before = memory_of(op);
-  cpu::Scratch scratch;
-  cpu::run(op, scratch);
+  run_on_cpu(op);
   const Memory expected = memory_of(op);
   for (int order = 0; order < kOrders; ++order) {
     put(before);

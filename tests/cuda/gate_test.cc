@@ -1,5 +1,5 @@
 // The router and its backward have the CPU's bits, whatever the tile, the block and the order of threads.
-#include "kernels/cpu/kernels.h"
+#include "tests/cuda/beside_cpu.h"
 #include "tests/support/naive.h"
 #include "tests/support/run_op.h"
 
@@ -9,11 +9,6 @@ using namespace troupe;
 using namespace troupe::test;
 
 namespace {
-
-void run_on_cpu(const Op& op) {
-  cpu::Scratch scratch;
-  cpu::run(op, scratch);
-}
 
 struct Shape {
   std::int64_t rows, dim, experts, slots;

@@ -1,5 +1,4 @@
 // The root-mean-square norm on CUDA's kernels: the CPU's bits, but for the order in which dweight adds its rows.
-#include "kernels/cpu/kernels.h"
 #include "tests/cuda/beside_cpu.h"
 #include "tests/support/catch.h"
 #include "tests/support/close.h"
@@ -10,8 +9,6 @@ using namespace troupe;
 using namespace troupe::test;
 
 namespace {
-
-constexpr Dtype kTypes[] = {Dtype::f32, Dtype::bf16};
 
 struct Shape {
   std::int64_t rows, cols, slack;
@@ -68,8 +65,7 @@ TEST_CASE("norm's slopes are the CPU's, dweight in the kernels' own order", "[cu
           run_op(op);
           CHECK(same_bits(dweight, expected));
           op.dx = expected_dx;
-          cpu::Scratch scratch;
-          cpu::run(op, scratch);
+          run_on_cpu(op);
           CHECK(same_bits(dx, expected_dx));
         }
         CHECK(dx.canaries_alive());

@@ -14,8 +14,6 @@ using namespace troupe::test;
 
 namespace {
 
-constexpr Dtype kTypes[] = {Dtype::f32, Dtype::bf16};
-
 struct Shape {
   std::int64_t rows, cols, slack;
 };

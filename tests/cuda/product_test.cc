@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/cpu/kernels.h"
+#include "tests/cuda/beside_cpu.h"
 #include "tests/support/close.h"
 #include "tests/support/naive.h"
 #include "tests/support/run_op.h"
@@ -45,24 +45,6 @@ Owned right(Form form, std::int64_t k, std::int64_t n) {
 }
 Product product(Form form, const Tensor& a, const Tensor& b, const Tensor& c) {
   return {.a = a, .b = b, .c = c, .transpose_a = form.transpose_a, .transpose_b = form.transpose_b};
-}
-
-// Of the elements the worst distance from a sum in double, as a share of what rounding may do.
-double worst_error(const Product& op, const Grid& start) {
-  double worst = 0;
-  const std::int64_t depth = op.transpose_a ? op.a.rows : op.a.cols;
-  for (std::int64_t i = 0; i < op.c.rows; ++i)
-    for (std::int64_t j = 0; j < op.c.cols; ++j) {
-      double sum = op.accumulate ? start(i, j) : 0, size = std::abs(sum);
-      for (std::int64_t k = 0; k < depth; ++k) {
-        const double term = (op.transpose_a ? element(op.a, k, i) : element(op.a, i, k)) *
-                            (op.transpose_b ? element(op.b, j, k) : element(op.b, k, j));
-        sum += term, size += std::abs(term);
-      }
-      const double error = std::abs(element(op.c, i, j) - sum) / sum_tolerance(static_cast<double>(depth), size);
-      if (!(error <= worst)) worst = std::isnan(error) ? 1e30 : error;
-    }
-  return worst;
 }
 
 }  // namespace
@@ -179,8 +161,7 @@ TEST_CASE("a float32 product of many tiles is the CPU's, bit for bit", "[product
     Product op{.a = a, .b = transpose ? b : down, .c = actual, .transpose_b = transpose, .add = add};
     run_op(op);
     op.c = expected;
-    cpu::Scratch scratch;
-    cpu::run(op, scratch);
+    run_on_cpu(op);
     CHECK(same_bits(actual, expected));
   }
 }

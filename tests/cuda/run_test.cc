@@ -60,6 +60,9 @@ TEST_CASE("on a GPU, too, any layout gives the same bits", "[gpu_run]") {
     CHECK(digest_of("recomputed", {dtype, "train.recompute=true", "layout.stash_factor=0"}) == whole);
     CHECK(digest_of("seed", {dtype, "train.seed=2"}) != whole);
   }
+  const Arguments warpgroups{"train.dtype=bfloat16", "device.products=wgmma"};
+  CHECK(digest_of("warpgroups", warpgroups) ==
+        digest_of("shards", {warpgroups[0], warpgroups[1], "layout.expert_shards=2", "layout.chunk_rows_max=20"}));
 }
 
 TEST_CASE("FP8 on a GPU is refused in a sentence", "[gpu_run]") {

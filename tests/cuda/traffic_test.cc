@@ -2,7 +2,6 @@
 // with gaps between rows and views that begin anywhere. Each runs under several orders of threads.
 #include <cstring>
 
-#include "kernels/cpu/kernels.h"
 #include "tests/cuda/beside_cpu.h"
 #include "tests/support/catch.h"
 #include "tests/support/close.h"
@@ -13,8 +12,6 @@ using namespace troupe;
 using namespace troupe::test;
 
 namespace {
-
-constexpr Dtype kTypes[] = {Dtype::f32, Dtype::bf16};
 
 struct Shape {
   std::int64_t rows, cols, slack, offset;  // offset: columns before the view begins

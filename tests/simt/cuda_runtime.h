@@ -1,7 +1,8 @@
 // A CUDA runtime that runs kernels on the processor, for tests without a GPU: kernels/cuda is compiled against this
 // header instead of NVIDIA's. A block's threads are fibers that run one at a time, in an order that a seed draws anew
 // after every barrier: a kernel that lacks one gives other results, and one whose threads meet at different barriers is
-// told. Memory begins as a pattern, so whoever reads what nobody wrote is seen. It is no model of speed.
+// told. Memory that is asked for, a launch's shared memory too, begins as a pattern, so whoever reads what nobody wrote is
+// seen; __shared__ variables keep what the block before left. It is no model of speed.
 #pragma once
 
 #include <algorithm>
@@ -17,10 +18,8 @@
 #define __device__
 #define __host__
 #define __forceinline__ inline
-#define __restrict__
 #define __launch_bounds__(...)
 #define __grid_constant__
-#define __align__(n) alignas(n)
 #define __shared__ static  // blocks run one after another
 
 struct dim3 {
@@ -36,12 +35,6 @@ struct uint3 {
 struct uint4 {
   unsigned x, y, z, w;
 };
-struct int2 {
-  int x, y;
-};
-struct int4 {
-  int x, y, z, w;
-};
 struct float2 {
   float x, y;
 };
@@ -52,18 +45,15 @@ inline float2 make_float2(float x, float y) { return {x, y}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
-inline int4 make_int4(int x, int y, int z, int w) { return {x, y, z, w}; }
 
 // ---- What a thread sees ---------------------------------------------------------------------------------------------
 
 extern uint3 threadIdx, blockIdx;  // of the thread that runs now
 extern dim3 blockDim, gridDim;
-constexpr int warpSize = 32;
 
 namespace simt {
 
 void block_barrier();
-int block_barrier_count(bool value);  // of the threads with a true one
 // All lanes of `mask` give `size` bytes and see everybody's: lane i's at result + i * size.
 const unsigned char* exchange(unsigned mask, const void* value, std::size_t size, const char* what);
 void* dynamic_shared();
@@ -90,11 +80,7 @@ inline int lane() {
 }  // namespace simt
 
 inline void __syncthreads() { simt::block_barrier(); }
-inline int __syncthreads_or(int value) { return simt::block_barrier_count(value != 0) > 0 ? 1 : 0; }
-inline int __syncthreads_count(int value) { return simt::block_barrier_count(value != 0); }
 inline void __syncwarp(unsigned mask = 0xFFFFFFFFU) { simt::exchange(mask, "", 1, "__syncwarp"); }
-inline void __threadfence() {}
-inline void __threadfence_block() {}
 template <typename T>
 T __shfl_sync(unsigned mask, T value, int from, int width = 32) {
   return simt::from_lane(mask, value, (simt::lane() / width) * width + from % width, "__shfl_sync");
@@ -109,11 +95,6 @@ T __shfl_up_sync(unsigned mask, T value, unsigned distance, int width = 32) {
   const int own = simt::lane(), from = own - static_cast<int>(distance);
   return simt::from_lane(mask, value, from < (own / width) * width ? own : from, "__shfl_up_sync");
 }
-template <typename T>
-T __shfl_down_sync(unsigned mask, T value, unsigned distance, int width = 32) {
-  const int own = simt::lane(), from = own + static_cast<int>(distance);
-  return simt::from_lane(mask, value, from >= (own / width + 1) * width ? own : from, "__shfl_down_sync");
-}
 inline unsigned __ballot_sync(unsigned mask, int value) {
   const unsigned char* all = simt::exchange(mask, &value, sizeof value, "__ballot_sync");
   unsigned result = 0;
@@ -124,8 +105,6 @@ inline unsigned __ballot_sync(unsigned mask, int value) {
   }
   return result;
 }
-inline int __any_sync(unsigned mask, int value) { return __ballot_sync(mask, value) != 0 ? 1 : 0; }
-inline int __all_sync(unsigned mask, int value) { return __ballot_sync(mask, value) == mask ? 1 : 0; }
 // Of the values that the lanes of `mask` give.
 inline unsigned __reduce_max_sync(unsigned mask, unsigned value) {
   const unsigned char* all = simt::exchange(mask, &value, sizeof value, "__reduce_max_sync");
@@ -137,83 +116,41 @@ inline unsigned __reduce_max_sync(unsigned mask, unsigned value) {
   return value;
 }
 inline unsigned __reduce_min_sync(unsigned mask, unsigned value) { return ~__reduce_max_sync(mask, ~value); }
-inline unsigned __activemask() { return 0xFFFFFFFFU; }
 
-inline int __popc(unsigned value) { return std::popcount(value); }
 inline int __ffs(int value) { return value == 0 ? 0 : std::countr_zero(static_cast<unsigned>(value)) + 1; }
-inline int __clz(int value) { return std::countl_zero(static_cast<unsigned>(value)); }
 inline unsigned __float_as_uint(float value) { return std::bit_cast<unsigned>(value); }
 inline float __uint_as_float(unsigned value) { return std::bit_cast<float>(value); }
 inline int __float_as_int(float value) { return std::bit_cast<int>(value); }
 inline float __int_as_float(int value) { return std::bit_cast<float>(value); }
-inline unsigned __umulhi(unsigned a, unsigned b) {
-  return static_cast<unsigned>(static_cast<std::uint64_t>(a) * b >> 32);
-}
 using std::max;
 using std::min;
-template <typename T>
-T __ldg(const T* from) {
-  return *from;
-}
-template <typename T>
-T __ldcs(const T* from) {
-  return *from;
-}
-template <typename T>
-void __stcs(T* to, T value) {
-  *to = value;
-}
 
 template <typename T>
 T atomicAdd(T* to, T value) {
   return std::exchange(*to, *to + value);
 }
-template <typename T>
-T atomicMax(T* to, T value) {
-  return std::exchange(*to, std::max(*to, value));
-}
-template <typename T>
-T atomicMin(T* to, T value) {
-  return std::exchange(*to, std::min(*to, value));
-}
-template <typename T>
-T atomicOr(T* to, T value) {
-  return std::exchange(*to, *to | value);
-}
 
 // ---- What the host calls --------------------------------------------------------------------------------------------
 
 enum cudaError_t { cudaSuccess = 0, cudaErrorMemoryAllocation = 2, cudaErrorNotReady = 600 };
-enum cudaMemcpyKind {
-  cudaMemcpyHostToHost,
-  cudaMemcpyHostToDevice,
-  cudaMemcpyDeviceToHost,
-  cudaMemcpyDeviceToDevice,
-  cudaMemcpyDefault
-};
+enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2, cudaMemcpyDefault = 4 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
-enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16 };
-constexpr unsigned cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2, cudaEventDefault = 0,
-                   cudaHostAllocDefault = 0;
+constexpr unsigned cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2, cudaEventDefault = 0;
 struct simt_stream {};
 struct simt_event {
   std::int64_t ns = 0;
 };
 using cudaStream_t = simt_stream*;
 using cudaEvent_t = simt_event*;
-struct cudaLaunchAttribute {};
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
   std::size_t dynamicSmemBytes = 0;
   cudaStream_t stream = nullptr;
-  cudaLaunchAttribute* attrs = nullptr;
-  unsigned numAttrs = 0;
 };
 struct cudaDeviceProp {
   char name[256] = "processor";
   std::size_t totalGlobalMem = 0;
   int major = 9, minor = 0, multiProcessorCount = 1;
-  std::size_t sharedMemPerBlockOptin = 227 * 1024;
 };
 
 cudaError_t cudaGetDeviceCount(int* count);
@@ -225,11 +162,8 @@ cudaError_t cudaFree(void* data);
 cudaError_t cudaHostAlloc(void** data, std::size_t size, unsigned flags);
 cudaError_t cudaFreeHost(void* data);
 cudaError_t cudaMemset(void* data, int value, std::size_t size);
-cudaError_t cudaMemsetAsync(void* data, int value, std::size_t size, cudaStream_t stream);
 cudaError_t cudaMemcpy(void* to, const void* from, std::size_t size, cudaMemcpyKind kind);
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t size, cudaMemcpyKind kind, cudaStream_t stream);
-cudaError_t cudaMemcpy2DAsync(void* to, std::size_t to_pitch, const void* from, std::size_t from_pitch,
-                              std::size_t width, std::size_t height, cudaMemcpyKind kind, cudaStream_t stream);
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags);
 cudaError_t cudaStreamDestroy(cudaStream_t stream);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
@@ -240,8 +174,6 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
 cudaError_t cudaEventQuery(cudaEvent_t event);
 cudaError_t cudaEventSynchronize(cudaEvent_t event);
 cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t begin, cudaEvent_t end);
-cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags);
-cudaError_t cudaGetLastError();
 const char* cudaGetErrorString(cudaError_t error);
 cudaError_t cudaDriverGetVersion(int* version);
 cudaError_t cudaRuntimeGetVersion(int* version);
@@ -251,9 +183,9 @@ cudaError_t cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int) {
 }
 
 namespace simt {
-// Runs body for every thread of every block. Throws std::logic_error where threads wait for each other in vain.
+// Runs body for every thread of every block. Throws std::logic_error: no GPU takes such a launch. Where threads wait for
+// each other in vain it ends the program with a sentence.
 void run(const cudaLaunchConfig_t& config, const std::function<void()>& body);
-void seed(std::uint64_t value);  // of the order of threads
 }  // namespace simt
 
 template <typename... Parameters, typename... Arguments>

@@ -23,6 +23,7 @@ namespace simt {
 namespace {
 
 constexpr std::size_t kStack = std::size_t{1} << 18, kThreadsMax = 1024, kSharedMax = 227 * 1024, kValueMax = 64;
+constexpr unsigned kGridMax = 65535;  // along y and z
 constexpr std::uint64_t kRestRounds = 32;
 constexpr unsigned char kUnwritten = 0xC5;  // as bfloat16 and float32 a number, about -6000
 
@@ -31,7 +32,6 @@ constexpr unsigned char kUnwritten = 0xC5;  // as bfloat16 and float32 a number,
 struct Meeting {
   unsigned arrived = 0, generation = 0;
   const char* what = nullptr;
-  int votes[2] = {0, 0};
   std::vector<unsigned char> values[2];
 };
 
@@ -76,14 +76,12 @@ class Block {
     go();
   }
 
-  void block_meet(bool vote) {
+  void block_meet() {
     Meeting& m = barrier_;
     const unsigned generation = m.generation;
-    m.votes[generation % 2] += vote ? 1 : 0;
     if (++m.arrived >= alive_) return open(m);
     wait([&m, generation] { return m.generation != generation; });
   }
-  int votes_before() const { return barrier_.votes[(barrier_.generation + 1) % 2]; }
 
   const unsigned char* warp_meet(unsigned mask, const void* value, std::size_t size, const char* what) {
     if (size > kValueMax) throw std::logic_error("too large a value between lanes");
@@ -134,11 +132,10 @@ class Block {
 
   unsigned char* shared() { return shared_.data(); }
   std::uint64_t draw() {
-    state ^= state << 13;
-    state ^= state >> 7;
-    return state ^= state << 17;
+    state_ ^= state_ << 13;
+    state_ ^= state_ >> 7;
+    return state_ ^= state_ << 17;
   }
-  std::uint64_t state = 1;  // of the order
 
  private:
   Block() : fibers_(kThreadsMax), shared_(kSharedMax) {}
@@ -164,7 +161,6 @@ class Block {
   void open(Meeting& m) {
     m.arrived = 0;
     ++m.generation;
-    m.votes[m.generation % 2] = 0;
     std::vector<unsigned char>& next = m.values[m.generation % 2];
     if (!next.empty()) std::fill(next.begin(), next.end(), kUnwritten);
   }
@@ -240,6 +236,7 @@ class Block {
   std::vector<std::map<unsigned, Meeting>> warps_;
   std::vector<unsigned> order_;
   Meeting barrier_;
+  std::uint64_t state_ = 1;  // of the order
   const std::function<void()>* body_ = nullptr;
   unsigned count_ = 0, alive_ = 0;
   Fiber* now_ = nullptr;
@@ -250,11 +247,7 @@ std::mutex one_at_a_time;
 
 }  // namespace
 
-void block_barrier() { Block::get().block_meet(false); }
-int block_barrier_count(bool value) {
-  Block::get().block_meet(value);
-  return Block::get().votes_before();
-}
+void block_barrier() { Block::get().block_meet(); }
 const unsigned char* exchange(unsigned mask, const void* value, std::size_t size, const char* what) {
   return Block::get().warp_meet(mask, value, size, what);
 }
@@ -265,12 +258,14 @@ void do_later(std::function<void()> work) { Block::get().do_later(std::move(work
 void end_work() { Block::get().end_work(); }
 void finish_work(int left) { Block::get().finish_work(left); }
 void* dynamic_shared() { return Block::get().shared(); }
-void seed(std::uint64_t value) { Block::get().state = value * 2 + 1; }
 
 // Blocks in order, or the last one first.
 void run(const cudaLaunchConfig_t& config, const std::function<void()>& body) {
   const std::lock_guard lock(one_at_a_time);
   const dim3 grid = config.gridDim;
+  if (grid.y > kGridMax || grid.z > kGridMax)
+    throw std::logic_error("a grid of " + std::to_string(grid.y) + " blocks along y and " + std::to_string(grid.z) +
+                           " along z");
   const std::uint64_t count = std::uint64_t{grid.x} * grid.y * grid.z;
   const bool backward = Block::get().draw() % 2 == 1;
   for (std::uint64_t i = 0; i < count; ++i) {
@@ -318,21 +313,12 @@ cudaError_t cudaMemset(void* data, int value, std::size_t size) {
   std::memset(data, value, size);
   return cudaSuccess;
 }
-cudaError_t cudaMemsetAsync(void* data, int value, std::size_t size, cudaStream_t) {
-  return cudaMemset(data, value, size);
-}
 cudaError_t cudaMemcpy(void* to, const void* from, std::size_t size, cudaMemcpyKind) {
   std::memmove(to, from, size);
   return cudaSuccess;
 }
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t size, cudaMemcpyKind kind, cudaStream_t) {
   return cudaMemcpy(to, from, size, kind);
-}
-cudaError_t cudaMemcpy2DAsync(void* to, std::size_t to_pitch, const void* from, std::size_t from_pitch,
-                              std::size_t width, std::size_t height, cudaMemcpyKind, cudaStream_t) {
-  for (std::size_t row = 0; row < height; ++row)
-    std::memmove(static_cast<char*>(to) + row * to_pitch, static_cast<const char*>(from) + row * from_pitch, width);
-  return cudaSuccess;
 }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   *stream = new simt_stream;
@@ -362,8 +348,6 @@ cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t begin, cudaEvent_t end) 
   *ms = static_cast<float>(end->ns - begin->ns) * 1e-6F;
   return cudaSuccess;
 }
-cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
-cudaError_t cudaGetLastError() { return cudaSuccess; }
 const char* cudaGetErrorString(cudaError_t error) { return error == cudaSuccess ? "no error" : "out of memory"; }
 cudaError_t cudaDriverGetVersion(int* version) {
   *version = 13000;

@@ -7,7 +7,7 @@
 namespace troupe::test {
 
 constexpr double kFloatEps = 0x1.0p-24;
-constexpr double kHalfEps = 0x1.0p-9;  // bfloat16: 8 bits of significand, rounded to nearest
+constexpr double kHalfEps = 0x1.0p-8;  // bfloat16: 8 bits of significand, rounded to nearest
 
 // A sum of n float32 terms is off by at most about n eps * sum |terms|; with random signs by sqrt(n) of them. We allow
 // n eps times the size of the terms, and 8 roundings more for the elementwise arithmetic around the sum.

@@ -51,8 +51,6 @@ double element(const Tensor& x, std::int64_t row, std::int64_t col) {
       return x.row<const std::int32_t>(row)[col];
     case Dtype::f64:
       return x.row<const double>(row)[col];
-    case Dtype::e4m3:
-      return static_cast<double>(from_e4m3(x.row<const std::uint8_t>(row)[col]));
   }
   return 0;
 }
@@ -72,9 +70,6 @@ void Owned::set(std::int64_t row, std::int64_t col, double value) {
       break;
     case Dtype::f64:
       tensor_.row<double>(row)[col] = value;
-      break;
-    case Dtype::e4m3:
-      tensor_.row<std::uint8_t>(row)[col] = round_to_e4m3(static_cast<float>(value));
       break;
   }
 }
@@ -179,6 +174,26 @@ Grid scaled_product(const Product& op, const Grid& start) {
       out(i, j) = static_cast<double>(finish_element(op, i, j, sum));
     }
   return out;
+}
+
+double worst_error(const Product& op, const Grid& start) {
+  double worst = 0;
+  const std::int64_t depth = op.transpose_a ? op.a.rows : op.a.cols;
+  for (std::int64_t i = 0; i < op.c.rows; ++i)
+    for (std::int64_t j = 0; j < op.c.cols; ++j) {
+      double sum = op.accumulate ? start(i, j) : 0, size = std::abs(sum);
+      const auto add = [&](double term) { sum += term, size += std::abs(term); };
+      for (std::int64_t k = 0; k < depth; ++k)
+        add((op.transpose_a ? element(op.a, k, i) : element(op.a, i, k)) *
+            (op.transpose_b ? element(op.b, j, k) : element(op.b, k, j)));
+      if (op.bias) add(element(op.bias, 0, j));
+      if (op.add) add(element(op.add, i, j));
+      const auto terms = static_cast<double>(depth);
+      const double may = op.c.dtype == Dtype::f32 ? sum_tolerance(terms, size) : half_tolerance(terms, size, sum);
+      const double error = std::abs(element(op.c, i, j) - sum) / may;
+      if (!(error <= worst)) worst = std::isnan(error) ? 1e30 : error;
+    }
+  return worst;
 }
 
 float product_element(const Product& op, std::int64_t row, std::int64_t col, float start) {

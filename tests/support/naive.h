@@ -55,6 +55,10 @@ Grid gradient(const std::function<double(const Grid&)>& loss, const Grid& x);
 // The product's law in float: the chain of fused multiply-adds in increasing k, then bias, then add.
 float product_element(const Product& op, std::int64_t row, std::int64_t col, float start);
 
+// Of a product's elements the worst distance from a sum in double that begins at `start` where it accumulates, as a share
+// of what rounding may do: of the sums, and once of a bfloat16 result.
+double worst_error(const Product& op, const Grid& start);
+
 // A tensor by the law of Scaling: its tiles' scales, and its elements' codes. x: finite.
 struct NaiveTiles {
   NaiveTiles(const Tensor& x, const Scaling& scaling, bool down);

@@ -1,4 +1,4 @@
-// One op on the device that this test program is of: the CPU's kernels in kernels_test, CUDA's in cuda_test.
+// Ops on the device that this test program is of: the CPU's kernels in kernels_test, CUDA's in simt_test and gpu_test.
 #pragma once
 
 #include "kernels/op.h"
@@ -9,9 +9,11 @@ namespace troupe::test {
 void run_op(const Op& op);
 // Several in order, those that a device takes into one launch together.
 void run_ops(const Ops& ops);
-// A product on warpgroups. False: this GPU has none, nothing was done.
-bool run_on_warpgroups(const Product& op);
+// REQUIRES: the device is CUDA's, and the product is one for warpgroups (takes_wgmma).
+void run_on_warpgroups(const Product& op);
+
+bool on_cpu();
 // Float32 results of products and of attention are chains in the order that op.h gives; bfloat16 ones too?
-bool half_products_are_chains();
+inline bool half_products_are_chains() { return on_cpu(); }
 
 }  // namespace troupe::test

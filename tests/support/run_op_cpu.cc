@@ -12,6 +12,6 @@ void run_ops(const Ops& ops) {
   for (const Op& op : ops) run_op(op);
 }
 
-bool half_products_are_chains() { return true; }
+bool on_cpu() { return true; }
 
 }  // namespace troupe::test

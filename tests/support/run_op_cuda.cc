@@ -7,6 +7,7 @@
 
 #include "kernels/cuda/arena.h"
 #include "kernels/cuda/kernels.h"
+#include "kernels/cuda/product_wgmma.h"
 #include "kernels/op_tensors.h"
 #include "tests/support/run_op.h"
 
@@ -71,18 +72,15 @@ cudaStream_t new_stream() {
   return stream;
 }
 
-void run_on(cuda::Arena& arena, const Ops& ops) {
+// `run` puts the ops, whose tensors stand there, on the arena's stream.
+template <typename Run>
+void run_there(cuda::Arena& arena, const Ops& ops, Run run) {
   Ops there = ops;
   Ranges ranges;
   for (Op& op : there) for_each_tensor(op, [&](Tensor& t) { add(ranges, t); });
   upload(ranges);
   for (Op& op : there) for_each_tensor(op, [&](Tensor& t) { move(ranges, t); });
-  std::vector<const Op*> places;
-  for (const Op& op : there) places.push_back(&op);
-  for (std::size_t next = 0; next < places.size();) {
-    arena.reset();
-    next += cuda::run_next(places, next, arena);
-  }
+  run(there);
   must(cudaStreamSynchronize(arena.stream()), "running an op");
   download(ranges);
 }
@@ -93,18 +91,25 @@ void run_op(const Op& op) { run_ops({op}); }
 
 void run_ops(const Ops& ops) {
   static cuda::Arena& arena = *new cuda::Arena(new_stream());
-  run_on(arena, ops);
+  run_there(arena, ops, [](const Ops& there) {
+    std::vector<const Op*> places;
+    for (const Op& op : there) places.push_back(&op);
+    for (std::size_t next = 0; next < places.size();) {
+      arena.reset();
+      next += cuda::run_next(places, next, arena);
+    }
+  });
 }
 
-bool run_on_warpgroups(const Product& op) {
-  cudaDeviceProp properties{};
-  must(cudaGetDeviceProperties(&properties, 0), "looking at the GPU");
-  if (properties.major != 9) return false;
+void run_on_warpgroups(const Product& op) {
   static cuda::Arena& arena = *new cuda::Arena(new_stream(), true);
-  run_on(arena, {op});
-  return true;
+  run_there(arena, {op}, [](const Ops& there) {
+    const auto& product = std::get<Product>(there.front());
+    CHECK(cuda::takes_wgmma(product), "a product that doesn't go to warpgroups");
+    cuda::run(there.front(), arena);
+  });
 }
 
-bool half_products_are_chains() { return false; }
+bool on_cpu() { return false; }
 
 }  // namespace troupe::test
