@@ -122,6 +122,7 @@ struct LayoutConfig {  // [layout]
 
 struct DeviceConfig {            // [device]
   std::string kind = "auto";     // auto, cpu, cuda
+  std::string products = "mma";  // mma, wgmma, cublaslt
   int threads = 0;               // compute threads of a node; 0: cores / nodes, at least 1
   int record_segments = 0;       // that each thread notes for troupe timeline; 0: none
   std::string hardware = "cpu";  // file in configs/hardware (or a path): peak rates, price

@@ -24,7 +24,9 @@ std::uint64_t pack(int phase, std::uint32_t attempt, std::int64_t number) {
 
 }  // namespace
 
-// In flight: every channel's credits, or every microbatch in flight at every layer, whichever is less.
+// A forward chunk's slot is free before its answer goes: its channel's credits bound them, or the microbatches in flight.
+// A backward chunk's stays until its turn in the strict sum, maybe after its stage is done with the microbatch: credits
+// bound them, or the step.
 ShardPool shard_pool(const Config& config, const StageShape& shape) {
   ShardPool pool;
   const std::vector<int> moe_layers = moe_layers_of(config, shape);
@@ -34,9 +36,10 @@ ShardPool shard_pool(const Config& config, const StageShape& shape) {
   pool.rows = std::min<std::int64_t>(config.layout.chunk_rows_max, microbatch);
   const std::int64_t chunks = chunks_max(config, microbatch);
   const std::int64_t in_flight = static_cast<std::int64_t>(config.layout.replicas) * config.slots();
-  const std::int64_t channels = layers * config.layout.replicas * 2 * config.layout.chunk_credits;
+  const std::int64_t credits = layers * config.layout.replicas * config.layout.chunk_credits;  // of one direction
   const std::int64_t generated = static_cast<std::int64_t>(config.layout.replicas) * config.generate_slots();
-  pool.in_flight = static_cast<int>(std::min(channels, (in_flight * (1 + layers) + generated) * chunks));
+  pool.in_flight = static_cast<int>(std::min(credits, (in_flight + generated) * chunks) +
+                                    std::min(credits, config.train.microbatches * layers * chunks));
   const double mean_chunks =
       std::max(1.0, static_cast<double>(microbatch) / config.layout.expert_shards / static_cast<double>(pool.rows));
   const auto kept = std::count_if(moe_layers.begin(), moe_layers.end(), [&](int l) { return goes_back(config, l); });
@@ -90,7 +93,8 @@ void ExpertShard::enter(const Restore& restore, const std::string& problem) {
   turns_.clear();
   early_.clear();
   decision_.reset();
-  stash_used_ = layers_done_ = group_left_ = snapshot_credits_ = snapshots_left_ = 0;
+  stash_used_ = layers_done_ = snapshot_credits_ = snapshots_left_ = 0;
+  group_.forget();
   measured_ = held_ = false;
   free_.clear();
   for (int i = static_cast<int>(slots_.size()) - 1; i >= 0; --i) free_.push_back(i);
@@ -163,8 +167,8 @@ void ExpertShard::begin_forward(Chunk& chunk) {
   chunk.slot = take_slot();
   chunk.hidden = context_.pool_to(chunk.from).take(static_cast<std::size_t>(rows * d) * bytes_of(wire));
   const ChunkSlot slot = first_rows(slots_[static_cast<std::size_t>(chunk.slot)], rows);
-  Ops ops{Copy{Tensor{batch.hidden.data.get(), rows, d, d, wire}, slot.x}};
-  expert_forward(ops, weights_of(batch.key), batch.counts, slot, Tensor{chunk.hidden.data.get(), rows, d, d, wire});
+  Ops ops{Copy{tensor_of(batch.hidden, rows, d, wire), slot.x}};
+  expert_forward(ops, weights_of(batch.key), batch.counts, slot, tensor_of(chunk.hidden, rows, d, wire));
   submit(SegmentClass::forward, chunk, Phase::forward, std::move(ops));
 }
 
@@ -195,16 +199,15 @@ void ExpertShard::begin_backward(Chunk& chunk) {
   Tensor dx;
   if (passes_gradient(config_, batch.key.layer)) {
     chunk.hidden = context_.pool_to(chunk.from).take(static_cast<std::size_t>(rows * d) * bytes_of(wire));
-    dx = {chunk.hidden.data.get(), rows, d, d, wire};
+    dx = tensor_of(chunk.hidden, rows, d, wire);
   }
   chunk.dots = context_.pool_to(chunk.from).take(static_cast<std::size_t>(rows) * 4);
   const ChunkSlot slot = first_rows(slots_[static_cast<std::size_t>(chunk.slot)], rows);
   Ops ops;
-  if (!chunk.stashed) ops.push_back(Copy{Tensor{batch.inputs.data.get(), rows, d, d, wire}, slot.x});
+  if (!chunk.stashed) ops.push_back(Copy{tensor_of(batch.inputs, rows, d, wire), slot.x});
   expert_backward(ops, weights_of(batch.key), batch.counts, slot, !chunk.stashed,
-                  Tensor{batch.hidden.data.get(), rows, d, d, wire},
-                  Tensor{batch.gates.data.get(), rows, 1, 1, Dtype::f32}, dx,
-                  Tensor{chunk.dots.data.get(), rows, 1, 1, Dtype::f32});
+                  tensor_of(batch.hidden, rows, d, wire), tensor_of(batch.gates, rows, 1), dx,
+                  tensor_of(chunk.dots, rows, 1));
   submit(SegmentClass::backward, chunk, Phase::backward, std::move(ops));
 }
 
@@ -278,11 +281,8 @@ void ExpertShard::on(const SegmentDone& done, const Address&) {
       return backward_done(chunks_.at(number));
     case Phase::weights:
       return weights_done(chunks_.at(number));
-    case Phase::share:
-    case Phase::measure:
-    case Phase::apply:
-      if (--group_left_ == 0) group_done(phase);
-      return;
+    case Phase::group:
+      return group_.segment_done();
     case Phase::snapshot:
       if (--snapshots_left_ == 0) {
         send_snapshot();
@@ -294,20 +294,10 @@ void ExpertShard::on(const SegmentDone& done, const Address&) {
   }
 }
 
-void ExpertShard::run_all(Phase phase, std::vector<Ops> work) {
-  CHECK(group_left_ == 0, "a group of segments is still running");
-  if (work.empty()) return group_done(phase);  // all of its experts are frozen
-  group_left_ = static_cast<int>(work.size());
-  for (Ops& ops : work)
-    restoring_.submit({SegmentClass::apply, owner_.version(), 0, shape_.stage}, std::move(ops),
-                      pack(static_cast<int>(phase), attempt_, 0));
-}
-
-void ExpertShard::group_done(Phase phase) {
-  if (phase == Phase::apply) return applied();
-  if (phase == Phase::share) return measure();
-  measured_ = true;
-  if (held_ || mutant(Mutant::vote_before_copy)) vote();
+// Where all of its experts are frozen there is nothing to run.
+void ExpertShard::run_all(std::vector<Ops> work, void (ExpertShard::*next)()) {
+  group_.run({SegmentClass::apply, owner_.version(), 0, shape_.stage}, std::move(work),
+             pack(static_cast<int>(Phase::group), attempt_, 0), [this, next] { (this->*next)(); });
 }
 
 // The gradient is complete: its copy gets it while its squares are summed.
@@ -315,14 +305,19 @@ void ExpertShard::step_done() {
   held_ = !shadow_;
   if (held_) return measure();
   gradient_ = context_.pool().take(owner_.gradient_bytes());
-  run_all(Phase::share, owner_.give_gradient(gradient_));
+  run_all(owner_.give_gradient(gradient_), &ExpertShard::measure);
 }
 
 void ExpertShard::measure() {
   if (shadow_) context_.post(*shadow_, ShadowGradient{owner_.version(), attempt_, std::exchange(gradient_, {})});
   std::vector<Ops> work = owner_.measure();
   if (capture_ != nullptr && capture_->gradients) captured_.add_gradients(work.emplace_back(), context_.pool(), owner_);
-  run_all(Phase::measure, std::move(work));
+  run_all(std::move(work), &ExpertShard::measured);
+}
+
+void ExpertShard::measured() {
+  measured_ = true;
+  if (held_ || mutant(Mutant::vote_before_copy)) vote();
 }
 
 void ExpertShard::on(const GradientHeld& held, const Address&) {
@@ -348,7 +343,7 @@ void ExpertShard::on(const Decision& decision, const Address&) {
   if (snapshots_left_ == 0) apply_decision();
 }
 
-void ExpertShard::apply_decision() { run_all(Phase::apply, owner_.apply(*decision_)); }
+void ExpertShard::apply_decision() { run_all(owner_.apply(*decision_), &ExpertShard::applied); }
 
 void ExpertShard::applied() {
   const Decision decision = *decision_;

@@ -16,6 +16,7 @@
 #include "actors/read_back.h"
 #include "actors/restoring.h"
 #include "actors/rules/placement.h"
+#include "actors/segment_group.h"
 #include "actors/wait.h"
 #include "kernels/model/expert.h"
 
@@ -48,7 +49,7 @@ class ExpertShard {
   std::int64_t version() const { return owner_.version(); }
 
  private:
-  enum class Phase : std::uint8_t { forward, backward, weights, share, measure, apply, snapshot, read_back };
+  enum class Phase : std::uint8_t { forward, backward, weights, group, snapshot, read_back };
   // One chunk under way or stashed.
   struct Chunk {
     ExpertBatch batch;
@@ -82,6 +83,7 @@ class ExpertShard {
   void begin_snapshot();
   void step_done();
   void measure();
+  void measured();
   void vote();
   void apply_decision();
   void applied();
@@ -90,8 +92,7 @@ class ExpertShard {
   void free_slot(int slot);
   void grant(const Address& to, Direction direction, int layer);
   void submit(SegmentClass segment_class, const Chunk& chunk, Phase phase, Ops ops, std::uint32_t strand = 0);
-  void run_all(Phase phase, std::vector<Ops> work);
-  void group_done(Phase phase);
+  void run_all(std::vector<Ops> work, void (ExpertShard::*next)());
   const std::vector<ExpertTensors>& weights_of(const WorkKey& key) const {
     return (key.kind == WorkKind::reference ? reference_ : weights_).at(key.layer);
   }
@@ -120,7 +121,7 @@ class ExpertShard {
   RecycledMap<int, LayerTurn> turns_;
   std::vector<std::pair<ExpertBatch, Address>> early_;  // of the next version
   int layers_done_ = 0;
-  int group_left_ = 0;
+  SegmentGroup group_{restoring_};
   bool measured_ = false, held_ = false;  // what the vote waits for
   std::optional<Decision> decision_;
   int snapshot_credits_ = 0, snapshots_left_ = 0;

@@ -50,7 +50,7 @@ void ExpertShard::turn_waits(Waits& out) const {
 
 void ExpertShard::step_end_waits(Waits& out) const {
   const WorkKey step = step_key(owner_.version(), attempt_);
-  if (group_left_ > 0 || snapshots_left_ > 0) out.push_back({Awaited::segment, context_.self(), step});
+  if (group_.active() || snapshots_left_ > 0) out.push_back({Awaited::segment, context_.self(), step});
   if (owner_.snapshot_parts_count() > 0 && snapshots_left_ == 0 && snapshot_credits_ == 0)
     out.push_back({Awaited::credit, kCheckpointer, step});
   if (measured_ && !held_) out.push_back({Awaited::gradient_held, *shadow_, step});

@@ -1,4 +1,5 @@
-// Elementwise work on an owner's arenas, cut into segments that any compute thread may take.
+// What an actor's ops read and write, seen as tensors; and elementwise work on an owner's arenas, cut into segments
+// that any compute thread may take.
 #pragma once
 
 #include <algorithm>
@@ -7,6 +8,7 @@
 #include <vector>
 
 #include "kernels/device.h"
+#include "messages/payload.h"
 
 namespace troupe {
 
@@ -16,6 +18,13 @@ inline float* floats(const Memory& memory) { return static_cast<float*>(memory.d
 // A run of elements as one row.
 inline Tensor flat(float* data, std::int64_t begin, std::int64_t count) {
   return {data + begin, 1, count, count, Dtype::f32};
+}
+inline Tensor halves(const Memory& memory, std::int64_t begin, std::int64_t count) {
+  return {static_cast<std::uint16_t*>(memory.data) + begin, 1, count, count, Dtype::bf16};
+}
+// A payload, from its beginning.
+inline Tensor tensor_of(const Payload& payload, std::int64_t rows, std::int64_t cols, Dtype dtype = Dtype::f32) {
+  return {payload.data.get(), rows, cols, cols, dtype};
 }
 
 // Independent ops gathered into segments of about kPieceElements elements.

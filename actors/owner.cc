@@ -222,9 +222,7 @@ std::vector<Ops> Owner::apply(const Decision& decision) {
       step.gradient = flat(floats(gradients_), at, count);
       step.m = flat(floats(m_), at, count);
       step.v = flat(floats(v_), at, count);
-      step.copy = {};
-      if (copies_.data != nullptr)
-        step.copy = {static_cast<std::uint16_t*>(copies_.data) + master, 1, count, count, Dtype::bf16};
+      if (copies_.data != nullptr) step.copy = halves(copies_, master, count);
       if (decision.verdict == Verdict::commit) ops.push_back(step);
       if (becomes_reference(config_, decision.step + 1)) copy_to_reference(ops, master, at, count);
       clear(ops, at, count);
@@ -239,10 +237,7 @@ std::vector<Ops> Owner::apply(const Decision& decision) {
 void Owner::copy_to_reference(Ops& ops, std::int64_t master, std::int64_t begin, std::int64_t count) const {
   ops.push_back(Copy{flat(floats(masters_), master, count), flat(floats(reference_), begin, count)});
   if (reference_copies_.data == nullptr) return;
-  const auto halves = [&](const Memory& memory, std::int64_t at) {
-    return Tensor{static_cast<std::uint16_t*>(memory.data) + at, 1, count, count, Dtype::bf16};
-  };
-  ops.push_back(Copy{halves(copies_, master), halves(reference_copies_, begin)});
+  ops.push_back(Copy{halves(copies_, master, count), halves(reference_copies_, begin, count)});
 }
 
 // Router bias: += rate * sign(total - E * count), by counts of the whole step. Where nothing is lacked -0 is added, which

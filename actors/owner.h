@@ -127,7 +127,7 @@ class Owner {
   static std::size_t digest_bytes(const Config& config, const ParameterBlock& block);
   void begin_writing();
   Tensor digest_cell(const Memory& memory, std::size_t piece) const;
-  Tensor digest_values(const Memory& memory, const DigestPiece& piece, Dtype dtype) const;
+  std::int64_t place_of(const DigestPiece& piece) const { return block_.offset(piece.parameter) + piece.begin; }
   void note_router_bias(Ops& ops, std::size_t parameter) const;
 
   void find_values();

@@ -50,12 +50,6 @@ Tensor Owner::digest_cell(const Memory& memory, std::size_t piece) const {
   return {static_cast<char*>(memory.data) + piece * kCellBytes, 1, 4, 4, Dtype::i32};
 }
 
-Tensor Owner::digest_values(const Memory& memory, const DigestPiece& piece, Dtype dtype) const {
-  char* const begin = static_cast<char*>(memory.data) +
-                      static_cast<std::size_t>(block_.offset(piece.parameter) + piece.begin) * bytes_of(dtype);
-  return {begin, 1, piece.count, piece.count, dtype};
-}
-
 // What an update doesn't get to write keeps no digest.
 void Owner::begin_writing() {
   for (std::size_t i = 0; i < digest_pieces_.size(); ++i)
@@ -68,24 +62,20 @@ void Owner::note_router_bias(Ops& ops, std::size_t parameter) const {
   if (digest_pieces_.empty()) return;
   const std::size_t cell = first_piece_[parameter];
   const DigestPiece& piece = digest_pieces_[cell];
-  ops.push_back(Digest{digest_values(masters_, piece, Dtype::f32), {}, digest_cell(written_, cell), piece.first});
+  ops.push_back(
+      Digest{flat(floats(masters_), place_of(piece), piece.count), {}, digest_cell(written_, cell), piece.first});
 }
 
 std::vector<Ops> Owner::read_back() const {
-  std::vector<Ops> work;
-  std::int64_t elements = kPieceElements;
+  Grains work;
   for (std::size_t i = 0; i < digest_pieces_.size(); ++i) {
     const DigestPiece& piece = digest_pieces_[i];
-    if (elements + piece.count > kPieceElements) {
-      work.emplace_back();
-      elements = 0;
-    }
-    elements += piece.count;
-    Digest op{digest_values(masters_, piece, Dtype::f32), {}, digest_cell(read_, i), piece.first};
-    if (copies_.data != nullptr) op.copy = digest_values(copies_, piece, Dtype::bf16);
-    work.back().push_back(op);
+    const std::int64_t at = place_of(piece);
+    Digest op{flat(floats(masters_), at, piece.count), {}, digest_cell(read_, i), piece.first};
+    if (copies_.data != nullptr) op.copy = halves(copies_, at, piece.count);
+    work.next(piece.count).push_back(op);
   }
-  return work;
+  return work.take();
 }
 
 std::uint64_t Owner::digest() const {

@@ -56,9 +56,6 @@ std::vector<Ops> Owner::clear_moments() const {
 
 std::vector<Ops> Owner::refresh(bool is_policy) const {
   Grains work;
-  const auto halves = [](const Memory& memory, std::int64_t begin, std::int64_t count) {
-    return Tensor{static_cast<std::uint16_t*>(memory.data) + begin, 1, count, count, Dtype::bf16};
-  };
   for (std::size_t i = 0; i < block_.parameters().size(); ++i) {
     const bool refers = values(i, 3) != nullptr;
     if (copies_.data == nullptr && !(refers && is_policy)) continue;
@@ -87,7 +84,7 @@ SnapshotPart Owner::empty_part(const StatePart& part, std::int64_t version, std:
 }
 
 Ops Owner::give_part(const StatePart& part, const SnapshotPart& out) const {
-  return {Copy{values(part), flat(out.values.as<float>(), 0, part.count)}};
+  return {Copy{values(part), tensor_of(out.values, 1, part.count)}};
 }
 
 Ops Owner::take_part(const SnapshotPart& part) {
@@ -99,7 +96,7 @@ Ops Owner::take_part(const SnapshotPart& part) {
   CHECK(part.kind >= 0 && part.kind < kStateArrays && values(i, part.kind) != nullptr && part.offset >= 0 &&
             part.offset + count <= block_.parameters()[i].elements(),
         "a part of {} that doesn't fit", part.name);
-  return {Copy{flat(part.values.as<float>(), 0, count), values({i, part.kind, part.offset, count})}};
+  return {Copy{tensor_of(part.values, 1, count), values({i, part.kind, part.offset, count})}};
 }
 
 // A part of this very version that a save before left on its way to the disk is sent again: there is no second copy.

@@ -45,7 +45,7 @@ void Restoring::bring(const Payload& values, Ops ops) {
 }
 
 void Restoring::bring(const Payload& values, const Tensor& to) {
-  bring(values, {Copy{Tensor{values.data.get(), to.rows, to.cols, to.cols, to.dtype}, to}});
+  bring(values, {Copy{tensor_of(values, to.rows, to.cols, to.dtype), to}});
 }
 
 bool Restoring::begin(const Restore& restore) {

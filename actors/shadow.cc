@@ -22,7 +22,7 @@ Shadow::Shadow(const Context& context, const Config& config, const Address& owne
       of_(owner),
       owner_(context, config, parameters_of(config, owner), 1, 1, 0),
       restoring_(context, config, owner_, [this](const Restore& restore, const std::string& problem) {
-        group_left_ = 0;
+        group_.forget();
         taking_.reset();
         early_.reset();
         context_.post(kConductor, Restored{restore.version, restore.attempt, problem});
@@ -43,11 +43,7 @@ void Shadow::on(const Decision& decision, const Address&) {
 }
 
 void Shadow::run_all(std::vector<Ops> work, void (Shadow::*next)()) {
-  CHECK(group_left_ == 0, "{}: a group of segments is still running", to_string(context_.self()));
-  if (work.empty()) return (this->*next)();
-  group_left_ = static_cast<int>(work.size());
-  group_next_ = next;
-  for (Ops& ops : work) restoring_.submit({SegmentClass::apply, owner_.version(), 0, 0}, std::move(ops), 0);
+  group_.run({SegmentClass::apply, owner_.version(), 0, 0}, std::move(work), 0, [this, next] { (this->*next)(); });
 }
 
 // A gradient of the next step may come while the last decision is applied: it waits in the message that brought it.
@@ -68,8 +64,7 @@ void Shadow::taken() {
 }
 
 void Shadow::on(const SegmentDone& done, const Address&) {
-  if (restoring_.takes(done) || --group_left_ > 0) return;
-  (this->*group_next_)();
+  if (!restoring_.takes(done)) group_.segment_done();
 }
 
 void Shadow::applied() {

@@ -4,6 +4,7 @@
 
 #include "actors/owner.h"
 #include "actors/restoring.h"
+#include "actors/segment_group.h"
 #include "actors/wait.h"
 
 namespace troupe {
@@ -34,8 +35,7 @@ class Shadow {
   Owner owner_;
   Restoring restoring_;
   std::uint32_t attempt_ = kNoAttempt;
-  int group_left_ = 0;
-  void (Shadow::*group_next_)() = nullptr;
+  SegmentGroup group_{restoring_};
   std::optional<std::pair<ShadowGradient, Address>> taking_, early_;
 };
 

@@ -168,7 +168,9 @@ void Stage::reset() {
   decision_.reset();
   copy_version_ = -1;
   copying_ = false;
-  group_left_ = snapshot_credits_ = snapshots_left_ = 0;
+  copy_source_ = {};
+  group_.forget();
+  snapshot_credits_ = snapshots_left_ = 0;
   begin_step();
 }
 
@@ -405,6 +407,7 @@ void Stage::on(const SegmentDone& done, const Address&) {
     case Phase::copy_in:
       copy_version_ = owner_.version();
       copying_ = false;
+      copy_source_ = {};
       if (config_.has_rollouts()) read_back_.copied(copy_problem());
       if (mutant(Mutant::lost_wakeup)) return;
       for (std::size_t i = 0; i < works_.size(); ++i) try_start(static_cast<int>(i));
@@ -417,8 +420,8 @@ void Stage::on(const SegmentDone& done, const Address&) {
       return;
     case Phase::read_back:
       return read_back_.segment_done();
-    default:
-      return group_done();
+    case Phase::group:
+      return group_.segment_done();
   }
 }
 

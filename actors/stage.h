@@ -3,10 +3,12 @@
 // the messages, the credits and the ready heap make of it.
 //
 // A microbatch's way (all phases are segments; arrows are messages):
-//   TokenBatch/Activations -> attention(l) -> [dispatch -> results, mlp(l)] -> combine, attention(l+1) ... ->
-//   Activations last stage: head, loss, MTP; then backward: gather(l) -> [dispatch -> results, mlp(l)] -> attention(l)
-//   ... weight gradients of (unit, lane) strictly in increasing microbatch; then the slot is free and a credit goes
-//   upstream.
+//   TokenBatch/Activations -> attention(l) -> [dispatch -> results, mlp(l)] -> combine, attention(l+1) ...
+//     -> Activations
+//   last stage: head, loss, MTP; then backward: gather(l) -> [dispatch -> results, mlp(l)] -> attention(l) ...
+//     -> ActivationGradients
+//   weight gradients of (unit, lane) strictly in increasing microbatch; then the slot is free and a credit goes
+//     upstream.
 // A step's end: fold lanes -> PartialSums to twins -> shared tensors' uses -> squares -> Vote; Decision -> apply.
 #pragma once
 
@@ -23,6 +25,7 @@
 #include "actors/restoring.h"
 #include "actors/rules/dispatch.h"
 #include "actors/rules/trainable.h"
+#include "actors/segment_group.h"
 #include "actors/stage_memory.h"
 #include "actors/wait.h"
 
@@ -63,12 +66,7 @@ class Stage {
     mlp_backward,
     layer_backward,
     weights,
-    fold,
-    share,
-    reduce,
-    shared_sum,
-    measure,
-    apply,
+    group,
     copy_out,
     copy_in,
     snapshot,
@@ -185,8 +183,7 @@ class Stage {
   void apply_decision(const Decision& decision);
   void applied();
   void send_snapshot();
-  void run_all(Phase phase, std::vector<Ops> work, void (Stage::*next)());
-  void group_done();
+  void run_all(std::vector<Ops> work, void (Stage::*next)());
   void grant(const Address& to, Channel channel, int layer, int count);
 
   // stage_waits.cc
@@ -285,8 +282,7 @@ class Stage {
   int released_ = 0;  // microbatches of the step that are done
 
   // The step's end.
-  int group_left_ = 0;
-  void (Stage::*group_next_)() = nullptr;
+  SegmentGroup group_{restoring_};
   RecycledMap<std::pair<std::int64_t, int>, Payload> partial_;  // by step and replica: a twin may be a commit ahead
   Payload own_sums_;                                 // lane 0, for the twins; then the gradient, for the shadow
   std::vector<std::pair<int, Payload>> shared_out_;  // by use: sums of somebody else's tensor

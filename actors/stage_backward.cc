@@ -15,7 +15,7 @@ Tensor Stage::previous_gradient(int slot, int unit) {
   const std::int64_t d = config_.model.hidden_size;
   work.hidden_out = context_.pool_to(stage_address(config_, replica_, shape_.stage - 1))
                         .take(static_cast<std::size_t>(work.rows * d) * 4);
-  return {work.hidden_out.data.get(), work.rows, d, d, Dtype::f32};
+  return tensor_of(work.hidden_out, work.rows, d);
 }
 
 void Stage::on(const ActivationGradients& gradients, const Address&) {
@@ -28,7 +28,7 @@ void Stage::on(const ActivationGradients& gradients, const Address&) {
   work.hidden_in = gradients.gradient;
   if (!goes_back(last_unit())) return finish_backward(slot);
   const Tensor g = layer_view(slot, last_unit()).g;
-  backward_unit(slot, last_unit(), {Copy{Tensor{work.hidden_in.data.get(), g.rows, g.cols, g.cols, Dtype::f32}, g}});
+  backward_unit(slot, last_unit(), {Copy{tensor_of(work.hidden_in, g.rows, g.cols), g}});
 }
 
 void Stage::backward_unit(int slot, int unit, Ops ops) {
@@ -51,11 +51,11 @@ void Stage::backward_unit(int slot, int unit, Ops ops) {
   const std::int64_t rows = view.sorted_token.rows, d = config_.model.hidden_size;
   const auto gather = [&](const Tensor& source, Payload& into) {
     into = shards_pool().take(static_cast<std::size_t>(rows * d) * bytes_of(wire));
-    ops.push_back(Gather{source, view.sorted_token, Tensor{into.data.get(), rows, d, d, wire}});
+    ops.push_back(Gather{source, view.sorted_token, tensor_of(into, rows, d, wire)});
   };
   gather(view.g_act, work.gathered);
   work.gates = shards_pool().take(static_cast<std::size_t>(rows) * 4);
-  ops.push_back(Copy{view.sorted_weight, Tensor{work.gates.data.get(), rows, 1, 1, Dtype::f32}});
+  ops.push_back(Copy{view.sorted_weight, tensor_of(work.gates, rows, 1)});
   // Rows that a shard had no room to keep travel again; it recomputes the same bits.
   const auto& stashed = work.stashed[static_cast<std::size_t>(unit)];
   work.inputs = {};
@@ -89,8 +89,8 @@ void Stage::backward_results(int slot) {
   RoutedGradients routed_gradients;
   for (const Piece& piece : work.pieces) {
     if (piece.chunk.rows == 0) continue;
-    routed_gradients.pieces.push_back({piece.rows.data.get(), piece.chunk.rows, d, d, activation_type(config_)});
-    routed_gradients.dots.push_back({piece.dots.data.get(), piece.chunk.rows, 1, 1, Dtype::f32});
+    routed_gradients.pieces.push_back(tensor_of(piece.rows, piece.chunk.rows, d, activation_type(config_)));
+    routed_gradients.dots.push_back(tensor_of(piece.dots, piece.chunk.rows, 1));
   }
   const std::int64_t length = view.x.rows / work.sequences;
   routed_gradients.balance_scale =

@@ -63,7 +63,7 @@ void Stage::capture_router_bias() {
     step_captured_.add(ops, context_.pool(), fmt::format("bias.{}.{}", owner_.version() + 1, p.layer),
                        owner_.masters(p.name, p.name), {p.cols});
   }
-  run_all(Phase::apply, {std::move(ops)}, &Stage::applied);
+  run_all({std::move(ops)}, &Stage::applied);
 }
 
 }  // namespace troupe

@@ -13,10 +13,6 @@ constexpr Address kConductor{Role::conductor, 0};
 constexpr Address kCheckpointer{Role::checkpointer, 0};
 constexpr std::uint64_t kCopyKey = 0x636F7079;  // of the digest of the embedding's read copy
 
-Tensor tensor_of(const Payload& values, std::int64_t rows, std::int64_t cols) {
-  return {values.data.get(), rows, cols, cols, Dtype::f32};
-}
-
 Payload slice(const Payload& whole, std::size_t begin, std::size_t size) {
   return {std::shared_ptr<std::byte>(whole.data, whole.data.get() + begin), size, whole.stays};
 }
@@ -96,29 +92,18 @@ void Stage::dispatch(int slot, Direction direction) {
 }
 
 // Runs independent lists of ops, then `next`.
-void Stage::run_all(Phase phase, std::vector<Ops> work, void (Stage::*next)()) {
-  CHECK(group_left_ == 0, "a group of segments is still running");
-  if (work.empty()) return (this->*next)();
-  group_left_ = static_cast<int>(work.size());
-  group_next_ = next;
-  for (Ops& ops : work) {
-    restoring_.submit({SegmentClass::apply, owner_.version(), 0, shape_.stage}, std::move(ops),
-                      pack({phase, static_cast<std::uint8_t>(attempt_), 0, 0}));
-  }
+void Stage::run_all(std::vector<Ops> work, void (Stage::*next)()) {
+  group_.run({SegmentClass::apply, owner_.version(), 0, shape_.stage}, std::move(work),
+             pack({Phase::group, static_cast<std::uint8_t>(attempt_), 0, 0}), [this, next] { (this->*next)(); });
 }
 
-void Stage::group_done() {
-  if (--group_left_ == 0) (this->*group_next_)();
-}
-
-void Stage::fold() { run_all(Phase::fold, owner_.fold_lanes(), &Stage::share_partial_sums); }
+void Stage::fold() { run_all(owner_.fold_lanes(), &Stage::share_partial_sums); }
 
 void Stage::share_partial_sums() {
   if (config_.layout.replicas == 1 || owner_.lane(0).cols == 0) return sum_shared_uses();
   const Tensor sums = owner_.lane(0);
   own_sums_ = context_.pool().take(static_cast<std::size_t>(sums.cols) * 4);
-  run_all(Phase::share, {{Copy{sums, Tensor{own_sums_.data.get(), 1, sums.cols, sums.cols, Dtype::f32}}}},
-          &Stage::reduce_replicas);
+  run_all({{Copy{sums, tensor_of(own_sums_, 1, sums.cols)}}}, &Stage::reduce_replicas);
 }
 
 // Posts the own sums once; sums everything when all twins' have come.
@@ -139,7 +124,7 @@ void Stage::reduce_replicas() {
     else if (r != replica_)
       return;
   }
-  run_all(Phase::reduce, owner_.fold_replicas(replica_, partial), &Stage::sum_shared_uses);
+  run_all(owner_.fold_replicas(replica_, partial), &Stage::sum_shared_uses);
 }
 
 void Stage::on(const PartialSums& sums, const Address&) {
@@ -147,7 +132,7 @@ void Stage::on(const PartialSums& sums, const Address&) {
   CHECK(sums.sums.size == static_cast<std::size_t>(owner_.lane(0).cols) * 4, "twin {} sends {} bytes of sums",
         sums.replica, sums.sums.size);
   partial_[{mutant(Mutant::sums_under_wrong_step) ? owner_.version() : sums.step, sums.replica}] = sums.sums;
-  if (folded_ && group_left_ == 0) reduce_replicas();
+  if (folded_ && !group_.active()) reduce_replicas();
 }
 
 // Uses of shared tensors join their owner's gradient: here, or in the first stage.
@@ -160,7 +145,7 @@ void Stage::sum_shared_uses() {
     shared_out_.emplace_back(use.use, context_.pool().take(static_cast<std::size_t>(sums.elements()) * 4));
     work.push_back({Copy{sums, tensor_of(shared_out_.back().second, use.rows, use.cols)}});
   }
-  run_all(Phase::share, std::move(work), &Stage::send_shared_uses);
+  run_all(std::move(work), &Stage::send_shared_uses);
 }
 
 void Stage::send_shared_uses() {
@@ -188,7 +173,7 @@ void Stage::add_shared() {
   }
   std::size_t arrived = 0;
   for (const auto& [key, payload] : shared_in_) arrived += key.first == owner_.version() ? 1 : 0;
-  if (!reduced_ || arrived < expected || group_left_ > 0) return;
+  if (!reduced_ || arrived < expected || group_.active()) return;
   Ops ops;
   for (const SharedUse& use : uses_) {
     if (!owner_.block().has(use.parameter)) continue;
@@ -198,11 +183,11 @@ void Stage::add_shared() {
   for (const auto& [key, payload] : shared_in_) {
     if (key.first != owner_.version()) continue;
     const Tensor sum = owner_.gradient(owner_.trained().index("model.embed_tokens.weight"));
-    ops.push_back(Add{sum, Tensor{payload.data.get(), sum.rows, sum.cols, sum.cols, Dtype::f32}, sum});
+    ops.push_back(Add{sum, tensor_of(payload, sum.rows, sum.cols), sum});
   }
   std::vector<Ops> work;
   if (!ops.empty()) work.push_back(std::move(ops));
-  run_all(Phase::shared_sum, std::move(work), &Stage::give_gradient);
+  run_all(std::move(work), &Stage::give_gradient);
 }
 
 // The gradient is complete: its copy gets it while its squares are summed.
@@ -211,7 +196,7 @@ void Stage::give_gradient() {
   held_ = !shadow_;
   if (held_) return measure();
   own_sums_ = context_.pool().take(owner_.gradient_bytes());
-  run_all(Phase::share, owner_.give_gradient(own_sums_), &Stage::measure);
+  run_all(owner_.give_gradient(own_sums_), &Stage::measure);
 }
 
 void Stage::measure() {
@@ -219,7 +204,7 @@ void Stage::measure() {
   std::vector<Ops> work = owner_.measure();
   if (capture_ != nullptr && capture_->gradients)
     step_captured_.add_gradients(work.emplace_back(), context_.pool(), owner_);
-  run_all(Phase::measure, std::move(work), &Stage::measured);
+  run_all(std::move(work), &Stage::measured);
 }
 
 void Stage::on(const GradientHeld& held, const Address&) {
@@ -253,7 +238,7 @@ void Stage::on(const Decision& decision, const Address&) {
 }
 
 void Stage::apply_decision(const Decision& decision) {
-  run_all(Phase::apply, owner_.apply(decision), capture_ != nullptr ? &Stage::capture_router_bias : &Stage::applied);
+  run_all(owner_.apply(decision), capture_ != nullptr ? &Stage::capture_router_bias : &Stage::applied);
 }
 
 void Stage::applied() {

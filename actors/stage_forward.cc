@@ -20,7 +20,7 @@ void Stage::begin_forward(int slot) {
   if (shape_.first) {
     ops.push_back(Embedding{work.batch.ids, masters_of(work, "model.embed_tokens.weight"), x});
   } else {
-    ops.push_back(Copy{Tensor{work.hidden_in.data.get(), x.rows, x.cols, x.cols, Dtype::f32}, x});
+    ops.push_back(Copy{tensor_of(work.hidden_in, x.rows, x.cols), x});
   }
   forward_unit(slot, 0, std::move(ops));
 }
@@ -35,7 +35,7 @@ Tensor Stage::next_input(int slot, int unit) {
   const std::int64_t d = config_.model.hidden_size;
   work.hidden_out = context_.pool_to(stage_address(config_, replica_, shape_.stage + 1))
                         .take(static_cast<std::size_t>(work.rows * d) * 4);
-  return {work.hidden_out.data.get(), work.rows, d, d, Dtype::f32};
+  return tensor_of(work.hidden_out, work.rows, d);
 }
 
 LayerCache Stage::cache_of(int slot, int unit) {
@@ -65,7 +65,7 @@ void Stage::forward_unit(int slot, int unit, Ops ops) {
     const Dtype wire = activation_type(config_);
     const std::int64_t rows = view.sorted_token.rows, d = config_.model.hidden_size;
     work.gathered = shards_pool().take(static_cast<std::size_t>(rows * d) * bytes_of(wire));
-    ops.push_back(Gather{view.z2, view.sorted_token, Tensor{work.gathered.data.get(), rows, d, d, wire}});
+    ops.push_back(Gather{view.z2, view.sorted_token, tensor_of(work.gathered, rows, d, wire)});
   } else {
     mlp_forward(ops, w, view);
     combine_forward(ops, view, {}, next_input(slot, unit));
@@ -138,8 +138,7 @@ void Stage::forward_results(int slot) {
   RecycledVector<Tensor> pieces;
   const std::int64_t d = config_.model.hidden_size;
   for (const Piece& piece : work.pieces)
-    if (piece.chunk.rows > 0)
-      pieces.push_back({piece.rows.data.get(), piece.chunk.rows, d, d, activation_type(config_)});
+    if (piece.chunk.rows > 0) pieces.push_back(tensor_of(piece.rows, piece.chunk.rows, d, activation_type(config_)));
   Ops ops;
   combine_forward(ops, layer_view(slot, unit), pieces, next_input(slot, unit));
   if (!is_mtp(unit) && unit < last_unit()) return forward_unit(slot, unit + 1, std::move(ops));
@@ -374,8 +373,7 @@ void Stage::generate_head(int slot, Ops ops) {
   ops.push_back(sample);
   if (batch.want_logits) {
     work.logits = context_.pool().take(static_cast<std::size_t>(head.logits.elements()) * 4);
-    ops.push_back(Copy{
-        head.logits, Tensor{work.logits.data.get(), head.logits.rows, head.logits.cols, head.logits.cols, Dtype::f32}});
+    ops.push_back(Copy{head.logits, tensor_of(work.logits, head.logits.rows, head.logits.cols)});
   }
   submit(SegmentClass::evaluate, slot, head_unit(), Phase::head, std::move(ops));
 }

@@ -116,10 +116,10 @@ void Stage::arrival_waits(Waits& out) const {
 void Stage::step_end_waits(Waits& out) const {
   const WorkKey step = step_key(owner_.version(), attempt_);
   const Address self = context_.self();
-  if (group_left_ > 0 || snapshots_left_ > 0) out.push_back({Awaited::segment, self, step});
+  if (group_.active() || snapshots_left_ > 0) out.push_back({Awaited::segment, self, step});
   if (owner_.snapshot_parts_count() > 0 && snapshots_left_ == 0 && snapshot_credits_ == 0)
     out.push_back({Awaited::credit, kCheckpointer, step});
-  if (group_left_ > 0) return;
+  if (group_.active()) return;
   if (folded_ && !reduced_) {
     for (int r = 0; r < config_.layout.replicas; ++r)
       if (r != replica_ && !partial_.contains({owner_.version(), r}))

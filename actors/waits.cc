@@ -33,7 +33,7 @@ void Shadow::waits(Waits& out) const {
   if (restoring_.active()) return;
   if (attempt_ == kNoAttempt) return out.push_back({Awaited::restore, kConductor, {}});
   const WorkKey step = step_key(owner_.version(), attempt_);
-  if (group_left_ > 0)
+  if (group_.active())
     out.push_back({Awaited::segment, context_.self(), step});
   else if (owner_.voted())
     out.push_back({Awaited::decision, kConductor, step});

@@ -1,6 +1,7 @@
 // Payload: bytes that travel beside a message's header, never copied between actors of one process. Frozen once sent.
 // Pool buffers are page-aligned, reused by size class, and return to the pool when the last reference goes. They are shared
-// memory: actors, transports and a device's ops read and write them, so a device may have a say where they come from.
+// memory, which actors, transports and a device's ops read and write, or the device's, which ops alone touch, while the
+// payload stays on its node: a device may have a say where either comes from.
 #pragma once
 
 #include <cstddef>

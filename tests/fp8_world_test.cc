@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "actors/rules/placement.h"
+#include "kernels/grouped_product.h"
 #include "launcher/simulation/sim_corpus.h"
 #include "launcher/simulation/sim_world.h"
 
@@ -51,9 +52,10 @@ std::map<Role, Counted> products_of(const Config& config) {
   std::map<Role, Counted> counted;
   for (const auto& [owner, node] : place_owners(config))
     options.devices[node].before = [&own = counted[owner.role]](const SegmentKey& key, const Op& op) {
-      const auto* product = std::get_if<Product>(&op);
-      if (product == nullptr || key.segment_class == SegmentClass::evaluate) return;
-      ++(product->a_scaling ? own.scaled : own.plain);
+      if (key.segment_class == SegmentClass::evaluate) return;
+      const auto count = [&](const Product& product) { ++(product.a_scaling ? own.scaled : own.plain); };
+      if (const auto* product = std::get_if<Product>(&op)) count(*product);
+      if (const auto* grouped = std::get_if<GroupedProduct>(&op)) each_product(*grouped, count);
     };
   SimWorld world(config, options);
   world.start({});

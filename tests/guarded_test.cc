@@ -218,6 +218,21 @@ TEST_CASE("evaluation and generation by a tool touch device memory through segme
   }
 }
 
+TEST_CASE("rows between actors of one node of a simulated world lie on closed memory", "[guarded][sim]") {
+  const Folder folder;
+  const Config config = tiny({"train.steps=1", "evaluate.exact_match_problems=0"});
+  std::filesystem::create_directories(folder / "run/checkpoints");
+  SimWorldOptions options;
+  options.run_folder = folder / "run";
+  options.corpus = open_corpus(config);
+  options.devices.resize(1);
+  options.front = guarded;
+  SimWorld world(config, options);
+  world.start({});
+  REQUIRE(world.run_until([&] { return world.finished(); }, 600'000'000));
+  CHECK(world.bytes_peak().at(0).device >= 64 * 2 * 32 * 4);  // a microbatch's, to two experts
+}
+
 TEST_CASE("simulated worlds on guarded devices keep every law and their bits, through all losses", "[guarded][sim]") {
   check_worlds(60, false, false);
   check_worlds(60, true, false);

@@ -221,16 +221,19 @@ TEST_CASE("a dispatch plan conserves rows, bounds chunks and sends each shard a 
   }
 }
 
-TEST_CASE("in FP8 an expert's rows are cut between tiles of 128 of its own, and chunks stay within their number",
+TEST_CASE("an expert's rows are cut between tiles or blocks of its own, and chunks stay within their number",
           "[rules]") {
   const std::uint64_t key = random_key(1, "rules_test/tiles");
-  for (std::uint64_t trial = 0; trial < 300; ++trial) {
+  for (std::uint64_t trial = 0; trial < 600; ++trial) {
+    const bool fp8 = trial % 2 == 0;
+    const int together = fp8 ? 128 : 16;
     std::uint64_t rolls = 0;
     const auto roll = [&](std::uint64_t bound) { return static_cast<int>(random_below(bound, key, trial, rolls++)); };
     Config config;
-    config.train.dtype = "fp8";
+    config.train.dtype = fp8 ? "fp8" : "bfloat16";
+    config.device.kind = "cuda";
     config.model.n_routed_experts = 1 + roll(8);
-    config.layout.chunk_rows_max = 128 + roll(300);
+    config.layout.chunk_rows_max = together + roll(300);
     std::vector<std::int32_t> counts(static_cast<std::size_t>(config.model.n_routed_experts));
     for (auto& count : counts) count = roll(3) == 0 ? roll(3) : roll(700);
     std::vector<std::int32_t> sent(counts.size());
@@ -241,7 +244,7 @@ TEST_CASE("in FP8 an expert's rows are cut between tiles of 128 of its own, and 
       rows += chunk.rows;
       CHECK(chunk.rows <= config.layout.chunk_rows_max);
       for (std::size_t e = 0; e < sent.size(); ++e) {
-        if (chunk.counts[e] > 0) CHECK(sent[e] % 128 == 0);
+        if (chunk.counts[e] > 0) CHECK(sent[e] % together == 0);
         sent[e] += chunk.counts[e];
       }
     }

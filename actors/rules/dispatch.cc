@@ -8,7 +8,6 @@
 namespace troupe {
 
 std::int64_t rows_together(const Config& config) {
-  constexpr std::int64_t kTensorCoreDepth = 16;  // of a GPU's bfloat16 products, kernels/cuda/half_tile.h
   if (config.is_fp8()) return kScaledDepth;
   return config.device.kind == "cuda" && config.is_mixed() ? kTensorCoreDepth : 1;
 }
@@ -17,7 +16,7 @@ std::int64_t rows_together(const Config& config) {
 // begin the chunk behind it, so any two neighbours hold more than a full one.
 std::int64_t chunks_max(const Config& config, std::int64_t rows) {
   const std::int64_t room = config.layout.chunk_rows_max;
-  return rows_together(config) == 1 ? (rows + room - 1) / room : 2 * (rows / (room + 1)) + 1;
+  return rows_together(config) == 1 ? std::max<std::int64_t>(1, (rows + room - 1) / room) : 2 * (rows / (room + 1)) + 1;
 }
 
 RecycledVector<DispatchChunk> plan_dispatch(const Config& config, const std::int32_t* counts) {

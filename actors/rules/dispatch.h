@@ -16,7 +16,8 @@ struct DispatchChunk {
 };
 
 // An expert's rows may be cut between chunks after a multiple of this many, counted from its first row in the microbatch:
-// where its weight gradient's sum may be cut. In FP8 that is between two tiles (Scaling in kernels/op.h).
+// where its weight gradient's sum may be cut. In FP8 that is between two tiles, in bfloat16 on a GPU between two blocks
+// (Scaling and kTensorCoreDepth in kernels/op.h).
 std::int64_t rows_together(const Config& config);
 
 // counts: rows of each of the model's experts. Every shard gets at least one chunk, maybe an empty one; chunks stand in

@@ -8,6 +8,7 @@
 #include "actors/rules/placement.h"
 #include "kernels/base/random.h"
 #include "launcher/company.h"
+#include "launcher/payload_memory.h"
 
 namespace troupe {
 
@@ -32,6 +33,7 @@ struct SimWorld::Member {
   std::int64_t began_us = 0;
   std::vector<Address> here;
   PayloadPool pool;
+  std::optional<PayloadPool> device_pool;  // behind a front, whose memory is memory of its own
   std::unique_ptr<SimDevice> device;
   std::unique_ptr<Device> front;
   std::unique_ptr<SimDisk> disk;
@@ -81,7 +83,10 @@ void SimWorld::add_member(std::uint32_t node, std::uint32_t incarnation) {
   SimDeviceOptions device = options_.devices[node];
   device.begin_us = now_us_;
   m->device = std::make_unique<SimDevice>(std::move(device));
-  if (options_.front) m->front = options_.front(*m->device);
+  if (options_.front) {
+    m->front = options_.front(*m->device);
+    m->device_pool.emplace(memory_of(*m->front, Place::device), true);
+  }
   m->transport = network_.attach(node, incarnation);
   const auto places = place_actors(config_);
   if (places.at(kCheckpointer) == node) {
@@ -101,9 +106,10 @@ void SimWorld::add_member(std::uint32_t node, std::uint32_t incarnation) {
       std::count_if(places.begin(), places.end(), [&](const auto& place) { return place.second == node; }));
   m->board_memory.resize(board_size(here));
   m->board.emplace(m->board_memory.data(), here, BoardOwner{});
-  m->node = std::make_unique<Node>(node, incarnation,
-                                   NodeParts{m->front ? m->front.get() : m->device.get(), m->disk.get(), &m->pool,
-                                             m->transport.get(), options_.link, &*m->board, nullptr, m->jury.get()});
+  m->node = std::make_unique<Node>(
+      node, incarnation,
+      NodeParts{m->front ? m->front.get() : m->device.get(), m->disk.get(), &m->pool, m->transport.get(), options_.link,
+                &*m->board, nullptr, m->jury.get(), m->device_pool ? &*m->device_pool : nullptr});
   const std::uint64_t key = random_key(options_.seed, fmt::format("choices of node {}.{}", node, incarnation));
   m->node->set_choice([m, key](std::size_t count) { return random_below(count, key, m->choices++); });
   m->node->set_uplink([this, m](const Envelope& envelope) {
@@ -318,12 +324,15 @@ nlohmann::json SimWorld::bill() {
   return bill_.line(true, now_us_);
 }
 
+// A front's own memory is its affair: of what lies there the payloads alone are counted.
 std::map<std::uint32_t, SimWorld::BytesPeak> SimWorld::bytes_peak() const {
   std::map<std::uint32_t, BytesPeak> peak;
-  for (const auto& member : members_)
-    if (!member->abandoned)
-      peak[member->node_id] = {member->device->bytes_peak(Place::device),
-                               member->device->bytes_peak(Place::shared) + member->pool.asked_peak()};
+  for (const auto& member : members_) {
+    if (member->abandoned) continue;
+    const std::size_t stays = member->device_pool ? member->device_pool->asked_peak() : 0;
+    peak[member->node_id] = {member->device->bytes_peak(Place::device) + stays,
+                             member->device->bytes_peak(Place::shared) + member->pool.asked_peak()};
+  }
   return peak;
 }
 
