@@ -251,9 +251,7 @@ void BenchModel::add_backward(Microbatch& at) const {
     weight_gradients(own, slot, accumulators_[static_cast<std::size_t>(layer)]);
     add(at, name_of(layer), SegmentClass::weight_gradient, times_of(layer), std::move(own));
   }
-  const std::int64_t d = m.hidden_size;
-  const Tensor head =
-      m.tie_word_embeddings ? Tensor{tied_sums_.data, m.vocab_size, d, d, Dtype::f32} : sums("lm_head.weight");
+  const Tensor head = m.tie_word_embeddings ? tied_sums() : sums("lm_head.weight");
   Ops ops;
   head_weight_gradients(ops, at.slot.head, sums("model.norm.weight"), head);
   add(at, "head", SegmentClass::weight_gradient, whole_.train.microbatches, std::move(ops));

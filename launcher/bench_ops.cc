@@ -11,7 +11,7 @@
 #include <cerrno>
 #include <cmath>
 #include <cstdio>
-#include <fstream>
+#include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
 
@@ -22,8 +22,11 @@
 #include "launcher/config.h"
 #include "launcher/machine.h"
 #include "launcher/profile_report.h"
+#include "launcher/whole_file.h"
 
 namespace troupe {
+
+namespace fs = std::filesystem;
 
 namespace {
 
@@ -187,15 +190,14 @@ double tokens_per_step(const Config& config) {
 }
 
 std::string head(const Config& config, const Ceilings& c) {
-  const bool halves = config.train.dtype == "bfloat16";
+  // The measured product is of bfloat16 in FP8 runs too.
+  const double gflops = config.is_mixed() ? config.hardware.bfloat16_gflops : config.hardware.float32_gflops;
   return fmt::format(
       "{} on {}, {}, microbatches of {} x {} tokens\n"
       "ceilings, by this program's own kernels: product {:.4g} TFLOP/s, copy {:.4g} GB/s, read and written; the "
-      "hardware "
-      "file ({}) says {:.4g} and {:.4g}\n\n",
+      "hardware file ({}) says {:.4g} and {:.4g}\n\n",
       config.name, kind_of_machine(config), config.train.dtype, config.microbatch_sequences(),
-      config.train.sequence_length, c.product_tflops, c.copy_gbytes_per_second, config.hardware.name,
-      (halves ? config.hardware.bfloat16_gflops : config.hardware.float32_gflops) * 1e-3,
+      config.train.sequence_length, c.product_tflops, c.copy_gbytes_per_second, config.hardware.name, gflops * 1e-3,
       config.hardware.memory_gbytes_per_second);
 }
 
@@ -245,6 +247,17 @@ nlohmann::json as_json(const Config& config, const std::vector<Row>& rows, const
           {"ops", ops}};
 }
 
+// Before anything is measured: figures that can't be kept took minutes for nothing.
+void check_json(const std::string& path) {
+  if (path.empty()) return;
+  std::error_code failed;
+  const std::string folder = fs::path(path).parent_path().string();
+  if (!folder.empty() && !fs::is_directory(folder, failed))
+    throw Error("--json {}: there is no folder {}; make it or name another", path, folder);
+  if (fs::exists(path, failed) && !fs::is_regular_file(path, failed))
+    throw Error("--json {}: is a folder or a device, must be a file; name another", path);
+}
+
 // One compute thread: an op by itself is what is timed.
 Config timed_config(const BenchOptions& options) {
   std::vector<std::string> sets = options.sets;
@@ -255,6 +268,8 @@ Config timed_config(const BenchOptions& options) {
     machine.device.kind = options.device.empty() ? "auto" : options.device;
     resolve_machine(machine);
     path = machine.device.kind == "cuda" ? "configs/moe_0b85.toml" : "configs/quickstart.toml";
+    if (!fs::exists(path))
+      throw Error("there is no {} here: name a CONFIG, or go to the folder that has configs/", path);
   }
   Config config = load_config(path, sets);
   config.device.threads = 1;
@@ -266,6 +281,7 @@ Config timed_config(const BenchOptions& options) {
 
 int bench_ops(const BenchOptions& options) {
   const std::vector<bool> wanted = wanted_kinds(options.only);
+  check_json(options.json);
   const Config config = timed_config(options);
   start_log("troupe", "", LogLevel::warning);
   const std::unique_ptr<MeasuredDevice> device = open_device(config, 0, true);
@@ -277,11 +293,7 @@ int bench_ops(const BenchOptions& options) {
   const std::vector<Row> rows = measure(bench, model, wanted, options.repeats);
   if (rows.empty()) throw Error("--only: this model has none of these ops; leave --only out to see what it has");
   fmt::print("{}{}", table(rows, ceilings), options.only.empty() ? tail(config, rows) : "");
-  if (options.json.empty()) return 0;
-  std::ofstream file(options.json);
-  file << as_json(config, rows, ceilings).dump(1) << "\n";
-  file.close();
-  if (!file) throw Error("{}: can't be written", options.json);
+  if (!options.json.empty()) write_whole_file(options.json, as_json(config, rows, ceilings).dump(1) + "\n");
   return 0;
 }
 

@@ -1,6 +1,7 @@
 #include "launcher/cli.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -276,16 +277,27 @@ int dispatch(CLI::App& app, Arguments& a) {
   return node_main(a.socket);
 }
 
-// The parser would only say that a subcommand is missing.
-std::string why_no_command(const CLI::App& app, int argc, char** argv) {
-  if (argc < 2 || argv[1][0] == '-') return "";
+std::vector<std::string> commands_of(const CLI::App& app) {
   std::vector<std::string> names;
   for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; }))
     names.push_back(command->get_name());
-  if (std::find(names.begin(), names.end(), argv[1]) != names.end()) return "";
-  const std::string near = nearest(argv[1], names);
-  return fmt::format("{} is not a command{}; troupe --help lists them all", argv[1],
-                     near.empty() ? "" : ", did you mean " + near);
+  return names;
+}
+
+// The parser would only say that a subcommand is missing.
+std::string why_no_command(const CLI::App& app, int argc, char** argv) {
+  if (argc < 2 || argv[1][0] == '-') return "";
+  const std::vector<std::string> names = commands_of(app);
+  if (std::find(names.begin(), names.end(), argv[1]) == names.end()) {
+    const std::string near = nearest(argv[1], names);
+    return fmt::format("{} is not a command{}; troupe --help lists them all", argv[1],
+                       near.empty() ? "" : ", did you mean " + near);
+  }
+  const std::vector<std::string> more = commands_of(*app.get_subcommand(argv[1]));
+  if (more.empty() || (argc > 2 && argv[2][0] == '-')) return "";
+  if (argc > 2 && std::find(more.begin(), more.end(), argv[2]) != more.end()) return "";
+  return fmt::format("{} must be followed by {}{}; troupe {} --help tells more", argv[1], fmt::join(more, " or "),
+                     argc > 2 ? fmt::format(", not by {}", argv[2]) : "", argv[1]);
 }
 
 }  // namespace

@@ -248,6 +248,9 @@ void add_machine_keys(std::vector<Key>& keys) {
   using D = DeviceConfig;
   Table<D> device(keys, "device", &Config::device);
   device.add("kind", &D::kind, one_of({"auto", "cpu", "cuda"}), "what computes; auto: a GPU if there is one");
+  device.add("products", &D::products, one_of({"mma", "wgmma", "cublaslt"}),
+             "of bfloat16 on a GPU: own kernels on tensor cores, on warpgroups (compute capability 9.0), or cuBLASLt's "
+             "where it can");
   device.add("threads", &D::threads, at_least(0), "compute threads of a node; 0: cores / nodes");
   device.add("record_segments", &D::record_segments, within(0, 1 << 20),
              "segments that each compute thread notes for troupe timeline; 0: none");

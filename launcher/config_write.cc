@@ -1,12 +1,10 @@
 // A configuration as text: the resolved TOML, the list of keys, the digest and the differences of the numbers.
 #include <fmt/format.h>
-#include <openssl/evp.h>
 
-#include <array>
 #include <filesystem>
 
+#include "actors/checkpoint/manifest.h"
 #include "actors/data/tokenizer.h"
-#include "kernels/base/check.h"
 #include "launcher/config.h"
 #include "launcher/config_keys.h"
 
@@ -68,12 +66,7 @@ std::string numbers_digest(const Config& config) {
   for (const Key& key : config_keys()) {
     if (key.numbers) text += fmt::format("{} = {}\n", key.name, value_text(key.slot(copy, false)));
   }
-  std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
-  unsigned int size = 0;
-  CHECK(EVP_Digest(text.data(), text.size(), digest.data(), &size, EVP_sha256(), nullptr) == 1, "no sha256");
-  std::string hex;
-  for (unsigned int i = 0; i < size; ++i) hex += fmt::format("{:02x}", digest[i]);
-  return hex;
+  return sha256(text);
 }
 
 std::vector<std::string> changed_numbers(const Config& before, const Config& after) {

@@ -1,5 +1,6 @@
-// `troupe doctor`: everything is asked at once, each in a thread of its own, and what has not answered by the deadline
-// is told as such. The law: the command ends in time, whatever hangs.
+// `troupe doctor`: what may hang (GPUs, libraries, UCX, a judge, the disk) is asked at once, each in a thread of its
+// own, and what has not answered by the deadline is told as such; limits, processor and memory, which the kernel tells
+// by itself, are read meanwhile. The law: the command ends in time, whatever hangs.
 #include <fmt/format.h>
 
 #include <chrono>

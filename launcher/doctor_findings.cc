@@ -45,8 +45,6 @@ int driver_for(int runtime) {
   }
 }
 
-std::string cuda_text(int version) { return fmt::format("{}.{}", version / 1000, version % 1000 / 10); }
-
 }  // namespace
 
 // ---- Facts that are derived -------------------------------------------------------------------------------------
@@ -62,6 +60,8 @@ std::string size_text(std::uint64_t size) {
   const bool is_whole = value == std::floor(value) || value >= 100;
   return fmt::format("{:.{}f} {}", value, is_whole ? 0 : 1, kUnits[unit]);
 }
+
+std::string cuda_text(int version) { return fmt::format("{}.{}", version / 1000, version % 1000 / 10); }
 
 bool has_flag(const ProcessorFacts& processor, const std::string& flag) {
   return std::find(processor.flags.begin(), processor.flags.end(), flag) != processor.flags.end();
@@ -231,11 +231,13 @@ Findings findings_of(const TransportFacts& transport, int nodes) {
 
 Findings findings_of(const LimitFacts& limits) {
   if (limits.files >= kFilesEnough) return {};
+  const bool is_too_few = limits.files < kFilesLeast;
   const std::string sentence = fmt::format(
-      "limits: {} open files a process are few for runs of several nodes: {}", limits.files,
+      "limits: {} open files a process are {} for runs of several nodes: {}", limits.files,
+      is_too_few ? "too few" : "few",
       limits.files_hard >= kFilesEnough ? fmt::format("ulimit -n {}", std::min<std::uint64_t>(limits.files_hard, 4096))
                                         : "have the machine's owner raise the limit (nofile), to 1024 or more");
-  return {limits.files < kFilesLeast ? stops(sentence) : advice(sentence)};
+  return {is_too_few ? stops(sentence) : advice(sentence)};
 }
 
 Findings findings_of(const JudgeFacts& judge) {

@@ -41,5 +41,7 @@ std::string speed_class(double bytes_per_second);  // of a disk: "fast", "fair",
 
 // "23.5 GiB", "64 KiB".
 std::string size_text(std::uint64_t size);
+// "13.0", of CUDA's 13000.
+std::string cuda_text(int version);
 
 }  // namespace troupe

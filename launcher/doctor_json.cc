@@ -59,8 +59,7 @@ Json json_of(const GpuFacts& g) {
 Json json_of(const LibrariesFacts& l) {
   Json all = Json::array();
   for (const LibraryFacts& library : l.all)
-    all.push_back(
-        {{"name", library.name}, {"version", library.version}, {"problem", library.problem}, {"used", false}});
+    all.push_back({{"name", library.name}, {"version", library.version}, {"problem", library.problem}});
   return {{"late", l.late}, {"all", all}};
 }
 
@@ -96,27 +95,34 @@ Json json_of(const DiskFacts& d) {
           {"problem", d.problem}};
 }
 
+// null: unknown, or nothing.
+Json use_json(const MachineFacts& machine) {
+  const GpuFacts& gpu = machine.gpu;
+  const bool talks = machine.transport.ucx.auto_problem.empty() && !machine.transport.late;
+  return {{"device", gpu.late ? Json() : Json(gpu.chosen.kind)},
+          {"threads", gpu.late ? Json() : Json(gpu.chosen.threads)},
+          {"transport", talks ? Json("shm") : Json()}};
+}
+
 }  // namespace
 
 std::string doctor_json(const MachineFacts& machine, const Findings& findings) {
-  const Json all = {
-      {"can_run", can_run(findings)},
-      {"problems", sentences(findings, true)},
-      {"advice", sentences(findings, false)},
-      {"version", machine.version},
-      {"processor", json_of(machine.processor)},
-      {"memory", json_of(machine.memory)},
-      {"gpus", json_of(machine.gpu)},
-      {"libraries", json_of(machine.libraries)},
-      {"transport", json_of(machine.transport)},
-      {"limits",
-       {{"open_files", machine.limits.files},
-        {"open_files_hard", machine.limits.files_hard},
-        {"locked_memory", machine.limits.locked}}},
-      {"judges", json_of(machine.judge)},
-      {"disk", json_of(machine.disk)},
-      {"will_use",
-       {{"device", machine.gpu.chosen.kind}, {"threads", machine.gpu.chosen.threads}, {"transport", "shm"}}}};
+  const Json all = {{"can_run", can_run(findings)},
+                    {"problems", sentences(findings, true)},
+                    {"advice", sentences(findings, false)},
+                    {"version", machine.version},
+                    {"processor", json_of(machine.processor)},
+                    {"memory", json_of(machine.memory)},
+                    {"gpus", json_of(machine.gpu)},
+                    {"libraries", json_of(machine.libraries)},
+                    {"transport", json_of(machine.transport)},
+                    {"limits",
+                     {{"open_files", machine.limits.files},
+                      {"open_files_hard", machine.limits.files_hard},
+                      {"locked_memory", machine.limits.locked}}},
+                    {"judges", json_of(machine.judge)},
+                    {"disk", json_of(machine.disk)},
+                    {"will_use", use_json(machine)}};
   // A path need not be UTF-8.
   return all.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }

@@ -3,23 +3,16 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <fstream>
 #include <sstream>
 
 #include "actors/build_info.h"
 #include "launcher/doctor_facts.h"
 #include "launcher/doctor_group.h"
+#include "launcher/whole_file.h"
 
 namespace troupe {
 
 namespace {
-
-std::string read_text(const std::string& path) {
-  std::ifstream file(path);
-  std::ostringstream text;
-  text << file.rdbuf();
-  return text.str();
-}
 
 // Of the first line "key   : value".
 std::string value_of(const std::string& text, const std::string& key) {
@@ -39,7 +32,7 @@ std::uint64_t kib(const std::string& value) {
   return count << 10;
 }
 
-GroupLimits own_group() { return limits_of_group(read_text("/proc/self/cgroup"), read_text); }
+GroupLimits own_group() { return limits_of_group(read_whole_file("/proc/self/cgroup"), read_whole_file); }
 
 // The mask is as long as the kernel's, whatever the number of cores.
 int cores_by_affinity() {
@@ -56,7 +49,7 @@ int cores_by_affinity() {
 }  // namespace
 
 ProcessorFacts look_at_processor() {
-  const std::string info = read_text("/proc/cpuinfo");
+  const std::string info = read_whole_file("/proc/cpuinfo");
   ProcessorFacts facts;
   facts.model = value_of(info, "model name");
   if (facts.model.empty()) facts.model = machine_kind();
@@ -70,7 +63,7 @@ ProcessorFacts look_at_processor() {
 }
 
 MemoryFacts look_at_memory() {
-  const std::string info = read_text("/proc/meminfo");
+  const std::string info = read_whole_file("/proc/meminfo");
   const GroupLimits group = own_group();
   return {.total = kib(value_of(info, "MemTotal")),
           .available = kib(value_of(info, "MemAvailable")),

@@ -15,8 +15,6 @@ using Lines = std::vector<std::string>;
 
 constexpr const char* kLate = "no answer in time";
 
-std::string cuda_text(int version) { return fmt::format("{}.{}", version / 1000, version % 1000 / 10); }
-
 std::string yes_no(bool yes) { return yes ? "yes" : "no"; }
 
 Lines processor_lines(const ProcessorFacts& processor) {

@@ -3,30 +3,35 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <thread>
+#include <vector>
 
 #include "actors/build_info.h"
 #include "kernels/base/error.h"
 #include "kernels/cpu/device.h"
 #include "kernels/cuda/open.h"
+#include "launcher/doctor_findings.h"
 
 namespace troupe {
 
 namespace {
 
-int cores() { return static_cast<int>(std::max(1U, std::thread::hardware_concurrency())); }
+int cores() { return cores_usable(look_at_processor()); }
 
-bool has_usable_gpu() {
-  const Gpus gpus = look_for_gpus();
-  return std::any_of(gpus.all.begin(), gpus.all.end(), [](const Gpu& gpu) { return gpu.problem.empty(); });
+// As CUDA counts them.
+std::vector<int> usable_indices(const Gpus& gpus) {
+  std::vector<int> usable;
+  for (std::size_t i = 0; i < gpus.all.size(); ++i)
+    if (gpus.all[i].problem.empty()) usable.push_back(static_cast<int>(i));
+  return usable;
 }
 
 }  // namespace
 
 void resolve_machine(Config& config) {
   DeviceConfig& device = config.device;
-  if (device.kind == "auto") device.kind = has_usable_gpu() ? "cuda" : "cpu";
-  if (device.kind == "cuda" && config.train.dtype == "fp8")
+  if (device.kind == "auto")
+    device.kind = !config.is_fp8() && !usable_indices(look_for_gpus()).empty() ? "cuda" : "cpu";
+  if (device.kind == "cuda" && config.is_fp8())
     throw Error(
         "device.kind is \"cuda\", train.dtype is \"fp8\": products in FP8 have no kernels for GPUs yet; train in "
         "bfloat16, or on device.kind = \"cpu\"");
@@ -34,13 +39,29 @@ void resolve_machine(Config& config) {
   if (device.threads == 0) device.threads = std::max(1, cores() / config.layout.nodes);
 }
 
+void expect_device(const Config& config) {
+  if (config.device.kind != "cuda") return;
+  const Gpus gpus = look_for_gpus();
+  if (!usable_indices(gpus).empty()) return;
+  const std::string problem =
+      gpus.all.empty() ? gpus.problem : fmt::format("{} {}", gpus.all[0].name, gpus.all[0].problem);
+  throw Error(
+      "device.kind is \"cuda\", but there is no GPU that can be used ({}); `troupe doctor` tells more, or set "
+      "device.kind "
+      "= \"cpu\"",
+      problem);
+}
+
 // Nodes of one machine share its GPUs in turn; a cluster's launcher shows each node those that are its own.
 std::unique_ptr<MeasuredDevice> open_device(const Config& config, std::uint32_t node, bool profiled) {
+  expect_device(config);
   const auto recorded = static_cast<std::size_t>(config.device.record_segments);
   if (config.device.kind == "cuda") {
-    const std::size_t gpus = look_for_gpus().all.size();
-    return open_cuda({.index = static_cast<int>(node % std::max<std::size_t>(1, gpus)),
+    const std::vector<int> gpus = usable_indices(look_for_gpus());
+    return open_cuda({.index = gpus[node % gpus.size()],
                       .profiled = profiled,
+                      .warpgroups = config.device.products == "wgmma",
+                      .library = config.device.products == "cublaslt",
                       .recorded_max = recorded});
   }
   const bool cores_enough = config.device.threads * config.layout.nodes <= cores();

@@ -12,7 +12,10 @@ namespace troupe {
 // Puts what this machine has in the place of device.kind = "auto" and device.threads = 0. A GPU counts as one thread.
 void resolve_machine(Config& config);
 
-// The device of a node of this run. REQUIRES: resolve_machine. Throws Error: there is no such device.
+// Throws Error: this machine doesn't have the device that the run asks for.
+void expect_device(const Config& config);
+
+// The device of a node of this run. REQUIRES: resolve_machine. Throws Error as expect_device does.
 std::unique_ptr<MeasuredDevice> open_device(const Config& config, std::uint32_t node, bool profiled);
 
 // Processor or GPU, as far as bits depend on it: nodes of one run have the same.

@@ -9,6 +9,7 @@
 
 #include "actors/build_info.h"
 #include "kernels/base/error.h"
+#include "kernels/base/hex.h"
 #include "kernels/base/log.h"
 #include "launcher/config.h"
 #include "launcher/machine.h"
@@ -80,7 +81,8 @@ void NodeProcess::introduce() {
 
 void NodeProcess::meet(const json& introduced) {
   for (const json& peer : introduced.at("peers"))
-    if (peer.at("node") != id) world->connect(peer.at("node"), peer.at("incarnation"), from_hex(peer.at("address")));
+    if (peer.at("node") != id)
+      world->connect(peer.at("node"), peer.at("incarnation"), from_hex(peer.at("address").get<std::string>()));
   socket.send(json{{"kind", "up"}, {"introduction", introduced.at("introduction")}}.dump());
 }
 

@@ -5,7 +5,6 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <nlohmann/json.hpp>
 
 #include "actors/checkpoint/manifest.h"
@@ -147,8 +146,7 @@ void charge(const Config& phase, const std::string& folder, std::int64_t begin_u
   Config machine = phase;
   resolve_machine(machine);
   const std::string path = folder + "/metrics.jsonl";
-  std::ifstream before(path);
-  std::string text{std::istreambuf_iterator<char>(before), std::istreambuf_iterator<char>()};
+  std::string text = read_whole_file(path);
   text.erase(text.rfind('\n') + 1);  // of a line that a kill cut off
   fs::create_directories(folder);
   write_whole_file(path, text + bill_of_time(machine, Bin::evaluation, begin_us, end_us, path).dump() + "\n" + more);

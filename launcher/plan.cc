@@ -82,9 +82,25 @@ void add_owner(ActorPlan& actor, const Config& config, const ParameterBlock& blo
   add_shared(actor, payloads);
 }
 
+std::size_t table_elements(const Config& config) {
+  return static_cast<std::size_t>(config.model.vocab_size) * static_cast<std::size_t>(config.model.hidden_size);
+}
+
 // One gradient of the tensors that learn.
 std::size_t trained_bytes(const Config& config, const ParameterBlock& block) {
   return static_cast<std::size_t>(ParameterBlock(trainable_of(config, block.parameters())).elements()) * 4;
+}
+
+// Payloads of the embedding's size between the stage that owns it and a last stage that uses it too: the gradients of
+// those uses; when they are added, its copy.
+std::size_t table_payload_bytes(const Config& config, const StageShape& shape) {
+  StageShape last = shape;
+  last.first = false;
+  last.last = true;
+  if (shape.first == shape.last || !reads_embedding_copy(config, last)) return 0;
+  std::size_t uses = 0;
+  for (const SharedUse& use : shared_uses(config, last)) uses += use.parameter == "model.embed_tokens.weight" ? 1 : 0;
+  return std::max<std::size_t>(1, uses) * table_elements(config) * 4;
 }
 
 ActorPlan plan_stage(const Config& config, int replica, const StageShape& shape) {
@@ -99,11 +115,9 @@ ActorPlan plan_stage(const Config& config, int replica, const StageShape& shape)
   const auto slots = static_cast<std::size_t>(config.slots() + config.generate_slots());
   actor.activations = (slot.device + slot.shared) * slots;
   actor.shared += slot.shared * slots;
-  if (reads_embedding_copy(config, shape)) {
-    const auto table =
-        static_cast<std::size_t>(config.model.vocab_size) * static_cast<std::size_t>(config.model.hidden_size);
-    actor.weights += table * (activation_type(config) == Dtype::bf16 ? 6 : 4);
-  }
+  if (reads_embedding_copy(config, shape))
+    actor.weights += table_elements(config) * (activation_type(config) == Dtype::bf16 ? 6 : 4);
+  add_shared(actor, table_payload_bytes(config, shape));
   if (generates(config) && (replica == 0 || config.has_rollouts() || config.has_answers()))
     actor.buffers += cache_bytes(config, shape);
   // The twins' partial sums, one payload each, and the own.
@@ -149,27 +163,35 @@ std::size_t rollout_bytes(const Config& config) {
   return steps * static_cast<std::size_t>(config.train.batch_sequences * config.train.sequence_length) * row;
 }
 
-// Rows on their way: a request and its answer for every microbatch in flight whose stage or shard lives here.
-std::size_t message_bytes(const Config& config, std::uint32_t node, const std::map<Address, std::uint32_t>& places) {
+// Rows on their way, once: a request and its answer for every microbatch in flight whose stage or shard lives here.
+std::size_t row_bytes(const Config& config, std::uint32_t node, const std::map<Address, std::uint32_t>& places) {
   std::size_t stages = 0, shards = 0;
   for (const auto& [address, place] : places) {
     if (place != node) continue;
     stages += address.role == Role::stage ? 1 : 0;
     shards += address.role == Role::expert_shard ? 1 : 0;
   }
-  const std::size_t row = static_cast<std::size_t>(config.model.hidden_size) * bytes_of(activation_type(config));
-  const std::size_t rows =
-      static_cast<std::size_t>(config.microbatch_rows()) * static_cast<std::size_t>(config.model.num_experts_per_tok);
-  const std::size_t exchange = config.model.is_mla() ? 2 * rows * row : 0;
-  // To the next stage, and the gradient back.
-  const std::size_t passed =
-      config.layout.stages > 1 ? 2 * static_cast<std::size_t>(config.microbatch_rows()) * row : 0;
+  const auto rows = static_cast<std::size_t>(config.microbatch_rows()),
+             d = static_cast<std::size_t>(config.model.hidden_size);
+  const std::size_t routed = rows * static_cast<std::size_t>(config.model.num_experts_per_tok);
+  const std::size_t exchange = config.model.is_mla() ? 2 * routed * d * bytes_of(activation_type(config)) : 0;
+  // The residual stream to the next stage, and its gradient back, in float32.
+  const std::size_t passed = config.layout.stages > 1 ? 2 * rows * d * 4 : 0;
   const std::size_t here = std::max(stages, shards > 0 ? std::size_t{1} : std::size_t{0});
-  // One more of each waits its turn; between processes a copy leaves while another arrives.
-  const std::size_t copies = config.layout.nodes > 1 ? 4 : 2;
   const std::size_t slots =
       static_cast<std::size_t>(config.slots()) + static_cast<std::size_t>(config.generate_slots());
-  return copies * here * slots * (exchange + passed) + (node == 0 ? rollout_bytes(config) : 0);
+  return here * slots * (exchange + passed);
+}
+
+// One more of each waits its turn; between processes a copy leaves while another arrives. With a GPU what stays on the
+// node is in its memory, and what leaves it in shared memory: any of them may.
+void add_messages(NodePlan& node, const Config& config, const std::map<Address, std::uint32_t>& places) {
+  const std::size_t rows = row_bytes(config, node.node, places);
+  const bool apart = config.device.kind == "cuda", several = config.layout.nodes > 1;
+  const std::size_t stays = apart ? 2 * rows : 0;
+  const std::size_t passes = several ? 4 * rows : apart ? 0 : 2 * rows;
+  node.messages = stays + passes + (node.node == 0 ? rollout_bytes(config) : 0);
+  node.device += stays;
 }
 
 }  // namespace
@@ -194,7 +216,7 @@ Plan make_plan(const Config& config, std::size_t corpus_bytes) {
     node.process = kProcessBytes + (config.layout.nodes > 1 ? kUcxBytes : 0) +
                    thread_bytes(config) * static_cast<std::size_t>(std::max(1, config.device.threads));
     node.data = n == 0 ? corpus_bytes : 0;
-    node.messages = message_bytes(config, node.node, places);
+    add_messages(node, config, places);
     for (ActorPlan& a : plan.actors) {
       a.node = places.at(a.address);
       if (a.node != node.node) continue;
@@ -230,10 +252,10 @@ std::string describe(const Config& config, const Plan& plan) {
   }
   text += "0    loader, conductor, checkpointer, rollout\n\n";
   for (const NodePlan& n : plan.nodes) {
-    text += fmt::format(
-        "node {}: peak {:.0f} MiB = actors {:.1f} + messages {:.1f} + data {:.1f} + program {:.1f}; {} compute "
-        "threads\n",
-        n.node, mib(n.total()), mib(n.actors), mib(n.messages), mib(n.data), mib(n.process), config.device.threads);
+    text += fmt::format("node {}: peak {:.0f} MiB = actors {:.1f} + messages {:.1f} + data {:.1f} + program {:.1f}",
+                        n.node, mib(n.total()), mib(n.actors), mib(n.messages), mib(n.data), mib(n.process));
+    if (config.device.kind == "cuda") text += fmt::format("; {:.0f} MiB of it on the GPU", mib(n.device));
+    text += fmt::format("; {} compute threads\n", config.device.threads);
   }
   return text;
 }

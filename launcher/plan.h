@@ -1,5 +1,6 @@
 // The plan: where every actor lives and its peak memory by kind and by place (kernels/device.h), from the same layout
-// code that the run uses. On a CPU both places are memory of the process, and what is printed is their sum.
+// code that the run uses. What is printed is the sum of both places, which on a CPU are memory of the process; with a
+// GPU, what of it is the GPU's.
 #pragma once
 
 #include <cstddef>
@@ -24,8 +25,7 @@ struct ActorPlan {
 struct NodePlan {
   std::uint32_t node = 0;
   std::size_t actors = 0, process = 0, data = 0, messages = 0;  // process: program, libraries, threads' scratch
-  std::size_t device = 0;                                       // of the actors'
-  std::size_t shared() const { return actors - device + messages; }
+  std::size_t device = 0;  // what ops alone touch: of the actors', and with a GPU of the messages'
   std::size_t total() const { return actors + process + data + messages; }
 };
 

@@ -440,17 +440,4 @@ int train_in_processes(const Config& config, RunFolder& folder, const Recover& b
   return Supervisor(config, folder, begin, bill, quiet).run();
 }
 
-std::string to_hex(const std::string& bytes) {
-  std::string hex;
-  for (const char c : bytes) hex += fmt::format("{:02x}", static_cast<unsigned char>(c));
-  return hex;
-}
-
-std::string from_hex(const std::string& hex) {
-  std::string bytes;
-  for (std::size_t i = 0; i + 1 < hex.size(); i += 2)
-    bytes.push_back(static_cast<char>(std::stoi(hex.substr(i, 2), nullptr, 16)));
-  return bytes;
-}
-
 }  // namespace troupe

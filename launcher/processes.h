@@ -23,7 +23,4 @@ int train_in_processes(const Config& config, RunFolder& folder, const Recover& b
 // `troupe node --socket FD`: a node process. Returns its exit code.
 int node_main(int socket_fd);
 
-std::string to_hex(const std::string& bytes);
-std::string from_hex(const std::string& hex);
-
 }  // namespace troupe

@@ -6,8 +6,10 @@
 #include <optional>
 
 #include "actors/checkpoint/manifest.h"
+#include "actors/checkpoint/state_file.h"
 #include "kernels/base/error.h"
 #include "kernels/base/log.h"
+#include "kernels/model/parameters.h"
 #include "launcher/alarm.h"
 #include "launcher/bill.h"
 #include "launcher/choose_experts.h"
@@ -80,6 +82,14 @@ Config as_begun(const Config& before, const Config& now) {
   return same;
 }
 
+// Opened once before the actors do, so that of weights that don't fit always the same tensor is named.
+void expect_weights(const Config& config, const std::string& folder) {
+  Restore weights;
+  weights.path = folder;
+  weights.weights_only = true;
+  const StateFile fits(config, model_parameters(config.model), weights);
+}
+
 }  // namespace
 
 void check_resumable(const Config& before, const Config& now, const std::string& folder) {
@@ -122,6 +132,7 @@ Recover starting_point(const Config& config, const std::string& run_folder, bool
   if (!config.train.start_from.empty()) {
     begin.path = resolve_checkpoint(config.train.start_from);
     begin.weights_only = true;
+    expect_weights(config, begin.path);
   }
   return begin;
 }
@@ -139,6 +150,7 @@ int train_run(const Config& as_written, const std::string& out, const RunStart& 
   }
   Config config = given;
   resolve_machine(config);
+  expect_device(config);
   if (!start.weights.empty()) config.train.start_from = start.weights;
   const Recover begin = starting_point(config, out, start.resume);
   std::optional<ChosenExperts> chosen;

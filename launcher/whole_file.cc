@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <sstream>
 
 #include "kernels/base/error.h"
 
@@ -16,6 +17,13 @@ void write_whole_file(const std::string& path, const std::string& text) {
   std::error_code failed;
   std::filesystem::rename(aside, path, failed);
   if (failed) throw Error("{}: can't be written: {}; choose another place with --out", path, failed.message());
+}
+
+std::string read_whole_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::ostringstream text;
+  text << file.rdbuf();  // throws nothing where a file of /proc ends under it
+  return text.str();
 }
 
 }  // namespace troupe

@@ -1,4 +1,4 @@
-// A small file that is whole or isn't there, however the process ends: written aside, then renamed.
+// A small file that is whole or isn't there, however the process ends: written aside, then renamed. And read whole.
 #pragma once
 
 #include <string>
@@ -7,5 +7,8 @@ namespace troupe {
 
 // Throws Error if it can't be written.
 void write_whole_file(const std::string& path, const std::string& text);
+
+// "" if it isn't there or can't be read.
+std::string read_whole_file(const std::string& path);
 
 }  // namespace troupe

@@ -15,6 +15,7 @@
 #include "launcher/company.h"
 #include "launcher/jury.h"
 #include "launcher/machine.h"
+#include "launcher/payload_memory.h"
 #include "launcher/slow_link.h"
 #include "launcher/timeline.h"
 #include "messages/ucx.h"
@@ -48,11 +49,11 @@ std::unique_ptr<Transport> make_transport(const Config& config, PayloadPool& poo
   return make_slow_link(std::move(transport), {std::llround(link.delay_ms * 1e6), link.gbits_per_second / 8});
 }
 
-PayloadPool::Source memory_of(Device& device, Place place) {
-  return [&device, place](std::size_t size) {
-    const Memory memory = device.allocate(size, place);
-    return std::shared_ptr<std::byte>(memory.owner, static_cast<std::byte*>(memory.data));
-  };
+// By what its threads have spent: it may have taken a while to open it.
+std::int64_t began_us(const Device& device) {
+  const std::int64_t now_us = monotonic_us();
+  const Usage usage = device.usage(now_us);
+  return now_us - usage.total_us() / usage.threads;
 }
 
 // Told here, not when one is asked for.
@@ -72,8 +73,8 @@ void expect_room(const Config& config, const TaskSet& tasks) {
 
 World::World(const Config& config, WorldOptions options) : config_(config), parts_(std::make_unique<Parts>()) {
   parts_->run_folder = options.run_folder;
-  parts_->device_began_us = monotonic_us();
   parts_->device = open_device(config, options.node, options.profiled);
+  parts_->device_began_us = began_us(*parts_->device);
   if (options.front) parts_->front = options.front(*parts_->device);
   Device* const device = parts_->front ? parts_->front.get() : parts_->device.get();
   const bool apart = config.device.kind == "cuda" || parts_->front;

@@ -65,7 +65,8 @@ TEST_CASE("the ops that are timed are those of a training step", "[bench_ops]") 
            {},
            {"train.dtype=bfloat16", "model.aux_loss_alpha=0.01", "model.q_lora_rank=0"},
            {"model.tie_word_embeddings=true", "model.n_shared_experts=0"},
-           {"model.model_type=qwen2", "model.num_key_value_heads=1", "model.n_routed_experts=0"}}) {
+           {"model.model_type=qwen2", "model.num_key_value_heads=1", "model.n_routed_experts=0"},
+           {"train.dtype=fp8", "layout.chunk_rows_max=128"}}) {
     INFO(nlohmann::json(changes).dump());
     std::vector<std::string> sets = {"device.kind=cpu",      "device.threads=1",       "train.steps=3",
                                      "data.kind=random",     "train.gradient_lanes=1", "evaluate.every_steps=0",
@@ -91,14 +92,15 @@ TEST_CASE("a bench of ops tells each op's rate beside the machine's ceilings", "
   const nlohmann::json told = nlohmann::json::parse(read_file(file));
   CHECK(told.at("ceilings").at("product_tflops") > 0);
   CHECK(told.at("ceilings").at("copy_gbytes_per_second") > 0);
-  CHECK(told.at("tokens_per_second") > 0);
+  double step_ms = 0;
   std::set<std::string> parts, ops;
   for (const auto& row : told.at("ops")) {
     parts.insert(row.at("part"));
     ops.insert(row.at("op"));
-    CHECK(row.at("us_each") > 0);
-    CHECK(row.at("share_of_ceiling") >= 0);
+    step_ms += row.at("step_ms").get<double>();
   }
+  CHECK(step_ms == Approx(told.at("step_ms").get<double>()));
+  CHECK(told.at("tokens_per_second").get<double>() == Approx(8 * 32 * 1000 / step_ms));  // tiny's tokens a step
   CHECK(parts == std::set<std::string>{"dense layer", "embedding", "experts", "head", "moe layer", "optimizer",
                                        "optimizer, experts"});
   for (const char* op : {"Product", "Attention", "AttentionBackward", "Router", "Combine", "CrossEntropy", "AdamW"})
@@ -117,4 +119,26 @@ TEST_CASE("a bench of some ops times no others, and refuses a name that no op ha
   CHECK(wrong.code == 1);
   CHECK(wrong.err.find("troupe: --only matmul: there is no such op, must be of Product, GroupedProduct") == 0);
   CHECK(bench("sample").err.find("this model has none of these ops") != std::string::npos);
+}
+
+TEST_CASE("a bench that can't end well is refused before it begins", "[bench_ops]") {
+  const Folder folder;
+  const auto refused = [](const Ended& ended, int code, const std::string& sentence) {
+    INFO(ended.out << ended.err);
+    CHECK(ended.code == code);
+    CHECK(ended.out == "");
+    CHECK(ended.err == "troupe: " + sentence + "\n");
+  };
+  const auto to = [](const std::string& json) {
+    return test::troupe({"bench", "ops", kTiny, "--device", "cpu", "--json", json});
+  };
+  const std::string nowhere = folder / "nowhere", here = folder / "";
+  refused(to(nowhere + "/ops.json"), 1,
+          "--json " + nowhere + "/ops.json: there is no folder " + nowhere + "; make it or name another");
+  refused(to(here), 1, "--json " + here + ": is a folder or a device, must be a file; name another");
+  refused(test::run({"/bin/sh", "-c", "cd \"$1\" && exec \"$0\" bench ops --device cpu", TROUPE_BINARY, here}), 1,
+          "there is no configs/quickstart.toml here: name a CONFIG, or go to the folder that has configs/");
+  refused(test::troupe({"bench"}), 2, "bench must be followed by ops; troupe bench --help tells more");
+  refused(test::troupe({"bench", "opps"}), 2,
+          "bench must be followed by ops, not by opps; troupe bench --help tells more");
 }

@@ -252,7 +252,7 @@ TEST_CASE("few open files are told, and too few for two nodes stop runs", "[doct
   m.limits = {.files = 64, .files_hard = 4096, .locked = 0};
   expect_advice(m, {"64 open files", "ulimit -n 4096"});
   m.limits = {.files = 20, .files_hard = 64, .locked = 0};
-  expect_problem(m, {"20 open files", "owner"});
+  expect_problem(m, {"20 open files a process are too few", "owner"});
 }
 
 TEST_CASE("judges that can't confine are told with the kernel's reason, and none at all stops runs", "[doctor]") {
@@ -382,6 +382,10 @@ TEST_CASE("the JSON says the same, whatever a path is made of", "[doctor]") {
   CHECK(told["gpus"]["all"][0]["capability"] == json{9, 0});
   CHECK(told["transport"]["ways"].size() == 4);
   CHECK(told["will_use"]["device"] == "cuda");
+  CHECK(told["will_use"]["transport"] == "shm");
+  m.gpu.late = m.transport.late = true;
+  CHECK(json::parse(doctor_json(m, {}))["will_use"] ==
+        json{{"device", nullptr}, {"threads", nullptr}, {"transport", nullptr}});
 }
 
 // ---- This machine ---------------------------------------------------------------------------------------------------

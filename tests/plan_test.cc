@@ -4,6 +4,7 @@
 #include <map>
 #include <set>
 
+#include "actors/owner.h"
 #include "actors/rules/placement.h"
 #include "actors/rules/recovery.h"
 #include "kernels/base/error.h"
@@ -114,7 +115,59 @@ TEST_CASE("a plan tells the device's memory from shared memory: most of a slot i
     CHECK(more.device() - less.device() > 10 * (more.shared - less.shared));
   }
   CHECK(one.nodes[0].device == device);
-  CHECK(one.nodes[0].device + one.nodes[0].shared() == one.nodes[0].actors + one.nodes[0].messages);
+}
+
+TEST_CASE("a plan has rows on their way to experts in the activation type, between stages in float32", "[plan]") {
+  // In each of two stages four microbatches of 64 rows, to two experts and back; of each one that waits its turn.
+  const std::size_t elements = 2 * 2 * 4 * 2 * 64 * 32;
+  CHECK(plan_of({"layout.stages=2"}).nodes[0].messages == elements * (2 * 4 + 4));
+  CHECK(plan_of({"layout.stages=2", "train.dtype=bfloat16"}).nodes[0].messages == elements * (2 * 2 + 4));
+}
+
+TEST_CASE("with a GPU a plan says what of a node's peak is the GPU's: rows that stay on the node too", "[plan]") {
+  const auto actors_of = [](const Plan& plan, std::uint32_t node) {
+    std::size_t sum = 0;
+    for (const ActorPlan& actor : plan.actors) sum += actor.node == node ? actor.device() : 0;
+    return sum;
+  };
+  const Config config = tiny({"layout.stages=2", "device.kind=cuda"});
+  const Plan plan = make_plan(config, 0), host = plan_of({"layout.stages=2"});
+  const std::size_t rows = 2 * 2 * 4 * 2 * 64 * 32 * (2 * 4 + 4);
+  CHECK(plan.nodes[0].messages == rows);
+  CHECK(plan.nodes[0].device == actors_of(plan, 0) + rows);
+  CHECK(host.nodes[0].device == actors_of(plan, 0));
+  CHECK(host.nodes[0].total() == plan.nodes[0].total());
+  const double mib = static_cast<double>(actors_of(plan, 0) + rows) / (1 << 20);
+  CHECK_THAT(describe(config, plan), Catch::Contains(fmt::format("; {:.0f} MiB of it on the GPU; 1 compute", mib)));
+  CHECK(describe(tiny({"layout.stages=2"}), host).find("GPU") == std::string::npos);
+  // On two nodes any of a stage's rows may stay, or leave while others arrive.
+  const Plan two = plan_of({"layout.stages=2", "layout.nodes=2", "device.kind=cuda"});
+  for (const NodePlan& node : two.nodes) {
+    CHECK(node.device == actors_of(two, node.node) + rows / 2);
+    CHECK(node.messages == 3 * rows / 2);
+  }
+}
+
+TEST_CASE("a plan has the embedding's copy and the gradients of its other uses as they pass between stages", "[plan]") {
+  const auto buffers = [](std::uint32_t stage, const std::vector<std::string>& sets) {
+    std::vector<std::string> all{"layout.stages=3"};
+    all.insert(all.end(), sets.begin(), sets.end());
+    for (const ActorPlan& actor : plan_of(all).actors)
+      if (actor.address == Address{Role::stage, stage}) return actor.buffers;
+    return std::size_t{0};
+  };
+  const std::size_t table = 128 * 32 * 4;
+  const std::string tied = "model.tie_word_embeddings=true", mtp = "model.num_nextn_predict_layers=1";
+  CHECK(buffers(0, {tied}) == buffers(0, {}) + table);
+  CHECK(buffers(0, {mtp}) == buffers(0, {}) + table);
+  CHECK(buffers(0, {tied, mtp}) == buffers(0, {}) + 3 * table);  // head, the joint's embedding and the joint's head
+  CHECK(buffers(1, {tied, mtp}) == buffers(1, {}));
+  // The last stage has as many, beside what an owner has and its snapshot.
+  const std::string unread = "evaluate.exact_match_problems=0";  // no cache
+  const Config config = tiny({"layout.stages=3", tied, mtp, unread});
+  const OwnerMemory owner =
+      Owner::memory(config, ParameterBlock(stage_parameters(config, stage_shapes(config)[2])), 4, 1, 3 * 128 * 32);
+  CHECK(buffers(2, {tied, mtp, unread}) == owner.shared + owner.weights + owner.moments + 3 * table);
 }
 
 TEST_CASE("a plan grows with slots, to as many as there are microbatches", "[plan]") {

@@ -82,14 +82,20 @@ void compare(const Options& options) {
                std::sqrt(dots.bb), worst[layer].first, worst[layer].second);
 }
 
+constexpr const char* kUsage =
+    "usage: gradients CONFIG [--set KEY=VALUE]... [--weights CHECKPOINT] [--types FIRST SECOND]\n";
+
 }  // namespace
 
-// CONFIG [--set KEY=VALUE]... [--weights CHECKPOINT] [--types FIRST SECOND]
 int main(int argc, char** argv) {
   Options options;
   for (int i = 1; i < argc; ++i) {
     const std::string word = argv[i];
     const auto value = [&] { return std::string(i + 1 < argc ? argv[++i] : ""); };
+    if (word == "--help") {
+      fmt::print("{}", kUsage);
+      return 0;
+    }
     if (word == "--set")
       options.sets.push_back(value());
     else if (word == "--weights")
@@ -98,6 +104,10 @@ int main(int argc, char** argv) {
       options.types = {value(), value()};
     else
       options.config = word;
+  }
+  if (options.config.empty()) {
+    fmt::print(stderr, "{}", kUsage);
+    return 2;
   }
   start_log("gradients", "", LogLevel::warning);
   try {
