@@ -9,17 +9,22 @@
 #include <bit>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <optional>
 #include <string>
 #include <type_traits>
 #include <vector>
 
+#include "actors/rules/bill.h"
 #include "actors/wait.h"
+#include "kernels/device.h"
 
 namespace troupe {
 
 constexpr std::size_t kBoardWaitsMax = 32;  // of an actor, the oldest
+constexpr std::size_t kBoardCreditsMax = 32;
 constexpr std::size_t kBoardPeersMax = 64;
+constexpr std::size_t kBoardMailMax = 64;  // messages of which it is known when they came
 
 struct BoardPeer {
   std::uint32_t node = 0, incarnation = 0;
@@ -35,6 +40,11 @@ struct BoardNode {
   std::uint64_t disk_jobs = 0, disk_done = 0;  // done: outcomes
   std::int64_t finished_us = 0, disk_us = 0;   // when the last segment finished, when the disk last told something
   std::uint32_t closed = 0, peers_count = 0;   // closed: it came to its own end
+  std::uint64_t ready = 0;                     // segments that no thread has taken yet
+  std::uint64_t actors_bytes = 0;              // what actors have allocated
+  std::uint64_t payload_bytes = 0, payload_peak = 0;
+  std::array<std::int64_t, kBins>
+      bill_us{};  // thread-microseconds by bin, since the device began; about one second old
   std::array<BoardPeer, kBoardPeersMax> peers{};
 };
 
@@ -45,10 +55,18 @@ struct BoardWait {
   std::int64_t step = 0, since_us = 0;
 };
 
+struct BoardCredits {
+  std::uint32_t role = 0, index = 0;  // whom it may send to
+  std::int32_t free = 0, of = 0;
+};
+
 struct BoardActor {
   std::uint32_t role = 0, index = 0, attempt = 0, waits_count = 0;  // more than kBoardWaitsMax: the others are left out
   std::int64_t version = 0;
+  std::uint64_t bytes = 0;  // that it has allocated
+  std::uint64_t credits_count = 0;
   std::array<BoardWait, kBoardWaitsMax> waits{};
+  std::array<BoardCredits, kBoardCreditsMax> credits{};
 };
 
 // A value that one writes and others read: two copies, of which a number says which is whole.
@@ -86,24 +104,37 @@ class BoardCell {
   std::array<std::array<std::atomic<std::uint64_t>, kWords>, 2> copies_;
 };
 
-// What an actor handles: set before its handler is called, cleared when it returns.
-struct BoardHandling {
+// What an actor is at, in single words. What it handles is set before its handler is called, cleared when it returns.
+struct BoardWords {
   std::atomic<std::uint32_t> kind;  // of the message plus one; 0: none
   std::atomic<std::uint32_t> from_role, from_index;
   std::atomic<std::uint32_t> unused;
   std::atomic<std::int64_t> since_us;
-  std::atomic<std::uint64_t> handled;
+  std::atomic<std::uint64_t> arrived, handled;                      // messages; those between wait
+  std::atomic<std::int64_t> handling_us;                            // in handlers, all in all
+  std::atomic<std::uint64_t> submitted, finished;                   // segments
+  std::atomic<std::int64_t> computing_us;                           // of threads that ran its segments
+  std::array<std::atomic<std::int64_t>, kBoardMailMax> arrived_us;  // of the last messages, by their number
+};
+
+// What a compute thread runs, likewise.
+struct BoardThread {
+  std::atomic<std::uint32_t> actor;  // its place plus one; 0: none
+  std::atomic<std::uint32_t> segment_class;
+  std::atomic<std::int64_t> step;
+  std::atomic<std::int32_t> microbatch, layer;
+  std::atomic<std::int64_t> since_us;
 };
 
 struct BoardHeader {
   std::array<char, 8> magic;
-  std::uint32_t version, actors_count;
+  std::uint32_t version, actors_count, threads_count, unused;
   std::uint64_t size;
   std::int64_t pid, pid_start, launcher_pid;  // pid_start: when the process began, as its system counts; tells reuse
   std::atomic<std::int64_t> turn_us;          // when the loop last began a turn
 };
 
-std::size_t board_size(std::size_t actors_count);
+std::size_t board_size(std::size_t actors_count, std::size_t threads_count);
 
 // What the reader saw of the process itself.
 enum class Life : std::uint8_t { running, stopped, dead };
@@ -123,8 +154,21 @@ struct BoardPage {
     std::int64_t handling_since_us = 0;
     Waits waits;
     bool more = false;  // it waits for more than the board holds
+    std::uint64_t arrived = 0;
+    std::int64_t oldest_us = 0;  // when the oldest message that waits came; of more than kBoardMailMax: at the latest
+    std::int64_t handling_us = 0, computing_us = 0;  // all in all
+    std::uint64_t segments = 0;                      // submitted and not finished
+    std::uint64_t bytes = 0;
+    std::vector<Credits> credits;
   };
   std::vector<Actor> actors;
+  struct Thread {
+    Address actor;
+    bool computes = false;  // otherwise the rest says nothing
+    SegmentKey key;
+    std::int64_t since_us = 0;
+  };
+  std::vector<Thread> threads;
   // Changes whenever anything was handled, finished or written.
   std::uint64_t progress() const;
 };
@@ -137,21 +181,36 @@ struct BoardOwner {
 };
 class Board {
  public:
-  Board(std::byte* memory, std::size_t actors_count, const BoardOwner& owner);
+  Board(std::byte* memory, std::size_t actors_count, std::size_t threads_count, const BoardOwner& owner);
 
   void turn(std::int64_t now_us) { header().turn_us.store(now_us, std::memory_order_relaxed); }
+  // A message is in the actor's mailbox.
+  void arrived(std::uint32_t actor, std::int64_t now_us);
   // Around each handler.
   void begin(std::uint32_t actor, const Envelope& envelope, std::int64_t now_us);
-  void end(std::uint32_t actor);
+  void end(std::uint32_t actor, std::int64_t took_us);
+  void submitted(std::uint32_t actor);
+  // By a compute thread.
+  void computes(std::size_t thread, const std::vector<Segment>& segments, std::int64_t now_us);
+  void computed(std::size_t thread, const std::vector<Segment>& segments, std::int64_t took_us);
+
   void publish(const BoardNode& node);
-  // Waits get the time at which they were first told.
-  void publish(std::uint32_t actor, const Address& address, std::uint32_t attempt, std::int64_t version, Waits waits,
-               std::int64_t now_us);
+  // Waits get the time at which they were first told; those that were told twice and are no more are told to `over`.
+  using Over = std::function<void(const Wait&)>;
+  struct Told {
+    Address address;
+    std::uint32_t attempt = 0;
+    std::int64_t version = 0;
+    std::uint64_t bytes = 0;
+  };
+  void publish(std::uint32_t actor, const Told& told, Waits waits, const std::vector<Credits>& credits,
+               std::int64_t now_us, const Over& over = {});
 
  private:
   BoardHeader& header() const;
   std::byte* memory_;
-  std::vector<Waits> told_;  // by actor, sorted
+  std::vector<Waits> told_;            // by actor, sorted
+  std::vector<std::int64_t> told_us_;  // when, likewise
 };
 
 }  // namespace troupe

@@ -124,7 +124,6 @@ struct DeviceConfig {            // [device]
   std::string kind = "auto";     // auto, cpu, cuda
   std::string products = "mma";  // mma, wgmma, cublaslt
   int threads = 0;               // compute threads of a node; 0: cores / nodes, at least 1
-  int record_segments = 0;       // that each thread notes for troupe timeline; 0: none
   std::string hardware = "cpu";  // file in configs/hardware (or a path): peak rates, price
 };
 
@@ -137,6 +136,11 @@ struct HardwareConfig {  // configs/hardware/NAME.toml
 
 struct LimitsConfig {  // [limits]
   int heartbeat_ms = 500, silence_ms = 20000, start_seconds = 60, stall_seconds = 60;
+};
+
+struct InspectConfig {    // [inspect]
+  int journal_mib = 16;   // of a node's last messages, segments and waits; 0: no journal
+  int journals_kept = 4;  // of a node: one a process
 };
 
 struct LinkConfig {             // [link]: for measuring what a slow network would cost
@@ -196,6 +200,7 @@ struct Config {
   LayoutConfig layout;
   DeviceConfig device;
   LinkConfig link;
+  InspectConfig inspect;
   LimitsConfig limits;
   RecoveryConfig recovery;
   GenerateConfig generate;

@@ -63,7 +63,7 @@ ExpertShard::ExpertShard(const Context& context, const Config& config, int stage
   const auto all_shadows = shadows(config);
   if (const auto own = all_shadows.find(context.self()); own != all_shadows.end()) shadow_ = own->second;
   const int count = pool_.in_flight + pool_.stash;
-  memory_ = context_.device().allocate(pool_.chunk_bytes * static_cast<std::size_t>(count), Place::device);
+  memory_ = context_.allocate(pool_.chunk_bytes * static_cast<std::size_t>(count), Place::device);
   for (int i = 0; i < count; ++i) {
     Carver carver(static_cast<char*>(memory_.data) + pool_.chunk_bytes * static_cast<std::size_t>(i));
     slots_.push_back(carve_chunk(carver, config.model, pool_.rows, activation_type(config), config.is_fp8()));

@@ -27,6 +27,7 @@ class Loader {
   void on(const TokenBatch& batch, const Address& from);  // of a rollout, from the rollout buffer
   void on(const Stop&, const Address&) {}
   void waits(Waits& out) const;
+  void credits(std::vector<Credits>& out) const;
   std::uint32_t attempt() const { return attempt_; }
   std::int64_t version() const { return next_step_; }
 

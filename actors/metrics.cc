@@ -49,9 +49,11 @@ std::string step_json(const Config& config, double flops_per_token, const Traini
                       const StepOutcome& outcome, const StepTiming& timing, const std::string& rollout) {
   const double tokens_per_second = timing.seconds > 0 ? static_cast<double>(plan.tokens) / timing.seconds : 0;
   const double peak = config.peak_gflops() * 1e9 * threads_of(config);
-  json load = json::array(), entropy = json::array();
+  json load = json::array(), entropy = json::array(), layers = json::array(), rows = json::array();
   double worst = 0;
   for (const ExpertCounts& c : outcome.counts) {
+    layers.push_back(c.layer);
+    rows.push_back(c.counts);
     load.push_back(load_ratio(c));
     entropy.push_back(choice_entropy(c));
     worst = std::max(worst, load_ratio(c));
@@ -78,6 +80,8 @@ std::string step_json(const Config& config, double flops_per_token, const Traini
             {"load_max_over_mean", load},
             {"worst_load", worst},
             {"router_entropy", entropy},
+            {"expert_layers", layers},
+            {"expert_rows", rows},
             {"memory_mib", peak_memory_mib()},
             {"attempt", outcome.decision.attempt}};
   if (!rollout.empty()) {

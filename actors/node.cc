@@ -1,6 +1,7 @@
 #include "actors/node.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "kernels/base/log.h"
 
@@ -8,14 +9,16 @@ namespace troupe {
 
 namespace {
 constexpr std::size_t kMessagesATurn = 4096;
+constexpr std::int64_t kBillUs = 1'000'000;  // the board's bill is about so old
 constexpr Address kNobody{Role::supervisor, 0};
 }  // namespace
 
 void Context::post(const Address& to, Message message) const { node_->post(self_, to, std::move(message)); }
 void Context::submit(const SegmentKey& key, Ops ops, std::uint64_t token, std::uint32_t strand) const {
   const std::uint64_t whole = strand == 0 ? 0 : static_cast<std::uint64_t>(handle_) << 32 | strand;
-  node_->parts().device->submit(Segment{key, std::move(ops), Completion{handle_, token}, whole});
+  node_->parts().device->submit(Segment{key, std::move(ops), node_->completion(handle_, token), whole});
 }
+Memory Context::allocate(std::size_t size, Place place) const { return node_->allocate(handle_, size, place); }
 Device& Context::device() const { return *node_->parts().device; }
 Disk& Context::disk() const { return *node_->parts().disk; }
 Jury& Context::jury() const { return *node_->parts().jury; }
@@ -41,7 +44,7 @@ void Node::forget(std::uint32_t node) {
 }
 
 void Node::post(const Address& from, const Address& to, Message message) {
-  Envelope envelope{from, to, std::move(message)};
+  Envelope envelope = numbered({from, to, std::move(message)});
   if (local_.contains(to)) return deliver_local(std::move(envelope));
   const auto place = directory_.find(to);
   if (place == directory_.end() || place->second == id_) {
@@ -50,6 +53,7 @@ void Node::post(const Address& from, const Address& to, Message message) {
   }
   const auto link = links_.find(place->second);
   if (link == links_.end()) return;  // its node is gone: the next attempt says everything again
+  if (journal() != nullptr) journal()->sent(envelope);
   link->second.send(envelope, now_us_, [&](Frame frame) { parts_.transport->send(place->second, std::move(frame)); });
 }
 
@@ -65,6 +69,7 @@ void Node::deliver_local(Envelope&& envelope) {
 void Node::hand_over(std::uint32_t actor, Envelope&& envelope) {
   if (witness_ && !witness_(envelope)) return;
   meter_.see(envelope.message);
+  if (board() != nullptr) board()->arrived(actor, precise_us());
   company_.deliver(actor, std::move(envelope));
 }
 
@@ -91,7 +96,7 @@ bool Node::look() {
 
 bool Node::turn(std::int64_t now_us) {
   now_us_ = now_us;
-  if (parts_.board != nullptr) parts_.board->turn(now_us);
+  if (board() != nullptr) board()->turn(now_us);
   if (page_.tick_us == 0) write_board();  // before anything can get stuck
   meter_.turn(parts_.device->usage(now_us), [this]() -> const NodeWaits& { return all_waits(); });
   bool busy = false;
@@ -100,15 +105,15 @@ bool Node::turn(std::int64_t now_us) {
   completions_.clear();
   parts_.device->take_completions(completions_);
   for (const Completion& c : completions_)
-    hand_over(c.actor, Envelope{kNobody, addresses_[c.actor], SegmentDone{c.token}});
+    hand_over(c.actor, Envelope{kNobody, addresses_[c.actor], SegmentDone{c.token}, c.id, c.cause, precise_us()});
   outcomes_.clear();
   if (parts_.disk != nullptr) parts_.disk->take_outcomes(outcomes_);
   for (DiskOutcome& o : outcomes_)
-    hand_over(o.actor, Envelope{kNobody, addresses_[o.actor], DiskDone{o.token, o.problem}});
+    hand_over(o.actor, numbered({kNobody, addresses_[o.actor], DiskDone{o.token, o.problem}}));
   verdicts_.clear();
   if (parts_.jury != nullptr) parts_.jury->take_outcomes(verdicts_);
   for (JuryOutcome& v : verdicts_)
-    hand_over(v.actor, Envelope{kNobody, addresses_[v.actor], JuryDone{v.token, v.verdict, v.problem}});
+    hand_over(v.actor, numbered({kNobody, addresses_[v.actor], JuryDone{v.token, v.verdict, v.problem}}));
   busy |= !completions_.empty() || !outcomes_.empty() || !verdicts_.empty();
   page_.finished += completions_.size();
   page_.disk_done += outcomes_.size();
@@ -127,13 +132,37 @@ bool Node::turn(std::int64_t now_us) {
 
 // ---- The board ------------------------------------------------------------------------------------------------------
 
-Company::Handler Node::marked(std::uint32_t actor, Company::Handler handler) {
-  if (parts_.board == nullptr) return handler;
+Company::Handler Node::watched(std::uint32_t actor, Company::Handler handler) {
+  if (parts_.watch == nullptr) return handler;
   return [this, actor, handler = std::move(handler)](const Envelope& envelope) {
-    parts_.board->begin(actor, envelope, now_us_);
+    const std::int64_t begin_us = precise_us();
+    handling_ = envelope.id;
+    if (board() != nullptr) board()->begin(actor, envelope, begin_us);
     handler(envelope);
-    parts_.board->end(actor);
+    const std::int64_t end_us = precise_us();
+    handling_ = 0;
+    if (board() != nullptr) board()->end(actor, end_us - begin_us);
+    if (journal() != nullptr) journal()->handled(envelope, begin_us, end_us);
   };
+}
+
+// Without a journal nobody asks for numbers.
+Envelope Node::numbered(Envelope envelope) {
+  if (journal() == nullptr) return envelope;
+  envelope.id = journal()->next_id();
+  envelope.cause = handling_;
+  envelope.sent_us = precise_us();
+  return envelope;
+}
+
+Completion Node::completion(std::uint32_t actor, std::uint64_t token) {
+  if (board() != nullptr) board()->submitted(actor);
+  return {actor, token, journal() == nullptr ? 0 : journal()->next_id(), handling_};
+}
+
+Memory Node::allocate(std::uint32_t actor, std::size_t size, Place place) {
+  allocated_.at(actor) += size;
+  return parts_.device->allocate(size, place);
 }
 
 Company::Handler Node::timed(Company::Handler handler) const {
@@ -148,22 +177,48 @@ Company::Handler Node::timed(Company::Handler handler) const {
 }
 
 void Node::write_board() {
-  if (parts_.board == nullptr) return;
+  if (board() == nullptr) return;
+  const Usage usage = parts_.device->usage(now_us_);
   page_.node = id_;
   page_.incarnation = incarnation_;
   page_.tick_us = std::max<std::int64_t>(1, now_us_);
   page_.pending = parts_.device->pending();
+  page_.ready = usage.ready;
   page_.disk_jobs = parts_.disk == nullptr ? 0 : parts_.disk->jobs();
+  page_.actors_bytes = std::accumulate(allocated_.begin(), allocated_.end(), std::size_t{0});
+  page_.payload_bytes = page_.payload_peak = 0;
+  for (const PayloadPool* pool : {parts_.pool, parts_.device_pool}) {
+    if (pool == nullptr) continue;
+    page_.payload_bytes += pool->bytes_in_use();
+    page_.payload_peak += pool->bytes_peak();
+  }
+  if (now_us_ - billed_us_ >= kBillUs) write_bill();
   page_.peers_count = 0;
   for (const auto& [peer, link] : links_)
     if (page_.peers_count < kBoardPeersMax) page_.peers[page_.peers_count++] = peer_of(peer, link);
-  parts_.board->publish(page_);
-  for (std::uint32_t actor = 0; actor < addresses_.size(); ++actor) {
-    waits_.clear();
-    waits(actor, waits_);
-    const Teller& teller = tellers_[actor];
-    parts_.board->publish(actor, addresses_[actor], teller.attempt(), teller.version(), waits_, now_us_);
-  }
+  board()->publish(page_);
+  for (std::uint32_t actor = 0; actor < addresses_.size(); ++actor) write_actor(actor);
+}
+
+void Node::write_actor(std::uint32_t actor) {
+  waits_.clear();
+  waits(actor, waits_);
+  credits_.clear();
+  const Teller& teller = tellers_[actor];
+  teller.credits(credits_);
+  const Address& self = addresses_[actor];
+  Board::Over over;
+  if (journal() != nullptr) over = [&](const Wait& wait) { journal()->waited(self, wait, now_us_); };
+  board()->publish(actor, {self, teller.attempt(), teller.version(), allocated_[actor]}, waits_, credits_, now_us_,
+                   over);
+}
+
+// By the device's clock: what its threads have spent tells when it began.
+void Node::write_bill() {
+  billed_us_ = now_us_;
+  const Usage usage = parts_.device->usage(now_us_);
+  const NodeBill told = bill(now_us_ - usage.total_us() / std::max(1, usage.threads), now_us_);
+  for (std::size_t bin = 0; bin < kBins; ++bin) page_.bill_us[bin] = total_us(told.account, static_cast<Bin>(bin));
 }
 
 BoardPeer Node::peer_of(std::uint32_t node, const Link& link) {
@@ -178,7 +233,7 @@ BoardPeer Node::peer_of(std::uint32_t node, const Link& link) {
 void Node::close() {
   company_.close();
   page_.closed = 1;
-  if (parts_.board != nullptr) parts_.board->publish(page_);
+  if (board() != nullptr) board()->publish(page_);
 }
 
 // ---- The bill -------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@
 #include "actors/board.h"
 #include "actors/disk.h"
 #include "actors/jury.h"
+#include "actors/node_watch.h"
 #include "actors/wait.h"
 #include "kernels/device.h"
 #include "messages/link.h"
@@ -39,6 +40,8 @@ class Context {
   // strand: a number of the actor's own, 0 for none.
   void submit(const SegmentKey& key, Ops ops, std::uint64_t token, std::uint32_t strand = 0) const;
   Device& device() const;
+  // Memory of this device; what an actor has is told on the board.
+  Memory allocate(std::size_t size, Place place) const;
   Disk& disk() const;
   Jury& jury() const;
   PayloadPool& pool() const;
@@ -65,11 +68,12 @@ struct NodeParts {
   Disk* disk = nullptr;
   PayloadPool* pool = nullptr;
   Transport* transport = nullptr;  // null: a single process
-  LinkLimits link;
-  Board* board = nullptr;              // null: nobody reads what this node is at
-  HandlerProfile* profile = nullptr;   // null: nobody asks what handlers take
-  Jury* jury = nullptr;                // null: nothing is judged here
-  PayloadPool* device_pool = nullptr;  // of payloads that stay here and only ops read; null: it is all one
+  LinkLimits link = {};
+  NodeWatch* watch = nullptr;                 // null: nobody looks at this node
+  std::function<std::int64_t()> now_us = {};  // of the watch's clock, within a turn; empty: the time of the turn
+  HandlerProfile* profile = nullptr;          // null: nobody asks what handlers take
+  Jury* jury = nullptr;                       // null: nothing is judged here
+  PayloadPool* device_pool = nullptr;         // of payloads that stay here and only ops read; null: it is all one
 };
 
 class Node {
@@ -91,13 +95,19 @@ class Node {
   template <typename Actor, typename... Args>
   Actor& add(const Address& address, Args&&... args) {
     const auto handle = static_cast<std::uint32_t>(actors_.size());
+    allocated_.push_back(0);
     auto actor = std::make_shared<Actor>(Context(*this, address, handle), std::forward<Args>(args)...);
-    const std::uint32_t hired = company_.hire(marked(handle, timed(handler_of(*actor))));
+    const std::uint32_t hired = company_.hire(watched(handle, timed(handler_of(*actor))));
     CHECK(hired == handle, "actor {} was hired as {}", handle, hired);
     actors_.push_back(actor);
-    tellers_.push_back({[&told = *actor](Waits& out) { told.waits(out); }, [&told = *actor] { return told.attempt(); },
-                        [&told = *actor] { return told.version(); }});
+    tellers_.push_back({[&told = *actor](Waits& out) { told.waits(out); },
+                        [&told = *actor](std::vector<Credits>& out) {
+                          if constexpr (requires { told.credits(out); }) told.credits(out);
+                        },
+                        [&told = *actor] { return told.attempt(); }, [&told = *actor] { return told.version(); }});
     addresses_.push_back(address);
+    CHECK(parts_.watch == nullptr || parts_.watch->actors().at(handle) == address, "{} is not who was expected",
+          to_string(address));
     local_[address] = handle;
     return *actor;
   }
@@ -128,6 +138,8 @@ class Node {
   static constexpr std::int64_t kTickUs = 50'000;
   std::int64_t now_us() const { return now_us_; }
   NodeParts& parts() { return parts_; }
+  Completion completion(std::uint32_t actor, std::uint64_t token);
+  Memory allocate(std::uint32_t actor, std::size_t size, Place place);
   // Frames sent that a peer has yet to acknowledge.
   std::size_t frames_owed() const;
   // Peers connected and not heard for longer than `limit_us`, or of which a message is missing for so long, with their
@@ -137,12 +149,19 @@ class Node {
  private:
   struct Teller {
     std::function<void(Waits&)> waits;
+    std::function<void(std::vector<Credits>&)> credits;
     std::function<std::uint32_t()> attempt;
     std::function<std::int64_t()> version;
   };
-  Company::Handler marked(std::uint32_t actor, Company::Handler handler);
+  Company::Handler watched(std::uint32_t actor, Company::Handler handler);
   Company::Handler timed(Company::Handler handler) const;
+  Board* board() const { return parts_.watch == nullptr ? nullptr : parts_.watch->board(); }
+  Journal* journal() const { return parts_.watch == nullptr ? nullptr : parts_.watch->journal(); }
+  std::int64_t precise_us() const { return parts_.now_us ? parts_.now_us() : now_us_; }
+  Envelope numbered(Envelope envelope);
   void write_board();
+  void write_bill();
+  void write_actor(std::uint32_t actor);
   static BoardPeer peer_of(std::uint32_t node, const Link& link);
   void deliver_local(Envelope&& envelope);
   void hand_over(std::uint32_t actor, Envelope&& envelope);
@@ -166,9 +185,13 @@ class Node {
   std::vector<DiskOutcome> outcomes_;
   std::vector<JuryOutcome> verdicts_;
   std::int64_t now_us_ = 0, last_tick_us_ = 0;
-  bool looked_ = false;  // frames were taken since the last turn
+  bool looked_ = false;                 // frames were taken since the last turn
+  std::uint64_t handling_ = 0;          // the number of the message under way
+  std::vector<std::size_t> allocated_;  // bytes, by actor
+  std::int64_t billed_us_ = 0;
   BoardNode page_;
   Waits waits_;
+  std::vector<Credits> credits_;
   NodeWaits all_waits_;
 };
 

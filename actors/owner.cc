@@ -39,8 +39,8 @@ Owner::Owner(const Context& context, const Config& config, std::vector<Parameter
       lanes_(lanes),
       accumulated_(trained_.elements() + extra_elements) {
   const OwnerMemory bytes = memory(config, block_, lanes, replicas, extra_elements);
-  const auto take = [&](std::size_t size) { return context_.device().allocate(size, Place::device); };
-  const auto take_shared = [&](std::size_t size) { return context_.device().allocate(size, Place::shared); };
+  const auto take = [&](std::size_t size) { return context_.allocate(size, Place::device); };
+  const auto take_shared = [&](std::size_t size) { return context_.allocate(size, Place::shared); };
   masters_ = take(bytes.weights);
   m_ = take(bytes.moments / 2);
   v_ = take(bytes.moments / 2);

@@ -35,8 +35,8 @@ void Owner::cut_digests() {
       digest_pieces_.push_back(
           {i, begin, std::min(kPieceElements, p.elements() - begin), key + static_cast<std::uint64_t>(begin)});
   }
-  written_ = context_.device().allocate(digest_pieces_.size() * kCellBytes, Place::shared);
-  read_ = context_.device().allocate(digest_pieces_.size() * kCellBytes, Place::shared);
+  written_ = context_.allocate(digest_pieces_.size() * kCellBytes, Place::shared);
+  read_ = context_.allocate(digest_pieces_.size() * kCellBytes, Place::shared);
 }
 
 std::size_t Owner::digest_bytes(const Config& config, const ParameterBlock& block) {

@@ -35,11 +35,10 @@ Stage::Stage(const Context& context, const Config& config, int replica, int stag
       read_back_(context, owner_, restoring_) {
   const auto all_shadows = shadows(config);
   if (const auto own = all_shadows.find(context.self()); own != all_shadows.end()) shadow_ = own->second;
-  Device& device = context_.device();
   const SlotBytes bytes = slot_bytes(config, shape_);
   const auto slots = static_cast<std::size_t>(config.slots() + config.generate_slots());
-  slot_memory_ = device.allocate(bytes.device * slots, Place::device);
-  slot_shared_ = device.allocate(bytes.shared * slots, Place::shared);
+  slot_memory_ = context_.allocate(bytes.device * slots, Place::device);
+  slot_shared_ = context_.allocate(bytes.shared * slots, Place::shared);
   for (std::size_t i = 0; i < slots; ++i) {
     Carver carver(static_cast<char*>(slot_memory_.data) + bytes.device * i,
                   static_cast<char*>(slot_shared_.data) + bytes.shared * i);
@@ -50,11 +49,11 @@ Stage::Stage(const Context& context, const Config& config, int replica, int stag
   if (reads_embedding_copy(config, shape_)) {
     const std::size_t elements =
         static_cast<std::size_t>(config.model.vocab_size) * static_cast<std::size_t>(config.model.hidden_size);
-    copy_memory_ = device.allocate(elements * 4, Place::device);
-    if (activation_type(config) == Dtype::bf16) copy16_memory_ = device.allocate(elements * 2, Place::device);
+    copy_memory_ = context_.allocate(elements * 4, Place::device);
+    if (activation_type(config) == Dtype::bf16) copy16_memory_ = context_.allocate(elements * 2, Place::device);
   }
   if (config.has_rollouts() && (copy_memory_.data != nullptr || sends_copy()))
-    copy_digest_ = device.allocate(16, Place::shared);
+    copy_digest_ = context_.allocate(16, Place::shared);
   bind_tensors();
   find_trained();
 }
@@ -64,7 +63,7 @@ void Stage::bring_rope_tables() {
   const RopeTable table =
       make_rope_table(config_.model, std::max(config_.train.sequence_length, config_.generate_length()));
   const std::size_t elements = table.cosine.size();
-  rope_memory_ = context_.device().allocate(elements * 8, Place::device);
+  rope_memory_ = context_.allocate(elements * 8, Place::device);
   auto* const cosine = static_cast<float*>(rope_memory_.data);
   cosine_ = {cosine, table.positions, table.half, table.half, Dtype::f32};
   sine_ = {cosine + elements, table.positions, table.half, table.half, Dtype::f32};

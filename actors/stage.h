@@ -54,6 +54,7 @@ class Stage {
   void on(const SegmentDone& done, const Address& from);
   void on(const Stop&, const Address&) {}
   void waits(Waits& out) const;
+  void credits(std::vector<Credits>& out) const;
   std::uint32_t attempt() const { return attempt_; }
   std::int64_t version() const { return owner_.version(); }
 

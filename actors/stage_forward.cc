@@ -41,7 +41,7 @@ Tensor Stage::next_input(int slot, int unit) {
 LayerCache Stage::cache_of(int slot, int unit) {
   if (!works_[static_cast<std::size_t>(slot)].generate) return {};
   if (caches_.empty()) {
-    cache_memory_ = context_.device().allocate(cache_bytes(config_, shape_), Place::device);
+    cache_memory_ = context_.allocate(cache_bytes(config_, shape_), Place::device);
     Carver carver(cache_memory_.data);
     caches_ = carve_caches(carver, config_, shape_,
                            static_cast<std::int64_t>(config_.generate.sequences_max) * config_.generate_length());

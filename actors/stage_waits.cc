@@ -1,4 +1,6 @@
 // What a stage waits for, told from the state that it holds.
+#include <map>
+
 #include "actors/rules/placement.h"
 #include "actors/stage.h"
 
@@ -93,6 +95,24 @@ void Stage::sender_waits(Waits& out) const {
         out.push_back({Awaited::credit, shard_address(config_, shape_.stage, place.second), batch->key});
   if (const Message* message = downstream_.front())
     out.push_back({Awaited::credit, stage_address(config_, replica_, shape_.stage + 1), key_of(*message)});
+}
+
+// Of a shard those of all layers and both directions together.
+void Stage::credits(std::vector<Credits>& out) const {
+  std::map<int, Credits> shards;
+  for (const auto* senders : {&forward_, &backward_})
+    for (const auto& [place, sender] : *senders) {
+      Credits& own = shards[place.second];
+      own.free += sender.credits();
+      own.of += config_.layout.chunk_credits;
+    }
+  for (auto& [shard, own] : shards) {
+    own.to = shard_address(config_, shape_.stage, shard);
+    out.push_back(own);
+  }
+  if (!shape_.last)
+    out.push_back({stage_address(config_, replica_, shape_.stage + 1), downstream_.credits(),
+                   config_.slots() + config_.generate_slots()});
 }
 
 // Microbatches come in increasing order.

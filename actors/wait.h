@@ -55,6 +55,12 @@ struct Wait {
 
 using Waits = std::vector<Wait>;
 
+// What an actor may still send to another before it must wait: of how much at most.
+struct Credits {
+  Address to;
+  std::int32_t free = 0, of = 0;
+};
+
 inline WorkKey step_key(std::int64_t step, std::uint32_t attempt) {
   return {.step = step, .attempt = attempt, .microbatch = -1};
 }

@@ -41,6 +41,11 @@ void Shadow::waits(Waits& out) const {
     out.push_back({Awaited::shadow_gradient, of_, step});
 }
 
+void Loader::credits(std::vector<Credits>& out) const {
+  for (std::size_t replica = 0; replica < credits_.size(); ++replica)
+    out.push_back({stage_address(config_, static_cast<int>(replica), 0), credits_[replica], config_.slots()});
+}
+
 void Loader::waits(Waits& out) const {
   if (attempt_ == kNoAttempt) return out.push_back({Awaited::restore, kConductor, {}});
   bool idle = true;

@@ -38,10 +38,12 @@ inline Use use_of(const SegmentKey& key) {
   return key.segment_class == SegmentClass::evaluate ? key.side : Use::learn;
 }
 
-// Whom to tell: the actor's place in the process's directory, and a word of the actor's own.
+// Whom to tell: the actor's place in the process's directory, and a word of the actor's own. For the journal: the
+// segment's number, and that of the message whose handler submitted it (actors/journal.h).
 struct Completion {
   std::uint32_t actor = 0;
   std::uint64_t token = 0;
+  std::uint64_t id = 0, cause = 0;
 };
 
 // Segments of one strand add to the same sums: they run one after another, in the order in which they were submitted,

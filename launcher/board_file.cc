@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -11,6 +10,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "actors/mapped_file.h"
 #include "kernels/base/error.h"
 
 namespace troupe {
@@ -49,25 +49,19 @@ Life life_of(std::int64_t pid, std::int64_t start) {
   return process.state == 'T' || process.state == 't' ? Life::stopped : Life::running;
 }
 
-std::optional<BoardPage> read_file(const std::string& path) {
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return std::nullopt;
-  struct stat about {};
-  const bool known = fstat(fd, &about) == 0 && about.st_size > 0;
-  const auto size = static_cast<std::size_t>(known ? about.st_size : 0);
-  void* memory = known ? mmap(nullptr, size, PROT_READ, MAP_SHARED, fd, 0) : MAP_FAILED;
-  close(fd);
-  if (memory == MAP_FAILED) return std::nullopt;
-  auto page = read_board(static_cast<const std::byte*>(memory), size);
-  munmap(memory, size);
-  return page;
+std::optional<BoardPage> read_file(const std::string& path) try {
+  const MappedFile file(path);
+  return read_board(file.data(), file.size());
+} catch (const Error&) {
+  return std::nullopt;
 }
 
 }  // namespace
 
 // Made aside and renamed: a reader finds the old one or the new one.
-BoardFile::BoardFile(const std::string& run_folder, std::uint32_t node, std::size_t actors_count, std::int64_t launcher)
-    : size_(board_size(actors_count)) {
+BoardFile::BoardFile(const std::string& run_folder, std::uint32_t node, std::size_t actors_count,
+                     std::size_t threads_count, std::int64_t launcher)
+    : size_(board_size(actors_count, threads_count)) {
   std::error_code failed;
   std::filesystem::create_directories(run_folder + "/boards", failed);
   const std::string path = path_of(run_folder, node), aside = path + ".new";
@@ -79,7 +73,8 @@ BoardFile::BoardFile(const std::string& run_folder, std::uint32_t node, std::siz
   if (problem != 0 || memory_ == MAP_FAILED)
     throw Error("{}: the node's board can't be made; is the disk full, the folder writable?", aside);
   const std::int64_t pid = getpid();
-  board_.emplace(static_cast<std::byte*>(memory_), actors_count, BoardOwner{pid, state_of(pid).start, launcher});
+  board_.emplace(static_cast<std::byte*>(memory_), actors_count, threads_count,
+                 BoardOwner{pid, state_of(pid).start, launcher});
   if (std::rename(aside.c_str(), path.c_str()) != 0) throw Error("{}: can't be renamed to {}", aside, path);
 }
 

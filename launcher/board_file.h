@@ -14,7 +14,8 @@ namespace troupe {
 class BoardFile {
  public:
   // launcher: the process that replaces this one when it is lost. Throws Error: the file can't be made.
-  BoardFile(const std::string& run_folder, std::uint32_t node, std::size_t actors_count, std::int64_t launcher);
+  BoardFile(const std::string& run_folder, std::uint32_t node, std::size_t actors_count, std::size_t threads_count,
+            std::int64_t launcher);
   ~BoardFile();
   BoardFile(const BoardFile&) = delete;
   BoardFile& operator=(const BoardFile&) = delete;

@@ -44,7 +44,6 @@ Config sampling(const Config& config) {
   own.layout = LayoutConfig{};
   if (own.has_rollouts()) own.kind = "sft", own.data.kind = "task";
   own.evaluate.problems = 0;
-  own.device.record_segments = 0;
   return own;
 }
 

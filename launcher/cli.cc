@@ -32,6 +32,7 @@ struct Arguments {
   ProfileOptions profile;
   BenchOptions bench;
   TimelineOptions timeline;
+  InspectOptions inspect;
   DoctorOptions doctor;
   std::string digest_run, why_run, config_path, plot_run, plot_out;
   std::vector<std::string> sets;
@@ -231,11 +232,27 @@ CLI::App* add_bench(CLI::App& app, Arguments& a) {
 
 CLI::App* add_timeline(CLI::App& app, Arguments& a) {
   CLI::App* c = app.add_subcommand("timeline", "draw what every compute thread did during a step, as SVG");
-  c->add_option("RUN", a.timeline.runs, "folders of runs with device.record_segments, drawn to one scale")->required();
+  c->add_option("RUN", a.timeline.runs, "folders of runs, drawn to one scale")->required();
   c->add_option("--out", a.timeline.out, "file to write")->required()->type_name("FILE");
   c->add_option("--step", a.timeline.step, "the step to draw (default: about the middle)")
       ->type_name("N")
       ->check(CLI::NonNegativeNumber);
+  return c;
+}
+
+CLI::App* add_inspect(CLI::App& app, Arguments& a) {
+  CLI::App* c = app.add_subcommand("inspect", "what every actor of a run does, and why it is slow or stuck");
+  c->add_option("RUN", a.inspect.run, "a run's folder, also of a run that is stuck, dead or over")->required();
+  c->add_flag("--once", a.inspect.once, "one look, then end");
+  c->add_flag("--json", a.inspect.json, "one look as JSON");
+  c->add_option("--sort", a.inspect.sort, "actors by: actor (default), queue, oldest, messages, busy, waits, memory")
+      ->type_name("KEY")
+      ->check(CLI::IsMember({"actor", "queue", "oldest", "messages", "busy", "waits", "memory"}));
+  c->add_option("--filter", a.inspect.filter, "only actors whose line holds this")->type_name("TEXT");
+  c->add_option("--limit", a.inspect.limit, "at most so many actors (default: all)")
+      ->type_name("N")
+      ->check(CLI::PositiveNumber);
+  c->footer("It exits with 0 if the run is healthy, or over and finished, and with 3 if it is not.");
   return c;
 }
 
@@ -268,6 +285,7 @@ int dispatch(CLI::App& app, Arguments& a) {
   if (app.got_subcommand("profile")) return profile(a.profile);
   if (app.got_subcommand("bench")) return bench_ops(a.bench);
   if (app.got_subcommand("timeline")) return timeline(a.timeline);
+  if (app.got_subcommand("inspect")) return inspect(a.inspect);
   if (app.got_subcommand("plot")) return plot(a.plot_run, a.plot_out);
   if (app.got_subcommand("simulate")) return simulate(a.simulate);
   if (app.got_subcommand("doctor")) return doctor(a.doctor);
@@ -320,6 +338,7 @@ int run_command_line(int argc, char** argv) {
   add_profile(app, a);
   add_bench(app, a);
   add_timeline(app, a);
+  add_inspect(app, a);
   add_plot(app, a);
   add_doctor(app, a);
   CLI::App* exporting = app.add_subcommand("export", "write a trained model as a Hugging Face directory");

@@ -252,9 +252,12 @@ void add_machine_keys(std::vector<Key>& keys) {
              "of bfloat16 on a GPU: own kernels on tensor cores, on warpgroups (compute capability 9.0), or cuBLASLt's "
              "where it can");
   device.add("threads", &D::threads, at_least(0), "compute threads of a node; 0: cores / nodes");
-  device.add("record_segments", &D::record_segments, within(0, 1 << 20),
-             "segments that each compute thread notes for troupe timeline; 0: none");
   device.add("hardware", &D::hardware, anything(), "a name in configs/hardware, or a path: rates and price");
+  using J = InspectConfig;
+  Table<J> inspect(keys, "inspect", &Config::inspect);
+  inspect.add("journal_mib", &J::journal_mib, within(0, 1 << 16),
+              "file of a node's last messages, segments and waits; 0: none");
+  inspect.add("journals_kept", &J::journals_kept, within(1, 1000), "files of a node, each of one of its processes");
   using I = LimitsConfig;
   Table<I> limits(keys, "limits", &Config::limits);
   limits.add("heartbeat_ms", &I::heartbeat_ms, at_least(1), "between signs of life");

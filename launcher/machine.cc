@@ -53,19 +53,18 @@ void expect_device(const Config& config) {
 }
 
 // Nodes of one machine share its GPUs in turn; a cluster's launcher shows each node those that are its own.
-std::unique_ptr<MeasuredDevice> open_device(const Config& config, std::uint32_t node, bool profiled) {
+std::unique_ptr<MeasuredDevice> open_device(const Config& config, std::uint32_t node, bool profiled, Watch* watch) {
   expect_device(config);
-  const auto recorded = static_cast<std::size_t>(config.device.record_segments);
   if (config.device.kind == "cuda") {
     const std::vector<int> gpus = usable_indices(look_for_gpus());
     return open_cuda({.index = gpus[node % gpus.size()],
                       .profiled = profiled,
                       .warpgroups = config.device.products == "wgmma",
                       .library = config.device.products == "cublaslt",
-                      .recorded_max = recorded});
+                      .watch = watch});
   }
   const bool cores_enough = config.device.threads * config.layout.nodes <= cores();
-  return std::make_unique<CpuDevice>(config.device.threads, profiled, recorded, cores_enough);
+  return std::make_unique<CpuDevice>(config.device.threads, profiled, watch, cores_enough);
 }
 
 std::string kind_of_machine(const Config& config) {

@@ -6,6 +6,7 @@
 
 #include "actors/config.h"
 #include "kernels/measured_device.h"
+#include "kernels/watch.h"
 
 namespace troupe {
 
@@ -16,7 +17,8 @@ void resolve_machine(Config& config);
 void expect_device(const Config& config);
 
 // The device of a node of this run. REQUIRES: resolve_machine. Throws Error as expect_device does.
-std::unique_ptr<MeasuredDevice> open_device(const Config& config, std::uint32_t node, bool profiled);
+std::unique_ptr<MeasuredDevice> open_device(const Config& config, std::uint32_t node, bool profiled,
+                                            Watch* watch = nullptr);
 
 // Processor or GPU, as far as bits depend on it: nodes of one run have the same.
 std::string kind_of_machine(const Config& config);

@@ -12,7 +12,6 @@
 #include "actors/shadow.h"
 #include "actors/stage_memory.h"
 #include "kernels/model/layer_views.h"
-#include "kernels/recording.h"
 #include "launcher/config.h"
 #include "launcher/distill.h"
 #include "launcher/machine.h"
@@ -46,8 +45,7 @@ std::size_t codes_bytes(const Config& config) {
 std::size_t thread_bytes(const Config& config) {
   const ModelConfig& m = config.model;
   const auto length = static_cast<std::size_t>(std::max(config.train.sequence_length, config.generate_length()));
-  const std::size_t noted = static_cast<std::size_t>(config.device.record_segments) * sizeof(RecordedSegment);
-  return kThreadBytes + noted + codes_bytes(config) +
+  return kThreadBytes + codes_bytes(config) +
          length * static_cast<std::size_t>(4 * m.qk_head_dim() + 2 * m.value_head_dim()) * 4;
 }
 
@@ -213,7 +211,8 @@ Plan make_plan(const Config& config, std::size_t corpus_bytes) {
   for (int n = 0; n < config.layout.nodes; ++n) {
     NodePlan node;
     node.node = static_cast<std::uint32_t>(n);
-    node.process = kProcessBytes + (config.layout.nodes > 1 ? kUcxBytes : 0) +
+    node.process = kProcessBytes + (static_cast<std::size_t>(config.inspect.journal_mib) << 20) +
+                   (config.layout.nodes > 1 ? kUcxBytes : 0) +
                    thread_bytes(config) * static_cast<std::size_t>(std::max(1, config.device.threads));
     node.data = n == 0 ? corpus_bytes : 0;
     add_messages(node, config, places);

@@ -221,7 +221,7 @@ int timeline(const TimelineOptions& options) {
   for (const std::string& path : options.runs) {
     const std::string run = current_run(path);
     const Config config = load_run_config(run);
-    TimelinePanel panel{"", read_recordings(run, config.layout.nodes), 0, 0};
+    TimelinePanel panel{"", read_recordings(run), 0, 0};
     choose_step(panel, options.step);
     panel.title = title_of(config, panel);
     panels.push_back(std::move(panel));

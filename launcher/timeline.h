@@ -1,13 +1,18 @@
-// The picture of a step: what every compute thread of every node did, from the segments that the nodes noted.
+// The picture of a step: what every compute thread of every node did, from the segments in the nodes' journals.
 #pragma once
 
 #include <cstdint>
 #include <string>
 #include <vector>
 
-#include "kernels/recording.h"
+#include "kernels/device.h"
 
 namespace troupe {
+
+struct RecordedSegment {
+  SegmentKey key;
+  std::int64_t begin_us = 0, end_us = 0;
+};
 
 // One compute thread of a run.
 struct RecordedThread {
@@ -15,11 +20,8 @@ struct RecordedThread {
   std::vector<RecordedSegment> segments;  // in the order in which they ran
 };
 
-// A node's record, RUN/timeline/node-N: a line a segment, "thread class step microbatch layer begin_us end_us".
-void write_recording(const std::string& run_folder, std::uint32_t node,
-                     const std::vector<std::vector<RecordedSegment>>& threads);
-// Of all nodes. Throws Error if there is none.
-std::vector<RecordedThread> read_recordings(const std::string& run_folder, int nodes);
+// Of all nodes, from their journals. Throws Error if they tell nothing.
+std::vector<RecordedThread> read_recordings(const std::string& run_folder);
 
 // A run's part of the picture.
 struct TimelinePanel {

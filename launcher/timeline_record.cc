@@ -1,61 +1,41 @@
-// What the nodes noted, written and read, and which part of it is a step.
-#include <fmt/format.h>
-
+// What the nodes' journals tell of their compute threads, and which part of it is a step.
 #include <algorithm>
-#include <filesystem>
-#include <fstream>
 #include <map>
-#include <sstream>
 
 #include "kernels/base/error.h"
-#include "kernels/base/log.h"
+#include "launcher/journal_file.h"
 #include "launcher/timeline.h"
 
 namespace troupe {
 
 namespace {
 
-std::string file_of(const std::string& run_folder, std::uint32_t node) {
-  return fmt::format("{}/timeline/node-{}", run_folder, node);
+RecordedSegment segment_of(const JournalRecord& record) {
+  SegmentKey key;
+  key.segment_class = static_cast<SegmentClass>(record.kind);
+  key.step = record.step;
+  key.microbatch = record.microbatch;
+  key.layer = record.layer;
+  return {key, record.begin_us, record.begin_us + record.took_us};
 }
 
 }  // namespace
 
-void write_recording(const std::string& run_folder, std::uint32_t node,
-                     const std::vector<std::vector<RecordedSegment>>& threads) {
-  std::error_code failed;
-  std::filesystem::create_directories(run_folder + "/timeline", failed);
-  std::ofstream file(file_of(run_folder, node), std::ios::trunc);
-  for (std::size_t thread = 0; thread < threads.size(); ++thread)
-    for (const RecordedSegment& s : threads[thread])
-      file << thread << ' ' << static_cast<int>(s.key.segment_class) << ' ' << s.key.step << ' ' << s.key.microbatch
-           << ' ' << s.key.layer << ' ' << s.begin_us << ' ' << s.end_us << '\n';
-  file.flush();
-  if (!file) log_warning("event=timeline_not_written file=\"{}\"", file_of(run_folder, node));
-}
-
-std::vector<RecordedThread> read_recordings(const std::string& run_folder, int nodes) {
-  std::vector<RecordedThread> all;
-  for (std::uint32_t node = 0; node < static_cast<std::uint32_t>(nodes); ++node) {
-    std::map<std::uint32_t, RecordedThread> threads;
-    std::ifstream file(file_of(run_folder, node));
-    for (std::string line; std::getline(file, line);) {
-      std::istringstream words(line);
-      std::uint32_t thread = 0;
-      int segment_class = 0;
-      RecordedSegment s;
-      words >> thread >> segment_class >> s.key.step >> s.key.microbatch >> s.key.layer >> s.begin_us >> s.end_us;
-      if (!words || segment_class < 0 || segment_class > static_cast<int>(SegmentClass::evaluate)) continue;
-      s.key.segment_class = static_cast<SegmentClass>(segment_class);
-      RecordedThread& own = threads[thread];
-      own.node = node;
-      own.thread = thread;
-      own.segments.push_back(s);
+// What ran together is one entry, of the first.
+std::vector<RecordedThread> read_recordings(const std::string& run_folder) {
+  std::map<std::pair<std::uint32_t, std::uint32_t>, RecordedThread> threads;
+  for (const JournalPage& page : read_journals(run_folder))
+    for (const JournalRecord& record : page.records) {
+      if (record.entry != JournalEntry::segment || record.chunk != 0) continue;
+      RecordedThread& own = threads[{page.owner.node, record.thread}];
+      own.node = page.owner.node;
+      own.thread = record.thread;
+      own.segments.push_back(segment_of(record));
     }
-    for (auto& [number, thread] : threads) all.push_back(std::move(thread));
-  }
-  if (all.empty())
-    throw Error("{}: nothing was recorded; train with --set device.record_segments=20000, to the end", run_folder);
+  if (threads.empty())
+    throw Error("{}: no journal tells what was computed; was it trained with inspect.journal_mib = 0?", run_folder);
+  std::vector<RecordedThread> all;
+  for (auto& [place, thread] : threads) all.push_back(std::move(thread));
   return all;
 }
 
@@ -70,8 +50,10 @@ void choose_step(TimelinePanel& panel, std::int64_t step) {
   if (step < 0 && !begins.empty())
     step = std::next(begins.begin(), static_cast<std::ptrdiff_t>(begins.size() / 2))->first;
   if (!begins.contains(step) || !begins.contains(step + 1))
-    throw Error("step {} and the one after were not recorded; there are {} steps, from {}", step, begins.size(),
-                begins.empty() ? -1 : begins.begin()->first);
+    throw Error(
+        "step {} and the one after are not in the journal any more; it has {} steps, from {}, and more with a larger "
+        "inspect.journal_mib",
+        step, begins.size(), begins.empty() ? -1 : begins.begin()->first);
   panel.begin_us = begins.at(step);
   panel.end_us = begins.at(step + 1);
 }

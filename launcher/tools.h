@@ -80,6 +80,16 @@ struct TimelineOptions {
 };
 int timeline(const TimelineOptions& options);
 
+struct InspectOptions {
+  std::string run;
+  bool once = false, json = false;
+  std::string sort = "actor", filter;  // of the actors
+  int limit = 0;                       // actors shown; 0: all
+};
+// 0: the run is healthy, or over and finished. kUnhealthy: it is not.
+int inspect(const InspectOptions& options);
+constexpr int kUnhealthy = 3;
+
 struct DoctorOptions {
   bool json = false;
 };

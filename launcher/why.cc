@@ -97,15 +97,6 @@ std::string Search::place(const Address& address) const {
   return found == places_.end() ? to_string(address) : fmt::format("{} (node {})", to_string(address), found->second);
 }
 
-std::string describe(const WorkKey& item) {
-  std::string text = fmt::format("step {}", item.step);
-  if (item.kind == WorkKind::evaluate) text = fmt::format("the evaluation of version {}", item.step);
-  if (item.kind == WorkKind::generate) text = fmt::format("the answers of version {}", item.step);
-  if (item.microbatch < 0) return text;
-  return fmt::format("{} microbatch {} layer {} chunk {} {}", text, item.microbatch, item.layer, item.chunk,
-                     item.direction == Direction::forward ? "forward" : "backward");
-}
-
 std::string Search::line(const Link& link) const {
   const Wait& wait = link.actor->waits[link.wait];
   const std::string from = wait.holder == link.actor->address ? "its own" : place(wait.holder);
@@ -321,8 +312,11 @@ Explanation Search::tell(const Candidate& root) const {
   Explanation told;
   told.kind = root.kind;
   told.root = root.root;
-  for (int at = root.link; at >= 0; at = links_[static_cast<std::size_t>(at)].before)
-    told.links.insert(told.links.begin(), line(links_[static_cast<std::size_t>(at)]));
+  for (int at = root.link; at >= 0; at = links_[static_cast<std::size_t>(at)].before) {
+    const Link& link = links_[static_cast<std::size_t>(at)];
+    told.links.insert(told.links.begin(), line(link));
+    told.chain.insert(told.chain.begin(), {link.actor->address, link.actor->waits[link.wait]});
+  }
   return told;
 }
 
@@ -338,12 +332,22 @@ Explanation Search::run() {
                  circle_,
                  {},
                  {}});
-  if (roots_.empty()) return {{}, "nobody waits for anything: the run is at its end or has yet to begin", {}};
+  if (roots_.empty())
+    return {{}, {}, "nobody waits for anything: the run is at its end or has yet to begin", RootKind::working};
   const auto harder = [](const Candidate& a, const Candidate& b) { return a.kind < b.kind; };
   return tell(*std::min_element(roots_.begin(), roots_.end(), harder));
 }
 
 }  // namespace
+
+std::string describe(const WorkKey& item) {
+  std::string text = fmt::format("step {}", item.step);
+  if (item.kind == WorkKind::evaluate) text = fmt::format("the evaluation of version {}", item.step);
+  if (item.kind == WorkKind::generate) text = fmt::format("the answers of version {}", item.step);
+  if (item.microbatch < 0) return text;
+  return fmt::format("{} microbatch {} layer {} chunk {} {}", text, item.microbatch, item.layer, item.chunk,
+                     item.direction == Direction::forward ? "forward" : "backward");
+}
 
 std::string Explanation::text() const {
   std::string all;

@@ -28,6 +28,11 @@ enum class RootKind : std::uint8_t {
 
 struct Explanation {
   std::vector<std::string> links;  // one a wait, from the conductor on
+  struct Link {
+    Address who;
+    Wait wait;
+  };
+  std::vector<Link> chain;  // the same
   std::string root;
   RootKind kind = RootKind::working;
   std::string text() const;  // links, then "root: ..."
@@ -37,6 +42,8 @@ struct WhyOptions {
   std::int64_t now_us = 0;
   std::string resume;  // the command that continues the run
 };
+// "step 3 microbatch 2 layer 1 chunk 0 forward"
+std::string describe(const WorkKey& item);
 Explanation explain(const Config& config, const std::vector<BoardPage>& pages, const WhyOptions& options);
 
 // What `holder` waits for itself that explains why it still owes `wait` to `asker`: places in holder.waits. Empty: it

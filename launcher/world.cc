@@ -13,11 +13,11 @@
 #include "kernels/base/log.h"
 #include "launcher/board_file.h"
 #include "launcher/company.h"
+#include "launcher/journal_file.h"
 #include "launcher/jury.h"
 #include "launcher/machine.h"
 #include "launcher/payload_memory.h"
 #include "launcher/slow_link.h"
-#include "launcher/timeline.h"
 #include "messages/ucx.h"
 
 namespace troupe {
@@ -25,13 +25,15 @@ namespace troupe {
 struct World::Parts {
   std::string run_folder;
   std::int64_t device_began_us = 0;
+  std::optional<BoardFile> board_file;
+  std::optional<JournalFile> journal_file;
+  std::optional<NodeWatch> watch;                // of both; none: nobody looks
   std::optional<PayloadPool> pool, device_pool;  // the second where device memory is memory of its own
   std::unique_ptr<MeasuredDevice> device;
   std::unique_ptr<Device> front;  // null: actors are given the device itself
   std::unique_ptr<Disk> disk;
   std::unique_ptr<Jury> jury;
   std::unique_ptr<Transport> transport;
-  std::optional<BoardFile> board_file;
   std::unique_ptr<Node> node;
   std::unique_ptr<Loop> loop;
   std::vector<Address> here;
@@ -73,7 +75,10 @@ void expect_room(const Config& config, const TaskSet& tasks) {
 
 World::World(const Config& config, WorldOptions options) : config_(config), parts_(std::make_unique<Parts>()) {
   parts_->run_folder = options.run_folder;
-  parts_->device = open_device(config, options.node, options.profiled);
+  const auto places = place_actors(config);
+  if (!options.run_folder.empty()) watch(places, options.node);
+  NodeWatch* const watch = parts_->watch ? &*parts_->watch : nullptr;
+  parts_->device = open_device(config, options.node, options.profiled, watch);
   parts_->device_began_us = began_us(*parts_->device);
   if (options.front) parts_->front = options.front(*parts_->device);
   Device* const device = parts_->front ? parts_->front.get() : parts_->device.get();
@@ -83,20 +88,18 @@ World::World(const Config& config, WorldOptions options) : config_(config), part
   parts_->disk = make_posix_disk();
   if (options.node == 0 && options.tasks) parts_->jury = make_process_jury(jury_options(config));
   if (config.layout.nodes > 1) parts_->transport = make_transport(config, *parts_->pool);
-  const auto places = place_actors(config);
-  if (!options.run_folder.empty()) {
-    const auto here =
-        std::count_if(places.begin(), places.end(), [&](const auto& p) { return p.second == options.node; });
-    parts_->board_file.emplace(options.run_folder, options.node, static_cast<std::size_t>(here),
-                               config.layout.nodes > 1 ? getppid() : getpid());
-  }
-  parts_->node =
-      std::make_unique<Node>(options.node, options.incarnation,
-                             NodeParts{device, parts_->disk.get(), &*parts_->pool, parts_->transport.get(),
-                                       LinkLimits{.heartbeat_us = std::int64_t{1000} * config.limits.heartbeat_ms},
-                                       parts_->board_file ? &parts_->board_file->board() : nullptr,
-                                       options.profiled ? &parts_->handlers : nullptr, parts_->jury.get(),
-                                       parts_->device_pool ? &*parts_->device_pool : nullptr});
+  parts_->node = std::make_unique<Node>(
+      options.node, options.incarnation,
+      NodeParts{.device = device,
+                .disk = parts_->disk.get(),
+                .pool = &*parts_->pool,
+                .transport = parts_->transport.get(),
+                .link = LinkLimits{.heartbeat_us = std::int64_t{1000} * config.limits.heartbeat_ms},
+                .watch = watch,
+                .now_us = monotonic_us,
+                .profile = options.profiled ? &parts_->handlers : nullptr,
+                .jury = parts_->jury.get(),
+                .device_pool = parts_->device_pool ? &*parts_->device_pool : nullptr});
   parts_->loop = std::make_unique<Loop>(*parts_->node, config.layout.spin_us);
   for (const auto& [address, place] : places) {
     parts_->node->place(address, place);
@@ -106,12 +109,19 @@ World::World(const Config& config, WorldOptions options) : config_(config), part
   }
 }
 
+void World::watch(const std::map<Address, std::uint32_t>& places, std::uint32_t node) {
+  const std::vector<Address> here = actors_on(places, node);
+  parts_->board_file.emplace(parts_->run_folder, node, here.size(), static_cast<std::size_t>(config_.device.threads),
+                             config_.layout.nodes > 1 ? getppid() : getpid());
+  if (config_.inspect.journal_mib > 0) parts_->journal_file.emplace(parts_->run_folder, node, config_.inspect);
+  parts_->watch.emplace(&parts_->board_file->board(), parts_->journal_file ? &parts_->journal_file->journal() : nullptr,
+                        here);
+}
+
 // Segments that are under way or waiting write to the actors' memory: they end first.
 World::~World() {
   parts_->node->close();
   while (parts_->device->pending() > 0) usleep(200);
-  if (config_.device.record_segments > 0 && !parts_->run_folder.empty())
-    write_recording(parts_->run_folder, parts_->node->id(), parts_->device->recorded());
 }
 
 OpProfile World::op_profile() const { return parts_->device->profile(); }

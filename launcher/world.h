@@ -56,6 +56,7 @@ class World {
   void clear_profile();
 
  private:
+  void watch(const std::map<Address, std::uint32_t>& places, std::uint32_t node);
   struct Parts;
   const Config& config_;
   std::unique_ptr<Parts> parts_;

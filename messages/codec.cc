@@ -142,6 +142,20 @@ class Writer {
   std::size_t payload_bytes_ = 0;
 };
 
+// Adds up payloads.
+class Counter {
+ public:
+  static constexpr bool kWrites = true;
+  template <typename T, typename W, typename... Accessors>
+  void operator()(const T& value, W w, Accessors...) {
+    if constexpr (std::is_same_v<T, Payload>)
+      bytes += value.size;
+    else if constexpr (std::is_class_v<T> && !std::is_same_v<T, std::string> && !kIsVector<T>)
+      fields(*this, w, value);
+  }
+  std::uint64_t bytes = 0;
+};
+
 // Reads members back, and cuts the payloads out of the concatenation. The first thing wrong becomes the problem; what
 // follows it is read all the same and thrown away.
 class Reader {
@@ -293,9 +307,9 @@ bool read_message(Reader& reader, wire::Envelope::Reader w, Message& message, st
   return (read_arm<std::variant_alternative_t<kinds, Message>>(reader, w, message) || ...);
 }
 
-// Role and index have no struct of their own on the wire.
+// Of the envelope itself: role and index have no struct of their own on the wire.
 template <typename D, typename W>
-void addresses(D& d, W w, Subject<D, Envelope> m) {
+void outside(D& d, W w, Subject<D, Envelope> m) {
   d(
       m.from.role, w, [](auto s) { return s.getFromRole(); }, [](auto s, auto v) { s.setFromRole(v); }, nullptr);
   d(
@@ -304,6 +318,12 @@ void addresses(D& d, W w, Subject<D, Envelope> m) {
       m.to.role, w, [](auto s) { return s.getToRole(); }, [](auto s, auto v) { s.setToRole(v); }, nullptr);
   d(
       m.to.index, w, [](auto s) { return s.getToIndex(); }, [](auto s, auto v) { s.setToIndex(v); }, nullptr);
+  d(
+      m.id, w, [](auto s) { return s.getId(); }, [](auto s, auto v) { s.setId(v); }, nullptr);
+  d(
+      m.cause, w, [](auto s) { return s.getCause(); }, [](auto s, auto v) { s.setCause(v); }, nullptr);
+  d(
+      m.sent_us, w, [](auto s) { return s.getSentUs(); }, [](auto s, auto v) { s.setSentUs(v); }, nullptr);
 }
 
 void append_capnp(Frame& frame, capnp::MessageBuilder& builder) {
@@ -361,7 +381,7 @@ std::string read_envelope(const Frame& frame, const Payload& whole, Envelope& en
     if (message.getEnd() != words.end()) return "bytes follow the message";
     const auto root = message.getRoot<wire::Envelope>();
     Reader reader(whole);
-    addresses(reader, root, envelope);
+    outside(reader, root, envelope);
     if (!read_message(reader, root, envelope.message, std::make_index_sequence<std::variant_size_v<Message>>{}))
       return "a kind of message that this program doesn't know: use one build everywhere";
     return reader.problem();
@@ -372,6 +392,16 @@ std::string read_envelope(const Frame& frame, const Payload& whole, Envelope& en
 
 }  // namespace
 
+std::uint64_t payload_bytes(const Message& message) {
+  Counter counter;
+  std::visit(
+      [&]<typename M>(const M& m) {
+        if constexpr (requires { Arm<M>::kTag; }) fields(counter, nullptr, m);
+      },
+      message);
+  return counter.bytes;
+}
+
 Frame encode(const Envelope& envelope, const LinkHeader& link, bool payload_checksum) {
   CHECK(link.sequence > 0, "a {} needs a number, they begin with 1", kind_of(envelope.message));
   Frame frame;
@@ -379,7 +409,7 @@ Frame encode(const Envelope& envelope, const LinkHeader& link, bool payload_chec
   capnp::MallocMessageBuilder builder(kj::ArrayPtr<capnp::word>(scratch, 128));
   auto root = builder.initRoot<wire::Envelope>();
   Writer writer(frame);
-  addresses(writer, root, envelope);
+  outside(writer, root, envelope);
   write_message(writer, root, envelope.message);
   append_capnp(frame, builder);
   Prelude prelude{.header_bytes = static_cast<std::uint32_t>(frame.header.size()),

@@ -26,6 +26,8 @@ struct DecodedFrame {
   std::optional<Envelope> envelope;  // absent in a bare acknowledgement
 };
 
+// Of all payloads of a message.
+std::uint64_t payload_bytes(const Message& message);
 // Payloads start at multiples of 64 in the concatenation; pieces of zeros stand between.
 Frame encode(const Envelope& envelope, const LinkHeader& link, bool payload_checksum);
 // A frame that carries no message: what was sent, and what has been delivered.

@@ -47,4 +47,41 @@ const char* kind_of(const Message& message) {
   return message.valueless_by_exception() ? "nothing" : kKindNames[message.index()];
 }
 
+const char* kind_name(std::size_t index) { return index < kKindNames.size() ? kKindNames[index] : "unknown message"; }
+
+std::optional<WorkKey> work_of(const Message& message) {
+  const auto whole = [](std::int64_t step, std::uint32_t attempt) {
+    return WorkKey{.step = step, .attempt = attempt, .microbatch = -1, .layer = -1, .chunk = -1};
+  };
+  return std::visit(
+      [&](const auto& m) -> std::optional<WorkKey> {
+        if constexpr (requires { m.key; })
+          return m.key;
+        else if constexpr (requires { m.batch.key; })
+          return m.batch.key;
+        else if constexpr (requires { m.of.rollout; })
+          return whole(m.of.rollout, m.of.attempt);
+        else if constexpr (requires { m.sampled.of; })
+          return whole(m.sampled.of.rollout, m.sampled.of.attempt);
+        else if constexpr (requires {
+                             m.rollout;
+                             m.attempt;
+                           })
+          return whole(m.rollout, m.attempt);
+        else if constexpr (requires {
+                             m.step;
+                             m.attempt;
+                           })
+          return whole(m.step, m.attempt);
+        else if constexpr (requires {
+                             m.version;
+                             m.attempt;
+                           })
+          return whole(m.version, m.attempt);
+        else
+          return std::nullopt;
+      },
+      message);
+}
+
 }  // namespace troupe

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -360,10 +361,18 @@ using Message =
                  StartRollout, SamplePrompts, Sampled, Judged, RolloutDone, Scored, SegmentDone, DiskDone, JuryDone>;
 
 const char* kind_of(const Message& message);  // "TokenBatch"
+const char* kind_name(std::size_t index);      // of its place in Message
+
+// The key of the work that a message is of; of what is a step's, version's or rollout's, its number. Empty: of none.
+std::optional<WorkKey> work_of(const Message& message);
 
 struct Envelope {
   Address from, to;
   Message message;
+  // For the journal (actors/journal.h): the message's number in its run, that of the message whose handler posted it (0:
+  // nobody's did), and when it was posted, by its sender's clock.
+  std::uint64_t id = 0, cause = 0;
+  std::int64_t sent_us = 0;
 };
 
 }  // namespace troupe

@@ -336,4 +336,7 @@ struct Envelope {
     rolloutDone @40 :RolloutDone;
     scored @41 :Scored;
   }
+  id @42 :UInt64;     # for the journal: the message's number in its run,
+  cause @43 :UInt64;  # that of the message whose handler posted it (0: nobody's did),
+  sentUs @44 :Int64;  # and when, by its sender's clock
 }

@@ -87,22 +87,28 @@ TEST_CASE("one thread runs what is ready in the order of the heap", "[device]") 
   CHECK(order == std::vector<std::uint64_t>{0, 7, 2, 4, 5, 9});
 }
 
-TEST_CASE("a device notes the first segments of each thread where it is asked to", "[device]") {
-  for (const std::size_t most : {0, 3}) {
-    CpuDevice device(1, false, most);
-    const std::int64_t before_us = now_us();
-    for (int microbatch = 0; microbatch < 5; ++microbatch) device.submit(segment(SegmentClass::forward, microbatch, 0));
-    REQUIRE(wait_for(device, 5).size() == 5);
-    const auto recorded = device.recorded();
-    REQUIRE(recorded.size() == 1);
-    REQUIRE(recorded[0].size() == most);
-    std::int64_t end_us = before_us;
-    for (const RecordedSegment& one : recorded[0]) {
-      CHECK((one.begin_us >= end_us && one.end_us >= one.begin_us));
-      end_us = one.end_us;
+TEST_CASE("whoever watches a device sees each segment begin and end, one after another on a thread", "[device]") {
+  struct Seen final : Watch {
+    void begins(std::size_t thread, const std::vector<Segment>& segments, std::int64_t at_us) override {
+      CHECK((thread == 0 && segments.size() == 1 && at_us >= now && !running));
+      running = true;
+      now = at_us;
     }
-    CHECK(end_us <= now_us());
-  }
+    void ends(std::size_t, const std::vector<Segment>& segments, std::int64_t begin_us, std::int64_t at_us) override {
+      CHECK((running && begin_us == now && at_us >= begin_us));
+      running = false;
+      now = at_us;
+      ended.push_back(segments.front().key.microbatch);
+    }
+    bool running = false;
+    std::int64_t now = now_us();
+    std::vector<int> ended;
+  } seen;
+  CpuDevice device(1, false, &seen);
+  for (int microbatch = 0; microbatch < 5; ++microbatch) device.submit(segment(SegmentClass::forward, microbatch, 0));
+  REQUIRE(wait_for(device, 5).size() == 5);
+  CHECK(seen.ended.size() == 5);
+  CHECK(seen.now <= now_us());
 }
 
 TEST_CASE("two threads work at once and their time is counted", "[device]") {

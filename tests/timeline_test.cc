@@ -1,6 +1,7 @@
 // The picture of a step: which part of a record it is, and what stands in it.
 #include "launcher/timeline.h"
 #include "kernels/base/error.h"
+#include "launcher/journal_file.h"
 #include "tests/support/run.h"
 
 #include "tests/support/catch.h"
@@ -44,12 +45,16 @@ TEST_CASE("a step is drawn from its first forward to the next step's", "[timelin
   CHECK_THROWS_AS(choose_step(nothing, -1), Error);
 }
 
-TEST_CASE("what nodes noted is read as it was written", "[timeline]") {
+TEST_CASE("a picture is of what the journals of all nodes tell", "[timeline]") {
   const Folder folder;
   const TimelinePanel panel = two_steps();
-  CHECK_THROWS_AS(read_recordings(folder / "", 2), Error);
-  for (std::uint32_t node = 0; node < 2; ++node) write_recording(folder / "", node, {panel.threads[node].segments});
-  const auto read = read_recordings(folder / "", 2);
+  CHECK_THROWS_AS(read_recordings(folder / ""), Error);
+  for (std::uint32_t node = 0; node < 2; ++node) {
+    JournalFile file(folder / "", node, {.journal_mib = 1, .journals_kept = 1});
+    for (const RecordedSegment& s : panel.threads[node].segments)
+      file.journal().ran(0, {Segment{s.key, {}, {}, 0}}, {Address{Role::stage, 0}}, s.begin_us, s.end_us);
+  }
+  const auto read = read_recordings(folder / "");
   REQUIRE(read.size() == 2);
   for (std::size_t i = 0; i < 2; ++i) {
     CHECK(read[i].node == i);

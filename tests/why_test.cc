@@ -306,7 +306,11 @@ TEST_CASE("waits that lead back to themselves are a circle", "[why]") {
   Config config = small_company();
   const auto places = place_actors(config);
   std::vector<BoardPage> pages(2);
-  for (const auto& [address, node] : places) pages[node].actors.push_back({address, 0, 1, 0, "", {}, 0, {}, false});
+  for (const auto& [address, node] : places) {
+    BoardPage::Actor& actor = pages[node].actors.emplace_back();
+    actor.address = address;
+    actor.version = 1;
+  }
   for (std::uint32_t node = 0; node < 2; ++node) {
     pages[node].node.node = node;
     pages[node].turn_us = 100'000'000;
@@ -388,10 +392,11 @@ struct StuckActor {
 };
 
 [[noreturn]] void live_with_a_stuck_actor(const std::string& run) {
-  BoardFile file(run, 0, 1, ::getpid());
+  BoardFile file(run, 0, 1, 1, ::getpid());
   SimDevice device({});
   PayloadPool pool;
-  Node node(0, 1, {&device, nullptr, &pool, nullptr, {}, &file.board()});
+  NodeWatch watch(&file.board(), nullptr, {{Role::loader, 0}});
+  Node node(0, 1, {.device = &device, .pool = &pool, .watch = &watch});
   node.add<StuckActor>({Role::loader, 0});
   node.post({Role::conductor, 0}, {Role::loader, 0}, StartStep{7, 0});
   for (;;) node.turn(monotonic_us());

@@ -132,6 +132,13 @@ std::map<Address, std::uint32_t> place_actors(const Config& config) {
   return places;
 }
 
+std::vector<Address> actors_on(const std::map<Address, std::uint32_t>& places, std::uint32_t node) {
+  std::vector<Address> here;
+  for (const auto& [address, place] : places)
+    if (place == node) here.push_back(address);
+  return here;
+}
+
 std::vector<Address> rollouts(const Config& config) {
   std::vector<Address> all{{Role::rollout, 0}};
   if (config.has_rollouts() || config.has_answers())

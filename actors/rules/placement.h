@@ -60,6 +60,8 @@ std::map<Address, std::uint32_t> place_owners(const Config& config);
 // Every actor of the run and its node. Replicas' stages and their shards are spread evenly; loader, conductor and
 // checkpointer live on node 0.
 std::map<Address, std::uint32_t> place_actors(const Config& config);
+// In the order in which they are made.
+std::vector<Address> actors_on(const std::map<Address, std::uint32_t>& places, std::uint32_t node);
 // Who writes tokens: one for each replica where there are tasks, else one.
 std::vector<Address> rollouts(const Config& config);
 // Those who are told of a Restore before the holders are: loader, checkpointer, rollouts, rollout buffer, judge.

@@ -43,10 +43,11 @@ Memory map_pages(std::size_t size) {
 
 }  // namespace
 
-CpuDevice::CpuDevice(int threads, bool profiled, std::size_t recorded_max, bool helps)
-    : inline_(threads == 0), profiled_(profiled), helps_(helps && threads > 1) {
+CpuDevice::CpuDevice(int threads, bool profiled, Watch* watch, bool helps)
+    : watch_(watch), inline_(threads == 0), profiled_(profiled), helps_(helps && threads > 1) {
   CHECK(threads >= 0, "a device of {} threads", threads);
-  for (int i = 0; i < std::max(threads, 1); ++i) workers_.push_back(std::make_unique<Worker>(now_us(), recorded_max));
+  for (int i = 0; i < std::max(threads, 1); ++i)
+    workers_.push_back(std::make_unique<Worker>(static_cast<std::size_t>(i), now_us()));
   if (inline_) return;
   for (auto& worker : workers_) worker->thread = std::thread([this, &worker] { work(*worker); });
 }
@@ -136,17 +137,17 @@ bool CpuDevice::wait_and_help(Worker& worker) {
 
 void CpuDevice::run(Worker& worker) {
   const Use use = use_of(worker.segments.front().key);
-  const bool share = helps_ && use == Use::evaluate, recorded = worker.recording.wanted();
-  const std::int64_t begin_us = recorded ? now_us() : 0;
-  worker.enter(use);
+  const bool share = helps_ && use == Use::evaluate;
+  const std::int64_t begin_us = worker.enter(use);
+  if (watch_ != nullptr) watch_->begins(worker.number, worker.segments, begin_us);
   if (share) sharing_.fetch_add(1);
   worker.ops.clear();
   ops_by_sum(worker.segments, worker.ops);
   for (const Op* op : worker.ops) profiled_ ? run_timed(worker, *op, share) : run_op(worker, *op, share);
   if (share) sharing_.fetch_sub(1);
   worker.lingers = share;
-  worker.enter(Use::idle);
-  if (recorded) worker.recording.add(worker.segments.front().key, begin_us, now_us());
+  const std::int64_t end_us = worker.enter(Use::idle);
+  if (watch_ != nullptr) watch_->ends(worker.number, worker.segments, begin_us, end_us);
   completions_.add(worker.segments);
 }
 
@@ -194,16 +195,11 @@ void CpuDevice::clear_profile() {
   }
 }
 
-std::vector<std::vector<RecordedSegment>> CpuDevice::recorded() const {
-  CHECK(pending() == 0, "{} segments are still to be recorded", pending());
-  std::vector<std::vector<RecordedSegment>> all;
-  for (const auto& worker : workers_) all.push_back(worker->recording.segments());
-  return all;
-}
-
-void CpuDevice::Worker::enter(Use use) {
+std::int64_t CpuDevice::Worker::enter(Use use) {
   std::lock_guard lock(timeline_mutex);
-  timeline.enter(use, now_us());
+  const std::int64_t at_us = now_us();
+  timeline.enter(use, at_us);
+  return at_us;
 }
 
 Usage CpuDevice::usage(std::int64_t at_us) const {

@@ -15,14 +15,15 @@
 #include "kernels/cpu/offer.h"
 #include "kernels/measured_device.h"
 #include "kernels/ready_heap.h"
+#include "kernels/watch.h"
 
 namespace troupe {
 
 class CpuDevice final : public MeasuredDevice {
  public:
-  // recorded_max: segments kept for a timeline. helps: idle threads spin for parts of others' ops; only where each thread
-  // has a core.
-  explicit CpuDevice(int threads, bool profiled = false, std::size_t recorded_max = 0, bool helps = true);
+  // watch: may be null; outlives the device. helps: idle threads spin for parts of others' ops; only where each thread has
+  // a core.
+  explicit CpuDevice(int threads, bool profiled = false, Watch* watch = nullptr, bool helps = true);
   ~CpuDevice() override;  // runs what was submitted, then joins
   CpuDevice(const CpuDevice&) = delete;
   CpuDevice& operator=(const CpuDevice&) = delete;
@@ -39,16 +40,15 @@ class CpuDevice final : public MeasuredDevice {
   Usage usage(std::int64_t now_us) const override;  // by the monotonic clock
   OpProfile profile() const override;
   void clear_profile() override;
-  std::vector<std::vector<RecordedSegment>> recorded() const override;
 
  private:
   struct Worker {
-    Worker(std::int64_t begin_us, std::size_t recorded_max) : timeline(begin_us), recording(recorded_max) {}
-    void enter(Use use);
+    Worker(std::size_t number_, std::int64_t begin_us) : number(number_), timeline(begin_us) {}
+    std::int64_t enter(Use use);  // the time at which it did
+    std::size_t number;
     std::thread thread;
     mutable std::mutex timeline_mutex;
     Timeline timeline;
-    Recording recording;
     cpu::Scratch scratch;
     std::vector<Segment> segments;  // under way, one after the other or together
     std::vector<const Op*> ops;     // of all of them
@@ -75,6 +75,7 @@ class CpuDevice final : public MeasuredDevice {
 
   Completions completions_;
   std::vector<std::unique_ptr<Worker>> workers_;
+  Watch* watch_;
   bool inline_, profiled_, helps_;
 };
 

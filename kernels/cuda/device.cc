@@ -28,8 +28,7 @@ cudaEvent_t make_event(unsigned flags) {
 
 }  // namespace
 
-CudaDevice::CudaDevice(const CudaOptions& options)
-    : options_(options), timeline_(now_us()), recording_(options.recorded_max) {
+CudaDevice::CudaDevice(const CudaOptions& options) : options_(options), timeline_(now_us()) {
   CHECK(options.segments_ahead > 0, "a GPU that is {} segments ahead", options.segments_ahead);
   must(cudaSetDevice(options.index), "choosing the GPU");
   must(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream");
@@ -121,6 +120,7 @@ void CudaDevice::launch(Flight& flight) {
   if (flights_.empty()) {
     std::lock_guard lock(seen_mutex_);
     timeline_.enter(use_of(flight.segments.front().key), flight.begin_us);
+    if (options_.watch != nullptr) options_.watch->begins(0, flight.segments, flight.begin_us);
   }
   ops_.clear();
   ops_by_sum(flight.segments, ops_);
@@ -172,12 +172,13 @@ void CudaDevice::land() {
   flights_.pop_front();
   events_.push_back(flight.over);
   const std::int64_t end_us = now_us();
+  if (options_.watch != nullptr) options_.watch->ends(0, flight.segments, flight.begin_us, end_us);
   {
     std::lock_guard lock(seen_mutex_);
-    if (recording_.wanted()) recording_.add(flight.segments.front().key, flight.begin_us, end_us);
     timeline_.enter(flights_.empty() ? Use::idle : use_of(flights_.front().segments.front().key), end_us);
     if (!flights_.empty()) flights_.front().begin_us = end_us;
   }
+  if (options_.watch != nullptr && !flights_.empty()) options_.watch->begins(0, flights_.front().segments, end_us);
   if (flight.segments.front().strand != 0) {
     std::lock_guard lock(ready_mutex_);
     heap_.done(flight.segments);
@@ -202,12 +203,6 @@ OpProfile CudaDevice::profile() const {
 void CudaDevice::clear_profile() {
   std::lock_guard lock(seen_mutex_);
   profile_.clear();
-}
-
-std::vector<std::vector<RecordedSegment>> CudaDevice::recorded() const {
-  CHECK(pending() == 0, "{} segments are still to be recorded", pending());
-  std::lock_guard lock(seen_mutex_);
-  return {recording_.segments()};
 }
 
 }  // namespace troupe

@@ -36,7 +36,6 @@ class CudaDevice final : public MeasuredDevice {
   Usage usage(std::int64_t now_us) const override;  // by the monotonic clock
   OpProfile profile() const override;
   void clear_profile() override;
-  std::vector<std::vector<RecordedSegment>> recorded() const override;
 
  private:
   struct Flight {
@@ -66,10 +65,9 @@ class CudaDevice final : public MeasuredDevice {
 
   Completions completions_;
 
-  mutable std::mutex seen_mutex_;  // of the three below
+  mutable std::mutex seen_mutex_;  // of the two below
   Timeline timeline_;
   OpProfile profile_;
-  Recording recording_;
 
   std::deque<Flight> flights_;  // on the stream, the oldest first: the driver's own, as is the next
   std::vector<cudaEvent_t> events_;

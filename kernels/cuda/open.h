@@ -2,12 +2,12 @@
 // (absent.cc): they say so.
 #pragma once
 
-#include <cstddef>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "kernels/measured_device.h"
+#include "kernels/watch.h"
 
 namespace troupe {
 
@@ -17,7 +17,7 @@ struct CudaOptions {
   bool profiled = false;    // times every op: the stream then runs one at a time
   bool warpgroups = false;  // products that can go to them do (kernels/cuda/product_wgmma.h)
   bool library = false;     // products that cuBLASLt can do are its (kernels/cuda/library.h)
-  std::size_t recorded_max = 0;
+  Watch* watch = nullptr;   // outlives the device
 };
 
 struct Gpu {

@@ -115,7 +115,8 @@ void SimDevice::start(std::vector<Segment> segments, std::int64_t now_us) {
   idle_servers_.pop_back();
   servers_[server].enter(use_of(segments.front().key), now_us);
   under_way_ += segments.size();
-  running_.push_back({std::move(segments), end_us, started_++, server});
+  if (options_.watch != nullptr) options_.watch->begins(server, segments, now_us);
+  running_.push_back({std::move(segments), now_us, end_us, started_++, server});
 }
 
 void SimDevice::start_what_may(std::int64_t now_us, bool awake) {
@@ -153,6 +154,7 @@ void SimDevice::end_first() {
   const Running ended = std::move(*first);
   running_.erase(first);
   if (options_.compute_at == ComputeAt::end) compute(ended.segments);
+  if (options_.watch != nullptr) options_.watch->ends(ended.server, ended.segments, ended.begin_us, ended.end_us);
   heap_.done(ended.segments);
   servers_[ended.server].enter(Use::idle, ended.end_us);
   rest(ended.server, ended.end_us + (options_.rests_us ? options_.rests_us(ended.segments.back()) : 0));

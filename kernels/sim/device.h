@@ -13,6 +13,7 @@
 #include "kernels/cpu/kernels.h"
 #include "kernels/device.h"
 #include "kernels/ready_heap.h"
+#include "kernels/watch.h"
 
 namespace troupe {
 
@@ -40,6 +41,7 @@ struct SimDeviceOptions {
   std::int64_t wakes_us = 0;  // an idle server chooses so long after something came: what comes with it counts too
   std::function<bool(const SegmentKey&, const Op&)> skips = {};  // true: the op is passed over, a fault of the device
   std::function<void(const SegmentKey&, const Op&)> before;      // each op that is computed: memory that fails
+  Watch* watch = nullptr;                                        // outlives the device; a server is a thread
 };
 
 class SimDevice final : public Device {
@@ -66,7 +68,7 @@ class SimDevice final : public Device {
  private:
   struct Running {
     std::vector<Segment> segments;  // one, or those of a strand that run together
-    std::int64_t end_us = 0;
+    std::int64_t begin_us = 0, end_us = 0;
     std::uint64_t number = 0;
     std::size_t server = 0;
   };

@@ -39,10 +39,13 @@ struct SimWorld::Member {
   std::unique_ptr<SimDisk> disk;
   std::unique_ptr<SimJury> jury;
   std::unique_ptr<Transport> transport;
-  std::vector<std::byte> board_memory;
+  std::vector<std::byte> board_memory, journal_memory;
   std::optional<Board> board;
+  std::optional<Journal> journal;
+  std::optional<NodeWatch> watch;
   std::unique_ptr<Node> node;
 
+  JournalPage journal_page() const { return *read_journal(journal_memory.data(), journal_memory.size()); }
   BoardPage page() const { return read_board(board_memory.data(), board_memory.size()).value_or(BoardPage{}); }
   std::int64_t next_us(const SimNetwork& network) const {
     if (stopped) return kNever;
@@ -74,21 +77,36 @@ SimWorld::~SimWorld() {
   for (auto& member : members_) member->node->close();
 }
 
+void SimWorld::watch(Member& m, const std::map<Address, std::uint32_t>& places) const {
+  const std::vector<Address> here = actors_on(places, m.node_id);
+  const auto servers = static_cast<std::size_t>(options_.devices[m.node_id].servers);
+  m.board_memory.resize(board_size(here.size(), servers));
+  m.board.emplace(m.board_memory.data(), here.size(), servers, BoardOwner{});
+  if (options_.journal_records > 0) {
+    m.journal_memory.resize(journal_size(options_.journal_records));
+    m.journal.emplace(m.journal_memory.data(), options_.journal_records,
+                      JournalOwner{.node = m.node_id, .number = m.incarnation});
+  }
+  m.watch.emplace(&*m.board, m.journal ? &*m.journal : nullptr, here);
+}
+
 void SimWorld::add_member(std::uint32_t node, std::uint32_t incarnation) {
   auto member = std::make_unique<Member>();
   Member* const m = member.get();
   m->node_id = node;
   m->incarnation = incarnation;
   m->began_us = now_us_;
+  const auto places = place_actors(config_);
+  watch(*m, places);
   SimDeviceOptions device = options_.devices[node];
   device.begin_us = now_us_;
+  device.watch = &*m->watch;
   m->device = std::make_unique<SimDevice>(std::move(device));
   if (options_.front) {
     m->front = options_.front(*m->device);
     m->device_pool.emplace(memory_of(*m->front, Place::device), true);
   }
   m->transport = network_.attach(node, incarnation);
-  const auto places = place_actors(config_);
   if (places.at(kCheckpointer) == node) {
     SimDiskOptions disk = options_.disk;
     disk.root = options_.run_folder;
@@ -102,14 +120,15 @@ void SimWorld::add_member(std::uint32_t node, std::uint32_t incarnation) {
     jury.rules = verify_rules(config_);
     m->jury = std::make_unique<SimJury>(jury);
   }
-  const auto here = static_cast<std::size_t>(
-      std::count_if(places.begin(), places.end(), [&](const auto& place) { return place.second == node; }));
-  m->board_memory.resize(board_size(here));
-  m->board.emplace(m->board_memory.data(), here, BoardOwner{});
-  m->node = std::make_unique<Node>(
-      node, incarnation,
-      NodeParts{m->front ? m->front.get() : m->device.get(), m->disk.get(), &m->pool, m->transport.get(), options_.link,
-                &*m->board, nullptr, m->jury.get(), m->device_pool ? &*m->device_pool : nullptr});
+  m->node = std::make_unique<Node>(node, incarnation,
+                                   NodeParts{.device = m->front ? m->front.get() : m->device.get(),
+                                             .disk = m->disk.get(),
+                                             .pool = &m->pool,
+                                             .transport = m->transport.get(),
+                                             .link = options_.link,
+                                             .watch = &*m->watch,
+                                             .jury = m->jury.get(),
+                                             .device_pool = m->device_pool ? &*m->device_pool : nullptr});
   const std::uint64_t key = random_key(options_.seed, fmt::format("choices of node {}.{}", node, incarnation));
   m->node->set_choice([m, key](std::size_t count) { return random_below(count, key, m->choices++); });
   m->node->set_uplink([this, m](const Envelope& envelope) {
@@ -244,6 +263,7 @@ void SimWorld::kill(std::uint32_t node) {
   segments_of_dead_ += member->device->finished();
   graves_.push_back(member->page());
   graves_.back().life = Life::dead;
+  if (member->journal) journals_of_dead_.push_back(member->journal_page());
   member->node->close();
   if (member->disk) member->disk->crash();
   std::erase_if(members_, [&](const auto& one) { return one.get() == member; });
@@ -294,6 +314,13 @@ std::vector<BoardPage> SimWorld::pages() const {
       return page.node.node == member->node_id && page.node.incarnation < member->incarnation;
     });
   }
+  return pages;
+}
+
+std::vector<JournalPage> SimWorld::journals() const {
+  std::vector<JournalPage> pages = journals_of_dead_;
+  for (const auto& member : members_)
+    if (member->journal) pages.push_back(member->journal_page());
   return pages;
 }
 

@@ -30,6 +30,7 @@ struct SimWorldOptions {
   SimJuryOptions jury;                    // of the node with the judge
   LinkLimits link;
   DeviceFront front;
+  std::size_t journal_records = 0;             // of each node; 0: no journals
   std::function<bool(const Envelope&)> loses;  // true: the message vanishes before its actor, a fault of the program
 };
 
@@ -61,6 +62,8 @@ class SimWorld {
   void hang(std::uint32_t node, std::uint32_t actor, const Envelope& envelope);
   // The boards of all nodes, of those that died the last.
   std::vector<BoardPage> pages() const;
+  // And their journals, those of the dead too, if there are any.
+  std::vector<JournalPage> journals() const;
   Events& events() { return events_; }
 
   std::int64_t now_us() const { return now_us_; }
@@ -85,6 +88,7 @@ class SimWorld {
 
  private:
   struct Member;
+  void watch(Member& m, const std::map<Address, std::uint32_t>& places) const;
   void add_member(std::uint32_t node, std::uint32_t incarnation);
   void introduce(Member& one, Member& other);
   void hear(const Envelope& envelope);
@@ -110,6 +114,7 @@ class SimWorld {
   bool finished_ = false;
   std::string problem_;
   std::vector<BoardPage> graves_;
+  std::vector<JournalPage> journals_of_dead_;
 };
 
 }  // namespace troupe

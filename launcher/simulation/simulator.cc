@@ -146,9 +146,9 @@ struct Fate {
 };
 
 // No silent wait: every wait has a holder, and while a world goes on no stall is told.
-class Watch {
+class Watcher {
  public:
-  explicit Watch(const Config& config)
+  explicit Watcher(const Config& config)
       : config_(config), places_(place_actors(config)), rule_(std::int64_t{1'000'000} * config.limits.stall_seconds) {}
   void look(const SimWorld& world) {
     if (world.now_us() - looked_us_ < kWatchUs || !broken.empty()) return;
@@ -258,7 +258,7 @@ void Simulator::play(const Scenario& scenario, const std::string& folder, bool t
   fates = &fate;
   world.start(fate.newest(0));
   const auto falls = [&] { return scenario.sequel && world.messages() >= scenario.falls_after_messages; };
-  Watch watch(scenario.config);
+  Watcher watch(scenario.config);
   const auto over = [&] {
     fate.look();
     watch.look(world);

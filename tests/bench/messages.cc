@@ -23,6 +23,7 @@ using namespace troupe;
 
 namespace {
 
+constexpr std::size_t kRecords = 1 << 16;  // of the journal
 constexpr Address kAsker{Role::stage, 0}, kEcho{Role::expert_shard, 0};
 constexpr LinkHeader kAnyLink{.from_node = 1, .from_incarnation = 1, .to_incarnation = 1, .sequence = 1};
 
@@ -137,10 +138,19 @@ void pin(int core) {
 // A process with the parts that a run's has.
 struct End {
   End(std::uint32_t id, int socket, const Trial& trial)
-      : board_memory(board_size(1) / sizeof(std::uint64_t)),
-        board(reinterpret_cast<std::byte*>(board_memory.data()), 1, {}),
+      : board_memory(board_size(1, 1) / sizeof(std::uint64_t)),
+        board(reinterpret_cast<std::byte*>(board_memory.data()), 1, 1, {}),
+        journal_memory(journal_size(kRecords) / sizeof(std::uint64_t)),
+        journal(reinterpret_cast<std::byte*>(journal_memory.data()), kRecords, {.node = id, .number = 1}),
+        watch(&board, &journal, {id == 0 ? kAsker : kEcho}),
         transport(make_ucx_transport(trial.way, pool)),
-        node(id, 1, {&device, disk.get(), &pool, transport.get(), LinkLimits{}, &board, nullptr}),
+        node(id, 1,
+             {.device = &device,
+              .disk = disk.get(),
+              .pool = &pool,
+              .transport = transport.get(),
+              .watch = &watch,
+              .now_us = monotonic_us}),
         loop(node, trial.spin_us) {
     node.place(kAsker, 0);
     node.place(kEcho, 1);
@@ -151,6 +161,9 @@ struct End {
   std::unique_ptr<Disk> disk = make_posix_disk();
   std::vector<std::uint64_t> board_memory;
   Board board;
+  std::vector<std::uint64_t> journal_memory;
+  Journal journal;
+  NodeWatch watch;
   std::unique_ptr<Transport> transport;
   Node node;
   Loop loop;

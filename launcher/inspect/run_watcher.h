@@ -1,0 +1,32 @@
+// RunWatcher: looks at a run's folder, again and again: boards, journals and metrics. It asks nobody, so it works when an
+// actor is stuck, and when a process is stopped or dead.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "launcher/inspect/source.h"
+
+namespace troupe {
+
+class RunWatcher final : public InspectSource {
+ public:
+  // Throws Error: `path` is no run's folder.
+  explicit RunWatcher(const std::string& path);
+  View look() override;
+  std::vector<JournalPage> journals(std::uint64_t most) override;
+  MetricsTail& metrics() override { return metrics_; }
+  std::string control(const Control& control) override;
+  const Config& config() const { return config_; }
+  const std::string& run() const { return run_; }
+
+ private:
+  std::string run_;
+  Config config_;
+  Plan plan_;
+  ViewOptions options_;
+  MetricsTail metrics_;
+  std::optional<Observed> before_;
+};
+
+}  // namespace troupe

@@ -1,0 +1,42 @@
+// InspectSource: where the inspector looks: a run's folder, nodes that are asked, or a simulated world. Its users (the
+// terminal, the page, scripts) know no more of it than this.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "launcher/inspect/view.h"
+
+namespace troupe {
+
+// What somebody wants done to a run. A live run knows the first three.
+struct Control {
+  enum class Do : std::uint8_t { pause, resume, kill, restart, step, run, back, drop, delay, inject };
+  Do what = Do::pause;
+  std::uint32_t node = 0;      // kill, restart
+  std::uint64_t messages = 1;  // step, run, back
+  // run: until this, whichever is asked for; at most `messages`, if it is above one.
+  std::optional<std::int64_t> until_step;
+  std::optional<double> until_seconds;
+  // Of messages to this actor, of this kind (empty: any): run stops before the next, drop and delay strike it, inject
+  // makes one (Stop and Credit alone can be made).
+  std::optional<Address> receiver;
+  std::string receives;
+  double delay_seconds = 0;
+};
+
+class InspectSource {
+ public:
+  virtual ~InspectSource() = default;
+  // Rates are of the time since the last look. Never waits for an actor.
+  virtual View look() = 0;
+  // What the journals hold, of each of at most so many last records.
+  virtual std::vector<JournalPage> journals(std::uint64_t most) = 0;
+  virtual MetricsTail& metrics() = 0;
+  // A sentence that says what was done. Throws Error: it can't be, or may not.
+  virtual std::string control(const Control& control) = 0;
+};
+
+}  // namespace troupe

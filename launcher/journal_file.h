@@ -1,0 +1,35 @@
+// A node's journal in the run's folder: RUN/journal/node-N.I, mapped into the node's process and read by any other. Each
+// process has one of its own; what it wrote stays when it is killed. The last few of a node are kept.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "actors/config.h"
+#include "actors/journal.h"
+
+namespace troupe {
+
+class JournalFile {
+ public:
+  // As config.inspect says. Throws Error: the file can't be made.
+  JournalFile(const std::string& run_folder, std::uint32_t node, const InspectConfig& config);
+  ~JournalFile();
+  JournalFile(const JournalFile&) = delete;
+  JournalFile& operator=(const JournalFile&) = delete;
+  Journal& journal() { return *journal_; }
+
+ private:
+  std::size_t size_;
+  void* memory_ = nullptr;
+  std::optional<Journal> journal_;
+};
+
+// Of all nodes, by node and number, of each at most so many records; those that can't be read are left out.
+std::vector<JournalPage> read_journals(const std::string& run_folder,
+                                       std::uint64_t most = std::numeric_limits<std::uint64_t>::max());
+// The last of every node, of each at most so many records.
+std::vector<JournalPage> read_last_journals(const std::string& run_folder, std::uint64_t most);
+
+}  // namespace troupe
