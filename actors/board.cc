@@ -151,6 +151,7 @@ std::optional<BoardPage> read_board(const std::byte* bytes, std::size_t size) {
   page.pid = header.pid;
   page.pid_start = header.pid_start;
   page.launcher_pid = header.launcher_pid;
+  page.port = header.port.load(std::memory_order_relaxed);
   page.turn_us = header.turn_us.load(std::memory_order_relaxed);
   const auto node = layout_of(memory).node.read();
   if (!node) return std::nullopt;
@@ -159,6 +160,24 @@ std::optional<BoardPage> read_board(const std::byte* bytes, std::size_t size) {
   for (std::size_t i = 0; i < header.threads_count; ++i)
     page.threads.push_back(thread_page(thread_of(memory, header.actors_count, i), page.actors));
   return page;
+}
+
+// Of pages that are published once meanwhile one copy stays as it is; a node publishes all of its pages, then rests.
+std::vector<std::byte> copy_board(const std::byte* bytes, std::size_t size) {
+  std::vector<std::byte> copy(size);
+  auto* memory = const_cast<std::byte*>(bytes);  // atomics are read through references that could write
+  const BoardCell<BoardNode>& node = layout_of(memory).node;
+  for (int tries = 0; tries < 1000; ++tries) {
+    const std::uint64_t before = node.number();
+    for (std::size_t at = 0; at + sizeof(std::uint64_t) <= size; at += sizeof(std::uint64_t)) {
+      const std::uint64_t word =
+          std::atomic_ref(*reinterpret_cast<std::uint64_t*>(memory + at)).load(std::memory_order_relaxed);
+      std::memcpy(copy.data() + at, &word, sizeof word);
+    }
+    std::atomic_thread_fence(std::memory_order_acquire);
+    if (node.number() == before) break;
+  }
+  return copy;
 }
 
 Board::Board(std::byte* memory, std::size_t actors_count, std::size_t threads_count, const BoardOwner& owner)

@@ -83,6 +83,7 @@ class BoardCell {
     published_.store(next, std::memory_order_release);
   }
   // Empty: nothing was published, or the writer was faster each time.
+  std::uint64_t number() const { return published_.load(std::memory_order_acquire); }
   std::optional<Value> read() const {
     for (int tries = 0; tries < 1000; ++tries) {
       const std::uint64_t number = published_.load(std::memory_order_acquire);
@@ -128,7 +129,8 @@ struct BoardThread {
 
 struct BoardHeader {
   std::array<char, 8> magic;
-  std::uint32_t version, actors_count, threads_count, unused;
+  std::uint32_t version, actors_count, threads_count;
+  std::atomic<std::uint32_t> port;  // of the node's inspector thread, on this machine; 0: none
   std::uint64_t size;
   std::int64_t pid, pid_start, launcher_pid;  // pid_start: when the process began, as its system counts; tells reuse
   std::atomic<std::int64_t> turn_us;          // when the loop last began a turn
@@ -143,6 +145,7 @@ enum class Life : std::uint8_t { running, stopped, dead };
 struct BoardPage {
   Life life = Life::running, launcher = Life::running;
   std::int64_t pid = 0, pid_start = 0, launcher_pid = 0, turn_us = 0;
+  std::uint32_t port = 0;
   BoardNode node;
   struct Actor {
     Address address;
@@ -175,6 +178,9 @@ struct BoardPage {
 // Empty: these bytes are no board, or of another version.
 std::optional<BoardPage> read_board(const std::byte* bytes, std::size_t size);
 
+// A copy of which every page is whole, though somebody writes meanwhile.
+std::vector<std::byte> copy_board(const std::byte* bytes, std::size_t size);
+
 // The writer's side. REQUIRES: `memory` has board_size(actors_count) zeroed bytes, aligned to 8, and outlives the board.
 struct BoardOwner {
   std::int64_t pid = 0, pid_start = 0, launcher_pid = 0;
@@ -183,6 +189,7 @@ class Board {
  public:
   Board(std::byte* memory, std::size_t actors_count, std::size_t threads_count, const BoardOwner& owner);
 
+  void listens(std::uint32_t port) { header().port.store(port, std::memory_order_relaxed); }
   void turn(std::int64_t now_us) { header().turn_us.store(now_us, std::memory_order_relaxed); }
   // A message is in the actor's mailbox.
   void arrived(std::uint32_t actor, std::int64_t now_us);

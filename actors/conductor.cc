@@ -54,7 +54,7 @@ void Conductor::on(const Recover& recover, const Address&) {
   votes_.clear();
   plan_.reset();
   evaluation_plan_.reset();
-  asked_ = false;
+  asked_ = held_ = false;
   if (std::exchange(evaluating_, false)) evaluated_version_ = -1;
   if (answering_) answered_version_ = -1;
   finished_ = false;
@@ -137,6 +137,17 @@ void Conductor::begin() {
   if (mode_ == RunMode::evaluate || mode_ == RunMode::experts) return start_evaluation();
   if (mode_ == RunMode::generate) return context_.post(kRollout, StartEvaluation{state_.version, attempt_});
   if (mode_ == RunMode::answers) return start_answers();
+  go_on();
+}
+
+// A pause acts between steps: nothing is begun.
+bool Conductor::holds() {
+  held_ = paused_ && mode_ == RunMode::train && !last_decided_;
+  return held_;
+}
+
+void Conductor::go_on() {
+  if (holds()) return;
   if (state_.version > recover_.version || last_decided_) return next();
   if (answers_due()) return start_answers();  // what they say may end the run
   start_step();
@@ -234,6 +245,7 @@ bool Conductor::evaluation_due() const {
 }
 
 void Conductor::next() {
+  if (holds()) return;
   if (evaluation_due() && !stopped_early_) return start_evaluation();
   if (answers_due() && !stopped_early_) return start_answers();
   if (!last_decided_) return start_step();
@@ -312,10 +324,16 @@ void Conductor::on(const Report& written, const Address&) {
   finish_if_done();
 }
 
-// A person wants to stop: the step under way is finished and saved.
-void Conductor::on(const Stop& stop, const Address&) {
+void Conductor::on(const Pause& pause, const Address&) {
+  paused_ = pause.on;
+  if (!paused_ && std::exchange(held_, false)) go_on();
+}
+
+// A person wants to stop: the step under way, or the one that a pause held back, is finished and saved.
+void Conductor::on(const Stop& stop, const Address& from) {
   stopping_ = stopped_early_ = true;
   reason_ = stop.reason;
+  on(Pause{false}, from);
   if (mode_ != RunMode::train) {
     last_decided_ = answered_ = true;
     finish_if_done();

@@ -37,6 +37,7 @@ class Conductor {
   void on(const RolloutDone& done, const Address& from);
   void on(const Credit&, const Address&) {}
   void on(const Stop& stop, const Address& from);
+  void on(const Pause& pause, const Address& from);
   void waits(Waits& out) const;
   std::uint32_t attempt() const { return attempt_; }
   std::int64_t version() const { return state_.version; }
@@ -60,6 +61,8 @@ class Conductor {
   void restore_all();
   void remember(const RecoveryPlan& plan);
   void begin();
+  bool holds();
+  void go_on();
   void next();
   void start_step();
   void start_evaluation();
@@ -85,7 +88,8 @@ class Conductor {
   std::optional<StepPlan> plan_;
   Votes votes_;
   bool stopping_ = false, stopped_early_ = false;
-  std::string reason_;  // why it ends: the key of a limit, or what somebody said
+  bool paused_ = false, held_ = false;  // held: it would have gone on
+  std::string reason_;                  // why it ends: the key of a limit, or what somebody said
   std::int64_t recovered_us_ = 0;
   std::int64_t step_began_us_ = 0, run_began_us_ = 0, evaluation_began_us_ = 0;
   // Evaluation under way.

@@ -25,8 +25,10 @@ void Conductor::waits(Waits& out) const {
         out.push_back({asked ? Awaited::restored : Awaited::standing, holder, step});
     return;
   }
+  if (held_) out.push_back({Awaited::leave, kSupervisor, step});
   if (checkpoint_version_ >= 0)
     out.push_back({Awaited::checkpoint, kCheckpointer, step_key(checkpoint_version_, attempt_)});
+  if (held_) return;
   if (evaluating_) return evaluation_waits(out);
   if (answering_) return out.push_back({Awaited::rollout, kBuffer, step});
   if (config_.has_rollouts() && mode_ == RunMode::train && !last_decided_) rollout_waits(out);

@@ -138,9 +138,10 @@ struct LimitsConfig {  // [limits]
   int heartbeat_ms = 500, silence_ms = 20000, start_seconds = 60, stall_seconds = 60;
 };
 
-struct InspectConfig {    // [inspect]
-  int journal_mib = 16;   // of a node's last messages, segments and waits; 0: no journal
-  int journals_kept = 4;  // of a node: one a process
+struct InspectConfig {               // [inspect]
+  int journal_mib = 16;              // of a node's last messages, segments and waits; 0: no journal
+  int journals_kept = 4;             // of a node: one a process
+  std::string listen = "127.0.0.1";  // where the nodes' inspector threads answer; empty: nowhere
 };
 
 struct LinkConfig {             // [link]: for measuring what a slow network would cost

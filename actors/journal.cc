@@ -66,6 +66,17 @@ JournalRecord record_of(const Envelope& envelope, JournalEntry entry) {
   return record;
 }
 
+void write_record(std::byte* memory, const JournalRecord& record) {
+  Header& header = header_of(memory);
+  const std::uint64_t number = header.written.fetch_add(1, std::memory_order_relaxed);
+  Slot& slot = slot_of(memory, number % header.records);
+  const auto words = std::bit_cast<std::array<std::uint64_t, kWords - 1>>(record);
+  slot.number.store(0, std::memory_order_relaxed);
+  std::atomic_thread_fence(std::memory_order_release);
+  for (std::size_t i = 0; i < words.size(); ++i) slot.words[i].store(words[i], std::memory_order_relaxed);
+  slot.number.store(number + 1, std::memory_order_release);
+}
+
 bool read_slot(const Slot& slot, std::uint64_t number, JournalRecord& record) {
   if (slot.number.load(std::memory_order_acquire) != number + 1) return false;
   std::array<std::uint64_t, kWords - 1> words{};
@@ -94,16 +105,7 @@ Journal::Journal(std::byte* memory, std::size_t records, const JournalOwner& own
   header->magic = kMagic;
 }
 
-void Journal::write(const JournalRecord& record) {
-  Header& header = header_of(memory_);
-  const std::uint64_t number = header.written.fetch_add(1, std::memory_order_relaxed);
-  Slot& slot = slot_of(memory_, number % header.records);
-  const auto words = std::bit_cast<std::array<std::uint64_t, kWords - 1>>(record);
-  slot.number.store(0, std::memory_order_relaxed);
-  std::atomic_thread_fence(std::memory_order_release);
-  for (std::size_t i = 0; i < words.size(); ++i) slot.words[i].store(words[i], std::memory_order_relaxed);
-  slot.number.store(number + 1, std::memory_order_release);
-}
+void Journal::write(const JournalRecord& record) { write_record(memory_, record); }
 
 void Journal::handled(const Envelope& envelope, std::int64_t begin_us, std::int64_t end_us) {
   JournalRecord record = record_of(envelope, JournalEntry::handled);
@@ -162,6 +164,14 @@ std::optional<JournalPage> read_journal(const std::byte* bytes, std::size_t size
     if (read_slot(slot_of(memory, number % header.records), number, record)) page.records.push_back(record);
   }
   return page;
+}
+
+std::vector<std::byte> pack_journal(const JournalPage& page) {
+  const std::size_t records = std::max<std::size_t>(1, page.records.size());
+  std::vector<std::byte> memory(journal_size(records));
+  const Journal journal(memory.data(), records, page.owner);
+  for (const JournalRecord& record : page.records) write_record(memory.data(), record);
+  return memory;
 }
 
 }  // namespace troupe

@@ -84,5 +84,7 @@ struct JournalPage {
 // version.
 std::optional<JournalPage> read_journal(const std::byte* bytes, std::size_t size, std::uint64_t first = 0,
                                         std::uint64_t most = std::numeric_limits<std::uint64_t>::max());
+// A journal that holds these records, for whoever can't map the one that they are of.
+std::vector<std::byte> pack_journal(const JournalPage& page);
 
 }  // namespace troupe

@@ -8,7 +8,6 @@
 namespace troupe {
 
 namespace {
-constexpr std::size_t kMessagesATurn = 4096;
 constexpr std::int64_t kBillUs = 1'000'000;  // the board's bill is about so old
 constexpr Address kNobody{Role::supervisor, 0};
 }  // namespace
@@ -45,6 +44,7 @@ void Node::forget(std::uint32_t node) {
 
 void Node::post(const Address& from, const Address& to, Message message) {
   Envelope envelope = numbered({from, to, std::move(message)});
+  if (posted_) posted_(envelope);
   if (local_.contains(to)) return deliver_local(std::move(envelope));
   const auto place = directory_.find(to);
   if (place == directory_.end() || place->second == id_) {
@@ -94,7 +94,7 @@ bool Node::look() {
   return looked_;
 }
 
-bool Node::turn(std::int64_t now_us) {
+bool Node::turn(std::int64_t now_us, std::size_t messages_max) {
   now_us_ = now_us;
   if (board() != nullptr) board()->turn(now_us);
   if (page_.tick_us == 0) write_board();  // before anything can get stuck
@@ -125,7 +125,7 @@ bool Node::turn(std::int64_t now_us) {
     for (auto& [peer, link] : links_)
       link.tick(now_us_, [&, to = peer](Frame frame) { parts_.transport->send(to, std::move(frame)); });
   }
-  busy |= company_.run(kMessagesATurn);
+  busy |= company_.run(messages_max);
   if (tick) write_board();
   return busy;
 }
@@ -141,6 +141,7 @@ Company::Handler Node::watched(std::uint32_t actor, Company::Handler handler) {
     handler(envelope);
     const std::int64_t end_us = precise_us();
     handling_ = 0;
+    ++handled_;
     if (board() != nullptr) board()->end(actor, end_us - begin_us);
     if (journal() != nullptr) journal()->handled(envelope, begin_us, end_us);
   };

@@ -121,12 +121,22 @@ class Node {
   // Sees every envelope that reaches an actor here: a simulated world's log. False: it is lost on its last step.
   using Witness = std::function<bool(const Envelope&)>;
   void set_witness(Witness witness) { witness_ = std::move(witness); }
+  // Sees every envelope as it is posted here, to anybody.
+  using Posted = std::function<void(const Envelope&)>;
+  void set_posted(Posted posted) { posted_ = std::move(posted); }
+  // As if it had just arrived.
+  void deliver(Envelope envelope) { deliver_local(std::move(envelope)); }
 
   // From here on mail is dropped unread: the actors are about to end.
   void close();
 
   // One pass over everything that waits; true while more may be waiting.
-  bool turn(std::int64_t now_us);
+  bool turn(std::int64_t now_us, std::size_t messages_max = kMessagesATurn);
+  static constexpr std::size_t kMessagesATurn = 4096;
+  // Messages whose handlers returned, if somebody watches.
+  std::uint64_t handled() const { return handled_; }
+  // The board is written now, between turns.
+  void show() { write_board(); }
   // Between turns: takes frames only. True: something happened, a turn is due. REQUIRES: there is a transport.
   bool look();
   // The node is about to sleep; what was idle since the turn began waited for the loop.
@@ -181,6 +191,8 @@ class Node {
   std::map<std::uint32_t, Link> links_;
   std::function<void(const Envelope&)> uplink_;
   Witness witness_;
+  Posted posted_;
+  std::uint64_t handled_ = 0;
   std::vector<Completion> completions_;
   std::vector<DiskOutcome> outcomes_;
   std::vector<JuryOutcome> verdicts_;

@@ -38,7 +38,8 @@ const char* to_string(Awaited what) {
                                                         "what an owner computes with",
                                                         "a rollout",
                                                         "answers",
-                                                        "a verdict"};
+                                                        "a verdict",
+                                                        "leave to go on"};
   const auto index = static_cast<std::size_t>(what);
   CHECK(index < kNames.size(), "no wait {}", index);
   return kNames[index];

@@ -42,8 +42,9 @@ enum class Awaited : std::uint8_t {
   rollout,               // the rollout buffer's word that one is there, or on disk
   answers,               // of a rollout to prompts
   verdict,               // the judge's, or of the jury's processes
+  leave,                 // to go on, from who paused the run
 };
-constexpr std::uint8_t kAwaited = 32;
+constexpr std::uint8_t kAwaited = 33;
 const char* to_string(Awaited what);
 
 struct Wait {

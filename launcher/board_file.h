@@ -3,6 +3,7 @@
 #pragma once
 
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,7 @@ class BoardFile {
   BoardFile(const BoardFile&) = delete;
   BoardFile& operator=(const BoardFile&) = delete;
   Board& board() { return *board_; }
+  std::span<const std::byte> bytes() const { return {static_cast<const std::byte*>(memory_), size_}; }
 
  private:
   std::size_t size_;

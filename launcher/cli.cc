@@ -242,9 +242,18 @@ CLI::App* add_timeline(CLI::App& app, Arguments& a) {
 
 CLI::App* add_inspect(CLI::App& app, Arguments& a) {
   CLI::App* c = app.add_subcommand("inspect", "what every actor of a run does, and why it is slow or stuck");
-  c->add_option("RUN", a.inspect.run, "a run's folder, also of a run that is stuck, dead or over")->required();
+  CLI::Option* run = c->add_option("RUN", a.inspect.run,
+                                   "a run's folder, also of a run that is stuck, dead or over; or the addresses of its "
+                                   "nodes, 127.0.0.1:4711,...");
+  c->add_option("--simulate", a.inspect.simulate, "instead: this configuration in virtual time, message by message")
+      ->type_name("CONFIG")
+      ->excludes(run);
+  c->add_option("--seed", a.inspect.seed, "of the simulated world (default 1)")->type_name("N");
+  add_set(c, a.inspect.sets);
+  c->add_option("--token-file", a.inspect.token, "with addresses: the run's token (RUN/token)")->type_name("FILE");
   c->add_flag("--once", a.inspect.once, "one look, then end");
   c->add_flag("--json", a.inspect.json, "one look as JSON");
+  c->add_flag("--allow-control", a.inspect.allow_control, "pause, resume and kill too, for who can read RUN/token");
   c->add_option("--sort", a.inspect.sort, "actors by: actor (default), queue, oldest, messages, busy, waits, memory")
       ->type_name("KEY")
       ->check(CLI::IsMember({"actor", "queue", "oldest", "messages", "busy", "waits", "memory"}));

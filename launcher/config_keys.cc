@@ -258,6 +258,9 @@ void add_machine_keys(std::vector<Key>& keys) {
   inspect.add("journal_mib", &J::journal_mib, within(0, 1 << 16),
               "file of a node's last messages, segments and waits; 0: none");
   inspect.add("journals_kept", &J::journals_kept, within(1, 1000), "files of a node, each of one of its processes");
+  inspect.add("listen", &J::listen, anything(),
+              "address at which nodes answer the inspector; elsewhere than on loopback they want the run's token for "
+              "everything; empty: nowhere");
   using I = LimitsConfig;
   Table<I> limits(keys, "limits", &Config::limits);
   limits.add("heartbeat_ms", &I::heartbeat_ms, at_least(1), "between signs of life");

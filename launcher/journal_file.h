@@ -3,6 +3,7 @@
 #pragma once
 
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,7 @@ class JournalFile {
   JournalFile(const JournalFile&) = delete;
   JournalFile& operator=(const JournalFile&) = delete;
   Journal& journal() { return *journal_; }
+  std::span<const std::byte> bytes() const { return {static_cast<const std::byte*>(memory_), size_}; }
 
  private:
   std::size_t size_;

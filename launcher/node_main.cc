@@ -62,6 +62,7 @@ void NodeProcess::introduce() {
   options.incarnation = start.at("incarnation");
   options.mode = static_cast<RunMode>(start.at("mode").get<int>());
   options.run_folder = start.at("run_folder");
+  options.token = start.at("token");
   if (id == 0 && !config.has_rollouts()) options.corpus = open_corpus(config);
   options.tasks = open_tasks(config);
   world.emplace(config, options);

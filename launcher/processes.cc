@@ -20,6 +20,7 @@
 #include "actors/rules/recovery.h"
 #include "kernels/base/error.h"
 #include "launcher/config.h"
+#include "launcher/inspect/token.h"
 #include "launcher/interrupts.h"
 #include "launcher/loop.h"
 #include "launcher/program.h"
@@ -131,6 +132,7 @@ void Supervisor::start(Child& child) {
       {"node", node},
       {"incarnation", incarnation},
       {"mode", 0},
+      {"token", run_token(folder_.path())},
       {"run_folder",
        folder_.path()}}.dump());
 }

@@ -3,7 +3,7 @@
 // control socket; a process that is silent for too long is killed. Its successor has the next incarnation.
 //
 // On the control socket, one JSON object a line:
-//   launcher -> node  start {config, node, incarnation, mode, run_folder}
+//   launcher -> node  start {config, node, incarnation, mode, token, run_folder}
 //                     peers {introduction, peers: [{node, incarnation, address}]}   forget {node}   end {}
 //   launcher -> 0     recover {attempt, version, path, weights_only}   stop {reason}
 //   node -> launcher  hello {address, build, machine, digest}   up {introduction}: it is followed

@@ -81,8 +81,13 @@ struct TimelineOptions {
 int timeline(const TimelineOptions& options);
 
 struct InspectOptions {
-  std::string run;
+  std::string run;       // a run's folder, or addresses of its nodes
+  std::string simulate;  // instead: a configuration, run in virtual time
+  std::vector<std::string> sets;
+  std::uint64_t seed = 1;  // of the simulated world
+  std::string token;       // a file; empty: RUN/token
   bool once = false, json = false;
+  bool allow_control = false;
   std::string sort = "actor", filter;  // of the actors
   int limit = 0;                       // actors shown; 0: all
 };

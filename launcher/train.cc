@@ -14,6 +14,7 @@
 #include "launcher/bill.h"
 #include "launcher/choose_experts.h"
 #include "launcher/config.h"
+#include "launcher/inspect/token.h"
 #include "launcher/interrupts.h"
 #include "launcher/machine.h"
 #include "launcher/metrics_file.h"
@@ -35,6 +36,7 @@ int train_here(const Config& config, RunFolder& folder, const Recover& begin, Ru
   start_log("troupe", folder.path() + "/logs/node-0.log", LogLevel::info);
   WorldOptions options;
   options.run_folder = folder.path();
+  options.token = run_token(folder.path());
   if (!config.has_rollouts()) options.corpus = open_corpus(config);
   options.tasks = open_tasks(config);
   World world(config, options);

@@ -275,6 +275,10 @@ void Search::visit(int number) {
   const Link link = links_[static_cast<std::size_t>(number)];
   const Wait& wait = link.actor->waits[link.wait];
   if (own_wait(link, wait, number)) return;
+  if (wait.what == Awaited::leave)
+    return add(RootKind::paused, wait.since_us, number,
+               fmt::format("somebody paused the run {} ago; it goes on when it is resumed, or stopped to be saved",
+                           age(wait.since_us)));
   if (wait.holder.role == Role::supervisor)
     return add(RootKind::launcher, wait.since_us, number,
                fmt::format("the launcher has not said {}; if its process is gone or stopped, continue with: {}",

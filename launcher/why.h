@@ -23,6 +23,7 @@ enum class RootKind : std::uint8_t {
   lost,        // one waits, and who owes it believes to have sent it
   launcher,    // the launcher has yet to say something
   circle,      // they wait for each other
+  paused,      // somebody paused the run
   working,     // nothing stands still
 };
 

@@ -282,6 +282,7 @@ Owed owed(const Config& config, const Actor& asker, const Wait& asked, const Act
     case A::shadow_gradient:
       return everything(holder, sent_for(asked.what));
     case A::verdict:
+    case A::leave:
     case A::recover:
     case A::segment:
     case A::disk:

@@ -13,6 +13,8 @@
 #include "kernels/base/log.h"
 #include "launcher/board_file.h"
 #include "launcher/company.h"
+#include "launcher/config.h"
+#include "launcher/inspect/node_server.h"
 #include "launcher/journal_file.h"
 #include "launcher/jury.h"
 #include "launcher/machine.h"
@@ -36,6 +38,7 @@ struct World::Parts {
   std::unique_ptr<Transport> transport;
   std::unique_ptr<Node> node;
   std::unique_ptr<Loop> loop;
+  std::unique_ptr<NodeServer> server;  // null: nobody may ask
   std::vector<Address> here;
   HandlerProfile handlers{monotonic_ns, {}};
 };
@@ -107,6 +110,7 @@ World::World(const Config& config, WorldOptions options) : config_(config), part
     parts_->here.push_back(address);
     add_actor(*parts_->node, config, options, address);
   }
+  answer_inspectors(options.token);
 }
 
 void World::watch(const std::map<Address, std::uint32_t>& places, std::uint32_t node) {
@@ -116,6 +120,38 @@ void World::watch(const std::map<Address, std::uint32_t>& places, std::uint32_t 
   if (config_.inspect.journal_mib > 0) parts_->journal_file.emplace(parts_->run_folder, node, config_.inspect);
   parts_->watch.emplace(&parts_->board_file->board(), parts_->journal_file ? &parts_->journal_file->journal() : nullptr,
                         here);
+}
+
+// What is ordered from outside is the supervisor's word; a message that somebody made marks the run.
+void World::answer_inspectors(const std::string& token) {
+  if (!parts_->watch || config_.inspect.listen.empty()) return;
+  NodeServerOptions options;
+  options.address = config_.inspect.listen;
+  options.token = token;
+  options.config_toml = config_to_toml(config_);
+  options.board = parts_->board_file->bytes();
+  if (parts_->journal_file) options.journal = parts_->journal_file->bytes();
+  parts_->server = std::make_unique<NodeServer>(std::move(options));
+  parts_->board_file->board().listens(parts_->server->port());
+  parts_->loop->watch(parts_->server->orders_fd(), [this] {
+    for (NodeServer::Order& order : parts_->server->take_orders()) obey(order);
+  });
+}
+
+void World::obey(std::variant<Pause, Envelope>& order) {
+  Node& node = *parts_->node;
+  constexpr Address kSupervisor{Role::supervisor, 0};
+  if (const auto* pause = std::get_if<Pause>(&order)) {
+    if (node.is_here(kConductor)) node.post(kSupervisor, kConductor, *pause);
+    return;
+  }
+  auto& envelope = std::get<Envelope>(order);
+  if (!node.is_here(envelope.to)) return;
+  const std::string said = fmt::format("a {} was injected into {}", kind_of(envelope.message), to_string(envelope.to));
+  log_warning("event=injected note=\"{}\"", said);
+  node.post(envelope.from, kSupervisor,
+            Report{"tainted", nlohmann::json{{"kind", "tainted"}, {"sentence", said}}.dump()});
+  node.post(envelope.from, envelope.to, std::move(envelope.message));
 }
 
 // Segments that are under way or waiting write to the actors' memory: they end first.

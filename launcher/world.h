@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <variant>
 
 #include "actors/capture.h"
 #include "actors/conductor.h"
@@ -31,6 +32,7 @@ struct WorldOptions {
   CollectedAnswers* answers = nullptr;  // of RunMode::answers
   bool profiled = false;                // see profile()
   DeviceFront front;
+  std::string token;  // of the run: who has it may control this node; empty: nobody may
 };
 
 class World {
@@ -56,6 +58,8 @@ class World {
   void clear_profile();
 
  private:
+  void obey(std::variant<Pause, Envelope>& order);
+  void answer_inspectors(const std::string& token);
   void watch(const std::map<Address, std::uint32_t>& places, std::uint32_t node);
   struct Parts;
   const Config& config_;

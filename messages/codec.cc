@@ -272,6 +272,7 @@ ARM(Sampled, SAMPLED)
 ARM(Judged, JUDGED)
 ARM(RolloutDone, ROLLOUT_DONE)
 ARM(Scored, SCORED)
+ARM(Pause, PAUSE)
 #undef ARM
 // clang-format on
 

@@ -342,6 +342,10 @@ void fields(D& d, W w, Subject<D, Scored> m) {
   FIELD(logprobs, Logprobs);
 }
 template <typename D, typename W>
+void fields(D& d, W w, Subject<D, Pause> m) {
+  FIELD(on, On);
+}
+template <typename D, typename W>
 void fields(D& d, W w, Subject<D, RolloutDone> m) {
   FIELD(of, Of);
   FIELD(durable, Durable);

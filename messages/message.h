@@ -340,6 +340,12 @@ struct Report {
   std::string kind, json;
 };
 
+// ---- The inspector --------------------------------------------------------------------------------------------------
+// To the conductor: don't begin the next step, or go on.
+struct Pause {
+  bool on = false;
+};
+
 // ---- On the node itself ---------------------------------------------------------------------------------------------
 struct SegmentDone {
   std::uint64_t token = 0;
@@ -353,15 +359,15 @@ struct JuryDone {
   std::string verdict, problem;
 };  // never on the wire
 
-using Message =
-    std::variant<Recover, Inquiry, Standing, Restore, Restored, Fetch, ShadowGradient, GradientHeld, Stop, Credit,
-                 StartStep, StartEvaluation, StepPlan, TokenBatch, Activations, ActivationGradients, ExpertBatch,
-                 ExpertResult, PartialSums, SharedGradient, SharedTensor, Vote, Decision, EvaluationLoss, GenerateBatch,
-                 GenerateActivations, Generated, SnapshotPart, SnapshotBegin, CheckpointDone, Report, WeightsDigest,
-                 StartRollout, SamplePrompts, Sampled, Judged, RolloutDone, Scored, SegmentDone, DiskDone, JuryDone>;
+using Message = std::variant<Recover, Inquiry, Standing, Restore, Restored, Fetch, ShadowGradient, GradientHeld, Stop,
+                             Credit, StartStep, StartEvaluation, StepPlan, TokenBatch, Activations, ActivationGradients,
+                             ExpertBatch, ExpertResult, PartialSums, SharedGradient, SharedTensor, Vote, Decision,
+                             EvaluationLoss, GenerateBatch, GenerateActivations, Generated, SnapshotPart, SnapshotBegin,
+                             CheckpointDone, Report, WeightsDigest, StartRollout, SamplePrompts, Sampled, Judged,
+                             RolloutDone, Scored, Pause, SegmentDone, DiskDone, JuryDone>;
 
 const char* kind_of(const Message& message);  // "TokenBatch"
-const char* kind_name(std::size_t index);      // of its place in Message
+const char* kind_name(std::size_t index);     // of its place in Message
 
 // The key of the work that a message is of; of what is a step's, version's or rollout's, its number. Empty: of none.
 std::optional<WorkKey> work_of(const Message& message);

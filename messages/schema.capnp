@@ -291,6 +291,10 @@ struct CheckpointDone { version @0 :Int64; path @1 :Text; problem @2 :Text; }
 # ---- To the person
 struct Report { kind @0 :Text; json @1 :Text; }
 
+# ---- The inspector
+# To the conductor, from whoever looks at the run: don't begin the next step, or go on.
+struct Pause { on @0 :Bool; }
+
 struct Envelope {
   fromRole @0 :Role;
   fromIndex @1 :UInt32;
@@ -335,8 +339,45 @@ struct Envelope {
     judged @39 :Judged;
     rolloutDone @40 :RolloutDone;
     scored @41 :Scored;
+    pause @45 :Pause;
   }
   id @42 :UInt64;     # for the journal: the message's number in its run,
   cause @43 :UInt64;  # that of the message whose handler posted it (0: nobody's did),
   sentUs @44 :Int64;  # and when, by its sender's clock
+}
+
+# What is asked of a node's inspector thread, and its answer: on a stream of their own, each behind its length (u32, little
+# endian). Reading needs the run's token where somebody else could ask, control always.
+struct InspectRequest {
+  token @0 :Text;
+  union {
+    readSnapshot @1 :Void;
+    subscribe @2 :UInt32;      # a snapshot now, and again every so many milliseconds
+    readJournal @3 :JournalRange;
+    readConfig @4 :Void;
+    pause @5 :Bool;            # at the next commit; false: go on
+    kill @6 :Void;             # this node's process, at once
+    inject @7 :Data;           # a frame, to an actor of this node: marks the run as tainted
+  }
+}
+struct JournalRange {
+  first @0 :UInt64;
+  most @1 :UInt32;
+}
+struct InspectReply {
+  union {
+    refused @0 :Text;
+    snapshot @1 :Snapshot;
+    journal @2 :JournalPart;
+    config @3 :Text;           # as TOML
+    said @4 :Text;             # what was done
+  }
+}
+struct JournalPart {
+  written @0 :UInt64;          # records, so far
+  journal @1 :Data;            # one of those that were asked for, as actors/journal.h lays it out
+}
+struct Snapshot {
+  nowUs @0 :Int64;             # of the node's clock
+  board @1 :Data;              # as actors/board.h lays it out
 }

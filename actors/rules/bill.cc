@@ -33,6 +33,8 @@ std::optional<Ranked> rank_of(const Wait& wait, bool ran) {
     case Awaited::restored:
     case Awaited::state_part:
       return Ranked{0, ran ? Bin::redo : Bin::start_up};
+    case Awaited::leave:
+      return Ranked{0, Bin::paused};
     case Awaited::expert_result:
       return Ranked{1, Bin::imbalance};
     case Awaited::activations:
@@ -103,9 +105,9 @@ Cause cause_of(const NodeWaits& waits, bool ran) {
 }
 
 const char* to_string(Bin bin) {
-  constexpr std::array<const char*, kBins> kNames = {"useful",    "evaluation", "messages",    "narrow", "bubble",
-                                                     "imbalance", "waiting",    "checkpoint",  "redo",   "start-up",
-                                                     "rollout",   "scoring",    "rollout tail"};
+  constexpr std::array<const char*, kBins> kNames = {"useful",    "evaluation", "messages",     "narrow", "bubble",
+                                                     "imbalance", "waiting",    "checkpoint",   "redo",   "start-up",
+                                                     "rollout",   "scoring",    "rollout tail", "paused"};
   CHECK(static_cast<std::size_t>(bin) < kBins, "no bin {}", static_cast<int>(bin));
   return kNames[static_cast<std::size_t>(bin)];
 }
@@ -123,7 +125,8 @@ const char* meaning(Bin bin) {
                                                         "starting and ending",
                                                         "sampling answers",
                                                         "log-probabilities of samples",
-                                                        "waiting for the last answers and verdicts"};
+                                                        "waiting for the last answers and verdicts",
+                                                        "paused by somebody"};
   CHECK(static_cast<std::size_t>(bin) < kBins, "no bin {}", static_cast<int>(bin));
   return kMeanings[static_cast<std::size_t>(bin)];
 }

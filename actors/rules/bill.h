@@ -23,8 +23,9 @@ enum class Bin : std::uint8_t {
   rollout,       // sampling what steps learn from
   scoring,       // log-probabilities of samples, by themselves
   rollout_tail,  // idle until the last answers are sampled and judged
+  paused,        // idle because somebody paused the run
 };
-constexpr std::size_t kBins = 13;
+constexpr std::size_t kBins = 14;
 const char* to_string(Bin bin);
 const char* meaning(Bin bin);  // a few words for a person
 

@@ -38,6 +38,7 @@ void MetricsTail::hear(const json& line) {
   if (kind == "evaluation") figures_.evaluation = line;
   if (kind == "bill") figures_.bill = line;
   if (kind == "step") figures_.finished = false;
+  if (kind == "tainted") figures_.tainted = line.value("sentence", "");
   if (kind == "finished") figures_.finished = true;
   if (kind != "step" || !line.contains("expert_rows")) return;
   figures_.experts.push_back({line.at("step"), line.at("expert_layers"), line.at("expert_rows")});

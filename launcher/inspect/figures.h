@@ -12,6 +12,7 @@ namespace troupe {
 struct LiveFigures {
   nlohmann::json step, evaluation, bill;  // the last line of each kind; null: there was none
   bool finished = false;
+  std::string tainted;  // what somebody injected last; empty: nothing
   // Rows of each expert, by layer, of the last kExpertSteps steps.
   struct ExpertRows {
     std::int64_t step = 0;

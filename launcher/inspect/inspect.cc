@@ -2,11 +2,18 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <filesystem>
+#include <memory>
 #include <nlohmann/json.hpp>
 
+#include "kernels/base/error.h"
+#include "launcher/inspect/asked_nodes.h"
 #include "launcher/inspect/run_watcher.h"
+#include "launcher/inspect/simulated_world.h"
+#include "launcher/inspect/token.h"
 #include "launcher/inspect/view_text.h"
 #include "launcher/tools.h"
+#include "launcher/whole_file.h"
 
 namespace troupe {
 
@@ -25,16 +32,29 @@ void print_once(const View& view, const ViewPart& part) {
   if (chosen.size() > part.limit) std::printf("and %zu more\n", chosen.size() - part.limit);
 }
 
+bool is_address(const std::string& text) {
+  return !std::filesystem::exists(text) && text.find(':') != std::string::npos && text.find('/') == std::string::npos;
+}
+
+std::unique_ptr<InspectSource> open_source(const InspectOptions& options) {
+  if (!options.simulate.empty())
+    return std::make_unique<SimulatedWorld>(SimulatedOptions{options.simulate, options.sets, options.seed});
+  if (options.run.empty()) throw Error("inspect needs a run's folder, addresses of nodes, or --simulate CONFIG");
+  if (!is_address(options.run)) return std::make_unique<RunWatcher>(options.run, options.allow_control);
+  const std::string token = options.token.empty() ? "" : read_whole_file(options.token).substr(0, kTokenText);
+  return std::make_unique<AskedNodes>(options.run, token, options.allow_control);
+}
+
 }  // namespace
 
 int inspect(const InspectOptions& options) {
-  RunWatcher watcher(options.run);
+  const std::unique_ptr<InspectSource> source = open_source(options);
   ViewPart part{.order = actor_order(options.sort).value_or(ActorOrder::actor), .filter = options.filter};
   if (options.limit > 0) part.limit = static_cast<std::size_t>(options.limit);
-  View view = watcher.look();
+  View view = source->look();
   if (view.options.source == RunSource::live) {
     usleep(kRatesUs);
-    view = watcher.look();
+    view = source->look();
   }
   if (options.json)
     std::printf("%s\n", view_json(view, part).dump().c_str());

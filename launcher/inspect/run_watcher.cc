@@ -1,9 +1,14 @@
 #include "launcher/inspect/run_watcher.h"
 
+#include <signal.h>
+
 #include <algorithm>
 
+#include "actors/rules/placement.h"
 #include "kernels/base/error.h"
 #include "launcher/board_file.h"
+#include "launcher/inspect/node_client.h"
+#include "launcher/inspect/token.h"
 #include "launcher/journal_file.h"
 #include "launcher/loop.h"
 #include "launcher/machine.h"
@@ -30,11 +35,11 @@ bool anybody_lives(const std::vector<BoardPage>& pages) {
 
 }  // namespace
 
-RunWatcher::RunWatcher(const std::string& path)
+RunWatcher::RunWatcher(const std::string& path, bool can_control)
     : run_(current_run(path)),
       config_(load_run_config(run_)),
       plan_(make_plan(resolved(config_), 0)),
-      options_{.run = run_, .resume = resume_command(path)},
+      options_{.run = run_, .source = {}, .can_control = can_control, .resume = resume_command(path)},
       metrics_(run_ + "/metrics.jsonl") {}
 
 View RunWatcher::look() {
@@ -51,6 +56,30 @@ View RunWatcher::look() {
 
 std::vector<JournalPage> RunWatcher::journals(std::uint64_t most) { return read_journals(run_, most); }
 
-std::string RunWatcher::control(const Control&) { throw Error("{}: nobody may control this run from here", run_); }
+const BoardPage& RunWatcher::page_of(std::uint32_t node) const {
+  if (before_)
+    for (const BoardPage& page : before_->pages)
+      if (page.node.node == node && page.life != Life::dead) return page;
+  throw Error("{}: there is no process of node {}", run_, node);
+}
+
+// A process that is stopped answers nothing; it is killed all the same.
+std::string RunWatcher::control(const Control& control) {
+  if (!options_.can_control) throw Error("{}: nobody may control this run from here: give --allow-control", run_);
+  const bool pauses = control.what == Control::Do::pause, resumes = control.what == Control::Do::resume;
+  if (!pauses && !resumes && control.what != Control::Do::kill) throw Error("only a simulated world can do that");
+  const std::uint32_t node = pauses || resumes ? place_actors(config_).at({Role::conductor, 0}) : control.node;
+  const BoardPage& page = page_of(node);
+  if (page.life == Life::stopped) {
+    if (pauses || resumes) throw Error("{}: the process of node {} is stopped and takes no order", run_, node);
+    if (kill(static_cast<pid_t>(page.pid), SIGKILL) != 0) throw Error("process {} can't be killed", page.pid);
+    return fmt::format("node {} is killed", node);
+  }
+  if (page.port == 0) throw Error("{}: node {} answers no inspector (inspect.listen)", run_, node);
+  NodeClient client(fmt::format("127.0.0.1:{}", page.port), run_token(run_));
+  if (pauses || resumes) return client.ask<Said>(Pause{pauses}).sentence;
+  client.kill_node();
+  return fmt::format("node {} is killed", node);
+}
 
 }  // namespace troupe

@@ -12,7 +12,7 @@ namespace troupe {
 class RunWatcher final : public InspectSource {
  public:
   // Throws Error: `path` is no run's folder.
-  explicit RunWatcher(const std::string& path);
+  explicit RunWatcher(const std::string& path, bool can_control = false);
   View look() override;
   std::vector<JournalPage> journals(std::uint64_t most) override;
   MetricsTail& metrics() override { return metrics_; }
@@ -21,6 +21,7 @@ class RunWatcher final : public InspectSource {
   const std::string& run() const { return run_; }
 
  private:
+  const BoardPage& page_of(std::uint32_t node) const;
   std::string run_;
   Config config_;
   Plan plan_;

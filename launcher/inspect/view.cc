@@ -150,7 +150,7 @@ void tell_bounds(const Plan& plan, View& view) {
 // Of a live run: nothing stands still, and no process is gone or stuck.
 bool is_healthy(const View& view) {
   if (view.options.source == RunSource::over) return view.figures.finished;
-  if (view.why.kind != RootKind::working) return false;
+  if (view.why.kind != RootKind::working && view.why.kind != RootKind::paused) return false;
   return std::none_of(view.actors.begin(), view.actors.end(),
                       [](const ActorView& actor) { return actor.state == "stuck"; });
 }
@@ -176,6 +176,7 @@ View make_view(const Config& config, const Plan& plan, const Observed& now, cons
   view.name = config.name;
   view.now_us = now.now_us;
   view.figures = figures;
+  view.tainted = figures.tainted;
   view.steps = config.train.steps;
   for (const BoardPage& page : now.pages) {
     view.nodes.push_back(node_view(page, now.now_us));
@@ -200,6 +201,7 @@ View make_view(const Config& config, const Plan& plan, const Observed& now, cons
         figures.finished ? "the run is finished" : "no process of this run lives; continue with: " + options.resume;
   else
     view.why = explain(config, now.pages, {now.now_us, options.resume});
+  view.paused = view.why.kind == RootKind::paused;
   view.healthy = is_healthy(view);
   return view;
 }

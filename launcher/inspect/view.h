@@ -68,7 +68,7 @@ struct ActorView {
 
 struct NodeView {
   std::uint32_t node = 0, incarnation = 0;
-  std::int64_t pid = 0, age_us = 0;
+  std::int64_t pid = 0, age_us = 0, clock_offset_us = 0;
   std::string life;  // running, stopped, dead, ended, silent
   BoardNode told;
   std::uint64_t bytes = 0, bytes_peak = 0, bytes_bound = 0;
@@ -101,6 +101,9 @@ struct View {
   std::vector<NodeView> nodes;
   std::vector<ActorView> actors;
   std::vector<EdgeView> edges;
+  // Of a simulated world: messages handled, and of those under way the oldest.
+  std::uint64_t delivered = 0, in_flight_count = 0;
+  std::vector<Envelope> in_flight;
 };
 
 // before: an earlier look, for rates; may be null.

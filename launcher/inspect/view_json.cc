@@ -17,7 +17,7 @@ const char* name_of(RunSource source) {
 
 const char* name_of(RootKind kind) {
   const char* const kNames[] = {"dead", "stopped", "handler", "silent",   "link",   "segment", "completion",
-                                "disk", "jury",    "lost",    "launcher", "circle", "working"};
+                                "disk", "jury",    "lost",    "launcher", "circle", "paused",  "working"};
   return kNames[static_cast<std::size_t>(kind)];
 }
 
@@ -82,7 +82,7 @@ json node_json(const NodeView& node, std::int64_t now_us) {
           {"pid", node.pid},
           {"life", node.life},
           {"age_us", node.age_us},
-          {"clock_offset_us", 0},
+          {"clock_offset_us", node.clock_offset_us},
           {"threads", node.threads.size()},
           {"ready", node.told.ready},
           {"pending", node.told.pending},
@@ -134,6 +134,12 @@ json edge_json(const EdgeView& e) {
   return edge;
 }
 
+json places_json(const View& view) {
+  json places = json::array();
+  for (const ActorView& a : view.actors) places.push_back({to_string(a.address), a.node, a.state});
+  return places;
+}
+
 json why_json(const View& view) {
   json chain = json::array();
   for (const Explanation::Link& link : view.why.chain)
@@ -168,6 +174,18 @@ json experts_json(const LiveFigures& figures) {
   return {{"steps", std::move(steps)}, {"layers", std::move(layers)}};
 }
 
+// [id, kind, from, to, due_us, step, microbatch, layer] of each; when it is due nobody knows.
+json world_json(const View& view) {
+  json in_flight = json::array();
+  for (const Envelope& e : view.in_flight) {
+    const WorkKey key = work_of(e.message).value_or(WorkKey{.step = -1, .microbatch = -1, .layer = -1});
+    in_flight.push_back({std::to_string(e.id), kind_of(e.message), to_string(e.from), to_string(e.to), nullptr,
+                         key.step, key.microbatch, key.layer});
+  }
+  return {
+      {"delivered", view.delivered}, {"in_flight_count", view.in_flight_count}, {"in_flight", std::move(in_flight)}};
+}
+
 }  // namespace
 
 json view_json(const View& view, const ViewPart& part) {
@@ -177,28 +195,32 @@ json view_json(const View& view, const ViewPart& part) {
   const std::size_t end = std::min(chosen.size(), part.offset + std::min(part.limit, chosen.size()));
   for (std::size_t i = part.offset; i < end; ++i) actors.push_back(actor_json(*chosen[i]));
   for (const EdgeView& edge : view.edges) edges.push_back(edge_json(edge));
-  return {{"format", kFormat},
-          {"run", view.options.run},
-          {"name", view.name},
-          {"source", name_of(view.options.source)},
-          {"can_control", view.options.can_control},
-          {"paused", view.paused},
-          {"tainted", view.tainted},
-          {"now_us", view.now_us},
-          {"data_age_us", view.data_age_us},
-          {"step", view.step},
-          {"steps", view.steps},
-          {"attempt", view.attempt},
-          {"figures", figures_json(view.figures, view.steps)},
-          {"healthy", view.healthy},
-          {"verdict", view.why.root},
-          {"nodes", std::move(nodes)},
-          {"actors_count", chosen.size()},
-          {"actors", std::move(actors)},
-          {"edges", std::move(edges)},
-          {"why", why_json(view)},
-          {"bill", bill_json(view.figures.bill)},
-          {"experts", experts_json(view.figures)}};
+  json out{{"format", kFormat},
+           {"run", view.options.run},
+           {"name", view.name},
+           {"source", name_of(view.options.source)},
+           {"can_control", view.options.can_control},
+           {"paused", view.paused},
+           {"tainted", view.tainted},
+           {"now_us", view.now_us},
+           {"data_age_us", view.data_age_us},
+           {"step", view.step},
+           {"steps", view.steps},
+           {"attempt", view.attempt},
+           {"figures", figures_json(view.figures, view.steps)},
+           {"healthy", view.healthy},
+           {"verdict", view.why.root},
+           {"nodes", std::move(nodes)},
+           {"actors_count", view.actors.size()},
+           {"actors_matching", chosen.size()},
+           {"places", places_json(view)},
+           {"actors", std::move(actors)},
+           {"edges", std::move(edges)},
+           {"why", why_json(view)},
+           {"bill", bill_json(view.figures.bill)},
+           {"experts", experts_json(view.figures)}};
+  if (view.options.source == RunSource::simulated) out["world"] = world_json(view);
+  return out;
 }
 
 }  // namespace troupe

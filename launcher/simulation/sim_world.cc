@@ -140,8 +140,13 @@ void SimWorld::add_member(std::uint32_t node, std::uint32_t incarnation) {
     log(word_of(envelope.to));
     ++messages_;
     if (witness_ && !m->abandoned) witness_(now_us_, m->node_id, envelope);
+    if (const std::int64_t later_us = options_.delays ? options_.delays(envelope) : 0; later_us > 0) {
+      events_.at(now_us_ + later_us, [this, envelope] { deliver(envelope); });
+      return false;
+    }
     return !(options_.loses && options_.loses(envelope));
   });
+  if (options_.posted) m->node->set_posted(options_.posted);
   WorldOptions world;
   world.node = node;
   world.incarnation = incarnation;
@@ -227,6 +232,54 @@ void SimWorld::step(std::int64_t at_us) {
     Member& member = *members_[(first + i) % members_.size()];
     if (member.next_us(network_) <= now_us_) turn(member);
   }
+}
+
+// Of a node's turn as much as comes to one message.
+bool SimWorld::turn_once(Member& member) {
+  const std::uint64_t before = member.node->handled();
+  member.device->advance(now_us_);
+  if (member.disk) member.disk->advance(now_us_);
+  if (member.jury) member.jury->advance(now_us_);
+  member.has_mail = member.node->turn(now_us_, 1);
+  member.device->advance(now_us_);
+  return member.node->handled() > before;
+}
+
+bool SimWorld::advance(std::int64_t limit_us) {
+  for (;;) {
+    const std::int64_t at_us = next_us();
+    if (at_us > limit_us || at_us == std::numeric_limits<std::int64_t>::max()) return false;
+    now_us_ = at_us;
+    network_.set_time(now_us_);
+    events_.run(now_us_);
+    const std::size_t first = members_.empty() ? 0 : random_below(members_.size(), options_.seed, rounds_++);
+    for (std::size_t i = 0; i < members_.size(); ++i) {
+      Member& member = *members_[(first + i) % members_.size()];
+      if (member.next_us(network_) > now_us_) continue;
+      if (turn_once(member)) return true;
+      break;  // the next to have a turn is drawn anew
+    }
+  }
+}
+
+std::uint64_t SimWorld::handled() const {
+  std::uint64_t sum = 0;
+  for (const auto& member : members_) sum += member->node->handled();
+  return sum;
+}
+
+void SimWorld::show() {
+  for (const auto& member : members_) member->node->show();
+}
+
+bool SimWorld::deliver(const Envelope& envelope) {
+  const auto places = place_actors(config_);
+  const auto place = places.find(envelope.to);
+  Member* const member = place == places.end() ? nullptr : living(place->second);
+  if (member == nullptr) return false;
+  member->node->deliver(envelope);
+  member->has_mail = true;
+  return true;
 }
 
 bool SimWorld::run_until(const std::function<bool()>& done, std::int64_t limit_us) {

@@ -30,7 +30,9 @@ struct SimWorldOptions {
   SimJuryOptions jury;                    // of the node with the judge
   LinkLimits link;
   DeviceFront front;
-  std::size_t journal_records = 0;             // of each node; 0: no journals
+  std::size_t journal_records = 0;                      // of each node; 0: no journals
+  std::function<std::int64_t(const Envelope&)> delays;  // above 0: the message reaches its actor so much later
+  std::function<void(const Envelope&)> posted;          // told of every message that an actor posts
   std::function<bool(const Envelope&)> loses;  // true: the message vanishes before its actor, a fault of the program
 };
 
@@ -47,6 +49,14 @@ class SimWorld {
   void start(const Recover& recover);
   // Goes on until `done`, which is asked between events. False: the virtual time limit came first.
   bool run_until(const std::function<bool()>& done, std::int64_t limit_us);
+  // One message is handled, somewhere. False: nothing will ever happen, or not before the limit.
+  bool advance(std::int64_t limit_us);
+  // That were handled, by nodes that live.
+  std::uint64_t handled() const;
+  // Boards as of now.
+  void show();
+  // To an actor wherever it lives, as if it had just arrived. False: its node is down.
+  bool deliver(const Envelope& envelope);
   // Goes on until nothing is owed anywhere. False: something still is at the time limit.
   bool settle(std::int64_t limit_us);
 
@@ -94,6 +104,7 @@ class SimWorld {
   void hear(const Envelope& envelope);
   void tell_bills();
   void turn(Member& member);
+  bool turn_once(Member& member);
   void step(std::int64_t at_us);
   std::int64_t next_us() const;
   Member* living(std::uint32_t node) const;

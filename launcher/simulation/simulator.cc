@@ -10,6 +10,7 @@
 #include "kernels/base/log.h"
 #include "launcher/config.h"
 #include "launcher/plan.h"
+#include "launcher/simulation/begin.h"
 #include "launcher/simulation/scenario.h"
 #include "launcher/simulation/sim_corpus.h"
 #include "launcher/stall.h"
@@ -41,24 +42,6 @@ struct Folder {
   Folder(const Folder&) = delete;
   std::string path;
 };
-
-std::shared_ptr<const Corpus> corpus_of(const Config& config) {
-  if (config.has_rollouts()) return nullptr;
-  if (config.data.kind == "none") return make_sim_corpus(config);
-  return open_corpus(config);
-}
-
-// As the launcher begins again: from the newest checkpoint that is whole.
-Recover last_checkpoint(const std::string& folder, std::uint32_t attempt) {
-  Recover begin;
-  begin.attempt = attempt;
-  auto all = list_checkpoints(folder);
-  while (!all.empty() && !verify_checkpoint(all.back().path, true).empty()) all.pop_back();
-  if (all.empty()) return begin;
-  begin.version = all.back().version;
-  begin.path = all.back().path;
-  return begin;
-}
 
 // Lets the drawn losses happen, and recovers from them and from what fell by itself.
 struct Fate {
