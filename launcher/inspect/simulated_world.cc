@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <filesystem>
 #include <fstream>
 
@@ -33,7 +34,11 @@ struct WorldBroken {
   std::string sentence;
 };
 
-std::string own_folder() { return (fs::temp_directory_path() / fmt::format("troupe-inspect-{}", ::getpid())).string(); }
+// Several may be in one process.
+std::string own_folder() {
+  static std::atomic<int> number = 0;
+  return (fs::temp_directory_path() / fmt::format("troupe-inspect-{}-{}", ::getpid(), number++)).string();
+}
 
 Config load(const SimulatedOptions& options) {
   Config config = load_config(options.config_path, options.sets);
