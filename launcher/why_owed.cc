@@ -217,10 +217,11 @@ const char* sent_for(Awaited what) {
   return what == Awaited::start ? "StartStep" : "ShadowGradient";
 }
 
+using A = Awaited;
+
 }  // namespace
 
 Owed owed(const Config& config, const Actor& asker, const Wait& asked, const Actor& holder) {
-  using A = Awaited;
   switch (asked.what) {
     case A::standing:
       return nothing("Inquiry or Standing");

@@ -1,4 +1,4 @@
-// Envelope <-> Frame. With inspect_codec.h the only user of Cap'n Proto. Bytes from the wire never crash it and never become a message
+// Envelope <-> Frame. With codec_inspect.h the only user of Cap'n Proto. Bytes from the wire never crash it and never become a message
 // unless magic, version, length, checksum, enum ranges, counts and payload sizes all agree.
 //
 // Frame header = fixed prelude (little endian) + Cap'n Proto message:

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <string>
 
-#include "messages/inspect_codec.h"
+#include "messages/codec_inspect.h"
 
 namespace troupe {
 

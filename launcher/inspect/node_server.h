@@ -1,6 +1,6 @@
 // NodeServer: the inspector thread of a node. It answers from the node's board and journal, so it answers when the loop
 // is stuck in a handler; what it is asked to do it hands to the loop. On a socket of this machine, a request or several a
-// connection (messages/inspect_codec.h). The law: whatever comes, the run is unharmed: connections, requests and the time
+// connection (messages/codec_inspect.h). The law: whatever comes, the run is unharmed: connections, requests and the time
 // that they may take are bounded, and nothing is done without the run's token.
 #pragma once
 
@@ -12,13 +12,13 @@
 #include <variant>
 #include <vector>
 
-#include "messages/inspect_codec.h"
+#include "messages/codec_inspect.h"
 
 namespace troupe {
 
 struct NodeServerOptions {
   std::string address = "127.0.0.1";  // where it listens; elsewhere than on loopback reading needs the token too
-  std::string token{};  // empty: nobody may control
+  std::string token{};                // empty: nobody may control
   std::string config_toml{};
   std::span<const std::byte> board{}, journal{};  // mapped; journal may be empty
   std::size_t connections_max = 64, subscribers_max = 16;

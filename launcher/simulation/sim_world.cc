@@ -4,6 +4,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <tuple>
 
 #include "actors/rules/placement.h"
 #include "kernels/base/random.h"
@@ -93,9 +94,7 @@ void SimWorld::watch(Member& m, const std::map<Address, std::uint32_t>& places) 
 void SimWorld::add_member(std::uint32_t node, std::uint32_t incarnation) {
   auto member = std::make_unique<Member>();
   Member* const m = member.get();
-  m->node_id = node;
-  m->incarnation = incarnation;
-  m->began_us = now_us_;
+  std::tie(m->node_id, m->incarnation, m->began_us) = std::tuple(node, incarnation, now_us_);
   const auto places = place_actors(config_);
   watch(*m, places);
   SimDeviceOptions device = options_.devices[node];

@@ -1,4 +1,4 @@
-#include "messages/inspect_codec.h"
+#include "messages/codec_inspect.h"
 
 #include <capnp/message.h>
 #include <capnp/serialize.h>
