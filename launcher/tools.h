@@ -85,9 +85,14 @@ struct InspectOptions {
   bool once = false, json = false;
   std::string sort = "actor", filter;  // of the actors
   int limit = 0;                       // actors shown; 0: all
+  // The page over HTTP, until Ctrl-C.
+  bool web = false, allow_control = false;
+  int port = 8080;  // 0: any that is free
+  std::string listen = "127.0.0.1";
 };
 // 0: the run is healthy, or over and finished. kUnhealthy: it is not.
 int inspect(const InspectOptions& options);
+int inspect_web(const InspectOptions& options);
 constexpr int kUnhealthy = 3;
 
 struct DoctorOptions {

@@ -28,6 +28,7 @@ void print_once(const View& view, const ViewPart& part) {
 }  // namespace
 
 int inspect(const InspectOptions& options) {
+  if (options.web) return inspect_web(options);
   RunWatcher watcher(options.run);
   ViewPart part{.order = actor_order(options.sort).value_or(ActorOrder::actor), .filter = options.filter};
   if (options.limit > 0) part.limit = static_cast<std::size_t>(options.limit);

@@ -25,6 +25,7 @@ struct Control {
   std::optional<Address> receiver;
   std::string receives;
   double delay_seconds = 0;
+  std::uint64_t id = 0;  // drop, delay, inject: this one of the messages in flight; inject makes it once more
 };
 
 class InspectSource {
