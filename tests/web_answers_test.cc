@@ -4,6 +4,7 @@
 #include <charconv>
 #include <sstream>
 
+#include "kernels/base/error.h"
 #include "launcher/inspect/prometheus.h"
 #include "launcher/inspect/timeline_json.h"
 #include "tests/support/run.h"
@@ -43,7 +44,9 @@ JournalRecord to_shard(JournalRecord r) {
 
 // On node 0 a stage hears of a batch (1), computes (2), hears that it is done (2) and sends to a shard on node 1 (3).
 std::vector<JournalPage> two_nodes() {
-  JournalPage zero{.owner = {.node = 0, .number = 1}}, one{.owner = {.node = 1, .number = 1}};
+  JournalPage zero, one;
+  zero.owner.number = one.owner.number = 1;
+  one.owner.node = 1;
   JournalRecord segment = record(JournalEntry::segment, 2, 1, 1'010, 20);
   segment.kind = static_cast<std::uint8_t>(SegmentClass::weight_gradient);
   segment.step = 3;
@@ -66,7 +69,8 @@ json timeline(const std::vector<JournalPage>& pages, const TimelinePart& part = 
 }
 
 JournalPage many(std::size_t count) {
-  JournalPage page{.owner = {.node = 0, .number = 1}};
+  JournalPage page;
+  page.owner.number = 1;
   for (std::size_t i = 1; i <= count; ++i)
     page.records.push_back(message(Vote{}, i, i - 1, static_cast<std::int64_t>(i) * 100));
   page.written = count;

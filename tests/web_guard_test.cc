@@ -73,7 +73,7 @@ TEST_CASE("on this machine everybody reads, and nobody controls unless the serve
 TEST_CASE("control needs the run's token, word by word", "[web]") {
   CHECK(status(kControls, control()) == 401);
   CHECK(status(kControls, with_token(control())) == 0);
-  for (const std::string wrong : {std::string(64, 'b'), std::string(63, 'a'), std::string(65, 'a'), std::string()})
+  for (const std::string& wrong : {std::string(64, 'b'), std::string(63, 'a'), std::string(65, 'a'), std::string()})
     CHECK(status(kControls, with_token(control(), wrong)) == 401);
   Asked basic = control();
   basic.authorization = "Basic " + kToken;
@@ -171,7 +171,7 @@ TEST_CASE("a run's token is made once, and is its owner's alone to read", "[web]
     CHECK_THROWS_WITH(run_token(folder / ""), Catch::Contains("others can read the token"));
   }
   chmod(path.c_str(), 0600);
-  for (const std::string wrong : {std::string(), std::string("abc"), std::string(64, 'g'), std::string(66, 'a')}) {
+  for (const std::string& wrong : {std::string(), std::string("abc"), std::string(64, 'g'), std::string(66, 'a')}) {
     write_file(path, wrong);
     CHECK_THROWS_WITH(run_token(folder / ""), Catch::Contains("is not a token"));
   }

@@ -236,7 +236,7 @@ WebServer::WebServer(InspectSource& source, const WebOptions& options) {
     *request = nullptr;
   };
   running_->daemon = MHD_start_daemon(
-      MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME, 0, nullptr, nullptr,
+      MHD_USE_POLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME, 0, nullptr, nullptr,
       static_cast<MHD_AccessHandlerCallback>(handle), running_.get(), MHD_OPTION_LISTEN_SOCKET, listener.fd,
       MHD_OPTION_NOTIFY_COMPLETED, static_cast<MHD_RequestCompletedCallback>(completed), nullptr,
       MHD_OPTION_CONNECTION_LIMIT, kConnectionsMax, MHD_OPTION_CONNECTION_TIMEOUT, kConnectionTimeoutSeconds,

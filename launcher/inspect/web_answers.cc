@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <utility>
 
 #include "launcher/inspect/control_json.h"
 #include "launcher/inspect/prometheus.h"
@@ -87,13 +88,14 @@ WebAnswer WebAnswers::answer(const WebQuestion& question) try {
 }
 
 bool WebAnswers::must_look() const {
-  return looks_ == 0 || monotonic_us() - looked_us_ >= (looks_ == 1 ? kFirstLookUs : kLookUs);
+  return changed_ || monotonic_us() - looked_us_ >= (brief_ ? kBriefLookUs : kLookUs);
 }
 
 void WebAnswers::look() {
   texts_.clear();
   view_ = source_.look();
   looked_us_ = monotonic_us();
+  brief_ = std::exchange(changed_, false);
   ++looks_;
   std::string experts = dumped(experts_json(view_.figures));
   if (experts == experts_) return;
@@ -180,10 +182,10 @@ WebAnswer WebAnswers::control_answer(const WebQuestion& question) {
   const Control control = control_of(question.body);
   try {
     const std::string said = source_.control(control);
-    looks_ = 0;
+    changed_ = true;
     return {200, kJson, dumped({{"said", said}})};
   } catch (const Error& problem) {
-    looks_ = 0;
+    changed_ = true;
     return web_error(409, problem.what());
   }
 }

@@ -26,7 +26,7 @@ struct WebAnswer {
 WebAnswer web_error(int status, const std::string& sentence);
 
 constexpr std::int64_t kLookUs = 1'000'000;
-constexpr std::int64_t kFirstLookUs = 250'000;  // the first look knows no rates
+constexpr std::int64_t kBriefLookUs = 250'000;  // of a look that knows no rates
 constexpr std::size_t kActorsMax = 1000, kActorsUsual = 200;
 constexpr std::size_t kRowsMax = 100'000;
 constexpr std::size_t kMetricsLinesMax = 5000, kMetricsBytesMax = 8 << 20;
@@ -44,6 +44,7 @@ class WebAnswers {
   // For streams. Each throws what the source throws.
   void look();
   bool must_look() const;  // the last look is too old
+  std::uint64_t looks() const { return looks_; }
   struct Event {
     std::shared_ptr<const std::string> text;  // "event: view" and its data; one text for all who ask alike
     std::uint64_t experts = 0;                // which it has, or leaves out because these were heard
@@ -64,6 +65,8 @@ class WebAnswers {
   bool may_control_;
   View view_;
   std::uint64_t looks_ = 0;
+  bool changed_ = true;  // since the last look, by somebody who controls
+  bool brief_ = true;    // the last look's rates are of no time, or a short one
   std::int64_t looked_us_ = 0;
   std::string experts_;
   std::uint64_t experts_version_ = 0;

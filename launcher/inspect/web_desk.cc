@@ -57,17 +57,13 @@ void WebDesk::forget_left() {
   std::erase_if(streams_, [](const auto& stream) { return stream->left(); });
 }
 
-// All when the view is old, else those who have just come.
+// All when the view is old, else those who have not been told it.
 WebDesk::Streams WebDesk::due() {
   forget_left();
-  const std::int64_t now_us = monotonic_us();
-  if (now_us < retry_us_) return {};
+  if (monotonic_us() < retry_us_) return {};
   Streams due = streams_;
-  if (!answers_.must_look()) std::erase_if(due, [](const auto& stream) { return stream->greeted; });
-  for (const auto& stream : due) {
-    stream->greeted = true;
-    stream->said_us = now_us;
-  }
+  if (!answers_.must_look())
+    std::erase_if(due, [this](const auto& stream) { return stream->look == answers_.looks(); });
   return due;
 }
 
@@ -100,6 +96,9 @@ void WebDesk::show(const Streams& streams) try {
     WebAnswers::Event event = answers_.event(stream->part, stream->experts_heard);
     stream->experts_heard = event.experts;
     stream->say(std::move(event.text));
+    const std::lock_guard lock(mutex_);
+    stream->look = answers_.looks();
+    stream->said_us = monotonic_us();
   }
 } catch (const std::exception&) {
   // Streams hear comments meanwhile; who asks for the view is told why.

@@ -35,7 +35,7 @@ class WebStream {
   // Of the one who speaks.
   std::uint64_t experts_heard = 0;
   std::int64_t said_us = 0;
-  bool greeted = false;
+  std::uint64_t look = 0;  // whose view it was told
 
  private:
   mutable std::mutex mutex_;
