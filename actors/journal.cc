@@ -156,12 +156,14 @@ std::optional<JournalPage> read_journal(const std::byte* bytes, std::size_t size
   if (header.magic != kMagic || header.version != kVersion || header.records == 0 ||
       header.records > size / sizeof(Slot) || journal_size(header.records) != size)
     return std::nullopt;
-  JournalPage page{{header.node, header.number, header.pid, header.real_time_us}, 0, {}};
+  JournalPage page{{header.node, header.number, header.pid, header.real_time_us}, 0, {}, 0};
   page.written = header.written.load(std::memory_order_acquire);
   const std::uint64_t kept = std::min({page.written, header.records, most});
   for (std::uint64_t number = std::max(first, page.written - kept); number < page.written; ++number) {
     JournalRecord record;
-    if (read_slot(slot_of(memory, number % header.records), number, record)) page.records.push_back(record);
+    if (!read_slot(slot_of(memory, number % header.records), number, record)) continue;
+    if (page.records.empty()) page.first = number;
+    page.records.push_back(record);
   }
   return page;
 }

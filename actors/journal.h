@@ -79,6 +79,7 @@ struct JournalPage {
   JournalOwner owner;
   std::uint64_t written = 0;  // records, with those that are overwritten
   std::vector<JournalRecord> records;
+  std::uint64_t first = 0;  // number of the first of these; those before are overwritten, or were not asked for
 };
 // Those with a number of at least `first`, of these the last `most`. Empty: these bytes are no journal, or of another
 // version.

@@ -240,6 +240,18 @@ CLI::App* add_timeline(CLI::App& app, Arguments& a) {
   return c;
 }
 
+void add_inspect_web(CLI::App* c, InspectOptions& i) {
+  CLI::Option* web = c->add_flag("--web", i.web, "serve a page that shows all of it, until Ctrl-C")
+                         ->excludes("--once", "--json", "--sort", "--filter", "--limit");
+  const auto with_web = [&](CLI::Option* option) { return option->needs(web); };
+  with_web(c->add_option("--port", i.port, "port of the page; 0: any that is free (default 8080)"))
+      ->type_name("N")
+      ->check(CLI::Range(0, 65535));
+  with_web(c->add_option("--listen", i.listen,
+                         "address in numbers; other than 127.0.0.1: whoever has the run's token may look"))
+      ->type_name("ADDRESS");
+}
+
 CLI::App* add_inspect(CLI::App& app, Arguments& a) {
   CLI::App* c = app.add_subcommand("inspect", "what every actor of a run does, and why it is slow or stuck");
   CLI::Option* run = c->add_option("RUN", a.inspect.run,
@@ -253,7 +265,8 @@ CLI::App* add_inspect(CLI::App& app, Arguments& a) {
   c->add_option("--token-file", a.inspect.token, "with addresses: the run's token (RUN/token)")->type_name("FILE");
   c->add_flag("--once", a.inspect.once, "one look, then end");
   c->add_flag("--json", a.inspect.json, "one look as JSON");
-  c->add_flag("--allow-control", a.inspect.allow_control, "pause, resume and kill too, for who can read RUN/token");
+  c->add_flag("--allow-control", a.inspect.allow_control,
+              "pause it, let it go on, kill a node, for who has the run's token (RUN/token)");
   c->add_option("--sort", a.inspect.sort, "actors by: actor (default), queue, oldest, messages, busy, waits, memory")
       ->type_name("KEY")
       ->check(CLI::IsMember({"actor", "queue", "oldest", "messages", "busy", "waits", "memory"}));
@@ -261,6 +274,7 @@ CLI::App* add_inspect(CLI::App& app, Arguments& a) {
   c->add_option("--limit", a.inspect.limit, "at most so many actors (default: all)")
       ->type_name("N")
       ->check(CLI::PositiveNumber);
+  add_inspect_web(c, a.inspect);
   c->footer("It exits with 0 if the run is healthy, or over and finished, and with 3 if it is not.");
   return c;
 }

@@ -20,7 +20,7 @@
 #include "actors/rules/recovery.h"
 #include "kernels/base/error.h"
 #include "launcher/config.h"
-#include "launcher/inspect/token.h"
+#include "launcher/inspect/run_token.h"
 #include "launcher/interrupts.h"
 #include "launcher/loop.h"
 #include "launcher/program.h"

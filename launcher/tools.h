@@ -87,9 +87,13 @@ struct InspectOptions {
   std::uint64_t seed = 1;  // of the simulated world
   std::string token;       // a file; empty: RUN/token
   bool once = false, json = false;
-  bool allow_control = false;
+  bool allow_control = false;          // pause, resume, kill, for who has the run's token
   std::string sort = "actor", filter;  // of the actors
   int limit = 0;                       // actors shown; 0: all
+  // The page over HTTP, until Ctrl-C.
+  bool web = false;
+  int port = 8080;  // 0: any that is free
+  std::string listen = "127.0.0.1";
 };
 // 0: the run is healthy, or over and finished. kUnhealthy: it is not.
 int inspect(const InspectOptions& options);

@@ -14,7 +14,7 @@
 #include "launcher/bill.h"
 #include "launcher/choose_experts.h"
 #include "launcher/config.h"
-#include "launcher/inspect/token.h"
+#include "launcher/inspect/run_token.h"
 #include "launcher/interrupts.h"
 #include "launcher/machine.h"
 #include "launcher/metrics_file.h"

@@ -86,7 +86,7 @@ std::optional<InspectRequest> request_from(wire::InspectRequest::Reader w) {
 std::optional<InspectReply> reply_from(wire::InspectReply::Reader w) {
   switch (w.which()) {
     case wire::InspectReply::REFUSED:
-      return Refused{string_of(w.getRefused())};
+      return NodeRefused{string_of(w.getRefused())};
     case wire::InspectReply::SNAPSHOT:
       return Snapshot{w.getSnapshot().getNowUs(), bytes_of(w.getSnapshot().getBoard())};
     case wire::InspectReply::JOURNAL:
@@ -121,7 +121,7 @@ std::vector<std::byte> encode(const InspectRequest& request) {
 std::vector<std::byte> encode(const InspectReply& reply) {
   capnp::MallocMessageBuilder builder;
   auto w = builder.initRoot<wire::InspectReply>();
-  std::visit(Either{[&](const Refused& r) { w.setRefused(text_of(r.sentence)); },
+  std::visit(Either{[&](const NodeRefused& r) { w.setRefused(text_of(r.sentence)); },
                     [&](const Snapshot& s) {
                       auto snapshot = w.initSnapshot();
                       snapshot.setNowUs(s.now_us);

@@ -31,7 +31,7 @@ struct InspectRequest {
   std::variant<ReadSnapshot, Subscribe, ReadJournal, ReadConfig, Pause, KillNode, Inject> what;
 };
 
-struct Refused {
+struct NodeRefused {
   std::string sentence;
 };
 struct Snapshot {
@@ -48,7 +48,7 @@ struct ConfigText {
 struct Said {
   std::string sentence;
 };
-using InspectReply = std::variant<Refused, Snapshot, JournalPart, ConfigText, Said>;
+using InspectReply = std::variant<NodeRefused, Snapshot, JournalPart, ConfigText, Said>;
 
 constexpr std::size_t kInspectRequestMax = std::size_t{64} << 10;
 constexpr std::size_t kInspectReplyMax = std::size_t{256} << 20;

@@ -21,8 +21,8 @@
 #include "launcher/inspect/asked_nodes.h"
 #include "launcher/inspect/node_client.h"
 #include "launcher/inspect/node_server.h"
+#include "launcher/inspect/run_token.h"
 #include "launcher/inspect/run_watcher.h"
-#include "launcher/inspect/token.h"
 #include "launcher/journal_file.h"
 #include "launcher/loop.h"
 #include "messages/codec.h"
@@ -267,8 +267,8 @@ TEST_CASE("a run's token is its owner's alone", "[node_server]") {
   CHECK(token.size() == 64);
   CHECK(run_token(folder / "") == token);
   CHECK((fs::status(folder / "token").permissions() & fs::perms(0777)) == fs::perms(0600));
-  CHECK(same_token(token, token));
-  CHECK(!same_token(token.substr(1), token));
+  CHECK(same_secret(token, token));
+  CHECK(!same_secret(token.substr(1), token));
   fs::permissions(folder / "token", fs::perms(0644));
   CHECK(refusal([&] { run_token(folder / ""); }).find("chmod 600") != std::string::npos);
 }

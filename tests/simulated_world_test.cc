@@ -91,7 +91,7 @@ TEST_CASE("what is dropped between nodes is sent again, and what a node loses is
     world.control(kStep);
   }
   Control drop{.what = Control::Do::drop};
-  drop.message = under_way(world.look(), "ExpertBatch").id;
+  drop.id = under_way(world.look(), "ExpertBatch").id;
   CHECK(world.control(drop).find("dropped") != std::string::npos);
   CHECK(!world.look().tainted.empty());
   Control later{.what = Control::Do::run};
@@ -135,7 +135,7 @@ TEST_CASE("a message that comes twice is no harm: the world ends as it would hav
     for (int i = 0; i < 2000 && !find(); ++i) world.control(kStep);
     REQUIRE(find());
     Control twice{.what = Control::Do::inject};
-    twice.message = *find();
+    twice.id = *find();
     CHECK(world.control(twice).find("repeated") != std::string::npos);
     run_to_end(world);
     CHECK(world.look().figures.step["loss"] == plain.look().figures.step["loss"]);

@@ -199,6 +199,7 @@ std::vector<Fence> fences() {
            [](Path p) { return p.starts_with("launcher/config") && p.ends_with(".cc"); },
            "launcher/config*.cc"},
           {{"CLI/"}, [](Path p) { return p == "launcher/cli.cc"; }, "launcher/cli.cc"},
+          {{"microhttpd.h"}, [](Path p) { return p == "launcher/inspect/web.cc"; }, "launcher/inspect/web.cc"},
           {{"spdlog/"}, [](Path p) { return p == "kernels/base/log.cc"; }, "kernels/base/log.cc"},
           {{"pcre2", "unicode/"},
            [](Path p) { return p == "actors/data/pre_tokenizer.cc"; },

@@ -135,4 +135,9 @@ std::string AskedNodes::control(const Control& control) {
   }
 }
 
+std::string AskedNodes::token() {
+  if (token_.empty()) throw Error("the run's token is needed: give --token-file RUN/token");
+  return token_;
+}
+
 }  // namespace troupe

@@ -21,6 +21,7 @@ class AskedNodes final : public InspectSource {
   std::vector<JournalPage> journals(std::uint64_t most) override;
   MetricsTail& metrics() override { return metrics_; }
   std::string control(const Control& control) override;
+  std::string token() override;
 
  private:
   struct Asked {

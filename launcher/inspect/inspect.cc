@@ -8,9 +8,10 @@
 
 #include "kernels/base/error.h"
 #include "launcher/inspect/asked_nodes.h"
+#include "launcher/inspect/inspect_web.h"
+#include "launcher/inspect/run_token.h"
 #include "launcher/inspect/run_watcher.h"
 #include "launcher/inspect/simulated_world.h"
-#include "launcher/inspect/token.h"
 #include "launcher/inspect/view_text.h"
 #include "launcher/tools.h"
 #include "launcher/whole_file.h"
@@ -41,7 +42,7 @@ std::unique_ptr<InspectSource> open_source(const InspectOptions& options) {
     return std::make_unique<SimulatedWorld>(SimulatedOptions{options.simulate, options.sets, options.seed});
   if (options.run.empty()) throw Error("inspect needs a run's folder, addresses of nodes, or --simulate CONFIG");
   if (!is_address(options.run)) return std::make_unique<RunWatcher>(options.run, options.allow_control);
-  const std::string token = options.token.empty() ? "" : read_whole_file(options.token).substr(0, kTokenText);
+  const std::string token = options.token.empty() ? "" : read_whole_file(options.token).substr(0, 2 * kTokenBytes);
   return std::make_unique<AskedNodes>(options.run, token, options.allow_control);
 }
 
@@ -49,6 +50,7 @@ std::unique_ptr<InspectSource> open_source(const InspectOptions& options) {
 
 int inspect(const InspectOptions& options) {
   const std::unique_ptr<InspectSource> source = open_source(options);
+  if (options.web) return inspect_web(options, *source);
   ViewPart part{.order = actor_order(options.sort).value_or(ActorOrder::actor), .filter = options.filter};
   if (options.limit > 0) part.limit = static_cast<std::size_t>(options.limit);
   View view = source->look();

@@ -90,7 +90,7 @@ InspectReply NodeClient::next() {
 InspectReply NodeClient::ask_any(InspectRequest request) {
   send_all(encode(request));
   InspectReply reply = next();
-  if (const auto* refused = std::get_if<Refused>(&reply)) fail("refused: " + refused->sentence);
+  if (const auto* refused = std::get_if<NodeRefused>(&reply)) fail("refused: " + refused->sentence);
   return reply;
 }
 
@@ -98,7 +98,7 @@ void NodeClient::kill_node() {
   send_all(encode(InspectRequest{token_, KillNode{}}));
   try {
     const InspectReply reply = next();
-    if (const auto* refused = std::get_if<Refused>(&reply)) throw Error("refused: {}", refused->sentence);
+    if (const auto* refused = std::get_if<NodeRefused>(&reply)) throw Error("refused: {}", refused->sentence);
   } catch (const Error& error) {
     if (std::string(error.what()).find("refused") != std::string::npos) fail(error.what());
   }

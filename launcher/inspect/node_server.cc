@@ -17,7 +17,7 @@
 #include "actors/board.h"
 #include "actors/journal.h"
 #include "kernels/base/error.h"
-#include "launcher/inspect/token.h"
+#include "launcher/inspect/run_token.h"
 #include "launcher/loop.h"
 #include "messages/codec.h"
 
@@ -202,7 +202,7 @@ Snapshot NodeServer::snapshot() const {
 
 bool NodeServer::may(const InspectRequest& request, bool control) const {
   if (!control && loopback_) return true;
-  return !options_.token.empty() && same_token(request.token, options_.token);
+  return !options_.token.empty() && same_secret(request.token, options_.token);
 }
 
 void NodeServer::answer(Peer& peer, const InspectRequest& request) {
@@ -217,13 +217,14 @@ void NodeServer::answer(Peer& peer, const InspectRequest& request) {
 InspectReply NodeServer::reply_to(const InspectRequest& request) {
   const bool control = std::holds_alternative<Pause>(request.what) || std::holds_alternative<KillNode>(request.what) ||
                        std::holds_alternative<Inject>(request.what);
-  if (!may(request, control)) return Refused{"the run's token is needed (RUN/token), and this is not it"};
+  if (!may(request, control)) return NodeRefused{"the run's token is needed (RUN/token), and this is not it"};
   if (std::holds_alternative<ReadConfig>(request.what)) return ConfigText{options_.config_toml};
   if (const auto* range = std::get_if<ReadJournal>(&request.what)) {
-    if (options_.journal.empty()) return Refused{"this node keeps no journal (inspect.journal_mib = 0)"};
+    if (options_.journal.empty()) return NodeRefused{"this node keeps no journal (inspect.journal_mib = 0)"};
     const auto page = read_journal(options_.journal.data(), options_.journal.size(), range->first,
                                    std::min(range->most, kRecordsMax));
-    return page ? InspectReply(JournalPart{page->written, pack_journal(*page)}) : Refused{"the journal can't be read"};
+    return page ? InspectReply(JournalPart{page->written, pack_journal(*page)})
+                : NodeRefused{"the journal can't be read"};
   }
   if (const auto* pause = std::get_if<Pause>(&request.what)) {
     order(*pause);
@@ -231,14 +232,15 @@ InspectReply NodeServer::reply_to(const InspectRequest& request) {
   }
   if (std::holds_alternative<KillNode>(request.what)) {
     raise(SIGKILL);
-    return Refused{"the process could not be killed"};
+    return NodeRefused{"the process could not be killed"};
   }
   if (const auto* inject = std::get_if<Inject>(&request.what)) {
     Frame frame;
     frame.header.assign(inject->frame.begin(), inject->frame.end());
     std::string problem;
     auto decoded = decode(frame, problem);
-    if (!decoded || !decoded->envelope) return Refused{"no message can be made of what should be injected: " + problem};
+    if (!decoded || !decoded->envelope)
+      return NodeRefused{"no message can be made of what should be injected: " + problem};
     const std::string said = fmt::format("{} is on its way to {}; the run is marked as tainted",
                                          kind_of(decoded->envelope->message), to_string(decoded->envelope->to));
     order(std::move(*decoded->envelope));

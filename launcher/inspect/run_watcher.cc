@@ -8,7 +8,7 @@
 #include "kernels/base/error.h"
 #include "launcher/board_file.h"
 #include "launcher/inspect/node_client.h"
-#include "launcher/inspect/token.h"
+#include "launcher/inspect/run_token.h"
 #include "launcher/journal_file.h"
 #include "launcher/loop.h"
 #include "launcher/machine.h"
@@ -81,5 +81,7 @@ std::string RunWatcher::control(const Control& control) {
   client.kill_node();
   return fmt::format("node {} is killed", node);
 }
+
+std::string RunWatcher::token() { return run_token(run_); }
 
 }  // namespace troupe

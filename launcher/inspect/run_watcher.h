@@ -17,6 +17,7 @@ class RunWatcher final : public InspectSource {
   std::vector<JournalPage> journals(std::uint64_t most) override;
   MetricsTail& metrics() override { return metrics_; }
   std::string control(const Control& control) override;
+  std::string token() override;
   const Config& config() const { return config_; }
   const std::string& run() const { return run_; }
 

@@ -12,6 +12,7 @@
 #include "kernels/base/log.h"
 #include "kernels/model/parameters.h"
 #include "launcher/config.h"
+#include "launcher/inspect/run_token.h"
 #include "launcher/loop.h"
 #include "launcher/machine.h"
 #include "launcher/simulation/begin.h"
@@ -82,6 +83,7 @@ SimulatedWorld::SimulatedWorld(const SimulatedOptions& options)
   start_log("inspect", "", LogLevel::error);
   set_check_handler([](const std::string& sentence) { throw WorldBroken{sentence}; });
   begin();
+  token_ = run_token(folder_);
 }
 
 SimulatedWorld::~SimulatedWorld() {
@@ -198,12 +200,12 @@ void SimulatedWorld::obey(const Deed& deed) {
   const Control& control = deed.control;
   if (control.what == Control::Do::kill) return lose(control.node);
   if (control.what == Control::Do::restart) return bring_back(control.node);
-  const auto message = in_flight_.find(control.message);
-  if (message == in_flight_.end()) throw Error("message {} is not under way", control.message);
+  const auto message = in_flight_.find(control.id);
+  if (message == in_flight_.end()) throw Error("message {} is not under way", control.id);
   const std::string what = fmt::format("{} to {}", kind_of(message->second.message), to_string(message->second.to));
-  if (control.what == Control::Do::drop) struck_[control.message] = 0;
+  if (control.what == Control::Do::drop) struck_[control.id] = 0;
   if (control.what == Control::Do::delay)
-    struck_[control.message] = std::max<std::int64_t>(1, std::llround(control.delay_seconds * 1e6));
+    struck_[control.id] = std::max<std::int64_t>(1, std::llround(control.delay_seconds * 1e6));
   if (control.what == Control::Do::inject) {
     Envelope copy = message->second;
     copy.id = 0;
@@ -303,5 +305,8 @@ std::vector<JournalPage> SimulatedWorld::journals(std::uint64_t most) {
       page.records.erase(page.records.begin(), page.records.end() - static_cast<std::ptrdiff_t>(most));
   return pages;
 }
+
+// The world's own: nobody else's page may play with it.
+std::string SimulatedWorld::token() { return token_; }
 
 }  // namespace troupe

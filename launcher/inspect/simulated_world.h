@@ -32,6 +32,7 @@ class SimulatedWorld final : public InspectSource {
   std::vector<JournalPage> journals(std::uint64_t most) override;
   MetricsTail& metrics() override { return metrics_; }
   std::string control(const Control& control) override;
+  std::string token() override;
   std::uint64_t messages() const { return handled_; }
   std::uint64_t log_hash() const { return world_->log_hash(); }
 
@@ -66,7 +67,7 @@ class SimulatedWorld final : public InspectSource {
   std::map<std::uint64_t, std::int64_t> struck_;  // by number: 0 dropped, else so late
   std::optional<Envelope> last_;                  // that reached an actor
   std::vector<Deed> deeds_;
-  std::string broken_, tainted_;
+  std::string token_, broken_, tainted_;
   std::optional<Observed> before_;
 };
 

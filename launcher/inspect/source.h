@@ -23,7 +23,7 @@ struct Control {
   // run: until a message of this kind (empty: any) has reached this actor.
   std::optional<Address> receiver{};
   std::string receives{};
-  std::uint64_t message = 0;  // drop, delay, inject (once more): of a simulated world's messages under way
+  std::uint64_t id = 0;  // drop, delay, inject (once more): of a simulated world's messages under way
   double delay_seconds = 0;
 };
 
@@ -35,6 +35,8 @@ class InspectSource {
   // What the journals hold, of each of at most so many last records.
   virtual std::vector<JournalPage> journals(std::uint64_t most) = 0;
   virtual MetricsTail& metrics() = 0;
+  // The run's, for whoever may control it. Throws Error: it can't be had.
+  virtual std::string token() = 0;
   // A sentence that says what was done. Throws Error: it can't be, or may not.
   virtual std::string control(const Control& control) = 0;
 };

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cctype>
 
 #include "actors/rules/placement.h"
 
@@ -213,13 +214,28 @@ std::optional<ActorOrder> actor_order(const std::string& name) {
   return std::nullopt;
 }
 
+namespace {
+
+std::string lower(std::string text) {
+  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::tolower(c); });
+  return text;
+}
+
+// "node 1" is not node 12.
+bool is_meant(const ActorView& actor, const std::string& lowered) {
+  const std::string node = fmt::format("node {}", actor.node);
+  if (node == lowered) return true;
+  return lower(fmt::format("{} {} {}", to_string(actor.address), actor.state, actor.doing)).find(lowered) !=
+         std::string::npos;
+}
+
+}  // namespace
+
 std::vector<const ActorView*> chosen_actors(const View& view, ActorOrder order, const std::string& filter) {
   std::vector<const ActorView*> chosen;
-  for (const ActorView& actor : view.actors) {
-    const std::string text =
-        fmt::format("{} {} {} node {}", to_string(actor.address), actor.state, actor.doing, actor.node);
-    if (filter.empty() || text.find(filter) != std::string::npos) chosen.push_back(&actor);
-  }
+  const std::string lowered = lower(filter);
+  for (const ActorView& actor : view.actors)
+    if (filter.empty() || is_meant(actor, lowered)) chosen.push_back(&actor);
   const auto weight = [order](const ActorView& a) {
     switch (order) {
       case ActorOrder::queue:

@@ -112,7 +112,8 @@ View make_view(const Config& config, const Plan& plan, const Observed& now, cons
 
 enum class ActorOrder : std::uint8_t { actor, queue, oldest, messages, busy, waits, memory };
 std::optional<ActorOrder> actor_order(const std::string& name);
-// Those whose name, state or doings hold the text, in that order, the most first.
+// Those whose name, state or doings hold the text (case doesn't count), or that are on "node N"; in that order, the most
+// first.
 std::vector<const ActorView*> chosen_actors(const View& view, ActorOrder order, const std::string& filter);
 
 // The form that scripts and the page read. Of the actors those from `offset` on, at most `limit`.
@@ -120,7 +121,10 @@ struct ViewPart {
   ActorOrder order = ActorOrder::actor;
   std::string filter;
   std::size_t offset = 0, limit = 1'000'000;
+  bool experts = true;  // most of the bytes, of a large model
 };
+constexpr std::size_t kEdgesMax = 2000;  // of more, the busiest
 nlohmann::json view_json(const View& view, const ViewPart& part = {});
+nlohmann::json experts_json(const LiveFigures& figures);  // its "experts"
 
 }  // namespace troupe

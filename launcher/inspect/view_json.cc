@@ -134,10 +134,25 @@ json edge_json(const EdgeView& e) {
   return edge;
 }
 
+// Of all actors, for maps: where they are and how they do.
 json places_json(const View& view) {
   json places = json::array();
   for (const ActorView& a : view.actors) places.push_back({to_string(a.address), a.node, a.state});
   return places;
+}
+
+json edges_json(const View& view) {
+  std::vector<const EdgeView*> busiest;
+  for (const EdgeView& edge : view.edges) busiest.push_back(&edge);
+  if (busiest.size() > kEdgesMax) {
+    std::stable_sort(busiest.begin(), busiest.end(), [](const EdgeView* a, const EdgeView* b) {
+      return a->messages_per_second > b->messages_per_second;
+    });
+    busiest.resize(kEdgesMax);
+  }
+  json edges = json::array();
+  for (const EdgeView* edge : busiest) edges.push_back(edge_json(*edge));
+  return edges;
 }
 
 json why_json(const View& view) {
@@ -161,6 +176,8 @@ json bill_json(const json& line) {
           {"worst", std::move(worst)}};
 }
 
+}  // namespace
+
 json experts_json(const LiveFigures& figures) {
   json steps = json::array(), layers = json::array();
   if (figures.experts.empty()) return {{"steps", steps}, {"layers", layers}};
@@ -174,28 +191,13 @@ json experts_json(const LiveFigures& figures) {
   return {{"steps", std::move(steps)}, {"layers", std::move(layers)}};
 }
 
-// [id, kind, from, to, due_us, step, microbatch, layer] of each; when it is due nobody knows.
-json world_json(const View& view) {
-  json in_flight = json::array();
-  for (const Envelope& e : view.in_flight) {
-    const WorkKey key = work_of(e.message).value_or(WorkKey{.step = -1, .microbatch = -1, .layer = -1});
-    in_flight.push_back({std::to_string(e.id), kind_of(e.message), to_string(e.from), to_string(e.to), nullptr,
-                         key.step, key.microbatch, key.layer});
-  }
-  return {
-      {"delivered", view.delivered}, {"in_flight_count", view.in_flight_count}, {"in_flight", std::move(in_flight)}};
-}
-
-}  // namespace
-
 json view_json(const View& view, const ViewPart& part) {
   const auto chosen = chosen_actors(view, part.order, part.filter);
-  json nodes = json::array(), actors = json::array(), edges = json::array();
+  json nodes = json::array(), actors = json::array();
   for (const NodeView& node : view.nodes) nodes.push_back(node_json(node, view.now_us));
   const std::size_t end = std::min(chosen.size(), part.offset + std::min(part.limit, chosen.size()));
   for (std::size_t i = part.offset; i < end; ++i) actors.push_back(actor_json(*chosen[i]));
-  for (const EdgeView& edge : view.edges) edges.push_back(edge_json(edge));
-  json out{{"format", kFormat},
+  json all{{"format", kFormat},
            {"run", view.options.run},
            {"name", view.name},
            {"source", name_of(view.options.source)},
@@ -213,14 +215,14 @@ json view_json(const View& view, const ViewPart& part) {
            {"nodes", std::move(nodes)},
            {"actors_count", view.actors.size()},
            {"actors_matching", chosen.size()},
-           {"places", places_json(view)},
            {"actors", std::move(actors)},
-           {"edges", std::move(edges)},
+           {"places", places_json(view)},
+           {"edges", edges_json(view)},
            {"why", why_json(view)},
-           {"bill", bill_json(view.figures.bill)},
-           {"experts", experts_json(view.figures)}};
-  if (view.options.source == RunSource::simulated) out["world"] = world_json(view);
-  return out;
+           {"bill", bill_json(view.figures.bill)}};
+  if (part.experts) all["experts"] = experts_json(view.figures);
+  if (view.options.source == RunSource::simulated) all["world"] = world_json(view);
+  return all;
 }
 
 }  // namespace troupe

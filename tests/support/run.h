@@ -54,6 +54,7 @@ class Process {
   bool all_gone(int milliseconds) const;
   // What it has said so far.
   const std::string& err() const { return ended_.err; }
+  const std::string& out() const { return ended_.out; }
   pid_t pid() const { return pid_; }
 
  private:
