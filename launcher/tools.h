@@ -92,7 +92,6 @@ struct InspectOptions {
 };
 // 0: the run is healthy, or over and finished. kUnhealthy: it is not.
 int inspect(const InspectOptions& options);
-int inspect_web(const InspectOptions& options);
 constexpr int kUnhealthy = 3;
 
 struct DoctorOptions {

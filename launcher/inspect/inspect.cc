@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "launcher/inspect/inspect_web.h"
 #include "launcher/inspect/run_watcher.h"
 #include "launcher/inspect/view_text.h"
 #include "launcher/tools.h"
@@ -28,8 +29,8 @@ void print_once(const View& view, const ViewPart& part) {
 }  // namespace
 
 int inspect(const InspectOptions& options) {
-  if (options.web) return inspect_web(options);
   RunWatcher watcher(options.run);
+  if (options.web) return inspect_web(watcher, options);
   ViewPart part{.order = actor_order(options.sort).value_or(ActorOrder::actor), .filter = options.filter};
   if (options.limit > 0) part.limit = static_cast<std::size_t>(options.limit);
   View view = watcher.look();

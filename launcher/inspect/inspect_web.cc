@@ -1,15 +1,14 @@
-// troupe inspect RUN --web: the page of a run, until Ctrl-C. It says where the page is, and how to reach it from elsewhere.
+#include "launcher/inspect/inspect_web.h"
+
 #include <unistd.h>
 
 #include <array>
 #include <cstdio>
 
-#include "launcher/inspect/run_token.h"
-#include "launcher/inspect/run_watcher.h"
+#include "launcher/inspect/token.h"
 #include "launcher/inspect/web.h"
 #include "launcher/inspect/web_guard.h"
 #include "launcher/interrupts.h"
-#include "launcher/tools.h"
 
 namespace troupe {
 
@@ -27,9 +26,9 @@ std::string reached_at(const std::string& address) {
   return address == "0.0.0.0" ? "127.0.0.1" : address == "[::]" ? "[::1]" : address;
 }
 
-void tell(const RunWatcher& watcher, const WebOptions& web, std::uint16_t port) {
+void tell(const std::string& run, const WebOptions& web, std::uint16_t port) {
   const std::string at = reached_at(web.address);
-  std::printf("%s is at http://%s:%u/%s\n", watcher.run().c_str(), at.c_str(), port,
+  std::printf("%s is at http://%s:%u/%s\n", run.c_str(), at.c_str(), port,
               web.token.empty() ? "" : ("#token=" + web.token).c_str());
   std::printf("from another machine: ssh -L %u:%s:%u %s, then the same address%s\n", port, at.c_str(), port,
               web.machine.empty() ? "HOST" : web.machine.c_str(), is_loopback(at) ? "" : " with 127.0.0.1");
@@ -45,17 +44,17 @@ void tell(const RunWatcher& watcher, const WebOptions& web, std::uint16_t port) 
 
 }  // namespace
 
-int inspect_web(const InspectOptions& options) {
-  RunWatcher watcher(options.run);
+int inspect_web(InspectSource& source, const InspectOptions& options) {
+  const std::string run = source.look().options.run;
   WebOptions web{.address = listen_address(options.listen),
                  .port = static_cast<std::uint16_t>(options.port),
                  .machine = machine_name(),
                  .token = "",
                  .allow_control = options.allow_control};
-  if (web.allow_control || !is_loopback(web.address)) web.token = run_token(watcher.run());
+  if (web.allow_control || !is_loopback(web.address)) web.token = run_token(run);
   catch_interrupts();
-  const WebServer server(watcher, web);
-  tell(watcher, web, server.port());
+  const WebServer server(source, web);
+  tell(run, web, server.port());
   while (interrupts() == 0) usleep(kPauseUs);
   return 0;
 }

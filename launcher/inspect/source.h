@@ -18,14 +18,13 @@ struct Control {
   std::uint32_t node = 0;      // kill, restart
   std::uint64_t messages = 1;  // step, run, back
   // run: until this, whichever is asked for; at most `messages`, if it is above one.
-  std::optional<std::int64_t> until_step;
-  std::optional<double> until_seconds;
-  // Of messages to this actor, of this kind (empty: any): run stops before the next, drop and delay strike it, inject
-  // makes one (Stop and Credit alone can be made).
-  std::optional<Address> receiver;
-  std::string receives;
+  std::optional<std::int64_t> until_step{};
+  std::optional<double> until_seconds{};
+  // run: until a message of this kind (empty: any) has reached this actor.
+  std::optional<Address> receiver{};
+  std::string receives{};
+  std::uint64_t message = 0;  // drop, delay, inject (once more): of a simulated world's messages under way
   double delay_seconds = 0;
-  std::uint64_t id = 0;  // drop, delay, inject: this one of the messages in flight; inject makes it once more
 };
 
 class InspectSource {

@@ -4,13 +4,13 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <netinet/in.h>
-#include <openssl/crypto.h>
 
 #include <algorithm>
 #include <array>
 #include <cctype>
 
 #include "kernels/base/error.h"
+#include "launcher/inspect/token.h"
 
 namespace troupe {
 
@@ -83,7 +83,7 @@ std::optional<Refused> without_token(const GuardRules& rules, const Asked& asked
   if (!asked.authorization)
     return Refused{401, "the run's token is needed: open the address that troupe inspect printed"};
   const bool bears = lower(asked.authorization->substr(0, kScheme.size())) == kScheme;
-  if (!bears || rules.token.empty() || !same_secret(asked.authorization->substr(kScheme.size()), rules.token))
+  if (!bears || rules.token.empty() || !same_token(asked.authorization->substr(kScheme.size()), rules.token))
     return Refused{401, "the token is not the run's: it is in the run's folder, in the file token"};
   return std::nullopt;
 }
@@ -122,9 +122,5 @@ std::string listen_address(const std::string& text) {
 bool is_loopback(const std::string& address) { return address == "[::1]" || address.starts_with("127."); }
 
 bool needs_token(const GuardRules& rules) { return !is_loopback(rules.address); }
-
-bool same_secret(const std::string& a, const std::string& b) {
-  return a.size() == b.size() && CRYPTO_memcmp(a.data(), b.data(), a.size()) == 0;
-}
 
 }  // namespace troupe

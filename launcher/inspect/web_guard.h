@@ -41,7 +41,4 @@ std::string listen_address(const std::string& text);
 bool is_loopback(const std::string& address);
 bool needs_token(const GuardRules& rules);  // for reading
 
-// Takes as long whatever the words are.
-bool same_secret(const std::string& a, const std::string& b);
-
 }  // namespace troupe
