@@ -30,9 +30,9 @@ const std::map<std::string, Verb>& verbs() {
                                                   {"step", {Do::step, {}, {}}},
                                                   {"run", {Do::run, {}, {"messages", "until"}}},
                                                   {"back", {Do::back, {"messages"}, {}}},
-                                                  {"drop", {Do::drop, {}, {"id", "actor", "receives"}}},
-                                                  {"delay", {Do::delay, {"us"}, {"id", "actor", "receives"}}},
-                                                  {"inject", {Do::inject, {}, {"id", "actor", "receives"}}}};
+                                                  {"drop", {Do::drop, {"id"}, {}}},
+                                                  {"delay", {Do::delay, {"id", "us"}, {}}},
+                                                  {"inject", {Do::inject, {"id"}, {}}}};
   return kVerbs;
 }
 
@@ -100,13 +100,8 @@ void take(const json& asked, Control& control) {
   if (asked.contains("node")) control.node = static_cast<std::uint32_t>(count_in(asked, "node", 0, 1 << 20));
   if (asked.contains("messages")) control.messages = count_in(asked, "messages", 1, kMessagesMax);
   if (asked.contains("until")) take_until(asked["until"], control);
-  if (asked.contains("id")) control.id = id_in(asked);
-  if (asked.contains("actor")) control.receiver = actor_in(asked);
-  if (asked.contains("receives")) control.receives = kind_in(asked);
+  if (asked.contains("id")) control.message = id_in(asked);
   if (asked.contains("us")) control.delay_seconds = seconds_in(asked, "us", 1e-6, kSecondsMax * 1e6);
-  const bool strikes = control.what == Do::drop || control.what == Do::delay || control.what == Do::inject;
-  if (strikes && asked.contains("id") == asked.contains("actor"))
-    throw Misasked("{} must be told which message: by id, or by actor", asked["do"].get<std::string>());
   if (control.what == Do::run && !asked.contains("messages") && !asked.contains("until"))
     throw Misasked("run must be told how far: messages, or until");
 }

@@ -135,6 +135,10 @@ std::vector<EdgeView> edges_of(const Observed& now) {
       }
   std::vector<EdgeView> all;
   for (auto& [ends, edge] : edges) all.push_back(std::move(edge));
+  if (all.size() <= kEdgesMax) return all;
+  std::stable_sort(all.begin(), all.end(),
+                   [](const EdgeView& a, const EdgeView& b) { return a.messages_per_second > b.messages_per_second; });
+  all.erase(all.begin() + kEdgesMax, all.end());
   return all;
 }
 
@@ -161,7 +165,9 @@ bool is_healthy(const View& view) {
 TrafficMap traffic_of(const std::vector<JournalPage>& journals, std::int64_t from_us) {
   TrafficMap traffic;
   for (const JournalPage& page : journals)
-    for (auto r = page.records.rbegin(); r != page.records.rend() && r->begin_us >= from_us - kTrafficUs; ++r) {
+    for (auto r = page.records.rbegin(); r != page.records.rend(); ++r) {
+      if (r->entry == JournalEntry::sent) continue;  // it is counted where it is handled
+      if (r->begin_us < from_us - kTrafficUs) break;
       if (r->entry != JournalEntry::handled || r->begin_us < from_us || r->from().role == Role::supervisor) continue;
       Traffic& edge = traffic[{r->from(), r->to()}];
       ++edge.messages;

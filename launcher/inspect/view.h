@@ -87,6 +87,8 @@ struct EdgeView {
   std::optional<Credits> credits;
 };
 
+constexpr std::size_t kEdgesMax = 2000;
+
 struct View {
   ViewOptions options;
   std::string name;
@@ -121,10 +123,7 @@ struct ViewPart {
   ActorOrder order = ActorOrder::actor;
   std::string filter;
   std::size_t offset = 0, limit = 1'000'000;
-  bool experts = true;  // most of the bytes, of a large model
 };
-constexpr std::size_t kEdgesMax = 2000;  // of more, the busiest
 nlohmann::json view_json(const View& view, const ViewPart& part = {});
-nlohmann::json experts_json(const LiveFigures& figures);  // its "experts"
 
 }  // namespace troupe

@@ -134,25 +134,10 @@ json edge_json(const EdgeView& e) {
   return edge;
 }
 
-// Of all actors, for maps: where they are and how they do.
 json places_json(const View& view) {
   json places = json::array();
   for (const ActorView& a : view.actors) places.push_back({to_string(a.address), a.node, a.state});
   return places;
-}
-
-json edges_json(const View& view) {
-  std::vector<const EdgeView*> busiest;
-  for (const EdgeView& edge : view.edges) busiest.push_back(&edge);
-  if (busiest.size() > kEdgesMax) {
-    std::stable_sort(busiest.begin(), busiest.end(), [](const EdgeView* a, const EdgeView* b) {
-      return a->messages_per_second > b->messages_per_second;
-    });
-    busiest.resize(kEdgesMax);
-  }
-  json edges = json::array();
-  for (const EdgeView* edge : busiest) edges.push_back(edge_json(*edge));
-  return edges;
 }
 
 json why_json(const View& view) {
@@ -176,8 +161,6 @@ json bill_json(const json& line) {
           {"worst", std::move(worst)}};
 }
 
-}  // namespace
-
 json experts_json(const LiveFigures& figures) {
   json steps = json::array(), layers = json::array();
   if (figures.experts.empty()) return {{"steps", steps}, {"layers", layers}};
@@ -191,9 +174,11 @@ json experts_json(const LiveFigures& figures) {
   return {{"steps", std::move(steps)}, {"layers", std::move(layers)}};
 }
 
+}  // namespace
+
 json view_json(const View& view, const ViewPart& part) {
   const auto chosen = chosen_actors(view, part.order, part.filter);
-  json nodes = json::array(), actors = json::array();
+  json nodes = json::array(), actors = json::array(), edges = json::array();
   for (const NodeView& node : view.nodes) nodes.push_back(node_json(node, view.now_us));
   const std::size_t end = std::min(chosen.size(), part.offset + std::min(part.limit, chosen.size()));
   for (std::size_t i = part.offset; i < end; ++i) actors.push_back(actor_json(*chosen[i]));

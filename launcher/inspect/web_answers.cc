@@ -60,7 +60,6 @@ WebAnswer web_error(int status, const std::string& sentence) { return {status, k
 
 ViewPart view_part(const WebQuery& query) {
   ViewPart part;
-  part.experts = false;
   part.limit = number_in<std::size_t>(query, "limit", 0, kActorsMax, kActorsUsual);
   part.offset = number_in<std::size_t>(query, "offset", 0, 1'000'000'000, 0);
   if (const auto sort = query.find("sort"); sort != query.end()) {
@@ -97,7 +96,10 @@ void WebAnswers::look() {
   looked_us_ = monotonic_us();
   brief_ = std::exchange(changed_, false);
   ++looks_;
-  std::string experts = dumped(experts_json(view_.figures));
+  // Most of the bytes, of a large model, and the same for several looks: told apart.
+  View only;
+  std::swap(only.figures.experts, view_.figures.experts);
+  std::string experts = dumped(view_json(only)["experts"]);
   if (experts == experts_) return;
   experts_ = std::move(experts);
   ++experts_version_;
@@ -114,6 +116,7 @@ std::shared_ptr<const std::string> WebAnswers::text(const ViewPart& part, Form f
                                       part.offset, part.limit, part.filter);
   if (const auto known = texts_.find(key); known != texts_.end()) return known->second;
   json whole = view_json(view_, part);
+  whole.erase("experts");
   whole["can_control"] = view_.options.can_control && may_control_;
   std::string text = dumped(whole);
   if (form != Form::event_without_experts) {
