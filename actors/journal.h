@@ -10,6 +10,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <optional>
 #include <vector>
@@ -84,5 +85,10 @@ struct JournalPage {
 // version.
 std::optional<JournalPage> read_journal(const std::byte* bytes, std::size_t size, std::uint64_t first = 0,
                                         std::uint64_t most = std::numeric_limits<std::uint64_t>::max());
+
+// Of one journal after another, each record by itself, so that millions of them take no memory.
+using HearRecord = std::function<void(const JournalOwner&, const JournalRecord&)>;
+// False: these bytes are no journal, as above.
+bool visit_journal(const std::byte* bytes, std::size_t size, const HearRecord& hear);
 
 }  // namespace troupe

@@ -15,6 +15,7 @@
 #include "kernels/base/error.h"
 #include "launcher/colours.h"
 #include "launcher/run_folder.h"
+#include "launcher/svg_text.h"
 #include "launcher/tools.h"
 
 namespace troupe {
@@ -194,7 +195,7 @@ std::string timeline_svg(const std::vector<TimelinePanel>& panels) {
   std::string body = legend_svg(microbatches_of(panels));
   double y = kTop;
   for (const TimelinePanel& panel : panels) {
-    body += fmt::format("<text class=\"h\" x=\"{}\" y=\"{:.0f}\">{}</text>\n", kLeft, y + 16, panel.title);
+    body += fmt::format("<text class=\"h\" x=\"{}\" y=\"{:.0f}\">{}</text>\n", kLeft, y + 16, svg_escaped(panel.title));
     y += kTitle;
     body += threads_svg(panel, y, x_per_us);
     y += static_cast<double>(panel.threads.size()) * (kRow + kRowGap);
@@ -216,16 +217,17 @@ std::string title_of(const Config& config, const TimelinePanel& panel) {
 
 }  // namespace
 
+TimelinePanel recorded_step(const std::string& run_folder, std::int64_t step) {
+  const Config config = load_run_config(run_folder);
+  TimelinePanel panel{"", read_recordings(run_folder), 0, 0};
+  choose_step(panel, step);
+  panel.title = title_of(config, panel);
+  return panel;
+}
+
 int timeline(const TimelineOptions& options) {
   std::vector<TimelinePanel> panels;
-  for (const std::string& path : options.runs) {
-    const std::string run = current_run(path);
-    const Config config = load_run_config(run);
-    TimelinePanel panel{"", read_recordings(run), 0, 0};
-    choose_step(panel, options.step);
-    panel.title = title_of(config, panel);
-    panels.push_back(std::move(panel));
-  }
+  for (const std::string& path : options.runs) panels.push_back(recorded_step(current_run(path), options.step));
   std::ofstream file(options.out, std::ios::trunc);
   file << timeline_svg(panels);
   file.flush();
