@@ -23,17 +23,18 @@ constexpr double kLabelWidth = 46, kGap = 1;  // of a piece that has room for it
 struct Look {
   const char* colour;
   bool striped = false;
+  bool pale = false;  // what is written on it is dark
 };
 constexpr std::array<Look, kBins> kLooks = {{{kColours[0]},
-                                             {kColours[4]},
-                                             {kColours[5]},
+                                             {kColours[4], false, true},
+                                             {kColours[5], false, true},
                                              {kColours[5], true},
-                                             {kColours[1]},
+                                             {kColours[1], false, true},
                                              {kColours[3]},
                                              {kColours[6]},
                                              {kColours[2]},
                                              {kColours[7]},
-                                             {"#868e96"},
+                                             {"#6e7781"},
                                              {kColours[0], true},
                                              {kColours[4], true},
                                              {kColours[1], true}}};
@@ -57,6 +58,7 @@ std::string style_svg() {
   std::string text =
       "<style>.bl{color:#24292f;font:12px system-ui,sans-serif}.bl text{fill:currentColor}"
       ".bl .t{font-size:14px;font-weight:600}.bl .m{opacity:.72}.bl .w{fill:#fff;font-weight:600;text-anchor:middle}"
+      ".bl .k{fill:#111}"
       "@media(prefers-color-scheme:dark){.bl{color:#d0d7de}}</style>\n<defs>";
   for (std::size_t bin = 0; bin < kBins; ++bin)
     if (kLooks[bin].striped)
@@ -88,8 +90,8 @@ std::string bar_svg(const BillBar& bar, double y, double width) {
         "<rect x=\"{:.2f}\" y=\"{:.1f}\" width=\"{:.2f}\" height=\"{}\" fill=\"{}\"><title>{}: {:.1f} %</title></rect>",
         x, y + kName, std::max(0.3, wide - kGap), kBar, fill_of(bin), to_string(static_cast<Bin>(bin)), 100 * share);
     if (wide > kLabelWidth && !kLooks[bin].striped)
-      text += fmt::format("<text class=\"w\" x=\"{:.1f}\" y=\"{:.1f}\">{:.0f} %</text>", x + wide / 2,
-                          y + kName + kBar / 2 + 4, 100 * share);
+      text += fmt::format("<text class=\"{}\" x=\"{:.1f}\" y=\"{:.1f}\">{:.0f} %</text>",
+                          kLooks[bin].pale ? "w k" : "w", x + wide / 2, y + kName + kBar / 2 + 4, 100 * share);
     x += wide;
   }
   return text + "\n";

@@ -15,7 +15,7 @@ namespace troupe {
 
 namespace {
 
-constexpr double kLeft = 78, kRight = 18, kTop = 64, kBottom = 46, kBandGap = 5;
+constexpr double kLeft = 58, kRight = 18, kTop = 70, kBottom = 46, kBandGap = 5;
 constexpr double kRowsHeight = 260, kRowLeast = 2, kRowMost = 18;  // of all rows together, and of one
 constexpr int kClasses = 17, kXTicks = 10;
 constexpr double kPowerMost = 2;  // of two, up and down
@@ -144,17 +144,17 @@ std::string axis_svg(const HeatMap& map, const Layout& layout) {
 }
 
 std::string legend_svg() {
-  constexpr double kCell = 12;
+  constexpr double kCell = 12, kCellsAt = 106;
   std::string text;
   for (int c = 0; c < kClasses; ++c)
-    text += fmt::format("<rect class=\"h{}\" x=\"{:.0f}\" y=\"36\" width=\"{:.0f}\" height=\"12\"/>", c,
-                        kLeft + 150 + kCell * c, kCell);
-  const double end = kLeft + 150 + kCell * kClasses;
+    text += fmt::format("<rect class=\"h{}\" x=\"{:.0f}\" y=\"44\" width=\"{:.0f}\" height=\"12\"/>", c,
+                        kLeft + kCellsAt + kCell * c, kCell);
+  const double end = kLeft + kCellsAt + kCell * kClasses;
   return text + fmt::format(
-                    "<text x=\"{:.0f}\" y=\"46\" text-anchor=\"end\">a quarter or less</text>"
-                    "<text x=\"{:.0f}\" y=\"30\" text-anchor=\"middle\" class=\"m\">even</text>"
-                    "<text x=\"{:.0f}\" y=\"46\">four times the mean or more</text>\n",
-                    kLeft + 142, kLeft + 150 + kCell * kClasses / 2, end + 8);
+                    "<text x=\"{:.0f}\" y=\"54\" text-anchor=\"end\">a quarter or less</text>"
+                    "<text x=\"{:.0f}\" y=\"40\" text-anchor=\"middle\" class=\"m\">even</text>"
+                    "<text x=\"{:.0f}\" y=\"54\">four times the mean or more</text>\n",
+                    kLeft + kCellsAt - 8, kLeft + kCellsAt + kCell * kClasses / 2, end + 8);
 }
 
 std::string description(const HeatMap& map) {

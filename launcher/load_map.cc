@@ -14,8 +14,8 @@ HeatMap load_map(const RunMetrics& metrics) {
   std::size_t rows = 0;
   for (const auto& layer : metrics.load.front().load) rows += layer.size();
   const bool each = rows <= kLoadRowsMax;
-  map.title =
-      each ? "load of each expert, over the mean of its layer" : "load of each layer's busiest expert, over the mean";
+  map.title = each ? "load of each expert (a row), over the mean of its layer"
+                   : "load of each layer's busiest expert, over the mean";
   for (std::size_t l = 0; l < metrics.load.front().load.size(); ++l) {
     const std::size_t experts = metrics.load.front().load[l].size();
     const std::string label = l < metrics.expert_layers.size() ? fmt::format("layer {}", metrics.expert_layers[l]) : "";

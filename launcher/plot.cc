@@ -20,18 +20,29 @@ namespace troupe {
 
 namespace {
 
+constexpr double kPlotLeft = 58, kPlotWidth = 1040;  // of the other parts: where their plots begin
+
 double last_of(const std::map<double, MetricLine>& lines, const std::string& key) {
   if (lines.empty()) return std::nan("");
   const auto found = lines.rbegin()->second.find(key);
   return found == lines.rbegin()->second.end() ? std::nan("") : found->second;
 }
 
+// "1,234,567".
+std::string counted(double count) {
+  std::string text = fmt::format("{:.0f}", count);
+  for (auto at = static_cast<std::ptrdiff_t>(text.size()) - 3; at > 0; at -= 3)
+    text.insert(static_cast<std::size_t>(at), ",");
+  return text;
+}
+
 std::string head_line(const RunMetrics& metrics) {
   std::string text;
   const auto add = [&](const std::string& more) { text += (text.empty() ? "" : ", ") + more; };
   if (!metrics.steps.empty()) add(fmt::format("{:g} steps", metrics.steps.rbegin()->first + 1));
-  if (const double tokens = last_of(metrics.steps, "tokens"); tokens > 0) add(figure_text(tokens, true) + " tokens");
-  if (const double seconds = last_of(metrics.steps, "seconds"); seconds > 0) add(human_time(seconds));
+  if (const double tokens = last_of(metrics.steps, "tokens"); tokens > 0) add(counted(tokens) + " tokens");
+  if (const double seconds = last_of(metrics.steps, "seconds"); seconds > 0)
+    add(seconds < 60 ? figure_text(seconds) + " s" : human_time(seconds));
   if (const double loss = last_of(metrics.steps, "loss"); std::isfinite(loss)) add(fmt::format("loss {:.4f}", loss));
   if (const double loss = last_of(metrics.evaluations, "loss"); std::isfinite(loss))
     add(fmt::format("held out {:.4f}", loss));
@@ -43,7 +54,7 @@ std::string head_line(const RunMetrics& metrics) {
 // "": its journals are gone, or hold no whole step.
 std::string step_picture(const std::string& run) {
   try {
-    return timeline_svg({recorded_step(run, -1)});
+    return timeline_svg({recorded_step(run, -1)}, kPlotWidth + kTimelineLeft - kPlotLeft);
   } catch (const Error&) {
     return "";
   }
@@ -62,10 +73,10 @@ int plot(const std::string& path, const std::string& out) {
     charts = run_charts(metrics);
   }
   if (charts.empty()) throw Error("{}: has no metrics.jsonl with steps or evaluations; name a run's folder", path);
-  std::vector<std::string> parts{svg_charts(charts)};
-  if (const HeatMap load = load_map(metrics); !load.bands.empty()) parts.push_back(heat_map_svg(load));
-  if (metrics.bill.is_object()) parts.push_back(bill_svg({{"", metrics.bill}}));
-  if (const std::string step = step_picture(run); !step.empty()) parts.push_back(step);
+  std::vector<PagePart> parts{{svg_charts(charts)}};
+  if (const HeatMap load = load_map(metrics); !load.bands.empty()) parts.push_back({heat_map_svg(load)});
+  if (metrics.bill.is_object()) parts.push_back({bill_svg({{"", metrics.bill}})});
+  if (const std::string step = step_picture(run); !step.empty()) parts.push_back({step, kPlotLeft - kTimelineLeft});
   std::ofstream file(out, std::ios::trunc);  // it may be /dev/stdout
   file << svg_page(path, {head_line(metrics)}, parts);
   file.flush();

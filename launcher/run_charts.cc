@@ -41,14 +41,21 @@ struct StepCurve {
   const char *title, *key;
   bool from_zero = false;
   const char* unit = "";
+  double scale = 1;
 };
 constexpr StepCurve kReward{"training reward", "reward"}, kEntropy{"entropy, nats a token", "entropy", true},
     kLength{"length of an answer, tokens", "length_mean", true}, kLoss{"loss", "loss"},
     kLoad{"load of the busiest expert, over the mean", "worst_load", true},
-    kSpeed{"tokens a second", "tokens_per_second", true};
+    kSpeed{"tokens a second", "tokens_per_second", true},
+    kUse{"use of the machine's peak (MFU)", "mfu", true, " %", 100};
 
 Chart empty_chart(const StepCurve& curve, const char* x_label = "step") {
-  return {.title = curve.title, .x_label = x_label, .unit = curve.unit, .from_zero = curve.from_zero, .series = {}};
+  return {.title = curve.title,
+          .x_label = x_label,
+          .unit = curve.unit,
+          .scale = curve.scale,
+          .from_zero = curve.from_zero,
+          .series = {}};
 }
 
 Chart chart_of_steps(const RunMetrics& metrics, const StepCurve& curve) {
@@ -106,6 +113,7 @@ std::vector<Chart> run_charts(const RunMetrics& metrics) {
   charts.push_back(held_out);
   charts.push_back(chart_of_steps(metrics, kLoad));
   charts.push_back(chart_of_steps(metrics, kSpeed));
+  charts.push_back(chart_of_steps(metrics, kUse));
   if (auto points = cost_points(metrics); !points.empty()) cost.series.push_back({"so far", points});
   charts.push_back(cost);
   return with_something(std::move(charts));
@@ -118,7 +126,7 @@ std::vector<Chart> compared_charts(const std::vector<std::pair<std::string, RunM
         cost = cost_chart();
   by_tokens.title = "loss by tokens";
   std::vector<std::pair<StepCurve, Chart>> by_step;
-  for (const StepCurve& curve : {kReward, kLoss, kLoad, kSpeed}) by_step.emplace_back(curve, empty_chart(curve));
+  for (const StepCurve& curve : {kReward, kLoss, kLoad, kSpeed, kUse}) by_step.emplace_back(curve, empty_chart(curve));
   for (std::size_t r = 0; r < runs.size(); ++r) {
     const auto& [name, metrics] = runs[r];
     const bool dashed = r % 2 == 1;  // a run with the same curve as the one before would hide it
@@ -130,8 +138,8 @@ std::vector<Chart> compared_charts(const std::vector<std::pair<std::string, RunM
           {cost, cost_points(metrics)}})
       if (!points.empty()) chart.series.push_back({name, points, false, dashed});
   }
-  std::vector<Chart> charts{by_step[0].second, answers,           by_step[1].second, by_tokens,
-                            held_out,          by_step[2].second, by_step[3].second, cost};
+  std::vector<Chart> charts{by_step[0].second, answers,           by_step[1].second, by_tokens, held_out,
+                            by_step[2].second, by_step[3].second, by_step[4].second, cost};
   return with_something(std::move(charts));
 }
 

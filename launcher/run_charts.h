@@ -11,7 +11,7 @@
 namespace troupe {
 
 // Of those figures that the run has: reward, held-out accuracy (sampled, greedy, pass@k), entropy, length of the
-// answers, loss, held-out loss, the busiest expert's load, tokens a second, cost. Empty: there are none.
+// answers, loss, held-out loss, the busiest expert's load, tokens a second, MFU, cost. Empty: there are none.
 std::vector<Chart> run_charts(const RunMetrics& metrics);
 std::vector<Chart> run_charts(const std::string& metrics_path);
 

@@ -25,7 +25,7 @@ double number_of(const std::string& svg, const std::string& attribute) {
 }  // namespace
 
 std::string svg_page(const std::string& title, const std::vector<std::string>& lines,
-                     const std::vector<std::string>& parts) {
+                     const std::vector<PagePart>& parts) {
   std::string body = fmt::format("<text class=\"ph\" x=\"{:g}\" y=\"{:g}\">{}</text>\n", kMargin + kLeft, kMargin + 18,
                                  svg_escaped(title));
   double y = kMargin + kTitle, width = 0;
@@ -34,11 +34,11 @@ std::string svg_page(const std::string& title, const std::vector<std::string>& l
         fmt::format("<text class=\"pl\" x=\"{:g}\" y=\"{:g}\">{}</text>\n", kMargin + kLeft, y + 8, svg_escaped(line));
     y += kLine;
   }
-  for (const std::string& part : parts) {
+  for (const auto& [svg, left] : parts) {
     y += kBetween;
-    body += fmt::format("<svg x=\"{:g}\" y=\"{:g}\" ", kMargin, y) + part.substr(kOpen.size());
-    y += number_of(part, "height");
-    width = std::max(width, number_of(part, "width"));
+    body += fmt::format("<svg x=\"{:g}\" y=\"{:g}\" ", kMargin + left, y) + svg.substr(kOpen.size());
+    y += number_of(svg, "height");
+    width = std::max(width, left + number_of(svg, "width"));
   }
   return fmt::format(
              "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0:g} {1:g}\" width=\"{0:g}\" height=\"{1:g}\">\n"

@@ -6,8 +6,14 @@
 
 namespace troupe {
 
-// parts: whole SVGs, whose first tag tells width and height in plain numbers. lines: what stands below the title.
+// A whole SVG, whose first tag tells width and height in plain numbers.
+struct PagePart {
+  std::string svg;
+  double left = 0;  // where it stands; below zero: what it has on its left reaches into the margin
+};
+
+// lines: what stands below the title.
 std::string svg_page(const std::string& title, const std::vector<std::string>& lines,
-                     const std::vector<std::string>& parts);
+                     const std::vector<PagePart>& parts);
 
 }  // namespace troupe

@@ -46,7 +46,7 @@ std::string mark_text(double value, double step, double size) {
 std::string figure_text(double value, bool whole) {
   if (whole && value == std::floor(value)) return mark_text(value, 1, std::abs(value));
   const double step = value == 0 ? 1 : std::pow(10, std::floor(std::log10(std::abs(value))) - 2);
-  return mark_text(value, std::min(1.0, step), std::abs(value));
+  return mark_text(value, std::abs(value) >= 1e4 ? step : std::min(1.0, step), std::abs(value));
 }
 
 std::size_t letters(const std::string& text) {

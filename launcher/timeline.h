@@ -37,6 +37,7 @@ TimelinePanel recorded_step(const std::string& run_folder, std::int64_t step);
 // Share of the panel's thread time in which segments ran.
 double busy_share(const TimelinePanel& panel);
 // All panels under one another, to one scale.
-std::string timeline_svg(const std::vector<TimelinePanel>& panels);
+constexpr double kTimelineLeft = 96;  // of its panels: what is left of them are the threads' names
+std::string timeline_svg(const std::vector<TimelinePanel>& panels, double width = 1000);
 
 }  // namespace troupe
