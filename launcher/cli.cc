@@ -308,6 +308,7 @@ int dispatch(CLI::App& app, Arguments& a) {
   if (app.got_subcommand("bench")) return bench_ops(a.bench);
   if (app.got_subcommand("timeline")) return timeline(a.timeline);
   if (app.got_subcommand("trace")) return trace(a.trace);
+  if (app.got_subcommand("compare")) return compare(a.compare);
   if (app.got_subcommand("inspect")) return inspect(a.inspect);
   if (app.got_subcommand("plot")) return plot(a.plot_run, a.plot_out);
   if (app.got_subcommand("simulate")) return simulate(a.simulate);

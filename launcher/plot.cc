@@ -28,14 +28,6 @@ double last_of(const std::map<double, MetricLine>& lines, const std::string& key
   return found == lines.rbegin()->second.end() ? std::nan("") : found->second;
 }
 
-// "1,234,567".
-std::string counted(double count) {
-  std::string text = fmt::format("{:.0f}", count);
-  for (auto at = static_cast<std::ptrdiff_t>(text.size()) - 3; at > 0; at -= 3)
-    text.insert(static_cast<std::size_t>(at), ",");
-  return text;
-}
-
 std::string head_line(const RunMetrics& metrics) {
   std::string text;
   const auto add = [&](const std::string& more) { text += (text.empty() ? "" : ", ") + more; };

@@ -18,6 +18,7 @@ namespace {
 constexpr double kLeft = 58, kRight = 18, kTop = 62, kBottom = 44, kLegendRow = 18;
 constexpr int kXTicks = 6, kYTicks = 5;
 constexpr std::size_t kDotsMax = 40;         // points of a series that are drawn as dots too
+constexpr std::size_t kDotsBesideMax = 12;   // the same where dashes are
 constexpr std::size_t kLinePointsMax = 800;  // more are thinned: two points, the least and the most, for each bucket
 constexpr double kLetter = 7;                // width of a letter of the legend, at most
 
@@ -123,7 +124,9 @@ std::string axes_svg(const Chart& chart, const Plot& plot, const std::vector<dou
 std::string line_svg(const Chart& chart, const ChartSeries& series, const Plot& plot, const char* colour) {
   std::string path, dots;
   bool open = false;
-  const bool dotted = !series.faint && series.points.size() <= kDotsMax;
+  const bool dashes =
+      std::any_of(chart.series.begin(), chart.series.end(), [](const ChartSeries& other) { return other.dashed; });
+  const bool dotted = !series.faint && series.points.size() <= (dashes ? kDotsBesideMax : kDotsMax);
   for (const ChartPoint& p : thinned(series.points)) {
     if (!std::isfinite(p.x) || !std::isfinite(p.y)) {
       open = false;

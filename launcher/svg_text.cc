@@ -49,6 +49,13 @@ std::string figure_text(double value, bool whole) {
   return mark_text(value, std::abs(value) >= 1e4 ? step : std::min(1.0, step), std::abs(value));
 }
 
+std::string counted(double count) {
+  std::string text = fmt::format("{:.0f}", count);
+  for (auto at = static_cast<std::ptrdiff_t>(text.size()) - 3; at > 0; at -= 3)
+    text.insert(static_cast<std::size_t>(at), ",");
+  return text;
+}
+
 std::size_t letters(const std::string& text) {
   return static_cast<std::size_t>(std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; }));
 }

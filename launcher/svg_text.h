@@ -13,6 +13,7 @@ std::string svg_escaped(const std::string& text);
 std::string mark_text(double value, double step, double size);
 // Three digits that count; whole: of a step all.
 std::string figure_text(double value, bool whole = false);
+std::string counted(double count);             // "1,234,567"
 std::size_t letters(const std::string& text);  // of UTF-8
 
 }  // namespace troupe
