@@ -125,6 +125,7 @@ TEST_CASE("a page holds its parts under one another, on a ground of its own", "[
   CHECK(has(page, "runs &amp; more"));
   CHECK(has(page, "class=\"pg\""));
   CHECK(has(page, "width=\"548\""));
+  CHECK((has(page, "x=\"24\" y=\"104\"") && has(page, "x=\"4\" y=\"230\"")));
 }
 
 TEST_CASE("numbers are told with as many digits as count", "[plot]") {
