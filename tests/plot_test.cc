@@ -62,6 +62,7 @@ TEST_CASE("the load of experts is over the mean of their layer, and many steps s
   int steps = 0;
   for (const LoadColumn& column : metrics.load) {
     CHECK(column.step == steps);
+    CHECK((column.steps == metrics.load.front().steps || &column == &metrics.load.back()));
     steps += column.steps;
   }
   CHECK(steps == 1000);
