@@ -68,7 +68,10 @@ std::optional<double> late_mean_of(const Lines& lines, const std::string& key) {
 }
 
 std::string loss_text(const std::optional<Told>& told, const char* what) {
-  return told ? fmt::format("{:.4f} ({} {:g})", told->value, what, told->at) : kNothing;
+  if (!told) return kNothing;
+  const bool tiny = std::abs(told->value) < 1e-3;  // of reinforcement
+  return fmt::format("{} ({} {:g})", tiny ? figure_text(told->value) : fmt::format("{:.4f}", told->value), what,
+                     told->at);
 }
 std::string percent(const std::optional<double>& share) {
   return share ? fmt::format("{:.1f} %", 100 * *share) : kNothing;
@@ -146,7 +149,7 @@ void add_price(LinesOfRuns& lines) {
     return seconds ? figure_text(seconds->value) : kNothing;
   });
   lines.add("cost", cost_text);
-  lines.add("thread-seconds, of these", [](Run r) {
+  lines.add("thread-seconds", [](Run r) {
     return r.metrics.bill.is_object() ? figure_text(r.metrics.bill.value("total_thread_seconds", 0.0)) : kNothing;
   });
   for (std::size_t bin = 0; bin < kBins; ++bin) {
