@@ -148,20 +148,31 @@ void Journal::waited(const Address& who, const Wait& wait, std::int64_t until_us
   write(record);
 }
 
+namespace {
+
+// Null: these bytes are no journal.
+const Header* header_in(std::byte* memory, std::size_t size) {
+  if (size < sizeof(Header)) return nullptr;
+  const Header& header = header_of(memory);
+  const bool whole = header.magic == kMagic && header.version == kVersion && header.records != 0 &&
+                     header.records <= size / sizeof(Slot) && journal_size(header.records) == size;
+  return whole ? &header : nullptr;
+}
+
+JournalOwner owner_of(const Header& header) { return {header.node, header.number, header.pid, header.real_time_us}; }
+
+}  // namespace
+
 std::optional<JournalPage> read_journal(const std::byte* bytes, std::size_t size, std::uint64_t first,
                                         std::uint64_t most) {
-  if (size < sizeof(Header)) return std::nullopt;
   auto* memory = const_cast<std::byte*>(bytes);  // atomics are read through references that could write
-  const Header& header = header_of(memory);
-  if (header.magic != kMagic || header.version != kVersion || header.records == 0 ||
-      header.records > size / sizeof(Slot) || journal_size(header.records) != size)
-    return std::nullopt;
-  JournalPage page{{header.node, header.number, header.pid, header.real_time_us}, 0, {}, 0};
-  page.written = header.written.load(std::memory_order_acquire);
-  const std::uint64_t kept = std::min({page.written, header.records, most});
+  const Header* header = header_in(memory, size);
+  if (header == nullptr) return std::nullopt;
+  JournalPage page{owner_of(*header), header->written.load(std::memory_order_acquire), {}, 0};
+  const std::uint64_t kept = std::min({page.written, header->records, most});
   for (std::uint64_t number = std::max(first, page.written - kept); number < page.written; ++number) {
     JournalRecord record;
-    if (!read_slot(slot_of(memory, number % header.records), number, record)) continue;
+    if (!read_slot(slot_of(memory, number % header->records), number, record)) continue;
     if (page.records.empty()) page.first = number;
     page.records.push_back(record);
   }
@@ -174,6 +185,19 @@ std::vector<std::byte> pack_journal(const JournalPage& page) {
   const Journal journal(memory.data(), records, page.owner);
   for (const JournalRecord& record : page.records) write_record(memory.data(), record);
   return memory;
+}
+
+bool visit_journal(const std::byte* bytes, std::size_t size, const HearRecord& hear) {
+  auto* memory = const_cast<std::byte*>(bytes);
+  const Header* header = header_in(memory, size);
+  if (header == nullptr) return false;
+  const JournalOwner owner = owner_of(*header);
+  const std::uint64_t written = header->written.load(std::memory_order_acquire);
+  for (std::uint64_t number = written - std::min(written, header->records); number < written; ++number) {
+    JournalRecord record;
+    if (read_slot(slot_of(memory, number % header->records), number, record)) hear(owner, record);
+  }
+  return true;
 }
 
 }  // namespace troupe

@@ -10,6 +10,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <optional>
 #include <vector>
@@ -87,5 +88,10 @@ std::optional<JournalPage> read_journal(const std::byte* bytes, std::size_t size
                                         std::uint64_t most = std::numeric_limits<std::uint64_t>::max());
 // A journal that holds these records, for whoever can't map the one that they are of.
 std::vector<std::byte> pack_journal(const JournalPage& page);
+
+// Of one journal after another, each record by itself, so that millions of them take no memory.
+using HearRecord = std::function<void(const JournalOwner&, const JournalRecord&)>;
+// False: these bytes are no journal, as above.
+bool visit_journal(const std::byte* bytes, std::size_t size, const HearRecord& hear);
 
 }  // namespace troupe

@@ -32,6 +32,8 @@ struct Arguments {
   ProfileOptions profile;
   BenchOptions bench;
   TimelineOptions timeline;
+  TraceOptions trace;
+  CompareOptions compare;
   InspectOptions inspect;
   DoctorOptions doctor;
   std::string digest_run, why_run, config_path, plot_run, plot_out;
@@ -252,6 +254,20 @@ void add_inspect_web(CLI::App* c, InspectOptions& i) {
       ->type_name("ADDRESS");
 }
 
+void add_trace(CLI::App& app, Arguments& a) {
+  CLI::App* c = app.add_subcommand("trace", "write what a run's journals tell as a trace, to be opened in Perfetto");
+  c->add_option("RUN", a.trace.run, "a run's folder, also of one that goes on")->required();
+  c->add_option("--out", a.trace.out, "file to write (JSON)")->required()->type_name("FILE");
+  c->add_option("--from-step", a.trace.from_step, "only from this step on")
+      ->type_name("A")
+      ->check(CLI::NonNegativeNumber);
+  c->add_option("--to-step", a.trace.to_step, "to the end of this one (default: of the first)")
+      ->type_name("B")
+      ->check(CLI::NonNegativeNumber);
+  c->add_option("--last", a.trace.last_seconds, "only the last so many seconds")->type_name("SECONDS");
+  c->footer("Open the file at https://ui.perfetto.dev, or in Chrome at chrome://tracing: it is read in the browser.");
+}
+
 CLI::App* add_inspect(CLI::App& app, Arguments& a) {
   CLI::App* c = app.add_subcommand("inspect", "what every actor of a run does, and why it is slow or stuck");
   CLI::Option* run = c->add_option("RUN", a.inspect.run,
@@ -280,10 +296,16 @@ CLI::App* add_inspect(CLI::App& app, Arguments& a) {
 }
 
 CLI::App* add_plot(CLI::App& app, Arguments& a) {
-  CLI::App* c = app.add_subcommand("plot", "draw a run's metrics over its steps, as SVG");
+  CLI::App* c = app.add_subcommand("plot", "draw all that a run has to show as one SVG: curves, load, bill, timeline");
   c->add_option("RUN", a.plot_run, "a run's folder")->required();
   c->add_option("--out", a.plot_out, "file to write")->required()->type_name("FILE");
   return c;
+}
+
+void add_compare(CLI::App& app, Arguments& a) {
+  CLI::App* c = app.add_subcommand("compare", "runs side by side: what differs, and what came of it");
+  c->add_option("RUN", a.compare.runs, "folders of two runs or more")->required();
+  c->add_option("--out", a.compare.out, "draw their curves in the same charts, as SVG")->type_name("FILE");
 }
 
 void add_doctor(CLI::App& app, Arguments& a) {
@@ -308,6 +330,8 @@ int dispatch(CLI::App& app, Arguments& a) {
   if (app.got_subcommand("profile")) return profile(a.profile);
   if (app.got_subcommand("bench")) return bench_ops(a.bench);
   if (app.got_subcommand("timeline")) return timeline(a.timeline);
+  if (app.got_subcommand("trace")) return trace(a.trace);
+  if (app.got_subcommand("compare")) return compare(a.compare);
   if (app.got_subcommand("inspect")) return inspect(a.inspect);
   if (app.got_subcommand("plot")) return plot(a.plot_run, a.plot_out);
   if (app.got_subcommand("simulate")) return simulate(a.simulate);
@@ -361,8 +385,10 @@ int run_command_line(int argc, char** argv) {
   add_profile(app, a);
   add_bench(app, a);
   add_timeline(app, a);
+  add_trace(app, a);
   add_inspect(app, a);
   add_plot(app, a);
+  add_compare(app, a);
   add_doctor(app, a);
   CLI::App* exporting = app.add_subcommand("export", "write a trained model as a Hugging Face directory");
   exporting->add_option("RUN", a.export_model.run, "a run's folder or one of its checkpoints")->required();

@@ -113,4 +113,16 @@ std::vector<JournalPage> read_last_journals(const std::string& run_folder, std::
   return pages;
 }
 
+void visit_journals(const std::string& run_folder, const HearRecord& hear) {
+  for (const auto& [place, path] : journals_in(run_folder)) {
+    std::optional<MappedFile> file;
+    try {
+      file.emplace(path);
+    } catch (const Error&) {
+      continue;
+    }
+    visit_journal(file->data(), file->size(), hear);
+  }
+}
+
 }  // namespace troupe

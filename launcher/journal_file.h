@@ -33,5 +33,7 @@ std::vector<JournalPage> read_journals(const std::string& run_folder,
                                        std::uint64_t most = std::numeric_limits<std::uint64_t>::max());
 // The last of every node, of each at most so many records.
 std::vector<JournalPage> read_last_journals(const std::string& run_folder, std::uint64_t most);
+// Of all nodes, by node and number.
+void visit_journals(const std::string& run_folder, const HearRecord& hear);
 
 }  // namespace troupe

@@ -9,6 +9,7 @@
 
 #include "kernels/base/check.h"
 #include "launcher/colours.h"
+#include "launcher/svg_text.h"
 
 namespace troupe {
 
@@ -17,6 +18,7 @@ namespace {
 constexpr double kLeft = 58, kRight = 18, kTop = 62, kBottom = 44, kLegendRow = 18;
 constexpr int kXTicks = 6, kYTicks = 5;
 constexpr std::size_t kDotsMax = 40;         // points of a series that are drawn as dots too
+constexpr std::size_t kDotsBesideMax = 12;   // the same where dashes are
 constexpr std::size_t kLinePointsMax = 800;  // more are thinned: two points, the least and the most, for each bucket
 constexpr double kLetter = 7;                // width of a letter of the legend, at most
 
@@ -30,46 +32,6 @@ struct Plot {
   double at_x(double value) const { return left + (value - x.low) / (x.high - x.low) * (right - left); }
   double at_y(double value) const { return bottom - (value - y.low) / (y.high - y.low) * (bottom - top); }
 };
-
-std::string escaped(const std::string& text) {
-  std::string out;
-  for (const char c : text) {
-    if (c == '&')
-      out += "&amp;";
-    else if (c == '<')
-      out += "&lt;";
-    else if (c == '>')
-      out += "&gt;";
-    else if (c == '"')
-      out += "&quot;";
-    else if (static_cast<unsigned char>(c) >= ' ' || c == '\t')
-      out += c;
-  }
-  return out;
-}
-
-int digits_of(double step) { return std::clamp(static_cast<int>(std::ceil(-std::log10(step) - 1e-9)), 0, 9); }
-
-// So many digits as tell neighbouring marks apart; what is tiny as 2e-8. From 10,000 on (`size`: the largest beside it)
-// thousands and millions by a letter.
-std::string number_text(double value, double step, double size) {
-  if (value == 0) return step < 1 && step >= 1e-5 ? fmt::format("{:.{}f}", 0.0, digits_of(step)) : "0";
-  if (step < 1e-5) {
-    const std::string text = fmt::format("{:.3g}", std::round(value / step) * step);
-    const std::size_t exponent = text.find("e-0");
-    return exponent == std::string::npos ? text : text.substr(0, exponent + 2) + text.substr(exponent + 3);
-  }
-  for (const auto& [unit, letter] : {std::pair{1e9, "G"}, std::pair{1e6, "M"}, std::pair{1e3, "k"}})
-    if (size >= 10 * unit) return fmt::format("{:.{}f}{}", value / unit, digits_of(step / unit), letter);
-  return fmt::format("{:.{}f}", value, digits_of(step));
-}
-
-// Three digits that count, of a step all.
-std::string value_text(double value, bool whole = false) {
-  if (whole && value == std::floor(value)) return number_text(value, 1, std::abs(value));
-  const double step = value == 0 ? 1 : std::pow(10, std::floor(std::log10(std::abs(value))) - 2);
-  return number_text(value, std::min(1.0, step), std::abs(value));
-}
 
 void widen(Range& range, double value, bool& any) {
   if (!std::isfinite(value)) return;
@@ -121,11 +83,14 @@ const char* colour_of(const Chart& chart, std::size_t index) {
   return kColours[number % kColours.size()];
 }
 
+const char* class_of(const ChartSeries& series) { return series.faint ? "f" : series.dashed ? "l d" : "l"; }
+
 std::string style_svg() {
   return "<style>.tc{color:#24292f;font:12px system-ui,sans-serif}.tc text{fill:currentColor}"
          ".tc .t{font-size:14px;font-weight:600}.tc .m{opacity:.72}.tc .g{stroke:currentColor;stroke-opacity:.13}"
          ".tc .a{stroke:currentColor;stroke-opacity:.5;fill:none}"
          ".tc .l{fill:none;stroke-width:2;stroke-linejoin:round;stroke-linecap:round}"
+         ".tc .d{stroke-dasharray:7 6;stroke-linecap:butt}"
          ".tc .f{fill:none;stroke-width:1;stroke-opacity:.33}"
          "@media(prefers-color-scheme:dark){.tc{color:#d0d7de}.tc .f{stroke-opacity:.45}}"
          "</style>\n";
@@ -141,7 +106,7 @@ std::string axes_svg(const Chart& chart, const Plot& plot, const std::vector<dou
     const double y = plot.at_y(tick);
     grid += fmt::format("M{:.1f} {:.1f}H{:.1f}", plot.left, y, plot.right);
     numbers += fmt::format("<text class=\"m\" x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"end\">{}{}</text>", plot.left - 8,
-                           y + 4, number_text(tick, y_step, largest(y_ticks)), escaped(chart.unit));
+                           y + 4, mark_text(tick, y_step, largest(y_ticks)), svg_escaped(chart.unit));
   }
   std::string marks = fmt::format("M{:.1f} {:.1f}H{:.1f}", plot.left, plot.bottom, plot.right);
   for (const double tick : x_ticks) {
@@ -149,17 +114,19 @@ std::string axes_svg(const Chart& chart, const Plot& plot, const std::vector<dou
     const double x = plot.at_x(tick);
     marks += fmt::format("M{:.1f} {:.1f}v4", x, plot.bottom);
     numbers += fmt::format("<text class=\"m\" x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\">{}</text>", x,
-                           plot.bottom + 18, number_text(tick, x_step, largest(x_ticks)));
+                           plot.bottom + 18, mark_text(tick, x_step, largest(x_ticks)));
   }
   return fmt::format("<path class=\"g\" d=\"{}\"/><path class=\"a\" d=\"{}\"/>\n{}\n", grid, marks, numbers) +
          fmt::format("<text class=\"m\" x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\">{}</text>\n",
-                     (plot.left + plot.right) / 2, plot.bottom + 36, escaped(chart.x_label));
+                     (plot.left + plot.right) / 2, plot.bottom + 36, svg_escaped(chart.x_label));
 }
 
 std::string line_svg(const Chart& chart, const ChartSeries& series, const Plot& plot, const char* colour) {
   std::string path, dots;
   bool open = false;
-  const bool dotted = !series.faint && series.points.size() <= kDotsMax;
+  const bool dashes =
+      std::any_of(chart.series.begin(), chart.series.end(), [](const ChartSeries& other) { return other.dashed; });
+  const bool dotted = !series.faint && series.points.size() <= (dashes ? kDotsBesideMax : kDotsMax);
   for (const ChartPoint& p : thinned(series.points)) {
     if (!std::isfinite(p.x) || !std::isfinite(p.y)) {
       open = false;
@@ -172,27 +139,23 @@ std::string line_svg(const Chart& chart, const ChartSeries& series, const Plot& 
       dots += fmt::format(
           "<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"2.7\" fill=\"{}\"><title>{}, {} {}: {}{}</title>"
           "</circle>",
-          x, y, colour, escaped(series.label), escaped(chart.x_label), value_text(p.x, true),
-          value_text(p.y * chart.scale), escaped(chart.unit));
+          x, y, colour, svg_escaped(series.label), svg_escaped(chart.x_label), figure_text(p.x, true),
+          figure_text(p.y * chart.scale), svg_escaped(chart.unit));
   }
   if (path.empty()) return "";
-  return fmt::format("<path class=\"{}\" stroke=\"{}\" d=\"{}\"/>{}\n", series.faint ? "f" : "l", colour, path, dots);
+  return fmt::format("<path class=\"{}\" stroke=\"{}\" d=\"{}\"/>{}\n", class_of(series), colour, path, dots);
 }
 
 // The last value that is a number.
 std::string last_text(const Chart& chart, const ChartSeries& series) {
   for (auto p = series.points.rbegin(); p != series.points.rend(); ++p)
-    if (std::isfinite(p->y)) return value_text(p->y * chart.scale) + chart.unit;
+    if (std::isfinite(p->y)) return figure_text(p->y * chart.scale) + chart.unit;
   return "";
-}
-
-std::size_t letters(const std::string& text) {
-  return static_cast<std::size_t>(std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; }));
 }
 
 // How far an entry reaches: line, label, last value, and room before the next one.
 double entry_width(const std::string& label, const std::string& value) {
-  return 22 + kLetter * static_cast<double>(letters(label) + letters(value)) + 24;
+  return 26 + kLetter * static_cast<double>(letters(label) + letters(value)) + 24;
 }
 
 // Entries in rows, as many as they need.
@@ -210,9 +173,9 @@ std::string legend_svg(const Chart& chart, double width, int& rows) {
     }
     const double y = 42 + (rows - 1) * kLegendRow;
     text += fmt::format(
-        "<path class=\"l\" stroke=\"{}\" d=\"M{:.1f} {:.0f}h16\"/><text x=\"{:.1f}\" y=\"{:.0f}\">{}<tspan dx=\"5\" "
+        "<path class=\"{}\" stroke=\"{}\" d=\"M{:.1f} {:.0f}h20\"/><text x=\"{:.1f}\" y=\"{:.0f}\">{}<tspan dx=\"5\" "
         "font-weight=\"600\">{}</tspan></text>",
-        colour_of(chart, s), x, y, x + 22, y + 4, escaped(label), escaped(value));
+        class_of(chart.series[s]), colour_of(chart, s), x, y, x + 26, y + 4, svg_escaped(label), svg_escaped(value));
     x += wide;
   }
   return text + "\n";
@@ -227,15 +190,15 @@ std::string description(const Chart& chart) {
     Range x, y;
     if (series.faint || !ranges_of(alone, x, y)) continue;
     text += fmt::format("{}{}: from {} {} to {}, between {}{} and {}{}, at last {}", text.empty() ? "" : "; ",
-                        series.label, chart.x_label, value_text(x.low, true), value_text(x.high, true),
-                        value_text(y.low), chart.unit, value_text(y.high), chart.unit, last_text(chart, series));
+                        series.label, chart.x_label, figure_text(x.low, true), figure_text(x.high, true),
+                        figure_text(y.low), chart.unit, figure_text(y.high), chart.unit, last_text(chart, series));
   }
   return text.empty() ? "nothing to show yet" : text;
 }
 
 // What stands in one chart's rectangle, its corner at 0, 0.
 std::string inside_svg(const Chart& chart, double width, double height) {
-  std::string text = fmt::format("<text class=\"t\" x=\"{}\" y=\"20\">{}</text>\n", kLeft, escaped(chart.title));
+  std::string text = fmt::format("<text class=\"t\" x=\"{}\" y=\"20\">{}</text>\n", kLeft, svg_escaped(chart.title));
   Range x, y;
   if (!ranges_of(chart, x, y))
     return text + fmt::format(
@@ -293,7 +256,7 @@ std::string svg_charts(const std::vector<Chart>& charts, int columns, double wid
     const std::size_t column = i % in_row, row = i / in_row;
     text += fmt::format("<g role=\"img\" transform=\"translate({:g} {:g})\">\n<title>{}</title><desc>{}</desc>\n",
                         static_cast<double>(column) * width, static_cast<double>(row) * height,
-                        escaped(charts[i].title), escaped(description(charts[i]))) +
+                        svg_escaped(charts[i].title), svg_escaped(description(charts[i]))) +
             inside_svg(charts[i], width, height) + "</g>\n";
   }
   return text + "</svg>\n";

@@ -15,6 +15,7 @@ struct ChartSeries {
   std::string label;
   std::vector<ChartPoint> points;  // by x
   bool faint = false;              // thin and pale, without a legend: the points that the series before is the mean of
+  bool dashed = false;
 };
 
 struct Chart {

@@ -15,13 +15,14 @@
 #include "kernels/base/error.h"
 #include "launcher/colours.h"
 #include "launcher/run_folder.h"
+#include "launcher/svg_text.h"
 #include "launcher/tools.h"
 
 namespace troupe {
 
 namespace {
 
-constexpr double kWidth = 1000, kLeft = 96, kRight = 20, kTop = 46, kTitle = 30, kRow = 34, kRowGap = 8, kAxis = 34,
+constexpr double kLeft = kTimelineLeft, kRight = 20, kTop = 46, kTitle = 30, kRow = 34, kRowGap = 8, kAxis = 34,
                  kLegend = 26;
 constexpr double kLeastWidth = 0.25;  // of a rectangle; gaps below it are closed
 constexpr double kLabelWidth = 13;    // of a rectangle that has room for its microbatch's number
@@ -157,7 +158,7 @@ std::string legend_svg(std::int32_t microbatches) {
   return text + "\n";
 }
 
-std::string head_svg(double height) {
+std::string head_svg(double width, double height) {
   std::string text = fmt::format(
       "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0} {1:.0f}\" width=\"{0}\" height=\"{1:.0f}\" "
       "font-family=\"system-ui,sans-serif\" "
@@ -166,7 +167,7 @@ std::string head_svg(double height) {
       "11px}}"
       ".b{{fill:#fff}}@media(prefers-color-scheme:dark){{text{{fill:#d0d7de}}.t{{fill:#2a3038}}.n{{fill:#fff}}}}</"
       "style>\n<defs>",
-      kWidth, height);
+      width, height);
   for (std::size_t c = 0; c < kColours.size(); ++c)
     text += fmt::format(
         "<pattern id=\"w{0}\" width=\"5\" height=\"5\" patternUnits=\"userSpaceOnUse\" patternTransform=\"rotate(45)\">"
@@ -187,21 +188,21 @@ std::int32_t microbatches_of(const std::vector<TimelinePanel>& panels) {
 
 }  // namespace
 
-std::string timeline_svg(const std::vector<TimelinePanel>& panels) {
+std::string timeline_svg(const std::vector<TimelinePanel>& panels, double width) {
   std::int64_t longest_us = 1;
   for (const TimelinePanel& panel : panels) longest_us = std::max(longest_us, panel.end_us - panel.begin_us);
-  const double x_per_us = (kWidth - kLeft - kRight) / static_cast<double>(longest_us);
+  const double x_per_us = (width - kLeft - kRight) / static_cast<double>(longest_us);
   std::string body = legend_svg(microbatches_of(panels));
   double y = kTop;
   for (const TimelinePanel& panel : panels) {
-    body += fmt::format("<text class=\"h\" x=\"{}\" y=\"{:.0f}\">{}</text>\n", kLeft, y + 16, panel.title);
+    body += fmt::format("<text class=\"h\" x=\"{}\" y=\"{:.0f}\">{}</text>\n", kLeft, y + 16, svg_escaped(panel.title));
     y += kTitle;
     body += threads_svg(panel, y, x_per_us);
     y += static_cast<double>(panel.threads.size()) * (kRow + kRowGap);
     body += axis_svg(y, static_cast<double>(panel.end_us - panel.begin_us) / 1000, x_per_us * 1000);
     y += kAxis + kLegend / 2;
   }
-  return head_svg(y) + body + "</svg>\n";
+  return head_svg(width, y) + body + "</svg>\n";
 }
 
 namespace {
@@ -216,16 +217,17 @@ std::string title_of(const Config& config, const TimelinePanel& panel) {
 
 }  // namespace
 
+TimelinePanel recorded_step(const std::string& run_folder, std::int64_t step) {
+  const Config config = load_run_config(run_folder);
+  TimelinePanel panel{"", read_recordings(run_folder), 0, 0};
+  choose_step(panel, step);
+  panel.title = title_of(config, panel);
+  return panel;
+}
+
 int timeline(const TimelineOptions& options) {
   std::vector<TimelinePanel> panels;
-  for (const std::string& path : options.runs) {
-    const std::string run = current_run(path);
-    const Config config = load_run_config(run);
-    TimelinePanel panel{"", read_recordings(run), 0, 0};
-    choose_step(panel, options.step);
-    panel.title = title_of(config, panel);
-    panels.push_back(std::move(panel));
-  }
+  for (const std::string& path : options.runs) panels.push_back(recorded_step(current_run(path), options.step));
   std::ofstream file(options.out, std::ios::trunc);
   file << timeline_svg(panels);
   file.flush();

@@ -32,9 +32,12 @@ struct TimelinePanel {
 // From the first forward segment of `step` to the first of the next one, over all threads. Throws Error if that was not
 // recorded; -1 picks a step about the middle.
 void choose_step(TimelinePanel& panel, std::int64_t step);
+// That step of a run, titled; as above. Throws Error, also if its journals tell nothing.
+TimelinePanel recorded_step(const std::string& run_folder, std::int64_t step);
 // Share of the panel's thread time in which segments ran.
 double busy_share(const TimelinePanel& panel);
 // All panels under one another, to one scale.
-std::string timeline_svg(const std::vector<TimelinePanel>& panels);
+constexpr double kTimelineLeft = 96;  // of its panels: what is left of them are the threads' names
+std::string timeline_svg(const std::vector<TimelinePanel>& panels, double width = 1000);
 
 }  // namespace troupe

@@ -80,6 +80,14 @@ struct TimelineOptions {
 };
 int timeline(const TimelineOptions& options);
 
+struct TraceOptions {
+  std::string run, out;
+  std::optional<std::int64_t> from_step, to_step;  // to_step absent: that one step
+  std::optional<double> last_seconds;
+};
+// What the journals tell, for Perfetto.
+int trace(const TraceOptions& options);
+
 struct InspectOptions {
   std::string run;       // a run's folder, or addresses of its nodes
   std::string simulate;  // instead: a configuration, run in virtual time
@@ -105,8 +113,14 @@ struct DoctorOptions {
 // 0: a run can start on this machine.
 int doctor(const DoctorOptions& options);
 
-// Charts of a run's metrics, as SVG.
+// All that a run has to show, as one SVG: curves, experts' load, bill, a step's timeline.
 int plot(const std::string& run, const std::string& out);
+
+struct CompareOptions {
+  std::vector<std::string> runs;
+  std::string out;  // an SVG with the runs' curves; empty: the table alone
+};
+int compare(const CompareOptions& options);
 int digest(const std::string& run);
 int why(const std::string& path);
 int plan(const std::string& config_path, const std::vector<std::string>& sets);

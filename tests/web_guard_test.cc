@@ -186,7 +186,7 @@ TEST_CASE("what is to be done is taken word by word", "[web]") {
   CHECK(control_of(R"({"do":"run","until":{"step":7}})").until_step == 7);
   CHECK(control_of(R"({"do":"run","until":{"seconds":1.5}})").until_seconds == 1.5);
   const Control delay = control_of(R"({"do":"delay","id":"18446744073709551615","us":2500})");
-  CHECK((delay.message == 18446744073709551615U && delay.delay_seconds == Approx(0.0025)));
+  CHECK((delay.id == 18446744073709551615U && delay.delay_seconds == Approx(0.0025)));
 }
 
 TEST_CASE("what is said wrongly, or too much, is refused with a sentence", "[web]") {

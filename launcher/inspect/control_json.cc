@@ -100,7 +100,7 @@ void take(const json& asked, Control& control) {
   if (asked.contains("node")) control.node = static_cast<std::uint32_t>(count_in(asked, "node", 0, 1 << 20));
   if (asked.contains("messages")) control.messages = count_in(asked, "messages", 1, kMessagesMax);
   if (asked.contains("until")) take_until(asked["until"], control);
-  if (asked.contains("id")) control.message = id_in(asked);
+  if (asked.contains("id")) control.id = id_in(asked);
   if (asked.contains("us")) control.delay_seconds = seconds_in(asked, "us", 1e-6, kSecondsMax * 1e6);
   if (control.what == Do::run && !asked.contains("messages") && !asked.contains("until"))
     throw Misasked("run must be told how far: messages, or until");

@@ -174,11 +174,29 @@ json experts_json(const LiveFigures& figures) {
   return {{"steps", std::move(steps)}, {"layers", std::move(layers)}};
 }
 
+json edges_json(const View& view) {
+  json edges = json::array();
+  for (const EdgeView& edge : view.edges) edges.push_back(edge_json(edge));
+  return edges;
+}
+
+// [id, kind, from, to, due_us, step, microbatch, layer] of each; when it is due nobody knows.
+json world_json(const View& view) {
+  json in_flight = json::array();
+  for (const Envelope& e : view.in_flight) {
+    const WorkKey key = work_of(e.message).value_or(WorkKey{.step = -1, .microbatch = -1, .layer = -1});
+    in_flight.push_back({std::to_string(e.id), kind_of(e.message), to_string(e.from), to_string(e.to), nullptr,
+                         key.step, key.microbatch, key.layer});
+  }
+  return {
+      {"delivered", view.delivered}, {"in_flight_count", view.in_flight_count}, {"in_flight", std::move(in_flight)}};
+}
+
 }  // namespace
 
 json view_json(const View& view, const ViewPart& part) {
   const auto chosen = chosen_actors(view, part.order, part.filter);
-  json nodes = json::array(), actors = json::array(), edges = json::array();
+  json nodes = json::array(), actors = json::array();
   for (const NodeView& node : view.nodes) nodes.push_back(node_json(node, view.now_us));
   const std::size_t end = std::min(chosen.size(), part.offset + std::min(part.limit, chosen.size()));
   for (std::size_t i = part.offset; i < end; ++i) actors.push_back(actor_json(*chosen[i]));
@@ -204,8 +222,8 @@ json view_json(const View& view, const ViewPart& part) {
            {"places", places_json(view)},
            {"edges", edges_json(view)},
            {"why", why_json(view)},
-           {"bill", bill_json(view.figures.bill)}};
-  if (part.experts) all["experts"] = experts_json(view.figures);
+           {"bill", bill_json(view.figures.bill)},
+           {"experts", experts_json(view.figures)}};
   if (view.options.source == RunSource::simulated) all["world"] = world_json(view);
   return all;
 }
