@@ -1,10 +1,11 @@
-// `troupe inspect RUN`: one look, as text or JSON.
+// `troupe inspect RUN`: the full screen; or one look, as text or JSON.
 #include <unistd.h>
 
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
 #include "launcher/inspect/run_watcher.h"
+#include "launcher/inspect/terminal.h"
 #include "launcher/inspect/view_text.h"
 #include "launcher/tools.h"
 
@@ -30,6 +31,8 @@ void print_once(const View& view, const ViewPart& part) {
 int inspect(const InspectOptions& options) {
   RunWatcher watcher(options.run);
   ViewPart part{.order = actor_order(options.sort).value_or(ActorOrder::actor), .filter = options.filter};
+  if (!options.once && !options.json && has_full_screen())
+    return show_full_screen(watcher, part.order, part.filter) ? 0 : kUnhealthy;
   if (options.limit > 0) part.limit = static_cast<std::size_t>(options.limit);
   View view = watcher.look();
   if (view.options.source == RunSource::live) {

@@ -147,12 +147,20 @@ void tell_bounds(const Plan& plan, View& view) {
       if (planned.node == node.node) node.bytes_bound = planned.actors + planned.messages;
 }
 
-// Of a live run: nothing stands still, and no process is gone or stuck.
+// Whoever is stuck is named before the chain of waits is old enough to end there.
+void name_the_stuck(View& view) {
+  const auto stuck = std::find_if(view.actors.begin(), view.actors.end(),
+                                  [](const ActorView& actor) { return actor.state == "stuck"; });
+  if (view.why.kind != RootKind::working || stuck == view.actors.end()) return;
+  view.why.kind = RootKind::handler;
+  view.why.root = fmt::format("{} (node {}) {}, for {:.1f} s", to_string(stuck->address), stuck->node, stuck->doing,
+                              static_cast<double>(stuck->doing_age_us) * 1e-6);
+}
+
+// Of a live run: nothing stands still.
 bool is_healthy(const View& view) {
   if (view.options.source == RunSource::over) return view.figures.finished;
-  if (view.why.kind != RootKind::working) return false;
-  return std::none_of(view.actors.begin(), view.actors.end(),
-                      [](const ActorView& actor) { return actor.state == "stuck"; });
+  return view.why.kind == RootKind::working;
 }
 
 }  // namespace
@@ -160,7 +168,8 @@ bool is_healthy(const View& view) {
 TrafficMap traffic_of(const std::vector<JournalPage>& journals, std::int64_t from_us) {
   TrafficMap traffic;
   for (const JournalPage& page : journals)
-    for (auto r = page.records.rbegin(); r != page.records.rend() && r->begin_us >= from_us - kTrafficUs; ++r) {
+    for (auto r = page.records.rbegin(); r != page.records.rend(); ++r) {
+      if ((r->entry == JournalEntry::sent ? r->sent_us : r->begin_us) < from_us - kTrafficUs) break;
       if (r->entry != JournalEntry::handled || r->begin_us < from_us || r->from().role == Role::supervisor) continue;
       Traffic& edge = traffic[{r->from(), r->to()}];
       ++edge.messages;
@@ -200,6 +209,7 @@ View make_view(const Config& config, const Plan& plan, const Observed& now, cons
         figures.finished ? "the run is finished" : "no process of this run lives; continue with: " + options.resume;
   else
     view.why = explain(config, now.pages, {now.now_us, options.resume});
+  name_the_stuck(view);
   view.healthy = is_healthy(view);
   return view;
 }
