@@ -124,7 +124,7 @@ TEST_CASE("traffic counts what was handled lately, without a node's own words to
     record.entry = entry;
     record.from_role = static_cast<std::uint8_t>(from);
     record.to_role = static_cast<std::uint8_t>(Role::expert_shard);
-    record.begin_us = at_us;
+    (entry == JournalEntry::sent ? record.sent_us : record.begin_us) = at_us;
     record.bytes = bytes;
     page.records.push_back(record);
   };
