@@ -15,8 +15,9 @@ struct LastMessage {
   std::int64_t clock_us = 0;  // likewise, of the machine's clock of the day; 0: it isn't known
 };
 
-// Of `address`, the newest first, at most so many.
+// Of `address` until that time of the run's clock, the newest first, at most so many. Journals are read one after another
+// while a run goes on: of what came after the first of them was read some know less than others.
 std::vector<LastMessage> last_messages(const std::vector<JournalPage>& journals, const Address& address,
-                                       std::size_t most);
+                                       std::size_t most, std::int64_t until_us);
 
 }  // namespace troupe

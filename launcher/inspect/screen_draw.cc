@@ -127,8 +127,9 @@ Line Screen::status_line(const View& view, int columns) const {
   if (actors.empty()) return line;
   const ActorView& actor = *actors[selected_row(actors)];
   std::string doing = "  " + to_string(actor.address) + " " + (actor.doing.empty() ? "does nothing" : actor.doing);
-  if (columns_of(text) + columns_of(doing) > columns) return {{doing.substr(2)}};
-  line.push_back({doing});
+  // Where there is no room for both: that actors are left out must be seen.
+  if (filter_.empty() && columns_of(text) + columns_of(doing) > columns) line.clear();
+  line.push_back({doing.substr(line.empty() ? 2 : 0)});
   return line;
 }
 

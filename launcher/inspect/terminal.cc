@@ -140,7 +140,8 @@ class Viewer {
     read(opened);
   }
   void read(const std::optional<Address>& opened) {
-    if (opened && opened != of_) messages_ = last_messages(source_.journals(kRecordsMax), *opened, kMessagesMax);
+    if (opened && opened != of_)
+      messages_ = last_messages(source_.journals(kRecordsMax), *opened, kMessagesMax, view_.now_us);
     of_ = opened;
   }
   void obey(const Control& control, Screen& screen) {
