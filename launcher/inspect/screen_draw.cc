@@ -42,7 +42,7 @@ Lines Screen::top(const View& view, const ScreenSize& size) const {
   const Paper paper{size.columns, utf8_};
   const bool high = size.rows >= kHighRows;
   Lines lines = head_of(view, paper);
-  lines.resize(std::min<std::size_t>(lines.size(), high ? 2 + kVerdictLines : 3));
+  lines.resize(std::min<std::size_t>(lines.size(), high ? 2 + kVerdictLines : view.healthy ? 3 : 4));
   if (pane_ == Pane::actors) {
     append(lines, nodes_in_short(view, paper, static_cast<std::size_t>(std::max(1, size.rows / 8))));
     if (high) append(lines, bill_in_short(view, paper));

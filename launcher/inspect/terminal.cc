@@ -40,6 +40,7 @@ class Curses {
     nodelay(stdscr, TRUE);
     keypad(stdscr, TRUE);
     curs_set(0);
+    define_keys();
     const char* const no_color = std::getenv("NO_COLOR");
     colours_ = has_colors() && (no_color == nullptr || *no_color == '\0');
     if (colours_) start_colours();
@@ -66,6 +67,15 @@ class Curses {
   }
 
  private:
+  // As most terminals send them, also where TERM names another one.
+  static void define_keys() {
+    define_key("\033[A", KEY_UP);
+    define_key("\033[B", KEY_DOWN);
+    define_key("\033[H", KEY_HOME);
+    define_key("\033[F", KEY_END);
+    define_key("\033[5~", KEY_PPAGE);
+    define_key("\033[6~", KEY_NPAGE);
+  }
   static void start_colours() {
     start_color();
     const short ground = use_default_colors() == OK ? -1 : COLOR_BLACK;
