@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 
 #include "launcher/inspect/view_text.h"
 
@@ -99,7 +100,7 @@ Line ActorsTable::title() const {
 
 Span ActorsTable::text_of(Cell cell, const ActorView& a, bool stale) const {
   const Tone tone = stale ? Tone::dim : Tone::plain;
-  const auto percent = [](double share) { return static_cast<int>(100 * share + 0.5); };
+  const auto percent = [](double share) { return std::lround(100 * share); };
   switch (cell) {
     case Cell::actor:
       return {to_string(a.address), stale ? Tone::dim : Tone::strong};

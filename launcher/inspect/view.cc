@@ -133,7 +133,7 @@ std::vector<EdgeView> edges_of(const Observed& now) {
         edge.credits = credits;
       }
   std::vector<EdgeView> all;
-  for (auto& [ends, edge] : edges) all.push_back(std::move(edge));
+  for (const auto& [ends, edge] : edges) all.push_back(edge);
   return all;
 }
 
