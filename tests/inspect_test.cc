@@ -84,6 +84,17 @@ TEST_CASE("a handler that doesn't return for a second is stuck, and the run is n
   CHECK(view.nodes[0].life == "silent");
 }
 
+TEST_CASE("whoever is stuck is named before the chain of waits is old enough to tell", "[inspect]") {
+  Seen seen;
+  seen.stage().handling = "TokenBatch";
+  seen.stage().handling_from = kConductor;
+  seen.stage().handling_since_us = kNow - 1'200'000;
+  const View view = seen.view();
+  CHECK(!view.healthy);
+  CHECK(view.why.kind == RootKind::handler);
+  CHECK(view.why.root == "stage 0 (node 0) handles TokenBatch from conductor 0, for 1.2 s");
+}
+
 TEST_CASE("rates are of the time since the last look, and of the same process", "[inspect]") {
   Seen seen;
   seen.stage().computing_us = 600'000;

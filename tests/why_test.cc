@@ -1,6 +1,5 @@
 // Why a run is waiting: planted wedges whose root must be named, in simulated worlds and in real processes; and healthy
 // worlds in which no stall may be told.
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -17,6 +16,7 @@
 #include "launcher/stall.h"
 #include "launcher/why.h"
 #include "tests/support/run.h"
+#include "tests/support/stuck.h"
 
 #include "tests/support/catch.h"
 
@@ -380,28 +380,6 @@ std::string told_in_the_end(const std::string& run, const std::string& expected)
   return told;
 }
 
-struct StuckActor {
-  explicit StuckActor(const Context&) {}
-  template <typename Any>
-  void on(const Any&, const Address&) {
-    for (;;) ::pause();
-  }
-  void waits(Waits&) const {}
-  static std::uint32_t attempt() { return 0; }
-  static std::int64_t version() { return 0; }
-};
-
-[[noreturn]] void live_with_a_stuck_actor(const std::string& run) {
-  BoardFile file(run, 0, 1, 1, ::getpid());
-  SimDevice device({});
-  PayloadPool pool;
-  NodeWatch watch(&file.board(), nullptr, {{Role::loader, 0}});
-  Node node(0, 1, {.device = &device, .pool = &pool, .watch = &watch});
-  node.add<StuckActor>({Role::loader, 0});
-  node.post({Role::conductor, 0}, {Role::loader, 0}, StartStep{7, 0});
-  for (;;) node.turn(monotonic_us());
-}
-
 }  // namespace
 
 TEST_CASE("a stopped process is named, in the warning and when asked", "[why]") {
@@ -442,18 +420,16 @@ TEST_CASE("a dead process that nobody replaces is named, and so is who should", 
 TEST_CASE("a real handler that never returns is named", "[why]") {
   const test::Folder folder;
   fs::create_directories(folder / "run");
-  const pid_t child = ::fork();
-  REQUIRE(child >= 0);
-  if (child == 0) live_with_a_stuck_actor(folder / "run");
+  const test::StuckProcess process(folder / "run");
   Config config;
   Explanation why;
   for (int i = 0; i < 100 && why.kind != RootKind::handler; ++i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(100));
     why = explain(config, read_boards(folder / "run", 1), {monotonic_us(), "troupe train"});
   }
-  ::kill(child, SIGKILL);
-  ::waitpid(child, nullptr, 0);
   CHECK_THAT(why.root, Catch::StartsWith("loader 0 (node 0) has been handling StartStep from conductor 0 for "));
+  REQUIRE(why.links.size() == 1);
+  CHECK_THAT(why.links.front(), Catch::StartsWith("conductor 0 (node 0) waits for the plan of the step of step 7"));
 }
 
 TEST_CASE("a run in one process is asked about too; one that is over, unstarted or none says so", "[why]") {

@@ -1,4 +1,4 @@
-// `troupe inspect RUN`: one look, as text or JSON.
+// `troupe inspect RUN`: the full screen; or one look, as text or JSON.
 #include <unistd.h>
 
 #include <cstdio>
@@ -12,6 +12,7 @@
 #include "launcher/inspect/run_token.h"
 #include "launcher/inspect/run_watcher.h"
 #include "launcher/inspect/simulated_world.h"
+#include "launcher/inspect/terminal.h"
 #include "launcher/inspect/view_text.h"
 #include "launcher/tools.h"
 #include "launcher/whole_file.h"
@@ -52,6 +53,8 @@ int inspect(const InspectOptions& options) {
   const std::unique_ptr<InspectSource> source = open_source(options);
   if (options.web) return inspect_web(options, *source);
   ViewPart part{.order = actor_order(options.sort).value_or(ActorOrder::actor), .filter = options.filter};
+  if (!options.once && !options.json && has_full_screen())
+    return show_full_screen(*source, part.order, part.filter) ? 0 : kUnhealthy;
   if (options.limit > 0) part.limit = static_cast<std::size_t>(options.limit);
   View view = source->look();
   if (view.options.source == RunSource::live) {

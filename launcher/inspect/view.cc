@@ -134,7 +134,7 @@ std::vector<EdgeView> edges_of(const Observed& now) {
         edge.credits = credits;
       }
   std::vector<EdgeView> all;
-  for (auto& [ends, edge] : edges) all.push_back(std::move(edge));
+  for (const auto& [ends, edge] : edges) all.push_back(edge);
   if (all.size() <= kEdgesMax) return all;
   std::stable_sort(all.begin(), all.end(),
                    [](const EdgeView& a, const EdgeView& b) { return a.messages_per_second > b.messages_per_second; });
@@ -152,12 +152,20 @@ void tell_bounds(const Plan& plan, View& view) {
       if (planned.node == node.node) node.bytes_bound = planned.actors + planned.messages;
 }
 
-// Of a live run: nothing stands still, and no process is gone or stuck.
+// Whoever is stuck is named before the chain of waits is old enough to end there.
+void name_the_stuck(View& view) {
+  const auto stuck = std::find_if(view.actors.begin(), view.actors.end(),
+                                  [](const ActorView& actor) { return actor.state == "stuck"; });
+  if (view.why.kind != RootKind::working || stuck == view.actors.end()) return;
+  view.why.kind = RootKind::handler;
+  view.why.root = fmt::format("{} (node {}) {}, for {:.1f} s", to_string(stuck->address), stuck->node, stuck->doing,
+                              static_cast<double>(stuck->doing_age_us) * 1e-6);
+}
+
+// Of a live run: nothing stands still.
 bool is_healthy(const View& view) {
   if (view.options.source == RunSource::over) return view.figures.finished;
-  if (view.why.kind != RootKind::working && view.why.kind != RootKind::paused) return false;
-  return std::none_of(view.actors.begin(), view.actors.end(),
-                      [](const ActorView& actor) { return actor.state == "stuck"; });
+  return view.why.kind == RootKind::working || view.why.kind == RootKind::paused;
 }
 
 }  // namespace
@@ -166,8 +174,7 @@ TrafficMap traffic_of(const std::vector<JournalPage>& journals, std::int64_t fro
   TrafficMap traffic;
   for (const JournalPage& page : journals)
     for (auto r = page.records.rbegin(); r != page.records.rend(); ++r) {
-      if (r->entry == JournalEntry::sent) continue;  // it is counted where it is handled
-      if (r->begin_us < from_us - kTrafficUs) break;
+      if ((r->entry == JournalEntry::sent ? r->sent_us : r->begin_us) < from_us - kTrafficUs) break;
       if (r->entry != JournalEntry::handled || r->begin_us < from_us || r->from().role == Role::supervisor) continue;
       Traffic& edge = traffic[{r->from(), r->to()}];
       ++edge.messages;
@@ -208,6 +215,7 @@ View make_view(const Config& config, const Plan& plan, const Observed& now, cons
         figures.finished ? "the run is finished" : "no process of this run lives; continue with: " + options.resume;
   else
     view.why = explain(config, now.pages, {now.now_us, options.resume});
+  name_the_stuck(view);
   view.paused = view.why.kind == RootKind::paused;
   view.healthy = is_healthy(view);
   return view;

@@ -111,6 +111,39 @@ std::string credits_text(const Credits& credits) {
   return credits.of == 0 ? "-" : fmt::format("{}/{}", credits.free, credits.of);
 }
 
+// Credits and traffic, by who is sent to.
+void add_sent(const View& view, const ActorView& a, std::vector<std::string>& lines) {
+  std::string credits, traffic;
+  for (const Credits& c : a.channels)
+    credits += fmt::format("{} {} {} of {} free", credits.empty() ? "credits:" : ",", to_string(c.to), c.free, c.of);
+  for (const EdgeView& e : view.edges)
+    if (e.from == a.address && e.messages_per_second > 0)
+      traffic += fmt::format("{} {} {:.0f} messages/s {:.2f} MiB/s", traffic.empty() ? "sends:" : ",", to_string(e.to),
+                             e.messages_per_second, e.bytes_per_second / 1048576);
+  if (!credits.empty()) lines.push_back(credits);
+  if (!traffic.empty()) lines.push_back(traffic);
+}
+
+// Those for one thing from one holder together, told by the oldest.
+void add_waits(const ActorView& a, std::vector<std::string>& lines) {
+  std::vector<std::pair<const ActorView::Waiting*, int>> groups;
+  for (const ActorView::Waiting& wait : a.waits) {
+    const auto same = std::find_if(groups.begin(), groups.end(), [&](const auto& group) {
+      return group.first->what == wait.what && group.first->holder == wait.holder;
+    });
+    if (same == groups.end())
+      groups.emplace_back(&wait, 1);
+    else
+      ++same->second;
+  }
+  for (const auto& [wait, count] : groups)
+    lines.push_back(fmt::format("waits for {}, held by {}, for {}: {}{}", wait->what,
+                                wait->holder == a.address ? "its own" : to_string(wait->holder),
+                                human_age(wait->age_us), wait->item,
+                                count > 1 ? fmt::format(", and {} more", count - 1) : ""));
+  if (a.waits_more) lines.push_back("and for more than is told here");
+}
+
 }  // namespace
 
 std::string human_age(std::int64_t us) {
@@ -153,22 +186,14 @@ std::vector<std::string> actor_lines(const View& view, const ActorView& a) {
   std::vector<std::string> lines{
       fmt::format("{} on node {}: {}", to_string(a.address), a.node, a.state),
       a.doing.empty() ? "does nothing" : fmt::format("{}, for {}", a.doing, human_age(a.doing_age_us)),
-      fmt::format("weights version {}, attempt {}", a.version, a.attempt),
-      fmt::format("{} messages handled, {:.0f} a second; {} wait{}", a.handled, a.messages_per_second, a.queue,
+      fmt::format("weights version {}, attempt {}; {:.1f} MiB allocated, {:.1f} planned", a.version, a.attempt,
+                  mib(a.bytes), mib(a.bytes_bound)),
+      fmt::format("{} messages handled, {:.0f} a second; {} in its mail{}", a.handled, a.messages_per_second, a.queue,
                   a.queue > 0 ? fmt::format(", the oldest for {}", human_age(a.oldest_age_us)) : ""),
       fmt::format("its segments ran {} of the time, its handlers {}; {} segments are under way", percent(a.busy),
-                  percent(a.handling), a.segments),
-      fmt::format("{:.1f} MiB allocated, {:.1f} planned", mib(a.bytes), mib(a.bytes_bound))};
-  for (const Credits& c : a.channels)
-    lines.push_back(fmt::format("credits to {}: {} of {} free", to_string(c.to), c.free, c.of));
-  for (const EdgeView& e : view.edges)
-    if (e.from == a.address && e.messages_per_second > 0)
-      lines.push_back(fmt::format("to {}: {:.0f} messages/s, {:.1f} MiB/s", to_string(e.to), e.messages_per_second,
-                                  e.bytes_per_second / 1048576));
-  for (const ActorView::Waiting& w : a.waits)
-    lines.push_back(fmt::format("waits for {} of {}, held by {}, for {}", w.what, w.item, to_string(w.holder),
-                                human_age(w.age_us)));
-  if (a.waits_more) lines.push_back("and for more than is told here");
+                  percent(a.handling), a.segments)};
+  add_sent(view, a, lines);
+  add_waits(a, lines);
   return lines;
 }
 
