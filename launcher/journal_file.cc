@@ -65,9 +65,9 @@ std::int64_t real_time_us() {
   return static_cast<std::int64_t>(now.tv_sec) * 1'000'000 + now.tv_nsec / 1000 - monotonic_us();
 }
 
-std::optional<JournalPage> read_file(const std::string& path, std::uint64_t most) try {
+std::optional<JournalPage> read_file(const std::string& path, std::uint64_t first, std::uint64_t most) try {
   const MappedFile file(path);
-  return read_journal(file.data(), file.size(), 0, most);
+  return read_journal(file.data(), file.size(), first, most);
 } catch (const Error&) {
   return std::nullopt;
 }
@@ -100,16 +100,19 @@ JournalFile::~JournalFile() { munmap(memory_, size_); }
 std::vector<JournalPage> read_journals(const std::string& run_folder, std::uint64_t most) {
   std::vector<JournalPage> pages;
   for (const auto& [place, path] : journals_in(run_folder))
-    if (auto page = read_file(path, most)) pages.push_back(std::move(*page));
+    if (auto page = read_file(path, 0, most)) pages.push_back(std::move(*page));
   return pages;
 }
 
-std::vector<JournalPage> read_last_journals(const std::string& run_folder, std::uint64_t most) {
+std::vector<JournalPage> read_last_journals(const std::string& run_folder,
+                                            const std::map<std::uint32_t, std::uint64_t>& from, std::uint64_t most) {
   std::map<std::uint32_t, std::string> last;
   for (const auto& [place, path] : journals_in(run_folder)) last[place.first] = path;
   std::vector<JournalPage> pages;
-  for (const auto& [node, path] : last)
-    if (auto page = read_file(path, most)) pages.push_back(std::move(*page));
+  for (const auto& [node, path] : last) {
+    const auto first = from.find(node);
+    if (auto page = read_file(path, first == from.end() ? 0 : first->second, most)) pages.push_back(std::move(*page));
+  }
   return pages;
 }
 

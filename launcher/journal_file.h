@@ -2,6 +2,7 @@
 // process has one of its own; what it wrote stays when it is killed. The last few of a node are kept.
 #pragma once
 
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -31,8 +32,10 @@ class JournalFile {
 // Of all nodes, by node and number, of each at most so many records; those that can't be read are left out.
 std::vector<JournalPage> read_journals(const std::string& run_folder,
                                        std::uint64_t most = std::numeric_limits<std::uint64_t>::max());
-// The last of every node, of each at most so many records.
-std::vector<JournalPage> read_last_journals(const std::string& run_folder, std::uint64_t most);
+// The last of every node, of each the records from the number on that `from` says of the node (0 if it doesn't), and at
+// most so many.
+std::vector<JournalPage> read_last_journals(const std::string& run_folder,
+                                            const std::map<std::uint32_t, std::uint64_t>& from, std::uint64_t most);
 // Of all nodes, by node and number.
 void visit_journals(const std::string& run_folder, const HearRecord& hear);
 

@@ -125,6 +125,7 @@ TEST_CASE("actors are chosen by a word, in the order that is asked for", "[inspe
   CHECK(chosen_actors(view, ActorOrder::actor, "").front()->address == kConductor);
   CHECK(chosen_actors(view, ActorOrder::queue, "").front()->address == kStage);
   REQUIRE(chosen_actors(view, ActorOrder::actor, "shard").size() == 1);
+  CHECK(chosen_actors(view, ActorOrder::actor, "Expert Shard").size() == 1);
   CHECK(chosen_actors(view, ActorOrder::actor, "nothing like it").empty());
 }
 

@@ -47,11 +47,22 @@ View RunWatcher::look() {
   now.pages = read_boards(run_, config_.layout.nodes);
   now.now_us = monotonic_us();
   options_.source = anybody_lives(now.pages) ? RunSource::live : RunSource::over;
-  if (options_.source == RunSource::live)
-    now.traffic = traffic_of(read_last_journals(run_, kRecordsMax), now.now_us - kTrafficUs);
+  if (options_.source == RunSource::live) now.traffic = traffic(now.now_us);
   View view = make_view(config_, plan_, now, before_ ? &*before_ : nullptr, metrics_.look(), options_);
   before_ = std::move(now);
   return view;
+}
+
+// Of each journal what came since a look that is old enough, and no more.
+TrafficMap RunWatcher::traffic(std::int64_t now_us) {
+  while (marks_.size() > 1 && marks_[1].at_us <= now_us - kTrafficUs) marks_.pop_front();
+  const bool old = !marks_.empty() && marks_.front().at_us <= now_us - kTrafficUs;
+  const auto journals =
+      read_last_journals(run_, old ? marks_.front().written : std::map<std::uint32_t, std::uint64_t>{}, kRecordsMax);
+  Mark& mark = marks_.emplace_back();
+  mark.at_us = now_us;
+  for (const JournalPage& page : journals) mark.written[page.owner.node] = page.written;
+  return traffic_of(journals, now_us - kTrafficUs);
 }
 
 std::vector<JournalPage> RunWatcher::journals(std::uint64_t most) { return read_journals(run_, most); }

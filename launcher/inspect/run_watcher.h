@@ -2,6 +2,8 @@
 // actor is stuck, and when a process is stopped or dead.
 #pragma once
 
+#include <deque>
+#include <map>
 #include <optional>
 #include <string>
 
@@ -22,6 +24,12 @@ class RunWatcher final : public InspectSource {
   const std::string& run() const { return run_; }
 
  private:
+  // How far the journals were, by node.
+  struct Mark {
+    std::int64_t at_us = 0;
+    std::map<std::uint32_t, std::uint64_t> written;
+  };
+  TrafficMap traffic(std::int64_t now_us);
   const BoardPage& page_of(std::uint32_t node) const;
   std::string run_;
   Config config_;
@@ -29,6 +37,7 @@ class RunWatcher final : public InspectSource {
   ViewOptions options_;
   MetricsTail metrics_;
   std::optional<Observed> before_;
+  std::deque<Mark> marks_;  // of the last looks, one of them older than kTrafficUs
 };
 
 }  // namespace troupe

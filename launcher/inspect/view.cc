@@ -230,16 +230,17 @@ std::optional<ActorOrder> actor_order(const std::string& name) {
 
 namespace {
 
-std::string lower(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::tolower(c); });
+// As people type it: case doesn't count, nor whether a shard is an expert_shard or an expert shard.
+std::string plain(std::string text) {
+  for (char& c : text) c = c == '_' ? ' ' : static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
   return text;
 }
 
 // "node 1" is not node 12.
-bool is_meant(const ActorView& actor, const std::string& lowered) {
+bool is_meant(const ActorView& actor, const std::string& wanted) {
   const std::string node = fmt::format("node {}", actor.node);
-  if (node == lowered) return true;
-  return lower(fmt::format("{} {} {}", to_string(actor.address), actor.state, actor.doing)).find(lowered) !=
+  if (node == wanted) return true;
+  return plain(fmt::format("{} {} {}", to_string(actor.address), actor.state, actor.doing)).find(wanted) !=
          std::string::npos;
 }
 
@@ -247,9 +248,9 @@ bool is_meant(const ActorView& actor, const std::string& lowered) {
 
 std::vector<const ActorView*> chosen_actors(const View& view, ActorOrder order, const std::string& filter) {
   std::vector<const ActorView*> chosen;
-  const std::string lowered = lower(filter);
+  const std::string wanted = plain(filter);
   for (const ActorView& actor : view.actors)
-    if (filter.empty() || is_meant(actor, lowered)) chosen.push_back(&actor);
+    if (wanted.empty() || is_meant(actor, wanted)) chosen.push_back(&actor);
   const auto weight = [order](const ActorView& a) {
     switch (order) {
       case ActorOrder::queue:
