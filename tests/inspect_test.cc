@@ -169,3 +169,12 @@ TEST_CASE("the view as JSON has all that was agreed, and only the actors that ar
   CHECK(part["actors"][0]["actor"] == "stage 0");
   CHECK(view_json(seen.view(), {ActorOrder::actor, "", 7, 1})["actors"].empty());
 }
+
+TEST_CASE("of many edges the busiest are told", "[inspect]") {
+  Seen seen;
+  for (std::uint32_t i = 0; i < 3000; ++i) seen.now.traffic[{kStage, {Role::expert_shard, i}}] = {i, i};
+  const View view = seen.view();
+  REQUIRE(view.edges.size() == kEdgesMax);
+  CHECK(view.edges.front().messages_per_second == 2999);
+  CHECK(view.edges.back().messages_per_second == 1000);
+}

@@ -180,6 +180,10 @@ TEST_CASE("a stream tells a view at once, then one about every second, and exper
   CHECK(milliseconds([&] {
           text = wire.read([](const std::string& bytes) { return count(bytes, "event: view") >= 3; });
         }) < 4000);
+  const Wire late(served.server.port());  // comes just after a look, and needn't wait for the next
+  late.write(request_text(served.server.port(), "GET", "/api/stream"));
+  CHECK(milliseconds([&] { late.read([](const std::string& bytes) { return count(bytes, "event: view") >= 1; }); }) <
+        500);
   text += wire.read([](const std::string& bytes) { return bytes.find("\n\n") != std::string::npos; }, 2000);
   CHECK(parsed_reply(text).headers.at("content-type") == "text/event-stream");
   const auto views = views_in(text);
