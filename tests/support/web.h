@@ -21,6 +21,7 @@ class MadeUpSource final : public InspectSource {
   View look() override;
   std::vector<JournalPage> journals(std::uint64_t most) override;
   MetricsTail& metrics() override { return metrics_; }
+  std::string token() override { return {}; }
   std::string control(const Control& control) override;
 
   std::vector<JournalPage> pages;
