@@ -23,10 +23,11 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr std::int64_t kQuietUs = 60'000'000;   // without a message for so long the world is at its end
-constexpr std::int64_t kBackAfterUs = 500'000;  // a killed node's successor
-constexpr std::int64_t kWorkUs = 1'000'000;     // of real time, for one order
-constexpr std::size_t kRecords = 1 << 17;       // of each node's journal
+constexpr std::int64_t kQuietUs = 60'000'000;      // without a message for so long the world is at its end
+constexpr std::int64_t kBackAfterUs = 500'000;     // a killed node's successor
+constexpr std::int64_t kWorkUs = 1'000'000;        // of real time, for one order
+constexpr std::size_t kRecords = 1 << 17;          // of each node's journal
+constexpr std::uint64_t kTrafficRecords = 20'000;  // of each, looked at for rates
 constexpr std::size_t kInFlightShown = 50;
 constexpr std::int64_t kNumbersMax = 4'000'000;  // parameters; a larger model has time, and no numbers
 
@@ -275,7 +276,7 @@ View SimulatedWorld::look() {
   Observed now;
   now.now_us = world_->now_us();
   now.pages = world_->pages();
-  now.traffic = traffic_of(world_->journals(), now.now_us - kTrafficUs);
+  now.traffic = traffic_of(world_->journals(kTrafficRecords), now.now_us - kTrafficUs);
   ViewOptions options{.run = options_.config_path,
                       .source = RunSource::simulated,
                       .can_control = true,
@@ -299,11 +300,7 @@ View SimulatedWorld::look() {
 
 std::vector<JournalPage> SimulatedWorld::journals(std::uint64_t most) {
   const std::lock_guard lock(mutex_);
-  std::vector<JournalPage> pages = world_->journals();
-  for (JournalPage& page : pages)
-    if (page.records.size() > most)
-      page.records.erase(page.records.begin(), page.records.end() - static_cast<std::ptrdiff_t>(most));
-  return pages;
+  return world_->journals(most);
 }
 
 // The world's own: nobody else's page may play with it.

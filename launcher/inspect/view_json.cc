@@ -66,14 +66,14 @@ json node_json(const NodeView& node, std::int64_t now_us) {
   json computing = json::array(), bill = json::object();
   for (std::size_t i = 0; i < node.threads.size(); ++i) {
     const NodeView::Computing& c = node.threads[i];
-    computing.push_back(c.is ? json{{"thread", i},
-                                    {"actor", to_string(c.actor)},
-                                    {"what", name_of(c.key.segment_class)},
-                                    {"step", c.key.step},
-                                    {"microbatch", c.key.microbatch},
-                                    {"layer", c.key.layer},
-                                    {"age_us", c.age_us}}
-                             : json(nullptr));
+    if (!c.is) continue;
+    computing.push_back({{"thread", i},
+                         {"actor", to_string(c.actor)},
+                         {"what", name_of(c.key.segment_class)},
+                         {"step", c.key.step},
+                         {"microbatch", c.key.microbatch},
+                         {"layer", c.key.layer},
+                         {"age_us", c.age_us}});
   }
   for (std::size_t bin = 0; bin < kBins; ++bin)
     bill[to_string(static_cast<Bin>(bin))] = static_cast<double>(node.told.bill_us[bin]) * 1e-6;

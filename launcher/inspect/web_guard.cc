@@ -100,7 +100,8 @@ std::optional<Refused> refused(const GuardRules& rules, const Asked& asked) {
   const bool controls = asked.path == kControlPath;
   if (controls && !rules.allow_control)
     return Refused{403, "this server only shows: troupe inspect --web --allow-control is for control"};
-  if (controls || (needs_token(rules) && !is_page_file(asked.path)))
+  const bool wrong = asked.authorization && !rules.token.empty();  // whoever shows a token shows the right one
+  if (controls || (!is_page_file(asked.path) && (wrong || needs_token(rules))))
     if (auto no = without_token(rules, asked)) return no;
   if (asked.body_bytes > kBodyBytesMax)
     return Refused{413, fmt::format("a request's body has at most {} bytes", kBodyBytesMax)};

@@ -46,7 +46,9 @@ struct SimWorld::Member {
   std::optional<NodeWatch> watch;
   std::unique_ptr<Node> node;
 
-  JournalPage journal_page() const { return *read_journal(journal_memory.data(), journal_memory.size()); }
+  JournalPage journal_page(std::uint64_t most = std::numeric_limits<std::uint64_t>::max()) const {
+    return *read_journal(journal_memory.data(), journal_memory.size(), 0, most);
+  }
   BoardPage page() const { return read_board(board_memory.data(), board_memory.size()).value_or(BoardPage{}); }
   std::int64_t next_us(const SimNetwork& network) const {
     if (stopped) return kNever;
@@ -369,10 +371,10 @@ std::vector<BoardPage> SimWorld::pages() const {
   return pages;
 }
 
-std::vector<JournalPage> SimWorld::journals() const {
+std::vector<JournalPage> SimWorld::journals(std::uint64_t most) const {
   std::vector<JournalPage> pages = journals_of_dead_;
   for (const auto& member : members_)
-    if (member->journal) pages.push_back(member->journal_page());
+    if (member->journal) pages.push_back(member->journal_page(most));
   return pages;
 }
 

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <functional>
+#include <limits>
 #include <map>
 #include <memory>
 #include <string>
@@ -72,8 +73,8 @@ class SimWorld {
   void hang(std::uint32_t node, std::uint32_t actor, const Envelope& envelope);
   // The boards of all nodes, of those that died the last.
   std::vector<BoardPage> pages() const;
-  // And their journals, those of the dead too, if there are any.
-  std::vector<JournalPage> journals() const;
+  // And their journals, those of the dead too, if there are any; of each the last so many records.
+  std::vector<JournalPage> journals(std::uint64_t most = std::numeric_limits<std::uint64_t>::max()) const;
   Events& events() { return events_; }
 
   std::int64_t now_us() const { return now_us_; }

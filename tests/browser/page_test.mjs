@@ -78,7 +78,7 @@ async function run_scenario(browser, server, scenario) {
   }
   console.log(
       complaints.length === 0 ? `ok    ${scenario}: no error on the console, no request elsewhere` :
-                                `FAIL  ${scenario}: ${complaints.join("\n      ")}`);
+                                `FAIL  ${scenario}: ${complaints.slice(0, 3).join("\n      ")}`);
   await page.context().close();
   return failed + (complaints.length > 0 ? 1 : 0);
 }

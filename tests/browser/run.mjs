@@ -55,7 +55,8 @@ const kScenarios = {
   small: async () => {
     const run = join(folder, "small");
     start(["train", kTiny, "--out", run, "--quiet",
-           ...sets(["train.steps=10000000", "layout.nodes=2", "layout.expert_shards=2", "evaluate.every_steps=0"])]);
+           ...sets(["train.steps=10000000", "layout.nodes=2", "layout.expert_shards=2", "evaluate.every_steps=0",
+                    "link.delay_ms=2"])]);  // the browser needs a part of the machine too
     await until("a run begins", () => steps_of(run) > 20);
     return [run, "--allow-control"];
   },
@@ -83,12 +84,27 @@ const kScenarios = {
                                               "train.microbatches=64", "train.gradient_lanes=16", "train.steps=100"])],
 };
 
+// A world stands still until it is told: it shall have something to show.
+async function run_until_step(base, token, step) {
+  await until(`step ${step} of the world`, async () => {
+    const answer = await fetch(`${base}/api/control`, {
+      method: "POST",
+      headers: {"Content-Type": "application/json", Authorization: `Bearer ${token}`},
+      body: JSON.stringify({do: "run", until: {step}})
+    });
+    const {said, error} = await answer.json();
+    if (error) throw new Error(error);
+    return !said.includes("ask again");
+  }, 120000);
+}
+
 async function test(scenario) {
   const web = start(["inspect", ...await kScenarios[scenario](), "--web", "--port", "0"]);
   const [, base, token] = await until(`the page of ${scenario}`, () => {
     if (web.exitCode !== null) throw new Error(web.said);
     return web.said.match(/is at (http:\/\/[^/]+)\/(?:#token=(\w+))?/);
   });
+  if (["simulated", "large"].includes(scenario)) await run_until_step(base, token, 3);
   const page = spawn(process.execPath, [join(kHere, "page_test.mjs"), "--base", base, "--token", token ?? "", "--scenario",
                                         scenario, ...more], {stdio: "inherit"});
   const code = await new Promise((done) => page.on("exit", done));
