@@ -2,6 +2,7 @@
 #include "launcher/inspect/simulated_world.h"
 
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "kernels/base/check.h"
 #include "kernels/base/error.h"
@@ -142,6 +143,13 @@ TEST_CASE("a message that comes twice is no harm: the world ends as it would hav
     CHECK(!world.look().tainted.empty());
     CHECK_THROWS_AS(world.control(twice), Error);  // it is not under way any more
   }
+}
+
+TEST_CASE("a world may be gone through from any thread, to and fro", "[simulated]") {
+  SimulatedWorld world(two_nodes());
+  world.control(run(100));
+  std::thread([&] { CHECK(world.control(back(1)).find("back at message 99") == 0); }).join();
+  CHECK(world.control(kStep).find("1 message handled") == 0);
 }
 
 TEST_CASE("a program's error in a world ends the world alone", "[simulated]") {

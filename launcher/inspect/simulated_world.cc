@@ -83,12 +83,12 @@ SimulatedWorld::SimulatedWorld(const SimulatedOptions& options)
       metrics_(folder_ + "/metrics.jsonl") {
   start_log("inspect", "", LogLevel::error);
   set_check_handler([](const std::string& sentence) { throw WorldBroken{sentence}; });
-  begin();
+  thread_.run([this] { begin(); });
   token_ = run_token(folder_);
 }
 
 SimulatedWorld::~SimulatedWorld() {
-  world_.reset();
+  thread_.run([this] { world_.reset(); });
   set_check_handler({});
   std::error_code ignored;
   fs::remove_all(folder_, ignored);
@@ -233,7 +233,10 @@ std::string SimulatedWorld::strike(const Control& control) {
 }
 
 std::string SimulatedWorld::control(const Control& control) {
-  const std::lock_guard lock(mutex_);
+  return thread_.run([&] { return control_now(control); });
+}
+
+std::string SimulatedWorld::control_now(const Control& control) {
   switch (control.what) {
     case Control::Do::step:
     case Control::Do::run:
@@ -270,7 +273,10 @@ void SimulatedWorld::write_metrics() {
 }
 
 View SimulatedWorld::look() {
-  const std::lock_guard lock(mutex_);
+  return thread_.run([this] { return look_now(); });
+}
+
+View SimulatedWorld::look_now() {
   if (broken_.empty()) world_->show();
   write_metrics();
   Observed now;
@@ -299,8 +305,7 @@ View SimulatedWorld::look() {
 }
 
 std::vector<JournalPage> SimulatedWorld::journals(std::uint64_t most) {
-  const std::lock_guard lock(mutex_);
-  return world_->journals(most);
+  return thread_.run([&] { return world_->journals(most); });
 }
 
 // The world's own: nobody else's page may play with it.

@@ -5,11 +5,11 @@
 
 #include <map>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "launcher/inspect/own_thread.h"
 #include "launcher/inspect/source.h"
 #include "launcher/simulation/sim_world.h"
 
@@ -42,6 +42,8 @@ class SimulatedWorld final : public InspectSource {
     std::uint64_t at = 0;
     Control control;
   };
+  View look_now();
+  std::string control_now(const Control& control);
   void begin();
   bool advance();
   void replay(std::uint64_t messages);
@@ -57,7 +59,6 @@ class SimulatedWorld final : public InspectSource {
   const Config config_;
   const Plan plan_;
   const SimulatedOptions options_;
-  std::mutex mutex_;
   MetricsTail metrics_;
   std::unique_ptr<SimWorld> world_;
   std::uint64_t handled_ = 0;
@@ -69,6 +70,7 @@ class SimulatedWorld final : public InspectSource {
   std::vector<Deed> deeds_;
   std::string token_, broken_, tainted_;
   std::optional<Observed> before_;
+  OwnThread thread_;  // the world's: its actor system must end on the thread that made it
 };
 
 }  // namespace troupe
