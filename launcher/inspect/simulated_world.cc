@@ -106,7 +106,9 @@ void SimulatedWorld::begin() {
   broken_ = tainted_ = "";
   before_.reset();
   SimWorldOptions options = options_of(config_, options_, folder_);
-  options.posted = [this](const Envelope& envelope) { in_flight_[envelope.id] = envelope; };
+  options.posted = [this](const Envelope& envelope) {
+    if (envelope.to.role != Role::supervisor) in_flight_[envelope.id] = envelope;
+  };
   options.loses = [this](const Envelope& envelope) {
     const auto strike = struck_.find(envelope.id);
     return strike != struck_.end() && strike->second == 0 && envelope.id != 0;
@@ -212,6 +214,7 @@ void SimulatedWorld::obey(const Deed& deed) {
     copy.id = 0;
     if (!world_->deliver(copy)) throw Error("{} is down", to_string(copy.to));
   }
+  if (control.what == Control::Do::drop) in_flight_.erase(message);
   tainted_ = fmt::format("{}: {}", what,
                          control.what == Control::Do::drop    ? "dropped"
                          : control.what == Control::Do::delay ? "held up"

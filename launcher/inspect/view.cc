@@ -206,6 +206,7 @@ View make_view(const Config& config, const Plan& plan, const Observed& now, cons
       view.actors.push_back(std::move(actor));
     }
   }
+  std::sort(view.nodes.begin(), view.nodes.end(), [](const NodeView& a, const NodeView& b) { return a.node < b.node; });
   std::sort(view.actors.begin(), view.actors.end(),
             [](const ActorView& a, const ActorView& b) { return a.address < b.address; });
   view.edges = edges_of(now);

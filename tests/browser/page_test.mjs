@@ -69,7 +69,7 @@ async function run_scenario(browser, server, scenario) {
     const begin = Date.now();
     try {
       const told = await within(
-          kSentenceMs, does({page, browser, server, scenario, open: (options) => open_page(browser, server, options)}));
+          kSentenceMs, does({page, browser, server, scenario, busy: process.argv.includes("--busy"), open: (options) => open_page(browser, server, options)}));
       console.log(`ok    ${scenario}: ${says}${told ? ` (${told})` : ""}, ${Date.now() - begin} ms`);
     } catch (problem) {
       ++failed;

@@ -106,7 +106,8 @@ async function test(scenario) {
   });
   if (["simulated", "large"].includes(scenario)) await run_until_step(base, token, 3);
   const page = spawn(process.execPath, [join(kHere, "page_test.mjs"), "--base", base, "--token", token ?? "", "--scenario",
-                                        scenario, ...more], {stdio: "inherit"});
+                                        scenario, ...(scenario === "small" ? ["--busy"] : []), ...more],
+                     {stdio: "inherit"});
   const code = await new Promise((done) => page.on("exit", done));
   children.forEach(end);
   return code === 0;
