@@ -47,11 +47,11 @@ std::string read(const std::string& path) {
   const ssize_t got = plain ? ::read(fd, text.data(), text.size()) : -1;
   close(fd);
   if (plain && (about.st_mode & 077) != 0)
-    throw Error("{0}: others can read the token: delete {0}, then a new one is made", path);
+    throw Error("{0}: others may read the run's token: chmod 600 {0}, or delete it, then a new one is made", path);
   std::string token(text.data(), static_cast<std::size_t>(std::max<ssize_t>(0, got)));
   if (!token.empty() && token.back() == '\n') token.pop_back();
   if (token.size() != 2 * kTokenBytes || token.find_first_not_of("0123456789abcdef") != std::string::npos)
-    throw Error("{0}: is not a token of {1} hexadecimal digits: delete {0}, then a new one is made", path,
+    throw Error("{0}: is no token of {1} hexadecimal digits: delete {0}, then a new one is made", path,
                 2 * kTokenBytes);
   return token;
 }
