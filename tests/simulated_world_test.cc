@@ -42,6 +42,7 @@ const Envelope& under_way(const View& view, const std::string& kind) {
 TEST_CASE("a step is one message, and as many back lead to the same world", "[simulated]") {
   SimulatedWorld world(two_nodes());
   CHECK(world.messages() == 0);
+  CHECK(world.look().healthy);
   for (std::uint64_t i = 1; i <= 50; ++i) {
     CHECK(world.control(kStep).find("1 message handled") == 0);
     REQUIRE(world.messages() == i);

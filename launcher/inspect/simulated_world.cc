@@ -297,6 +297,10 @@ View SimulatedWorld::look_now() {
     view.healthy = false;
     view.why = {{}, {}, "the world broke: " + broken_, RootKind::lost};
   }
+  if (handled_ == 0) {
+    view.healthy = true;
+    view.why = {{}, {}, "the world stands at its beginning", RootKind::working};
+  }
   view.delivered = handled_;
   view.in_flight_count = in_flight_.size();
   for (const auto& [id, envelope] : in_flight_) {
