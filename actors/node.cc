@@ -18,7 +18,6 @@ void Context::submit(const SegmentKey& key, Ops ops, std::uint64_t token, std::u
   node_->parts().device->submit(Segment{key, std::move(ops), node_->completion(handle_, token), whole});
 }
 Memory Context::allocate(std::size_t size, Place place) const { return node_->allocate(handle_, size, place); }
-Device& Context::device() const { return *node_->parts().device; }
 Disk& Context::disk() const { return *node_->parts().disk; }
 Jury& Context::jury() const { return *node_->parts().jury; }
 PayloadPool& Context::pool() const { return *node_->parts().pool; }

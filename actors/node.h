@@ -39,8 +39,7 @@ class Context {
   void post(const Address& to, Message message) const;
   // strand: a number of the actor's own, 0 for none.
   void submit(const SegmentKey& key, Ops ops, std::uint64_t token, std::uint32_t strand = 0) const;
-  Device& device() const;
-  // Memory of this device; what an actor has is told on the board.
+  // Memory of the device; what an actor has is told on the board.
   Memory allocate(std::size_t size, Place place) const;
   Disk& disk() const;
   Jury& jury() const;

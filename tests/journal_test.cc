@@ -2,16 +2,13 @@
 #include "actors/journal.h"
 
 #include <algorithm>
-#include <filesystem>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <set>
 #include <thread>
 
-#include "launcher/config.h"
 #include "launcher/journal_file.h"
-#include "launcher/simulation/sim_world.h"
 #include "tests/support/run.h"
+#include "tests/support/small_world.h"
 
 #include "tests/support/catch.h"
 
@@ -106,24 +103,10 @@ TEST_CASE("whoever reads while several threads write is given whole records only
 
 TEST_CASE("in a company every message and segment has a cause, and nothing is without effect or comes twice",
           "[journal]") {
-  const Folder folder;
-  Config config = load_config(TROUPE_SOURCE_DIR "/configs/tiny.toml",
-                              {"train.steps=3", "layout.nodes=2", "layout.stages=2", "layout.expert_shards=2"});
-  config.device.threads = 1;
-  SimWorldOptions options;
-  options.run_folder = folder / "run";
-  std::filesystem::create_directories(options.run_folder + "/checkpoints");
-  options.devices.resize(2);
-  options.corpus = open_corpus(config);
-  options.journal_records = 1 << 16;
-  SimWorld world(config, options);
-  world.start({});
-  REQUIRE(world.run_until([&] { return world.finished(); }, 600'000'000));
-  REQUIRE(world.settle(600'000'000));
-
+  const SmallWorld world = small_world();
   std::map<std::uint64_t, int> handled, ran, sent;
   std::vector<JournalRecord> all;
-  for (const JournalPage& page : world.journals()) {
+  for (const JournalPage& page : world.journals) {
     CHECK(page.written == page.records.size());
     for (const JournalRecord& r : page.records) {
       all.push_back(r);
@@ -146,7 +129,7 @@ TEST_CASE("in a company every message and segment has a cause, and nothing is wi
   }
   for (const auto& [id, times] : sent) REQUIRE((times == 1 && handled.contains(id)));
   for (const auto& [id, times] : ran) REQUIRE(handled.contains(id));
-  CHECK(world.segments() == ran.size());
+  CHECK(world.segments == ran.size());
   CHECK(sent.size() > 100);
 }
 

@@ -2,21 +2,15 @@
 // unharmed by all that comes.
 #include <arpa/inet.h>
 #include <netinet/in.h>
-#include <poll.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include <chrono>
-#include <csignal>
-#include <cstring>
+#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <random>
 
-#include "actors/node.h"
 #include "kernels/base/error.h"
-#include "kernels/sim/device.h"
 #include "launcher/board_file.h"
 #include "launcher/inspect/asked_nodes.h"
 #include "launcher/inspect/node_client.h"
@@ -27,6 +21,7 @@
 #include "launcher/loop.h"
 #include "messages/codec.h"
 #include "tests/support/run.h"
+#include "tests/support/stuck.h"
 
 #include "tests/support/catch.h"
 
@@ -103,32 +98,6 @@ struct Raw {
   }
   int fd;
 };
-
-struct StuckActor {
-  explicit StuckActor(const Context&) {}
-  template <typename Any>
-  void on(const Any&, const Address&) {
-    for (;;) ::pause();
-  }
-  void waits(Waits&) const {}
-  static std::uint32_t attempt() { return 0; }
-  static std::int64_t version() { return 0; }
-};
-
-// A node with a server, whose one actor never returns from its first message.
-[[noreturn]] void live_with_a_stuck_actor(const std::string& run) {
-  BoardFile board(run, 0, 1, 1, ::getpid());
-  NodeServer server({.token = {}, .config_toml = {}, .board = board.bytes(), .journal = {}});
-  board.board().listens(server.port());
-  NodeWatch watch(&board.board(), nullptr, {kLoader});
-  SimDevice device({});
-  PayloadPool pool;
-  Node node(0, 1, {.device = &device, .pool = &pool, .watch = &watch, .now_us = monotonic_us});
-  node.add<StuckActor>(kLoader);
-  node.post(kConductor, kLoader, StartStep{7, 0});
-  for (int i = 0; i < 3; ++i) node.post(kConductor, kLoader, StartStep{8, 0});
-  for (;;) node.turn(monotonic_us());
-}
 
 std::int64_t step_of(const std::string& run) {
   const auto steps = metrics_of(run, "step");
@@ -237,28 +206,20 @@ TEST_CASE("a node whose actor never returns is asked, answers within a second, a
   const Folder folder;
   const std::string run = folder / "run";
   fs::create_directories(run);
-  const pid_t child = ::fork();
-  REQUIRE(child >= 0);
-  if (child == 0) live_with_a_stuck_actor(run);
-  std::optional<BoardPage> page;
-  std::int64_t took_us = 0;
-  for (int tries = 0; tries < 200; ++tries) {
-    ::usleep(20'000);
-    const auto boards = read_boards(run, 1);
-    if (boards.empty() || boards[0].port == 0) continue;
-    const std::int64_t begin_us = monotonic_us();
-    const auto snapshot = NodeClient(fmt::format("127.0.0.1:{}", boards[0].port), "").ask<Snapshot>(ReadSnapshot{});
-    took_us = monotonic_us() - begin_us;
-    page = read_board(snapshot.board.data(), snapshot.board.size());
-    if (page && !page->actors[0].handling.empty()) break;
-  }
-  ::kill(child, SIGKILL);
-  ::waitpid(child, nullptr, 0);
+  const StuckProcess process(run);
+  REQUIRE(StuckProcess::is_stuck(run, 0));
+  const std::string address = fmt::format("127.0.0.1:{}", read_boards(run, 1).at(0).port);
+  const std::int64_t begin_us = monotonic_us();
+  const auto snapshot = NodeClient(address, "").ask<Snapshot>(ReadSnapshot{});
+  CHECK(monotonic_us() - begin_us < 1'000'000);
+  const auto page = read_board(snapshot.board.data(), snapshot.board.size());
   REQUIRE(page);
-  CHECK(page->actors[0].handling == "StartStep");
-  CHECK((page->actors[0].handling_from == kConductor && page->actors[0].address == kLoader));
-  CHECK(page->actors[0].arrived - page->actors[0].handled == 4);
-  CHECK(took_us < 1'000'000);
+  const auto loader = std::find_if(page->actors.begin(), page->actors.end(),
+                                   [](const BoardPage::Actor& actor) { return actor.address == kLoader; });
+  REQUIRE(loader != page->actors.end());
+  CHECK(loader->handling == "StartStep");
+  CHECK(loader->handling_from == kConductor);
+  CHECK(loader->arrived - loader->handled == 1);
 }
 
 TEST_CASE("a run's token is its owner's alone", "[node_server]") {

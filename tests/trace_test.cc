@@ -12,6 +12,7 @@
 #include "launcher/inspect/wait_lanes.h"
 #include "launcher/simulation/sim_world.h"
 #include "tests/support/run.h"
+#include "tests/support/small_world.h"
 #include "tests/support/trace_rules.h"
 
 #include "tests/support/catch.h"
@@ -44,23 +45,7 @@ Written written(const std::vector<JournalPage>& pages, const TraceChoice& choice
 
 // Three steps of two nodes, with all that happened.
 const std::vector<JournalPage>& world_pages() {
-  static const std::vector<JournalPage> kPages = [] {
-    const Folder folder;
-    Config config = load_config(TROUPE_SOURCE_DIR "/configs/tiny.toml",
-                                {"train.steps=3", "layout.nodes=2", "layout.stages=2", "layout.expert_shards=2"});
-    config.device.threads = 1;
-    SimWorldOptions options;
-    options.run_folder = folder / "run";
-    std::filesystem::create_directories(options.run_folder + "/checkpoints");
-    options.devices.resize(2);
-    options.corpus = open_corpus(config);
-    options.journal_records = 1 << 16;
-    SimWorld world(config, options);
-    world.start({});
-    REQUIRE(world.run_until([&] { return world.finished(); }, 600'000'000));
-    REQUIRE(world.settle(600'000'000));
-    return world.journals();
-  }();
+  static const std::vector<JournalPage> kPages = small_world().journals;
   return kPages;
 }
 

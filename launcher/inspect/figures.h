@@ -28,7 +28,7 @@ class MetricsTail {
   explicit MetricsTail(std::string path) : path_(std::move(path)) {}
   // Reads what is new. A file that became shorter is read from its beginning.
   const LiveFigures& look();
-  // Lines of the file, each once, from number `after` on; at most `most`.
+  // The last lines of the file with their numbers.
   const std::deque<std::pair<std::size_t, std::string>>& lines() const { return lines_; }
 
  private:

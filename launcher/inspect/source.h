@@ -17,7 +17,7 @@ struct Control {
   Do what = Do::pause;
   std::uint32_t node = 0;      // kill, restart
   std::uint64_t messages = 1;  // step, run, back
-  // run: until this, whichever is asked for; at most `messages`, if it is above one.
+  // run: until this instead, whichever comes first of what is asked for.
   std::optional<std::int64_t> until_step{};
   std::optional<double> until_seconds{};
   // run: until a message of this kind (empty: any) has reached this actor.

@@ -3,9 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <iterator>
 #include <map>
 #include <unordered_map>
+
+#include "launcher/inspect/view.h"
 
 namespace troupe {
 
@@ -23,11 +24,6 @@ std::int64_t end_of(const JournalRecord& r) {
   return r.entry == JournalEntry::sent ? r.sent_us : r.begin_us + static_cast<std::int64_t>(r.took_us);
 }
 std::int64_t begin_of(const JournalRecord& r) { return r.entry == JournalEntry::sent ? r.sent_us : r.begin_us; }
-
-const char* class_name(std::uint8_t kind) {
-  const char* const kNames[] = {"apply", "backward", "forward", "weight_gradient", "evaluate"};
-  return kind < std::size(kNames) ? kNames[kind] : "?";
-}
 
 // A placement holds for a whole run: who handles or computes is at home, and so is who sends to another node.
 Nodes homes(const std::vector<JournalPage>& pages) {
@@ -48,7 +44,8 @@ std::int64_t home_of(const Nodes& nodes, const Address& address, std::uint32_t o
 std::string segment_row(const Event& event) {
   const JournalRecord& r = *event.record;
   return fmt::format(R"(["{}","{}",{},{},{},{},"{}","{}",{},{},{}])", r.id, r.cause, event.node, r.thread, r.begin_us,
-                     end_of(r), class_name(r.kind), to_string(r.from()), r.step, r.microbatch, r.layer);
+                     end_of(r), name_of(static_cast<SegmentClass>(r.kind)), to_string(r.from()), r.step, r.microbatch,
+                     r.layer);
 }
 
 std::string message_row(const Event& event, const Nodes& nodes) {

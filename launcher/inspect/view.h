@@ -125,5 +125,6 @@ struct ViewPart {
   std::size_t offset = 0, limit = 1'000'000;
 };
 nlohmann::json view_json(const View& view, const ViewPart& part = {});
+const char* name_of(SegmentClass segment_class);  // "weight_gradient", as JSON says it
 
 }  // namespace troupe

@@ -21,11 +21,6 @@ const char* name_of(RootKind kind) {
   return kNames[static_cast<std::size_t>(kind)];
 }
 
-const char* name_of(SegmentClass segment_class) {
-  const char* const kNames[] = {"apply", "backward", "forward", "weight_gradient", "evaluate"};
-  return kNames[static_cast<std::size_t>(segment_class)];
-}
-
 std::string role_of(const Address& address) {
   const std::string name = to_string(address);
   return name.substr(0, name.rfind(' '));
@@ -193,6 +188,12 @@ json world_json(const View& view) {
 }
 
 }  // namespace
+
+const char* name_of(SegmentClass segment_class) {
+  const char* const kNames[] = {"apply", "backward", "forward", "weight_gradient", "evaluate"};
+  const auto index = static_cast<std::size_t>(segment_class);
+  return index < std::size(kNames) ? kNames[index] : "?";
+}
 
 json view_json(const View& view, const ViewPart& part) {
   const auto chosen = chosen_actors(view, part.order, part.filter);

@@ -205,68 +205,60 @@ std::int64_t SimWorld::next_us() const {
   return std::max(next, now_us_);
 }
 
-void SimWorld::turn(Member& member) {
-  member.has_mail = false;
+void SimWorld::advance_parts(Member& member) {
   member.device->advance(now_us_);
   if (member.disk) member.disk->advance(now_us_);
   if (member.jury) member.jury->advance(now_us_);
+}
+
+void SimWorld::turn(Member& member) {
+  member.has_mail = false;
+  advance_parts(member);
   for (int turns = 0; member.node->turn(now_us_); ++turns) {
     CHECK(turns < kTurnsMax, "node {} comes to no rest at {} us: its actors post without end", member.node_id, now_us_);
     member.device->advance(now_us_);
   }
-  member.device->advance(now_us_);
-  if (member.disk) member.disk->advance(now_us_);
-  if (member.jury) member.jury->advance(now_us_);
+  advance_parts(member);
   if (member.disk && member.disk->fell())
     events_.at(now_us_, [this, node = member.node_id] {
       if (is_up(node)) kill(node);
     });
 }
 
-// One moment: what happens from outside, then every node with something to do, in a drawn order.
-void SimWorld::step(std::int64_t at_us) {
+// A moment comes with what happens from outside. Who has the first turn in it.
+std::size_t SimWorld::begin_moment(std::int64_t at_us) {
   now_us_ = at_us;
   network_.set_time(now_us_);
   events_.run(now_us_);
-  const std::size_t first = members_.empty() ? 0 : random_below(members_.size(), options_.seed, rounds_++);
+  return members_.empty() ? 0 : random_below(members_.size(), options_.seed, rounds_++);
+}
+
+// Every node with something to do, in a drawn order.
+void SimWorld::step(std::int64_t at_us) {
+  const std::size_t first = begin_moment(at_us);
   for (std::size_t i = 0; i < members_.size(); ++i) {
     Member& member = *members_[(first + i) % members_.size()];
     if (member.next_us(network_) <= now_us_) turn(member);
   }
 }
 
-// Of a node's turn as much as comes to one message.
-bool SimWorld::turn_once(Member& member) {
-  const std::uint64_t before = member.node->handled();
-  member.device->advance(now_us_);
-  if (member.disk) member.disk->advance(now_us_);
-  if (member.jury) member.jury->advance(now_us_);
-  member.has_mail = member.node->turn(now_us_, 1);
-  member.device->advance(now_us_);
-  return member.node->handled() > before;
-}
-
+// The first node with something to do has a turn of one message; the next to have one is drawn anew.
 bool SimWorld::advance(std::int64_t limit_us) {
-  for (;;) {
-    const std::int64_t at_us = next_us();
-    if (at_us > limit_us || at_us == std::numeric_limits<std::int64_t>::max()) return false;
-    now_us_ = at_us;
-    network_.set_time(now_us_);
-    events_.run(now_us_);
-    const std::size_t first = members_.empty() ? 0 : random_below(members_.size(), options_.seed, rounds_++);
+  for (std::int64_t at_us = next_us(); at_us <= limit_us; at_us = next_us()) {
+    const std::size_t first = begin_moment(at_us);
     for (std::size_t i = 0; i < members_.size(); ++i) {
       Member& member = *members_[(first + i) % members_.size()];
       if (member.next_us(network_) > now_us_) continue;
-      if (turn_once(member)) return true;
-      break;  // the next to have a turn is drawn anew
+      const std::uint64_t before = member.node->handled();
+      member.has_mail = false;
+      advance_parts(member);
+      member.has_mail = member.node->turn(now_us_, 1);
+      advance_parts(member);
+      if (member.node->handled() > before) return true;
+      break;
     }
   }
-}
-
-std::uint64_t SimWorld::handled() const {
-  std::uint64_t sum = 0;
-  for (const auto& member : members_) sum += member->node->handled();
-  return sum;
+  return false;
 }
 
 void SimWorld::show() {

@@ -52,8 +52,6 @@ class SimWorld {
   bool run_until(const std::function<bool()>& done, std::int64_t limit_us);
   // One message is handled, somewhere. False: nothing will ever happen, or not before the limit.
   bool advance(std::int64_t limit_us);
-  // That were handled, by nodes that live.
-  std::uint64_t handled() const;
   // Boards as of now.
   void show();
   // To an actor wherever it lives, as if it had just arrived. False: its node is down.
@@ -105,7 +103,8 @@ class SimWorld {
   void hear(const Envelope& envelope);
   void tell_bills();
   void turn(Member& member);
-  bool turn_once(Member& member);
+  void advance_parts(Member& member);
+  std::size_t begin_moment(std::int64_t at_us);
   void step(std::int64_t at_us);
   std::int64_t next_us() const;
   Member* living(std::uint32_t node) const;

@@ -12,6 +12,7 @@
 #include "kernels/base/check.h"
 #include "kernels/sim/device.h"
 #include "launcher/board_file.h"
+#include "launcher/inspect/node_server.h"
 #include "launcher/loop.h"
 
 namespace troupe::test {
@@ -46,8 +47,12 @@ struct WaitingActor {
   BoardFile file(run, 0, 2, 1, ::getpid());
   SimDevice device({});
   PayloadPool pool;
+  NodeServerOptions options;
+  options.board = file.bytes();
+  NodeServer server(std::move(options));
+  file.board().listens(server.port());
   NodeWatch watch(&file.board(), nullptr, {conductor, loader});
-  Node node(0, 1, {.device = &device, .pool = &pool, .watch = &watch});
+  Node node(0, 1, {.device = &device, .pool = &pool, .watch = &watch, .now_us = monotonic_us});
   node.add<WaitingActor>(conductor);
   node.add<StuckActor>(loader);
   const std::int64_t begin_us = monotonic_us();

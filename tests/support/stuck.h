@@ -1,5 +1,5 @@
 // A real process with a real board file: its conductor waits for the plan of step 7, and its loader never returns from
-// the handler of StartStep.
+// the handler of StartStep. Its inspector thread answers.
 #pragma once
 
 #include <sys/types.h>
