@@ -267,6 +267,23 @@ TEST_CASE(
   CHECK(digest_of(run) == digest_of(plain));
 }
 
+TEST_CASE("what is injected reaches its actor, and marks the run", "[node_server]") {
+  const Folder folder;
+  const std::string run = folder / "run";
+  Process process(troupe_command(tiny_run(run, {"train.steps=100000"})), 60'000);
+  REQUIRE(process.follow([&] { return step_of(run) >= 2; }));
+  RunWatcher watcher(run);
+  CHECK(watcher.look().tainted.empty());
+  const Frame frame = encode({{Role::supervisor, 0}, kConductor, Stop{"enough"}}, {.sequence = 1}, false);
+  NodeClient client(fmt::format("127.0.0.1:{}", read_boards(run, 1).at(0).port), run_token(run));
+  CHECK(client.ask<Said>(Inject{{frame.header.begin(), frame.header.end()}}).sentence.find("tainted") !=
+        std::string::npos);
+  CHECK(process.wait().code == 0);
+  CHECK(metrics_of(run, "tainted").size() == 1);
+  CHECK(metrics_of(run, "finished").back().at("reason") == "enough");
+  CHECK(watcher.look().tainted.find("Stop was injected into conductor") != std::string::npos);
+}
+
 TEST_CASE("a run is looked at by asking its nodes, from elsewhere than its folder", "[node_server]") {
   const Folder folder;
   const std::string run = folder / "run";
