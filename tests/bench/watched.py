@@ -106,7 +106,7 @@ def rows(setting):
                 rates.append([rate for rate, _ in both])
                 others = max(others, both[1][1])
             best = [max(rate[i] for rate in rates) for i in range(2)]
-            spread = f"median of {PAIRS} pairs, {min(ratios):.3f} to {max(ratios):.3f}"
+            spread = f"{statistics.median(ratios):.3f}, the median of {PAIRS} pairs ({min(ratios):.3f} to {max(ratios):.3f})"
             yield {"name": "watched", "what": f"{layout}, {what}", "unit": "tokens/s", "troupe": best[0],
                    "other": best[1], "other_name": "without", "ratio": statistics.median(ratios), "note": spread,
                    "others": others}
