@@ -54,6 +54,7 @@ class Search {
   void add_process(RootKind kind, const BoardPage& page, std::string root);
   void add_way(std::int64_t since_us, std::uint32_t node, std::uint32_t peer, std::string root);
   void lead_to_processes(std::uint32_t from, std::uint32_t to, int link);
+  void close_circle();
   Explanation tell(const Candidate& root) const;
 
   const BoardPage* page_of(std::uint32_t node) const;
@@ -62,6 +63,7 @@ class Search {
   std::string line(const Link& link) const;
   std::string age(std::int64_t since_us) const;
   std::string replace(const BoardPage& page) const;
+  const Wait& wait_of(const Link& link) const { return link.actor->waits[link.wait]; }
   bool is_old(std::int64_t since_us) const { return options_.now_us - since_us > kYoungUs; }
 
   const Config& config_;
@@ -98,7 +100,7 @@ std::string Search::place(const Address& address) const {
 }
 
 std::string Search::line(const Link& link) const {
-  const Wait& wait = link.actor->waits[link.wait];
+  const Wait& wait = wait_of(link);
   const std::string from = wait.holder == link.actor->address ? "its own" : place(wait.holder);
   return fmt::format("{} waits for {} of {}, held by {}, for {} of {} s (limits.stall_seconds)",
                      place(link.actor->address), to_string(wait.what), describe(wait.item), from, age(wait.since_us),
@@ -273,14 +275,14 @@ bool Search::own_wait(const Link& link, const Wait& wait, int number) {
 
 void Search::visit(int number) {
   const Link link = links_[static_cast<std::size_t>(number)];
-  const Wait& wait = link.actor->waits[link.wait];
+  const Wait& wait = wait_of(link);
   if (own_wait(link, wait, number)) return;
   if (wait.what == Awaited::leave)
     return add(RootKind::paused, wait.since_us, number,
                fmt::format("somebody paused the run {} ago; it goes on when it is resumed, or stopped to be saved",
                            age(wait.since_us)));
   if (wait.holder.role == Role::supervisor)
-    return add(RootKind::launcher, wait.since_us, number,
+    return add(is_old(wait.since_us) ? RootKind::launcher : RootKind::working, wait.since_us, number,
                fmt::format("the launcher has not said {}; if its process is gone or stopped, continue with: {}",
                            to_string(wait.what), options_.resume));
   const auto found = actors_.find(wait.holder);
@@ -316,12 +318,25 @@ Explanation Search::tell(const Candidate& root) const {
   Explanation told;
   told.kind = root.kind;
   told.root = root.root;
+  told.since_us = root.since_us;
   for (int at = root.link; at >= 0; at = links_[static_cast<std::size_t>(at)].before) {
     const Link& link = links_[static_cast<std::size_t>(at)];
     told.links.insert(told.links.begin(), line(link));
-    told.chain.insert(told.chain.begin(), {link.actor->address, link.actor->waits[link.wait]});
+    told.chain.insert(told.chain.begin(), {link.actor->address, wait_of(link)});
   }
   return told;
+}
+
+// Of boards from different moments, waits that are long over seem to lead back: a circle is as young as its youngest.
+void Search::close_circle() {
+  std::int64_t since_us = 0;
+  for (int at = circle_; at >= 0; at = links_[static_cast<std::size_t>(at)].before)
+    since_us = std::max(since_us, wait_of(links_[static_cast<std::size_t>(at)]).since_us);
+  if (is_old(since_us))
+    add(RootKind::circle, since_us, circle_,
+        "they wait for each other, and nobody else is waited for: a fault of the program");
+  else
+    add(RootKind::working, since_us, circle_, "nothing stands still: they hand work to each other");
 }
 
 Explanation Search::run() {
@@ -329,15 +344,9 @@ Explanation Search::run() {
   const auto conductor = actors_.find(kConductor);
   if (conductor != actors_.end()) follow(*conductor->second, -1);
   for (std::size_t next = 0; next < links_.size(); ++next) visit(static_cast<int>(next));
-  if (roots_.empty() && circle_ >= 0)
-    return tell({RootKind::circle,
-                 0,
-                 "they wait for each other, and nobody else is waited for: a fault of the program",
-                 circle_,
-                 {},
-                 {}});
+  if (roots_.empty() && circle_ >= 0) close_circle();
   if (roots_.empty())
-    return {{}, {}, "nobody waits for anything: the run is at its end or has yet to begin", RootKind::working};
+    return {{}, {}, "nobody waits for anything: the run is at its end or has yet to begin", RootKind::working, 0};
   const auto harder = [](const Candidate& a, const Candidate& b) { return a.kind < b.kind; };
   return tell(*std::min_element(roots_.begin(), roots_.end(), harder));
 }
@@ -357,6 +366,21 @@ std::string Explanation::text() const {
   std::string all;
   for (const std::string& link : links) all += link + "\n";
   return all + "root: " + root + "\n";
+}
+
+bool stands_still(const Explanation& why, const Config& config, std::int64_t now_us) {
+  switch (why.kind) {
+    case RootKind::working:
+    case RootKind::paused:
+      return false;
+    case RootKind::segment:
+    case RootKind::disk:
+    case RootKind::jury:
+    case RootKind::launcher:
+      return now_us - why.since_us >= std::int64_t{1'000'000} * config.limits.stall_seconds;
+    default:
+      return true;
+  }
 }
 
 Explanation explain(const Config& config, const std::vector<BoardPage>& pages, const WhyOptions& options) {

@@ -36,7 +36,8 @@ struct Explanation {
   std::vector<Link> chain;  // the same
   std::string root;
   RootKind kind = RootKind::working;
-  std::string text() const;  // links, then "root: ..."
+  std::int64_t since_us = 0;  // the root's, by the clock of the boards
+  std::string text() const;   // links, then "root: ..."
 };
 
 struct WhyOptions {
@@ -45,6 +46,8 @@ struct WhyOptions {
 };
 // "step 3 microbatch 2 layer 1 chunk 0 forward"
 std::string describe(const WorkKey& item);
+// Something stands still. What may take its time, as a large layer or file does, does so only after limits.stall_seconds.
+bool stands_still(const Explanation& why, const Config& config, std::int64_t now_us);
 Explanation explain(const Config& config, const std::vector<BoardPage>& pages, const WhyOptions& options);
 
 // What `holder` waits for itself that explains why it still owes `wait` to `asker`: places in holder.waits. Empty: it

@@ -284,6 +284,36 @@ TEST_CASE("what is injected reaches its actor, and marks the run", "[node_server
   CHECK(watcher.look().tainted.find("Stop was injected into conductor") != std::string::npos);
 }
 
+TEST_CASE("however often one looks, a run that works is healthy", "[node_server]") {
+  const Folder folder;
+  const std::string run = folder / "run";
+  Process process(troupe_command(tiny_run(
+                      run, {"train.steps=100000", "layout.nodes=2", "layout.expert_shards=2", "link.delay_ms=2"})),
+                  60'000);
+  REQUIRE(process.follow([&] { return step_of(run) >= 2; }));
+  RunWatcher watcher(run);
+  for (int look = 0; look < 300; ++look) {
+    const View view = watcher.look();
+    INFO("look " << look << ": " << view.why.text());
+    REQUIRE(view.healthy);
+    ::usleep(2'000);
+  }
+}
+
+TEST_CASE("a run is looked at where its data isn't", "[node_server]") {
+  const Folder folder;
+  const std::string run = folder / "run", data = folder / "text";
+  write_file(data, std::string(100'000, 'x'));
+  Process process(troupe_command(tiny_run(
+                      run, {"train.steps=100000", "model.vocab_size=256", "data.kind=text", "data.files=" + data})),
+                  60'000);
+  REQUIRE(process.follow([&] { return step_of(run) >= 2; }));
+  fs::remove(data);
+  AskedNodes nodes(fmt::format("127.0.0.1:{}", read_boards(run, 1).at(0).port), "", false);
+  CHECK(nodes.look().nodes.size() == 1);
+  CHECK(RunWatcher(run).look().nodes.size() == 1);
+}
+
 TEST_CASE("a run is looked at by asking its nodes, from elsewhere than its folder", "[node_server]") {
   const Folder folder;
   const std::string run = folder / "run";

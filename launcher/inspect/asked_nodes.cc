@@ -49,7 +49,8 @@ AskedNodes::AskedNodes(const std::string& addresses, std::string token, bool can
     Asked& asked = nodes_.emplace_back();
     asked.address = std::move(address);
   }
-  config_ = config_from_text(client(nodes_[0]).ask<ConfigText>(ReadConfig{}).toml, nodes_[0].address, {});
+  config_ = config_from_text(client(nodes_[0]).ask<ConfigText>(ReadConfig{}).toml, nodes_[0].address, {},
+                             false);  // its data is elsewhere
   plan_ = make_plan(config_, 0);
   options_.run = addresses;
   options_.can_control = can_control;

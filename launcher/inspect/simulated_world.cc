@@ -295,11 +295,11 @@ View SimulatedWorld::look_now() {
   view.tainted = tainted_;
   if (!broken_.empty()) {
     view.healthy = false;
-    view.why = {{}, {}, "the world broke: " + broken_, RootKind::lost};
+    view.why = {{}, {}, "the world broke: " + broken_, RootKind::lost, 0};
   }
   if (handled_ == 0) {
     view.healthy = true;
-    view.why = {{}, {}, "the world stands at its beginning", RootKind::working};
+    view.why = {{}, {}, "the world stands at its beginning", RootKind::working, 0};
   }
   view.delivered = handled_;
   view.in_flight_count = in_flight_.size();

@@ -163,9 +163,9 @@ void name_the_stuck(View& view) {
 }
 
 // Of a live run: nothing stands still.
-bool is_healthy(const View& view) {
+bool is_healthy(const View& view, const Config& config) {
   if (view.options.source == RunSource::over) return view.figures.finished;
-  return view.why.kind == RootKind::working || view.why.kind == RootKind::paused;
+  return !stands_still(view.why, config, view.now_us);
 }
 
 }  // namespace
@@ -218,7 +218,7 @@ View make_view(const Config& config, const Plan& plan, const Observed& now, cons
     view.why = explain(config, now.pages, {now.now_us, options.resume});
   name_the_stuck(view);
   view.paused = view.why.kind == RootKind::paused;
-  view.healthy = is_healthy(view);
+  view.healthy = is_healthy(view, config);
   return view;
 }
 

@@ -206,7 +206,7 @@ export const sentences = [
     says: "who waits for whom is drawn, and quiet, while all is well",
     on: ["small", "large"],
     does: async ({page}) => {
-      assert.equal(await page.locator("#why").getAttribute("data-bad"), "false");
+      assert.equal(await page.locator("#why").getAttribute("data-bad"), "false", await text(page, "#why"));
       await page.waitForSelector("#why svg .place");
       assert.ok(await page.locator("#why ol").isHidden());
     }
