@@ -140,9 +140,9 @@ void Conductor::begin() {
   go_on();
 }
 
-// A pause acts between steps: nothing is begun.
+// A pause acts between steps: nothing is begun, but for the steps that it allows.
 bool Conductor::holds() {
-  held_ = paused_ && mode_ == RunMode::train && !last_decided_;
+  held_ = paused_ && mode_ == RunMode::train && !last_decided_ && allowed_ == 0;
   return held_;
 }
 
@@ -154,6 +154,7 @@ void Conductor::go_on() {
 }
 
 void Conductor::start_step() {
+  if (allowed_ > 0) --allowed_;
   step_began_us_ = context_.now_us();
   if (config_.has_rollouts()) return lead_rollouts();
   context_.post(kLoader, StartStep{state_.version, attempt_});
@@ -326,7 +327,8 @@ void Conductor::on(const Report& written, const Address&) {
 
 void Conductor::on(const Pause& pause, const Address&) {
   paused_ = pause.on;
-  if (!paused_ && std::exchange(held_, false)) go_on();
+  allowed_ = pause.steps;
+  if ((!paused_ || allowed_ > 0) && std::exchange(held_, false)) go_on();
 }
 
 // A person wants to stop: the step under way, or the one that a pause held back, is finished and saved.

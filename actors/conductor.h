@@ -89,6 +89,7 @@ class Conductor {
   Votes votes_;
   bool stopping_ = false, stopped_early_ = false;
   bool paused_ = false, held_ = false;  // held: it would have gone on
+  std::uint32_t allowed_ = 0;           // steps that a pause lets begin
   std::string reason_;                  // why it ends: the key of a limit, or what somebody said
   std::int64_t recovered_us_ = 0;
   std::int64_t step_began_us_ = 0, run_began_us_ = 0, evaluation_began_us_ = 0;

@@ -244,7 +244,7 @@ CLI::App* add_timeline(CLI::App& app, Arguments& a) {
 
 void add_inspect_web(CLI::App* c, InspectOptions& i) {
   CLI::Option* web = c->add_flag("--web", i.web, "serve a page that shows all of it, until Ctrl-C")
-                         ->excludes("--once", "--json", "--sort", "--filter", "--limit");
+                         ->excludes("--once", "--json", "--sort", "--filter", "--limit", "--do");
   const auto with_web = [&](CLI::Option* option) { return option->needs(web); };
   with_web(c->add_option("--port", i.port, "port of the page; 0: any that is free (default 8080)"))
       ->type_name("N")
@@ -282,7 +282,12 @@ CLI::App* add_inspect(CLI::App& app, Arguments& a) {
   c->add_flag("--once", a.inspect.once, "one look, then end");
   c->add_flag("--json", a.inspect.json, "one look as JSON");
   c->add_flag("--allow-control", a.inspect.allow_control,
-              "pause it, let it go on, kill a node, for who has the run's token (RUN/token)");
+              "pause it, let it go on or take one step, kill a node, for who has the run's token (RUN/token)");
+  c->add_option("--do", a.inspect.order,
+                "one order, and the answer: pause, step (one, then pause), resume, kill=NODE, or inject=MESSAGE, an "
+                "Envelope of messages/schema.capnp as JSON, which marks the run as tainted")
+      ->type_name("ORDER")
+      ->excludes("--once", "--json", "--simulate");
   c->add_option("--sort", a.inspect.sort, "actors by: actor (default), queue, oldest, messages, busy, waits, memory")
       ->type_name("KEY")
       ->check(CLI::IsMember({"actor", "queue", "oldest", "messages", "busy", "waits", "memory"}));

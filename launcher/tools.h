@@ -95,7 +95,8 @@ struct InspectOptions {
   std::uint64_t seed = 1;  // of the simulated world
   std::string token;       // a file; empty: RUN/token
   bool once = false, json = false;
-  bool allow_control = false;          // pause, resume, kill, for who has the run's token
+  bool allow_control = false;          // pause, step, resume, kill, for who has the run's token
+  std::string order;                   // only this is done: pause, resume, step, kill=NODE, inject=MESSAGE
   std::string sort = "actor", filter;  // of the actors
   int limit = 0;                       // actors shown; 0: all
   // The page over HTTP, until Ctrl-C.

@@ -2,6 +2,7 @@
 // checks. Law: whatever bytes arrive, decode returns a message that agrees with itself, or a sentence saying why not.
 #include "messages/codec.h"
 
+#include <capnp/compat/json.h>
 #include <capnp/message.h>
 #include <capnp/serialize.h>
 #include <kj/io.h>
@@ -372,6 +373,14 @@ std::string problem_of_payload(const Prelude& prelude, const Payload& whole) {
   return {};
 }
 
+std::string read_root(wire::Envelope::Reader root, const Payload& whole, Envelope& envelope) {
+  Reader reader(whole);
+  outside(reader, root, envelope);
+  if (!read_message(reader, root, envelope.message, std::make_index_sequence<std::variant_size_v<Message>>{}))
+    return "a kind of message that this program doesn't know: use one build everywhere";
+  return reader.problem();
+}
+
 // The words are aligned: a vector's storage is aligned to 16, and the prelude is 7 words long.
 std::string read_envelope(const Frame& frame, const Payload& whole, Envelope& envelope) {
   const auto words = kj::arrayPtr(reinterpret_cast<const capnp::word*>(frame.header.data() + kPreludeSize),
@@ -380,12 +389,7 @@ std::string read_envelope(const Frame& frame, const Payload& whole, Envelope& en
   try {
     capnp::FlatArrayMessageReader message(words, limits);
     if (message.getEnd() != words.end()) return "bytes follow the message";
-    const auto root = message.getRoot<wire::Envelope>();
-    Reader reader(whole);
-    outside(reader, root, envelope);
-    if (!read_message(reader, root, envelope.message, std::make_index_sequence<std::variant_size_v<Message>>{}))
-      return "a kind of message that this program doesn't know: use one build everywhere";
-    return reader.problem();
+    return read_root(message.getRoot<wire::Envelope>(), whole, envelope);
   } catch (const kj::Exception& e) {
     return fmt::format("the message is malformed: {}", e.getDescription().cStr());
   }
@@ -455,6 +459,22 @@ std::optional<DecodedFrame> decode(const Frame& frame, std::string& problem) {
   if (problem.empty()) problem = read_envelope(frame, whole, decoded->envelope.emplace());
   if (!problem.empty()) return std::nullopt;
   return decoded;
+}
+
+std::optional<Envelope> envelope_from_json(const std::string& text, std::string& problem) {
+  Envelope envelope;
+  try {
+    capnp::MallocMessageBuilder builder;
+    auto root = builder.initRoot<wire::Envelope>();
+    capnp::JsonCodec json;
+    json.setRejectUnknownFields(true);
+    json.decode(kj::arrayPtr(text.data(), text.size()), root);
+    problem = read_root(root.asReader(), Payload{}, envelope);
+  } catch (const kj::Exception& e) {
+    problem = fmt::format("it is no Envelope of messages/schema.capnp as JSON: {}", e.getDescription().cStr());
+  }
+  if (!problem.empty()) return std::nullopt;
+  return envelope;
 }
 
 }  // namespace troupe

@@ -344,6 +344,7 @@ void fields(D& d, W w, Subject<D, Scored> m) {
 template <typename D, typename W>
 void fields(D& d, W w, Subject<D, Pause> m) {
   FIELD(on, On);
+  FIELD(steps, Steps);
 }
 template <typename D, typename W>
 void fields(D& d, W w, Subject<D, RolloutDone> m) {

@@ -71,7 +71,7 @@ std::optional<InspectRequest> request_from(wire::InspectRequest::Reader w) {
       request.what = ReadConfig{};
       return request;
     case wire::InspectRequest::PAUSE:
-      request.what = Pause{w.getPause()};
+      request.what = Pause{w.getPause().getOn(), w.getPause().getSteps()};
       return request;
     case wire::InspectRequest::KILL:
       request.what = KillNode{};
@@ -112,7 +112,13 @@ std::vector<std::byte> encode(const InspectRequest& request) {
                range.setFirst(r.first);
                range.setMost(r.most);
              },
-             [&](const ReadConfig&) { w.setReadConfig(); }, [&](const Pause& p) { w.setPause(p.on); },
+             [&](const ReadConfig&) { w.setReadConfig(); },
+             [&](const Pause& p) {
+               auto pause = w.initPause();
+               pause.setOn(p.on);
+               pause.setSteps(p.steps);
+             },
+
              [&](const KillNode&) { w.setKill(); }, [&](const Inject& i) { w.setInject(data_of(i.frame)); }},
       request.what);
   return framed(builder);

@@ -341,9 +341,10 @@ struct Report {
 };
 
 // ---- The inspector --------------------------------------------------------------------------------------------------
-// To the conductor: don't begin the next step, or go on.
+// To the conductor: don't begin the next step, or only so many, or go on.
 struct Pause {
   bool on = false;
+  std::uint32_t steps = 0;  // that are still begun before it holds
 };
 
 // ---- On the node itself ---------------------------------------------------------------------------------------------

@@ -292,8 +292,11 @@ struct CheckpointDone { version @0 :Int64; path @1 :Text; problem @2 :Text; }
 struct Report { kind @0 :Text; json @1 :Text; }
 
 # ---- The inspector
-# To the conductor, from whoever looks at the run: don't begin the next step, or go on.
-struct Pause { on @0 :Bool; }
+# To the conductor, from whoever looks at the run: don't begin the next step, or only so many, or go on.
+struct Pause {
+  on @0 :Bool;
+  steps @1 :UInt32;            # that are still begun before it holds
+}
 
 struct Envelope {
   fromRole @0 :Role;
@@ -355,7 +358,7 @@ struct InspectRequest {
     subscribe @2 :UInt32;      # a snapshot now, and again every so many milliseconds
     readJournal @3 :JournalRange;
     readConfig @4 :Void;
-    pause @5 :Bool;            # at the next commit; false: go on
+    pause @5 :Pause;           # at a commit
     kill @6 :Void;             # this node's process, at once
     inject @7 :Data;           # a frame, to an actor of this node: marks the run as tainted
   }

@@ -254,6 +254,13 @@ TEST_CASE(
   CHECK(step_of(run) == paused_at);
   CHECK(watcher.look().healthy);
   CHECK(watcher.look().step == paused_at + 1);
+  CHECK(watcher.control({.what = Control::Do::step}).find("after 1 more") != std::string::npos);
+  REQUIRE(process.follow([&] { return step_of(run) == paused_at + 1 && watcher.look().paused; }));
+  ::usleep(200'000);
+  CHECK(step_of(run) == paused_at + 1);
+  const Ended told = troupe::test::troupe({"inspect", run, "--do", "step"});
+  CHECK(told.out == "the run pauses after 1 more step\n");
+  REQUIRE(process.follow([&] { return step_of(run) == paused_at + 2 && watcher.look().paused; }));
   watcher.control({.what = Control::Do::resume});
   REQUIRE(process.follow([&] { return step_of(run) >= paused_at + 5; }));
   watcher.look();
@@ -274,10 +281,16 @@ TEST_CASE("what is injected reaches its actor, and marks the run", "[node_server
   REQUIRE(process.follow([&] { return step_of(run) >= 2; }));
   RunWatcher watcher(run);
   CHECK(watcher.look().tainted.empty());
-  const Frame frame = encode({{Role::supervisor, 0}, kConductor, Stop{"enough"}}, {.sequence = 1}, false);
-  NodeClient client(fmt::format("127.0.0.1:{}", read_boards(run, 1).at(0).port), run_token(run));
-  CHECK(client.ask<Said>(Inject{{frame.header.begin(), frame.header.end()}}).sentence.find("tainted") !=
+  const auto injected = [&](const std::string& message) {
+    return troupe::test::troupe({"inspect", run, "--do", "inject=" + message});
+  };
+  CHECK(injected(R"({"toRole": "conductor", "stopp": {}})").err.find("Envelope of messages/schema.capnp") !=
         std::string::npos);
+  CHECK(injected(R"({"toRole": "stage", "toIndex": 7, "stop": {}})").err.find("stage 7 is no actor of this run") !=
+        std::string::npos);
+  CHECK(watcher.look().tainted.empty());
+  const Ended told = injected(R"({"toRole": "conductor", "stop": {"reason": "enough"}})");
+  CHECK(told.out == "Stop is on its way to conductor 0; the run is marked as tainted\n");
   CHECK(process.wait().code == 0);
   CHECK(metrics_of(run, "tainted").size() == 1);
   CHECK(metrics_of(run, "finished").back().at("reason") == "enough");

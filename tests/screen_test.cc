@@ -225,7 +225,8 @@ TEST_CASE("a run is controlled where it may be, and a node killed after a yes", 
   CHECK(desk.type("p").control->what == Control::Do::pause);
   desk.view.paused = true;
   CHECK(desk.type("p").control->what == Control::Do::resume);
-  CHECK(!desk.type(".").control);
+  CHECK(desk.type(".").control->what == Control::Do::step);
+  CHECK(!desk.type("<").control);
   CHECK(desk.shows("a simulated world alone"));
   desk.press(Name::end);  // on node 1
   CHECK(!desk.type("K").control);

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
-#include "actors/rules/placement.h"
 #include "kernels/base/error.h"
 #include "launcher/config.h"
+#include "launcher/inspect/live_order.h"
 #include "launcher/loop.h"
 
 namespace troupe {
@@ -122,18 +122,8 @@ std::vector<JournalPage> AskedNodes::journals(std::uint64_t most) {
 
 std::string AskedNodes::control(const Control& control) {
   if (!options_.can_control) throw Error("nobody may control this run from here: give --allow-control");
-  switch (control.what) {
-    case Control::Do::pause:
-    case Control::Do::resume:
-      return client(node_of(place_actors(config_).at({Role::conductor, 0})))
-          .ask<Said>(Pause{control.what == Control::Do::pause})
-          .sentence;
-    case Control::Do::kill:
-      client(node_of(control.node)).kill_node();
-      return fmt::format("node {} is killed", control.node);
-    default:
-      throw Error("only a simulated world can do that");
-  }
+  const LiveOrder order = live_order(control, config_);
+  return client(node_of(order.node)).obey(order.node, order.what);
 }
 
 std::string AskedNodes::token() {

@@ -32,7 +32,7 @@ const std::map<std::string, Verb>& verbs() {
                                                   {"back", {Do::back, {"messages"}, {}}},
                                                   {"drop", {Do::drop, {"id"}, {}}},
                                                   {"delay", {Do::delay, {"id", "us"}, {}}},
-                                                  {"inject", {Do::inject, {"id"}, {}}}};
+                                                  {"inject", {Do::inject, {}, {"id", "message"}}}};
   return kVerbs;
 }
 
@@ -102,6 +102,9 @@ void take(const json& asked, Control& control) {
   if (asked.contains("until")) take_until(asked["until"], control);
   if (asked.contains("id")) control.id = id_in(asked);
   if (asked.contains("us")) control.delay_seconds = seconds_in(asked, "us", 1e-6, kSecondsMax * 1e6);
+  if (asked.contains("message")) control.message = asked["message"].dump();
+  if (control.what == Do::inject && asked.contains("id") == asked.contains("message"))
+    throw Misasked("inject must be told one of id, of a simulated world's message, and message, for a live run");
   if (control.what == Do::run && !asked.contains("messages") && !asked.contains("until"))
     throw Misasked("run must be told how far: messages, or until");
 }

@@ -39,7 +39,10 @@ void MetricsTail::hear(const json& line) {
   if (kind == "bill") figures_.bill = line;
   if (kind == "step") figures_.finished = false;
   if (kind == "tainted") figures_.tainted = line.value("sentence", "");
-  if (kind == "finished") figures_.finished = true;
+  if (kind == "finished") {
+    figures_.finished = true;
+    figures_.reason = line.value("reason", "");
+  }
   if (kind != "step" || !line.contains("expert_rows")) return;
   figures_.experts.push_back({line.at("step"), line.at("expert_layers"), line.at("expert_rows")});
   if (figures_.experts.size() > kExpertSteps) figures_.experts.pop_front();

@@ -12,6 +12,7 @@ namespace troupe {
 struct LiveFigures {
   nlohmann::json step, evaluation, bill;  // the last line of each kind; null: there was none
   bool finished = false;
+  std::string reason;   // why it is over: the key that ended it (train.steps), "interrupted", ...
   std::string tainted;  // what somebody injected last; empty: nothing
   // Rows of each expert, by layer, of the last kExpertSteps steps.
   struct ExpertRows {

@@ -8,6 +8,7 @@
 
 #include "kernels/base/error.h"
 #include "launcher/inspect/asked_nodes.h"
+#include "launcher/inspect/control_json.h"
 #include "launcher/inspect/inspect_web.h"
 #include "launcher/inspect/run_token.h"
 #include "launcher/inspect/run_watcher.h"
@@ -42,9 +43,22 @@ std::unique_ptr<InspectSource> open_source(const InspectOptions& options) {
   if (!options.simulate.empty())
     return std::make_unique<SimulatedWorld>(SimulatedOptions{options.simulate, options.sets, options.seed});
   if (options.run.empty()) throw Error("inspect needs a run's folder, addresses of nodes, or --simulate CONFIG");
-  if (!is_address(options.run)) return std::make_unique<RunWatcher>(options.run, options.allow_control);
+  const bool controls = options.allow_control || !options.order.empty();
+  if (!is_address(options.run)) return std::make_unique<RunWatcher>(options.run, controls);
   const std::string token = options.token.empty() ? "" : read_whole_file(options.token).substr(0, 2 * kTokenBytes);
-  return std::make_unique<AskedNodes>(options.run, token, options.allow_control);
+  return std::make_unique<AskedNodes>(options.run, token, controls);
+}
+
+// pause, resume, step, kill=NODE, inject=MESSAGE: what the page asks for, of scripts.
+Control order_of(const std::string& text) {
+  const std::size_t equals = text.find('=');
+  nlohmann::json asked{{"do", text.substr(0, equals)}};
+  if (equals != std::string::npos) {
+    const auto value = nlohmann::json::parse(text.substr(equals + 1), nullptr, false);
+    if (value.is_discarded()) throw Error("--do {}: what follows the = is neither a number nor JSON", text);
+    asked[value.is_object() ? "message" : "node"] = value;
+  }
+  return control_of(asked.dump());
 }
 
 }  // namespace
@@ -53,10 +67,14 @@ int inspect(const InspectOptions& options) {
   const std::unique_ptr<InspectSource> source = open_source(options);
   if (options.web) return inspect_web(options, *source);
   ViewPart part{.order = actor_order(options.sort).value_or(ActorOrder::actor), .filter = options.filter};
-  if (!options.once && !options.json && has_full_screen())
+  if (!options.once && !options.json && options.order.empty() && has_full_screen())
     return show_full_screen(*source, part.order, part.filter) ? 0 : kUnhealthy;
   if (options.limit > 0) part.limit = static_cast<std::size_t>(options.limit);
   View view = source->look();
+  if (!options.order.empty()) {
+    std::printf("%s\n", source->control(order_of(options.order)).c_str());
+    return 0;
+  }
   if (view.options.source == RunSource::live) {
     usleep(kRatesUs);
     view = source->look();

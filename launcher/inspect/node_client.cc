@@ -1,6 +1,7 @@
 #include "launcher/inspect/node_client.h"
 
 #include <arpa/inet.h>
+#include <fmt/format.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -102,6 +103,12 @@ void NodeClient::kill_node() {
   } catch (const Error& error) {
     if (std::string(error.what()).find("refused") != std::string::npos) fail(error.what());
   }
+}
+
+std::string NodeClient::obey(std::uint32_t node, decltype(InspectRequest::what) what) {
+  if (!std::holds_alternative<KillNode>(what)) return ask<Said>(std::move(what)).sentence;
+  kill_node();
+  return fmt::format("node {} is killed", node);
 }
 
 }  // namespace troupe

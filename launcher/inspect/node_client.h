@@ -27,6 +27,8 @@ class NodeClient {
   InspectReply next();
   // Asks for the node's end, which is its only answer.
   void kill_node();
+  // An order; the answer's sentence. node: of this address, for the sentence.
+  std::string obey(std::uint32_t node, decltype(InspectRequest::what) what);
 
  private:
   InspectReply ask_any(InspectRequest request);

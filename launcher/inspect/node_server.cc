@@ -228,7 +228,10 @@ InspectReply NodeServer::reply_to(const InspectRequest& request) {
   }
   if (const auto* pause = std::get_if<Pause>(&request.what)) {
     order(*pause);
-    return Said{pause->on ? "the run pauses when the step under way is committed" : "the run goes on"};
+    if (!pause->on) return Said{"the run goes on"};
+    if (pause->steps > 0)
+      return Said{fmt::format("the run pauses after {} more step{}", pause->steps, pause->steps > 1 ? "s" : "")};
+    return Said{"the run pauses when the step under way is committed"};
   }
   if (std::holds_alternative<KillNode>(request.what)) {
     raise(SIGKILL);

@@ -4,9 +4,9 @@
 
 #include <algorithm>
 
-#include "actors/rules/placement.h"
 #include "kernels/base/error.h"
 #include "launcher/board_file.h"
+#include "launcher/inspect/live_order.h"
 #include "launcher/inspect/node_client.h"
 #include "launcher/inspect/run_token.h"
 #include "launcher/journal_file.h"
@@ -77,20 +77,16 @@ const BoardPage& RunWatcher::page_of(std::uint32_t node) const {
 // A process that is stopped answers nothing; it is killed all the same.
 std::string RunWatcher::control(const Control& control) {
   if (!options_.can_control) throw Error("{}: nobody may control this run from here: give --allow-control", run_);
-  const bool pauses = control.what == Control::Do::pause, resumes = control.what == Control::Do::resume;
-  if (!pauses && !resumes && control.what != Control::Do::kill) throw Error("only a simulated world can do that");
-  const std::uint32_t node = pauses || resumes ? place_actors(config_).at({Role::conductor, 0}) : control.node;
+  const auto [node, what] = live_order(control, config_);
   const BoardPage& page = page_of(node);
   if (page.life == Life::stopped) {
-    if (pauses || resumes) throw Error("{}: the process of node {} is stopped and takes no order", run_, node);
+    if (!std::holds_alternative<KillNode>(what))
+      throw Error("{}: the process of node {} is stopped and takes no order", run_, node);
     if (kill(static_cast<pid_t>(page.pid), SIGKILL) != 0) throw Error("process {} can't be killed", page.pid);
     return fmt::format("node {} is killed", node);
   }
   if (page.port == 0) throw Error("{}: node {} answers no inspector (inspect.listen)", run_, node);
-  NodeClient client(fmt::format("127.0.0.1:{}", page.port), run_token(run_));
-  if (pauses || resumes) return client.ask<Said>(Pause{pauses}).sentence;
-  client.kill_node();
-  return fmt::format("node {} is killed", node);
+  return NodeClient(fmt::format("127.0.0.1:{}", page.port), run_token(run_)).obey(node, what);
 }
 
 std::string RunWatcher::token() { return run_token(run_); }

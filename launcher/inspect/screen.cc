@@ -124,10 +124,10 @@ Screen::Wish Screen::letter(char letter, const View& view) {
 
 Screen::Wish Screen::control_by(char letter, const View& view) {
   const bool simulated = view.options.source == RunSource::simulated;
-  const bool steps = letter == '.' || letter == 'r' || letter == '<';
-  if (letter != 'p' && letter != 'K' && !steps) return {};
+  const bool travels = letter == 'r' || letter == '<';
+  if (letter != 'p' && letter != '.' && letter != 'K' && !travels) return {};
   if (!view.options.can_control) return tell("nobody may control this run from here", true), Wish{};
-  if (steps && !simulated) return tell("message by message goes a simulated world alone", true), Wish{};
+  if (travels && !simulated) return tell("message by message goes a simulated world alone", true), Wish{};
   if (letter == 'K') return ask_to_kill(view);
   Control control;
   if (letter == 'p') control.what = view.paused ? Control::Do::resume : Control::Do::pause;

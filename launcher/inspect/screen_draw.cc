@@ -143,8 +143,8 @@ Line Screen::keys_line(const View& view, int columns) const {
     keys.emplace_back(key, does);
   if (view.options.can_control) {
     keys.emplace_back("p", view.paused ? "resume" : "pause");
+    keys.emplace_back(".", "step");
     if (view.options.source == RunSource::simulated) {
-      keys.emplace_back(".", "step");
       keys.emplace_back("r", "run");
       keys.emplace_back("<", "back");
     }
@@ -171,9 +171,10 @@ Lines help_pane(const View& view, const Paper& paper) {
       {"BUSY/H/WAIT%", "of the last second: its segments ran, its handlers ran, neither"},
       {"stuck", "in one handler for more than a second"},
       {"load", "rows of each expert; the number: the busiest's, of the mean"}};
-  if (view.options.can_control) text.insert(text.begin() + 8, {"p, K", "pause or resume; kill a node (asks first)"});
+  if (view.options.can_control)
+    text.insert(text.begin() + 8, {"p, ., K", "pause or resume; one step, then pause; kill a node (asks first)"});
   if (view.options.can_control && view.options.source == RunSource::simulated)
-    text.insert(text.begin() + 9, {"., r, <", "one message, 1000 messages, one message back"});
+    text[8] = {"p, ., r, <, K", "pause; one message, 1000 messages, one message back; kill a node (asks first)"};
   Lines lines;
   const bool wide = paper.columns >= 70;
   const int indent = wide ? 31 : 2;

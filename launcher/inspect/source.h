@@ -11,9 +11,10 @@
 
 namespace troupe {
 
-// What somebody wants done to a run. A live run knows the first three.
+// What somebody wants done to a run.
 struct Control {
-  enum class Do : std::uint8_t { pause, resume, kill, restart, step, run, back, drop, delay, inject };
+  // A live run knows the first five. step: of a live run one training step, of a simulated world one message.
+  enum class Do : std::uint8_t { pause, resume, kill, step, inject, restart, run, back, drop, delay };
   Do what = Do::pause;
   std::uint32_t node = 0;      // kill, restart
   std::uint64_t messages = 1;  // step, run, back
@@ -25,6 +26,7 @@ struct Control {
   std::string receives{};
   std::uint64_t id = 0;  // drop, delay, inject (once more): of a simulated world's messages under way
   double delay_seconds = 0;
+  std::string message{};  // inject into a live run: an Envelope as JSON (messages/codec.h)
 };
 
 class InspectSource {

@@ -162,6 +162,13 @@ void name_the_stuck(View& view) {
                               static_cast<double>(stuck->doing_age_us) * 1e-6);
 }
 
+std::string how_it_ended(const LiveFigures& figures, const ViewOptions& options) {
+  if (!figures.finished) return "no process of this run lives; continue with: " + options.resume;
+  if (figures.reason == "interrupted") return "the run was interrupted; continue with: " + options.resume;
+  if (figures.reason.empty() || figures.reason == "train.steps") return "the run is finished";
+  return fmt::format("the run is finished ({})", figures.reason);
+}
+
 // Of a live run: nothing stands still.
 bool is_healthy(const View& view, const Config& config) {
   if (view.options.source == RunSource::over) return view.figures.finished;
@@ -212,8 +219,7 @@ View make_view(const Config& config, const Plan& plan, const Observed& now, cons
   view.edges = edges_of(now);
   tell_bounds(plan, view);
   if (options.source == RunSource::over)
-    view.why.root =
-        figures.finished ? "the run is finished" : "no process of this run lives; continue with: " + options.resume;
+    view.why.root = how_it_ended(figures, options);
   else
     view.why = explain(config, now.pages, {now.now_us, options.resume});
   name_the_stuck(view);

@@ -24,17 +24,17 @@ export function make_control(app) {
       {type: "button", title: label, "aria-label": label, "aria-keyshortcuts": key, onclick: () => app.control(body())},
       text);
   const pause = button("pause", "Pause or resume the run", () => ({do: app.view.paused ? "resume" : "pause"}), "p");
+  const step = button("step", "", () => ({do: "step"}), "s");
   const kind = element(
       "select", {"aria-label": "Run how far", onchange: () => (value.value = kUntil[kind.value].value)},
       ...Object.entries(kUntil).map(([key, {label}]) => element("option", {value: key}, label)));
   const value = element("input", {"aria-label": "How far", value: kUntil.messages.value, size: 18});
   const back = element("input", {"aria-label": "Messages to go back", type: "number", min: 1, value: 1});
   const world = element(
-      "span", {class: "world"}, button("step", "Deliver one message", () => ({do: "step"}), "s"), kind, value,
-      button("run", "Run so far", () => kUntil[kind.value].body(value.value)), back,
+      "span", {class: "world"}, kind, value, button("run", "Run so far", () => kUntil[kind.value].body(value.value)), back,
       button("back", "Go back so many messages", () => ({do: "back", messages: Number(back.value)})));
   const told = element("output", {class: "world"});
-  form.append(pause, world, told);
+  form.append(pause, step, world, told);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     app.control(kUntil[kind.value].body(value.value));
@@ -48,6 +48,9 @@ export function make_control(app) {
     set_hidden(world, !simulated);
     set_text(pause, view.paused ? "resume" : "pause");
     set_attribute(pause, "aria-pressed", Boolean(view.paused));
+    const one = view.source === "simulated" ? "Deliver one message" : "Take one training step, then pause";
+    set_attribute(step, "title", one);
+    set_attribute(step, "aria-label", one);
     set_text(
         told,
         view.world ? `${number(view.world.delivered, 9)} messages delivered, ${span(view.now_us)} of its time` : "");

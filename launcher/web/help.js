@@ -7,7 +7,7 @@ const kKeys = [
     [
       ["?", "this list"], ["1 … 8", "go to why, topology, curves, bill, timeline, load, nodes, actors"],
       ["/", "filter the actors"], ["p", "pause or resume (where allowed)"],
-      ["s", "deliver one message (simulated worlds)"], ["Esc", "close"]
+      ["s", "one training step (simulated worlds: one message)"], ["Esc", "close"]
     ]
   ],
   [
@@ -48,7 +48,7 @@ export function make_help(app) {
     "?": open,
     "/": () => go_to("actors"),
     p: () => app.view?.can_control && app.control({do: app.view.paused ? "resume" : "pause"}),
-    s: () => app.view?.can_control && app.view.source === "simulated" && app.control({do: "step"}),
+    s: () => app.view?.can_control && app.control({do: "step"}),
     Escape: () => app.close_actor(),
   };
   document.addEventListener("keydown", (key) => {

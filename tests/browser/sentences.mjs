@@ -262,13 +262,20 @@ export const sentences = [
     }
   },
   {
-    says: "a run is paused and resumed",
+    says: "a run is paused, takes one step, and is resumed",
     on: ["small"],
     does: async ({page}) => {
       if (await page.locator("#control").isHidden()) return "not allowed here";
       const button = page.locator("#control button").first();
       await button.click();
       await see(page, () => /paused/.test(document.querySelector("h1").innerText));
+      const step = () => page.evaluate(() => Number(document.querySelector("#figures").innerText.match(/step\s+(\d+)/)[1]));
+      const paused_at = await step();
+      await page.locator("#control button", {hasText: /^step$/}).click();
+      await see(
+          page, (was) => Number(document.querySelector("#figures").innerText.match(/step\s+(\d+)/)[1]) === was + 1,
+          paused_at);
+      assert.match(await text(page, "h1"), /paused/);
       await button.click();
       await see(page, () => !/paused/.test(document.querySelector("h1").innerText));
     }
