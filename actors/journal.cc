@@ -14,7 +14,7 @@ namespace troupe {
 namespace {
 
 constexpr std::array<char, 8> kMagic = {'T', 'R', 'J', 'O', 'U', 'R', 'N', '\0'};
-constexpr std::uint32_t kVersion = 1;
+constexpr std::uint32_t kVersion = 2;
 constexpr std::size_t kWords = kJournalRecordBytes / 8;
 static_assert(sizeof(JournalRecord) == kJournalRecordBytes - 8);
 
@@ -28,6 +28,7 @@ struct Header {
   std::uint32_t version, node;
   std::uint32_t number, unused;
   std::int64_t pid, real_time_us;
+  std::uint64_t boot;
   std::uint64_t records;
   std::atomic<std::uint64_t> written;
 };
@@ -101,8 +102,13 @@ Journal::Journal(std::byte* memory, std::size_t records, const JournalOwner& own
   header->number = owner.number;
   header->pid = owner.pid;
   header->real_time_us = owner.real_time_us;
+  header->boot = owner.boot;
   header->records = records;
   header->magic = kMagic;
+}
+
+std::pair<std::uint32_t, std::uint32_t> journal_of(std::uint64_t id) {
+  return {static_cast<std::uint32_t>(id >> 52) - 1, static_cast<std::uint32_t>(id >> 40) % 4096};
 }
 
 void Journal::write(const JournalRecord& record) { write_record(memory_, record); }
@@ -159,7 +165,9 @@ const Header* header_in(std::byte* memory, std::size_t size) {
   return whole ? &header : nullptr;
 }
 
-JournalOwner owner_of(const Header& header) { return {header.node, header.number, header.pid, header.real_time_us}; }
+JournalOwner owner_of(const Header& header) {
+  return {header.node, header.number, header.pid, header.real_time_us, header.boot};
+}
 
 }  // namespace
 

@@ -13,6 +13,7 @@
 #include <functional>
 #include <limits>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "actors/wait.h"
@@ -47,6 +48,7 @@ struct JournalOwner {
   std::uint32_t number = 0;  // of this journal among the node's: no two have the same numbers of messages
   std::int64_t pid = 0;
   std::int64_t real_time_us = 0;  // of the machine's clock of the day, at zero of the run's
+  std::uint64_t boot = 0;         // which start of which machine: those of one have one clock
 };
 
 constexpr std::size_t kJournalRecordBytes = 80;  // and room for a word that tells whether the record is whole
@@ -74,6 +76,9 @@ class Journal {
   std::byte* memory_;
   std::uint64_t first_id_, ids_ = 0;
 };
+
+// Which journal the message or segment was begun in, by its number: its node and number, each modulo 4096.
+std::pair<std::uint32_t, std::uint32_t> journal_of(std::uint64_t id);
 
 // What a reader makes of it: the records that are there, in the order in which they were begun to be written.
 struct JournalPage {

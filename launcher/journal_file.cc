@@ -7,12 +7,15 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <cstdlib>
 #include <ctime>
 #include <filesystem>
+#include <fstream>
 #include <map>
 
 #include "actors/mapped_file.h"
 #include "kernels/base/error.h"
+#include "launcher/journal_clocks.h"
 #include "launcher/loop.h"
 
 namespace troupe {
@@ -59,6 +62,15 @@ std::uint32_t make_room(const std::string& run_folder, std::uint32_t node, int k
   return number;
 }
 
+// The kernel's name for this start of this machine; 0: it has none.
+std::uint64_t boot() {
+  std::ifstream file("/proc/sys/kernel/random/boot_id");
+  std::string text;
+  std::getline(file, text);
+  std::erase(text, '-');
+  return text.size() < 16 ? 0 : std::strtoull(text.substr(0, 16).c_str(), nullptr, 16);
+}
+
 std::int64_t real_time_us() {
   timespec now{};
   clock_gettime(CLOCK_REALTIME, &now);
@@ -92,7 +104,7 @@ JournalFile::JournalFile(const std::string& run_folder, std::uint32_t node, cons
         "may be less",
         path, config.journal_mib);
   journal_.emplace(static_cast<std::byte*>(memory_), records,
-                   JournalOwner{node, number, static_cast<std::int64_t>(getpid()), real_time_us()});
+                   JournalOwner{node, number, static_cast<std::int64_t>(getpid()), real_time_us(), boot()});
 }
 
 JournalFile::~JournalFile() { munmap(memory_, size_); }
@@ -101,6 +113,7 @@ std::vector<JournalPage> read_journals(const std::string& run_folder, std::uint6
   std::vector<JournalPage> pages;
   for (const auto& [place, path] : journals_in(run_folder))
     if (auto page = read_file(path, 0, most)) pages.push_back(std::move(*page));
+  lay_clocks(pages);
   return pages;
 }
 
@@ -113,11 +126,20 @@ std::vector<JournalPage> read_last_journals(const std::string& run_folder,
     const auto first = from.find(node);
     if (auto page = read_file(path, first == from.end() ? 0 : first->second, most)) pages.push_back(std::move(*page));
   }
+  lay_clocks(pages);
   return pages;
 }
 
-void visit_journals(const std::string& run_folder, const HearRecord& hear) {
-  for (const auto& [place, path] : journals_in(run_folder)) {
+JournalVisitor::JournalVisitor(const std::string& run_folder) : run_folder_(run_folder) {
+  for (const auto& [place, path] : journals_in(run_folder_))
+    if (const auto page = read_file(path, 0, 0)) clocks_.know(page->owner);
+  if (clocks_.same()) return;
+  visit_files([&](const JournalOwner& owner, const JournalRecord& record) { clocks_.hear(owner, record); });
+  clocks_.lay();
+}
+
+void JournalVisitor::visit_files(const HearRecord& hear) const {
+  for (const auto& [place, path] : journals_in(run_folder_)) {
     std::optional<MappedFile> file;
     try {
       file.emplace(path);
@@ -126,6 +148,13 @@ void visit_journals(const std::string& run_folder, const HearRecord& hear) {
     }
     visit_journal(file->data(), file->size(), hear);
   }
+}
+
+void JournalVisitor::visit(const HearRecord& hear) const {
+  visit_files([&](JournalOwner owner, JournalRecord record) {
+    clocks_.move(owner, record);
+    hear(owner, record);
+  });
 }
 
 }  // namespace troupe

@@ -1,5 +1,6 @@
 // A node's journal in the run's folder: RUN/journal/node-N.I, mapped into the node's process and read by any other. Each
-// process has one of its own; what it wrote stays when it is killed. The last few of a node are kept.
+// process has one of its own; what it wrote stays when it is killed. The last few of a node are kept. Whoever reads them
+// gets all times by one clock, the lowest node's (launcher/journal_clocks.h).
 #pragma once
 
 #include <map>
@@ -10,6 +11,7 @@
 
 #include "actors/config.h"
 #include "actors/journal.h"
+#include "launcher/journal_clocks.h"
 
 namespace troupe {
 
@@ -36,7 +38,16 @@ std::vector<JournalPage> read_journals(const std::string& run_folder,
 // most so many.
 std::vector<JournalPage> read_last_journals(const std::string& run_folder,
                                             const std::map<std::uint32_t, std::uint64_t>& from, std::uint64_t most);
-// Of all nodes, by node and number.
-void visit_journals(const std::string& run_folder, const HearRecord& hear);
+// Every record of all nodes, by node and number, as often as one likes.
+class JournalVisitor {
+ public:
+  explicit JournalVisitor(const std::string& run_folder);
+  void visit(const HearRecord& hear) const;
+
+ private:
+  void visit_files(const HearRecord& hear) const;
+  std::string run_folder_;
+  JournalClocks clocks_;
+};
 
 }  // namespace troupe

@@ -39,7 +39,7 @@ Written written(const std::vector<JournalPage>& pages, const TraceChoice& choice
   const VisitRecords visit = visit_pages(pages);
   const TraceSurvey survey = survey_journals(visit);
   std::ostringstream out;
-  const TraceCounts counts = write_trace(visit, survey, chosen_part(survey, choice), out, "a run");
+  const TraceCounts counts = write_trace(visit, chosen_part(survey, choice), out, "a run");
   return {counts, json::parse(out.str())};
 }
 

@@ -5,6 +5,7 @@
 #include "kernels/base/error.h"
 #include "launcher/config.h"
 #include "launcher/inspect/live_order.h"
+#include "launcher/journal_clocks.h"
 #include "launcher/loop.h"
 
 namespace troupe {
@@ -108,16 +109,28 @@ std::vector<JournalPage> AskedNodes::journals(std::uint64_t most) {
           ReadJournal{0, static_cast<std::uint32_t>(std::min<std::uint64_t>(most, 0xFFFFFFFF))});
       auto page = read_journal(part.journal.data(), part.journal.size());
       if (!page) continue;
-      for (JournalRecord& record : page->records) {
-        record.begin_us -= asked.offset_us;
-        record.sent_us -= asked.offset_us;
-      }
       pages.push_back(std::move(*page));
     } catch (const Error&) {
       asked.client.reset();
     }
   }
+  to_own_clock(pages);
   return pages;
+}
+
+// Journals lie by the clock of one of the nodes; views have ours.
+void AskedNodes::to_own_clock(std::vector<JournalPage>& pages) {
+  lay_clocks(pages);
+  const auto lowest = std::min_element(pages.begin(), pages.end(), [](const JournalPage& a, const JournalPage& b) {
+    return a.owner.node < b.owner.node;
+  });
+  if (lowest == pages.end()) return;
+  const std::int64_t offset_us = node_of(lowest->owner.node).offset_us;
+  for (JournalPage& page : pages)
+    for (JournalRecord& record : page.records) {
+      record.begin_us -= offset_us;
+      if (record.sent_us != 0) record.sent_us -= offset_us;
+    }
 }
 
 std::string AskedNodes::control(const Control& control) {

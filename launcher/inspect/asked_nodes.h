@@ -33,6 +33,7 @@ class AskedNodes final : public InspectSource {
   NodeClient& client(Asked& asked) const;
   bool look_at(Asked& asked) const;
   Asked& node_of(std::uint32_t node);
+  void to_own_clock(std::vector<JournalPage>& pages);
 
   std::string token_;
   std::vector<Asked> nodes_;

@@ -21,17 +21,9 @@ namespace troupe {
 
 namespace {
 
-constexpr std::int64_t kRebootedUs = 10'000'000;  // clocks whose zeros differ by more have been set back between them
 constexpr std::uint64_t kProgressEvery = 1 << 16;
 constexpr std::uint32_t kActorsOrder = 1000, kIndicesMax = 4096, kLanesMax = 64;
 const std::size_t kSegmentDone = Message(SegmentDone{}).index();
-
-// By the clock of the newest journal. One machine's processes read one clock; only after it was started anew does that
-// begin again.
-std::int64_t clock_us(const TraceSurvey& survey, const JournalOwner& owner, std::int64_t us) {
-  const std::int64_t later_us = owner.real_time_us - survey.real_time_us;
-  return std::abs(later_us) > kRebootedUs ? us + later_us : us;
-}
 
 // A step is as long as its forward, backward and weight gradients, and what applies them. Others are applied too: what a
 // run begins with, and the versions between.
@@ -89,11 +81,11 @@ const Placed* find(const std::vector<Placed>& by_id, std::uint64_t id) {
 
 class Writer {
  public:
-  Writer(const TraceSurvey& survey, const TraceSpan& part, std::ostream& out)
-      : survey_(survey), part_(part), events_(out), queues_((part.end_us - part.begin_us) * 1000) {}
+  Writer(const TraceSpan& part, std::ostream& out)
+      : part_(part), events_(out), queues_((part.end_us - part.begin_us) * 1000) {}
 
   void hear(const JournalOwner& owner, const JournalRecord& record) {
-    const std::int64_t begin_us = clock_us(survey_, owner, record.begin_us), end_us = begin_us + record.took_us;
+    const std::int64_t begin_us = record.begin_us, end_us = begin_us + record.took_us;
     if (record.entry == JournalEntry::wait) {
       if (begin_us < part_.end_us && end_us > part_.begin_us) waited(owner.node, record, begin_us, end_us);
       return;
@@ -127,7 +119,6 @@ class Writer {
   void draw_arrows();
   void draw(const char* what, const Placed* cause, const Placed& effect);
 
-  const TraceSurvey& survey_;
   const TraceSpan part_;
   TraceEvents events_;
   TraceQueues queues_;
@@ -162,11 +153,10 @@ void Writer::handled(const JournalOwner& owner, const JournalRecord& record, std
   const std::uint32_t own = track(owner.node, to_string(record.to()), order_of(record.to(), 0));
   const TraceSlice slice = next(loops_[owner.node], own, begin_us, record.took_us);
   Placed place = placed(record, slice, own);
-  const std::int64_t posted_us = clock_us(survey_, owner, record.sent_us);
-  place.posted_ns = trace_ns(posted_us);
+  place.posted_ns = trace_ns(record.sent_us);
   events_.slice(slice, "handler", kind_name(record.kind),
                 fmt::format(R"("id":"{}","from":"{}"{},"bytes":{},"since_posted_us":{})", record.id,
-                            to_string(record.from()), work_args(record), record.bytes, begin_us - posted_us));
+                            to_string(record.from()), work_args(record), record.bytes, begin_us - record.sent_us));
   queues_.add(owner.node, record.to(), place.posted_ns, slice.begin_ns);
   (record.kind == kSegmentDone ? ends_ : messages_).push_back(place);
   ++counts_.messages;
@@ -269,15 +259,11 @@ void TraceSpan::hold(std::int64_t begin, std::int64_t end) {
 
 TraceSurvey survey_journals(const VisitRecords& visit) {
   TraceSurvey survey;
-  visit([&](const JournalOwner& owner, const JournalRecord&) {
-    survey.real_time_us = std::max(survey.real_time_us, owner.real_time_us);
-  });
-  visit([&](const JournalOwner& owner, const JournalRecord& record) {
+  visit([&](const JournalOwner&, const JournalRecord& record) {
     ++survey.records;
     if (record.entry != JournalEntry::handled && record.entry != JournalEntry::segment) return;
-    const std::int64_t begin_us = clock_us(survey, owner, record.begin_us);
-    survey.all.hold(begin_us, begin_us + record.took_us + 1);
-    hold_step(survey, record, begin_us);
+    survey.all.hold(record.begin_us, record.begin_us + record.took_us + 1);
+    hold_step(survey, record, record.begin_us);
   });
   return survey;
 }
@@ -298,9 +284,9 @@ TraceSpan chosen_part(const TraceSurvey& survey, const TraceChoice& choice) {
   return {survey.steps.at(from).begin_us, survey.steps.at(to).end_us};
 }
 
-TraceCounts write_trace(const VisitRecords& visit, const TraceSurvey& survey, const TraceSpan& part, std::ostream& out,
-                        const std::string& title, const std::function<void(std::uint64_t)>& progress) {
-  Writer writer(survey, part, out);
+TraceCounts write_trace(const VisitRecords& visit, const TraceSpan& part, std::ostream& out, const std::string& title,
+                        const std::function<void(std::uint64_t)>& progress) {
+  Writer writer(part, out);
   std::uint64_t read = 0;
   visit([&](const JournalOwner& owner, const JournalRecord& record) {
     if (progress && ++read % kProgressEvery == 0) progress(read);

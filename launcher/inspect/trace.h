@@ -16,7 +16,7 @@
 
 namespace troupe {
 
-// Calls with every record of every journal; may be called again, and may then tell of more.
+// Calls with every record of every journal, times by one clock; may be called again, and may then tell of more.
 using VisitRecords = std::function<void(const HearRecord&)>;
 
 struct TraceSpan {
@@ -29,7 +29,6 @@ struct TraceSurvey {
   std::uint64_t records = 0;
   TraceSpan all;
   std::map<std::int64_t, TraceSpan> steps;  // from a step's first forward to the last of its weights' end
-  std::int64_t real_time_us = 0;            // at zero of the clock by which all times are
 };
 TraceSurvey survey_journals(const VisitRecords& visit);
 
@@ -47,7 +46,7 @@ struct TraceCounts {
   std::uint64_t backwards = 0;  // arrows left out: by the nodes' clocks the effect was before its cause
 };
 // progress: told now and then how many records were read.
-TraceCounts write_trace(const VisitRecords& visit, const TraceSurvey& survey, const TraceSpan& part, std::ostream& out,
-                        const std::string& title, const std::function<void(std::uint64_t)>& progress = {});
+TraceCounts write_trace(const VisitRecords& visit, const TraceSpan& part, std::ostream& out, const std::string& title,
+                        const std::function<void(std::uint64_t)>& progress = {});
 
 }  // namespace troupe

@@ -65,7 +65,8 @@ int trace(const TraceOptions& options) {
   const TraceChoice choice = choice_of(options);
   const std::string run = current_run(options.run);
   const Config config = load_run_config(run);
-  const VisitRecords visit = [&](const HearRecord& hear) { visit_journals(run, hear); };
+  const JournalVisitor journals(run);
+  const VisitRecords visit = [&](const HearRecord& hear) { journals.visit(hear); };
   const TraceSurvey survey = survey_journals(visit);
   if (survey.records == 0)
     throw Error("{}: has no journal; was it trained with inspect.journal_mib = {}?", run, config.inspect.journal_mib);
@@ -77,7 +78,7 @@ int trace(const TraceOptions& options) {
   }
   std::ofstream file(options.out, std::ios::trunc);  // it may be /dev/stdout
   if (!file) throw Error("{}: can't be written; is its folder there?", options.out);
-  const TraceCounts counts = write_trace(visit, survey, part, file, run, TraceProgress(survey.records));
+  const TraceCounts counts = write_trace(visit, part, file, run, TraceProgress(survey.records));
   file.flush();
   if (!file) throw Error("{}: can't be written to its end; is the disk full?", options.out);
   fmt::print(stderr, "{}\n", closing_line(options, counts, part));
