@@ -134,6 +134,17 @@ struct HardwareConfig {  // configs/hardware/NAME.toml
   double dollars_per_hour = 0.1;  // of one node with all its threads
 };
 
+struct LaunchConfig {       // [launch]: processes on other machines
+  std::string ports = "0";  // where the launcher listens for them: "PORT", "FIRST-LAST"; 0: any
+};
+
+struct SlurmConfig {  // [slurm]: what `troupe launch --on slurm` asks of sbatch; empty: Slurm's default
+  std::string partition, account, time, gres, constraint;
+  int processes_per_node = 1;
+  int signal_seconds = 120;        // before the time is up: the run is saved, and queued again
+  std::vector<std::string> lines;  // more of the script, before its command: "#SBATCH ...", "module load ..."
+};
+
 struct LimitsConfig {  // [limits]
   int heartbeat_ms = 500, silence_ms = 20000, start_seconds = 60, stall_seconds = 60;
 };
@@ -202,6 +213,8 @@ struct Config {
   DeviceConfig device;
   LinkConfig link;
   InspectConfig inspect;
+  LaunchConfig launch;
+  SlurmConfig slurm;
   LimitsConfig limits;
   RecoveryConfig recovery;
   GenerateConfig generate;

@@ -12,6 +12,7 @@
 #include "launcher/bench_ops.h"
 #include "launcher/config_keys.h"
 #include "launcher/judge.h"
+#include "launcher/launch/launch_run.h"
 #include "launcher/processes.h"
 #include "launcher/profile.h"
 #include "launcher/tools.h"
@@ -23,6 +24,8 @@ namespace {
 
 struct Arguments {
   TrainOptions train;
+  LaunchRun launch;
+  JoinOptions join;
   GenerateOptions generate;
   TokenizeOptions tokenize;
   EvaluateOptions evaluate;
@@ -62,6 +65,31 @@ CLI::App* add_train(CLI::App& app, Arguments& a) {
   add_set(c, a.train.sets);
   c->footer("Example: troupe train configs/quickstart.toml --out runs/first --set train.seed=2");
   return c;
+}
+
+void add_launch(CLI::App& app, Arguments& a) {
+  LaunchRun& l = a.launch;
+  CLI::App* c = app.add_subcommand("launch", "train on this machine, on hosts that ssh reaches, or under Slurm");
+  c->add_option("CONFIG", l.train.config_path, "configuration file (TOML)")->required();
+  c->add_option("--on", l.on, "local, local:N (processes), hosts:FILE (a host a line, \"NAME slots=N\"), slurm")
+      ->type_name("WHERE");
+  c->add_option("--out", l.train.out, "the run's folder (default runs/NAME)")->type_name("DIR");
+  c->add_option("--nodes", l.nodes, "processes (default: all that the hosts take, but for spare ones)")
+      ->type_name("N")
+      ->check(CLI::PositiveNumber);
+  c->add_option("--spares", l.spares, "the last so many hosts wait for another's loss")
+      ->type_name("N")
+      ->check(CLI::NonNegativeNumber);
+  c->add_option("--ssh", l.ssh, "how hosts are reached (default ssh): --ssh \"ssh -F FILE\"")->type_name("COMMAND");
+  c->add_option("--program", l.program, "where this program is on the hosts (default: where it is here)")
+      ->type_name("PATH");
+  c->add_option("--interface", l.interface, "the network that nodes talk over, such as eth0 (default: all)")
+      ->type_name("NAME");
+  c->add_flag("--dry-run", l.dry_run, "with slurm: print the batch script");
+  c->add_flag("--resume", l.train.resume, "continue from the run's last checkpoint, on any legal layout");
+  c->add_flag("--quiet", l.train.quiet, "no progress line");
+  add_set(c, l.train.sets);
+  c->footer("Example: troupe launch configs/shakespeare.toml --on hosts:hosts.txt --spares 1");
 }
 
 CLI::App* add_generate(CLI::App& app, Arguments& a) {
@@ -325,6 +353,7 @@ int dispatch(CLI::App& app, Arguments& a) {
     if (a.nodes != 0) a.train.sets.push_back(fmt::format("layout.nodes={}", a.nodes));
     return train(a.train);
   }
+  if (app.got_subcommand("launch")) return launch(a.launch);
   if (app.got_subcommand("plan")) return plan(a.config_path, a.sets);
   if (app.got_subcommand("config")) return show_config(a.config_path, a.sets, a.keys);
   if (app.got_subcommand("generate")) return generate(a.generate);
@@ -344,7 +373,7 @@ int dispatch(CLI::App& app, Arguments& a) {
   if (app.got_subcommand("digest")) return digest(a.digest_run);
   if (app.got_subcommand("why")) return why(a.why_run);
   if (app.got_subcommand("judge")) return judge_main();
-  return node_main(a.socket);
+  return a.join.addresses.empty() ? node_main(a.socket) : node_from_elsewhere(a.join);
 }
 
 std::vector<std::string> commands_of(const CLI::App& app) {
@@ -378,6 +407,7 @@ int run_command_line(int argc, char** argv) {
   app.require_subcommand(1);
   app.set_version_flag("--version", build_version());
   add_train(app, a);
+  add_launch(app, a);
   CLI::App* plan_command =
       app.add_subcommand("plan", "where each actor lives and its peak memory, before anything runs");
   plan_command->add_option("CONFIG", a.config_path, "configuration file")->required();
@@ -410,7 +440,10 @@ int run_command_line(int argc, char** argv) {
   asking->add_option("RUN", a.why_run, "a run's folder")->required();
   CLI::App* node = app.add_subcommand("node", "");
   node->group("");
-  node->add_option("--socket", a.socket)->required();
+  node->add_option("--socket", a.socket);
+  node->add_option("--join", a.join.addresses)->excludes("--socket");
+  node->add_option("--node", a.join.node);
+  node->add_option("--incarnation", a.join.incarnation);
   app.add_subcommand("judge", "")->group("");
   if (const std::string problem = why_no_command(app, argc, argv); !problem.empty()) {
     std::fprintf(stderr, "troupe: %s\n", problem.c_str());

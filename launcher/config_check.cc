@@ -14,6 +14,7 @@
 #include "kernels/base/error.h"
 #include "launcher/config.h"
 #include "launcher/config_keys.h"
+#include "launcher/launch/hosts.h"
 
 namespace troupe {
 namespace {
@@ -308,6 +309,13 @@ std::string why_model(const ModelConfig& model) {
 
 }  // namespace
 
+std::string why_ports(const std::string& ports) try {
+  parse_ports(ports);
+  return "";
+} catch (const Error&) {
+  return fmt::format("launch.ports is \"{}\", must be a port, a range such as \"4711-4720\", or \"0\" for any", ports);
+}
+
 std::string why_impossible(const Config& config) {
   std::string why = why_ranges(config);
   if (why.empty()) why = why_name(config.name);
@@ -320,6 +328,7 @@ std::string why_impossible(const Config& config) {
   if (why.empty()) why = why_judge(config.judge);
   if (why.empty()) why = why_layout(config);
   if (why.empty()) why = why_limits(config.limits);
+  if (why.empty()) why = why_ports(config.launch.ports);
   return why;
 }
 

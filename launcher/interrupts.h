@@ -7,6 +7,9 @@ namespace troupe {
 
 void catch_interrupts();
 int interrupts();  // since the program began
+// SIGUSR1 interrupts too, as Slurm sends it when a job's time is nearly up; time_is_up: it has come.
+void catch_time_signal();
+bool time_is_up();
 
 // Thrown where nothing is lost by ending at once.
 class Interrupted : public std::exception {

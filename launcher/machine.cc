@@ -15,8 +15,6 @@ namespace troupe {
 
 namespace {
 
-int cores() { return cores_usable(look_at_processor()); }
-
 // As CUDA counts them.
 std::vector<int> usable_indices(const Gpus& gpus) {
   std::vector<int> usable;
@@ -27,6 +25,8 @@ std::vector<int> usable_indices(const Gpus& gpus) {
 
 }  // namespace
 
+int usable_cores() { return cores_usable(look_at_processor()); }
+
 void resolve_machine(Config& config) {
   DeviceConfig& device = config.device;
   if (device.kind == "auto")
@@ -36,7 +36,7 @@ void resolve_machine(Config& config) {
         "device.kind is \"cuda\", train.dtype is \"fp8\": products in FP8 have no kernels for GPUs yet; train in "
         "bfloat16, or on device.kind = \"cpu\"");
   if (device.kind == "cuda") device.threads = 1;
-  if (device.threads == 0) device.threads = std::max(1, cores() / config.layout.nodes);
+  if (device.threads == 0) device.threads = std::max(1, usable_cores() / config.layout.nodes);
 }
 
 void expect_device(const Config& config) {
@@ -63,7 +63,7 @@ std::unique_ptr<MeasuredDevice> open_device(const Config& config, std::uint32_t 
                       .library = config.device.products == "cublaslt",
                       .watch = watch});
   }
-  const bool cores_enough = config.device.threads * config.layout.nodes <= cores();
+  const bool cores_enough = config.device.threads * config.layout.nodes <= usable_cores();
   return std::make_unique<CpuDevice>(config.device.threads, profiled, watch, cores_enough);
 }
 

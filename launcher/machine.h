@@ -10,6 +10,8 @@
 
 namespace troupe {
 
+int usable_cores();  // of this process
+
 // Puts what this machine has in the place of device.kind = "auto" and device.threads = 0. A GPU counts as one thread.
 void resolve_machine(Config& config);
 

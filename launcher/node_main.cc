@@ -3,15 +3,19 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include <array>
 #include <cstdio>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <thread>
 
 #include "actors/build_info.h"
 #include "kernels/base/error.h"
 #include "kernels/base/hex.h"
 #include "kernels/base/log.h"
 #include "launcher/config.h"
+#include "launcher/loop.h"
 #include "launcher/machine.h"
 #include "launcher/processes.h"
 #include "launcher/world.h"
@@ -30,6 +34,8 @@ json wait_for(ControlSocket& socket, const char* kind) {
     if (auto line = socket.next()) {
       json message = json::parse(*line);
       if (message.at("kind") == "end") _exit(0);
+      if (message.at("kind") == "refused")
+        throw Error("the launcher refused this process: {}", message.value("sentence", ""));
       if (message.at("kind") == kind) return message;
       continue;
     }
@@ -43,7 +49,9 @@ struct NodeProcess {
   Config config;
   std::uint32_t id = 0;
   std::optional<World> world;
-  std::int64_t last_beat_us = 0;
+  std::string token{};  // of a process elsewhere than its launcher; empty: the launcher tells it
+  bool elsewhere() const { return !token.empty(); }
+  std::int64_t last_beat_us = 0, heard_us = 0;
   bool done = false;
 
   void introduce();
@@ -54,15 +62,16 @@ struct NodeProcess {
 
 void NodeProcess::introduce() {
   const json start = wait_for(socket, "start");
-  config = config_from_text(start.at("config"), "the launcher's configuration", {});
   id = start.at("node");
+  config = config_from_text(start.at("config"), "the launcher's configuration", {}, id == 0);  // who reads data
   start_log(fmt::format("node-{}", id), "", LogLevel::info);
   WorldOptions options;
   options.node = id;
   options.incarnation = start.at("incarnation");
   options.mode = static_cast<RunMode>(start.at("mode").get<int>());
   options.run_folder = start.at("run_folder");
-  options.token = start.at("token");
+  std::filesystem::create_directories(options.run_folder);  // this machine may not have it yet
+  options.token = elsewhere() ? token : start.at("token").get<std::string>();
   if (id == 0 && !config.has_rollouts()) options.corpus = open_corpus(config);
   options.tasks = open_tasks(config);
   world.emplace(config, options);
@@ -90,8 +99,12 @@ void NodeProcess::meet(const json& introduced) {
 // A sign of life, and whom this node hears nothing from: twice the time after which the launcher misses a process, so
 // that what it hears of later is a broken way between two that live.
 void NodeProcess::beat() {
-  const std::int64_t now_us = world->node().now_us();
+  const std::int64_t now_us = monotonic_us();
   if (now_us - last_beat_us < std::int64_t{1000} * config.limits.heartbeat_ms) return;
+  if (elsewhere() && now_us - heard_us > std::int64_t{1000} * config.limits.silence_ms) {
+    log_error("event=orphaned reason=\"no word from the launcher for {} ms\"", config.limits.silence_ms);
+    _exit(kOrphaned);
+  }
   last_beat_us = now_us;
   const auto silent = world->node().silent_peers(std::int64_t{2000} * config.limits.silence_ms);
   json beat{{"kind", silent.empty() ? "alive" : "silent"}, {"bill", to_json(world->bill())}};
@@ -101,6 +114,7 @@ void NodeProcess::beat() {
 
 // What the launcher says while the node runs.
 void NodeProcess::follow() {
+  heard_us = monotonic_us();
   if (!socket.read()) _exit(kOrphaned);
   while (auto line = socket.next()) {
     const json message = json::parse(*line);
@@ -117,15 +131,16 @@ void NodeProcess::follow() {
 
 }  // namespace
 
-int node_main(int socket_fd) {
-  prctl(PR_SET_PDEATHSIG, SIGKILL);  // besides the socket: a launcher killed outright leaves no orphan
-  signal(SIGINT, SIG_IGN);           // Ctrl-C reaches the whole group; the launcher decides
+namespace {
+
+int run_node(NodeProcess& process) {
+  signal(SIGINT, SIG_IGN);  // Ctrl-C reaches the whole group; the launcher decides
   signal(SIGTERM, SIG_IGN);
   signal(SIGPIPE, SIG_IGN);
-  NodeProcess process{ControlSocket(socket_fd), {}, 0, {}, 0, false};
   try {
     process.introduce();
-    process.world->loop().watch(socket_fd, [&] { process.follow(); });
+    process.heard_us = monotonic_us();
+    process.world->loop().watch(process.socket.fd(), [&] { process.follow(); });
     process.world->loop().run([&] {
       process.beat();
       if (process.socket.wants_write()) process.socket.flush();
@@ -142,6 +157,32 @@ int node_main(int socket_fd) {
   log_info("event=down node={}", process.id);
   process.world.reset();
   return 0;
+}
+
+// Its launcher holds the other end of its standard input. A thread of its own watches that: the loop may be stuck.
+void end_with_stdin() {
+  std::thread([] {
+    std::array<char, 256> bytes{};
+    while (::read(STDIN_FILENO, bytes.data(), bytes.size()) > 0) {
+    }
+    _exit(kOrphaned);
+  }).detach();
+}
+
+}  // namespace
+
+int node_main(int socket_fd) {
+  prctl(PR_SET_PDEATHSIG, SIGKILL);  // besides the socket: a launcher killed outright leaves no orphan
+  NodeProcess process{ControlSocket(socket_fd), {}, 0, {}};
+  return run_node(process);
+}
+
+int node_from_elsewhere(const JoinOptions& options) {
+  JoinOptions known = options;
+  known.token = token_from_stdin();
+  end_with_stdin();
+  NodeProcess process{join_run(known), {}, 0, {}, known.token};
+  return run_node(process);
 }
 
 }  // namespace troupe

@@ -20,7 +20,6 @@
 #include "launcher/report.h"
 #include "launcher/run_folder.h"
 #include "launcher/tools.h"
-#include "launcher/train.h"
 #include "launcher/whole_file.h"
 #include "launcher/world.h"
 
@@ -30,8 +29,6 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 namespace {
-
-constexpr int kInterrupted = 130;
 
 std::string folder_of(const Config& phase, const std::string& run) { return run + "/phases/" + phase.name; }
 
@@ -205,21 +202,22 @@ int run_phase(const Recipe& recipe, std::size_t number, const Config& phase, con
 
 }  // namespace
 
-int train_phases(const Recipe& recipe, const std::string& out, bool resume, bool quiet) try {
+int train_phases(const Recipe& recipe, const std::string& out, const RunStart& start) try {
   catch_interrupts();
-  begin_run(recipe, out, resume);
+  begin_run(recipe, out, start.resume);
   Spent spent;
   for (std::size_t i = 0; i < recipe.phases.size(); ++i) {
     const Config& phase = recipe.phases[i];
     const PhaseResult before = phase_result(phase, out);
     if (!before.over) {
-      if (!quiet)
+      if (!start.quiet)
         std::printf("\nphase %zu of %zu: %s (%s)\n", i + 1, recipe.phases.size(), phase.name.c_str(),
                     phase.kind.c_str());
       std::fflush(stdout);
       point_to(out, "current", phase);
-      const bool again = resume && fs::exists(before.folder + "/config.toml");
-      const int code = run_phase(recipe, i, with_rest(phase, recipe.budget, spent), out, {again, quiet, ""});
+      RunStart how = start;
+      how.resume = start.resume && fs::exists(before.folder + "/config.toml");
+      const int code = run_phase(recipe, i, with_rest(phase, recipe.budget, spent), out, how);
       if (!phase_result(phase, out).checkpoint.empty()) point_to(out, "latest", phase);
       if (code != 0) return code;
     }
@@ -236,7 +234,7 @@ int train_phases(const Recipe& recipe, const std::string& out, bool resume, bool
     }
   }
   write_report(recipe, out);
-  if (!quiet) std::printf("\nreport          %s/report.md\n", out.c_str());
+  if (!start.quiet) std::printf("\nreport          %s/report.md\n", out.c_str());
   return 0;
 } catch (const Interrupted&) {
   std::fprintf(stderr, "\ninterrupted; continue with: %s\n", resume_command(out).c_str());

@@ -5,11 +5,12 @@
 #include <string>
 
 #include "launcher/config.h"
+#include "launcher/train.h"
 
 namespace troupe {
 
 // Returns the process's exit code; throws Error.
-int train_phases(const Recipe& recipe, const std::string& out, bool resume, bool quiet);
+int train_phases(const Recipe& recipe, const std::string& out, const RunStart& start);
 
 // What came of a phase, as read from its folder.
 struct PhaseResult {

@@ -37,12 +37,14 @@ using Clock = std::chrono::steady_clock;
 namespace {
 
 constexpr std::size_t kRolloutsKept = 1024;  // more than a loss takes a run back
+constexpr int kGraceMs = 1000;               // for a process elsewhere, to notice and end
 
 struct Child {
   std::uint32_t node = 0, incarnation = 0;
   pid_t pid = -1;
   ControlSocket socket{-1};
-  int log_fd = -1;  // the reading end of its standard error
+  int log_fd = -1;    // the reading end of its standard error
+  int leash_fd = -1;  // of a process elsewhere: the writing end of its standard input
   std::string log_rest, last_line, failure;
   json hello;
   bool up = false, gone = false;
@@ -58,15 +60,24 @@ struct Child {
 // part in the work, so that its memory of the run is no more than what it has been told.
 class Supervisor {
  public:
-  Supervisor(const Config& config, RunFolder& folder, const Recover& begin, RunBill& bill, bool quiet)
-      : config_(config), folder_(folder), begin_(begin), bill_(bill), progress_(config, quiet) {}
+  Supervisor(const Config& config, RunFolder& folder, const Recover& begin, RunBill& bill, bool quiet, Launch* launch)
+      : config_(config), folder_(folder), begin_(begin), bill_(bill), progress_(config, quiet), launch_(launch) {}
   ~Supervisor() { end_all(); }
   int run();
 
  private:
   void start(Child& child);
+  void start_here(Child& child);
+  void start_there(Child& child);
+  void say_start(Child& child);
+  void welcome();
+  void beat();
+  void let_go(Child& child);
+  std::string name_of(const Child& child) const;
   void look(int milliseconds);
   void hear(Child& child);
+  void take_hello(Child& child, const json& hello);
+  std::string why_different(const Child& a, const Child& b) const;
   void read_log(Child& child);
   void reap(Child& child);
   bool wait_until(const char* what, const std::function<bool(const Child&)>& ready);
@@ -78,9 +89,10 @@ class Supervisor {
   void introduce();
   void recover();
   void report(const std::string& kind, const std::string& text);
+  static bool ends_until(Child& child, Clock::time_point deadline);
   void end_all();
   void obey_interrupts();
-  static std::string how_lost(const Child& child);
+  std::string how_lost(const Child& child) const;
   bool any_lost() const;
   [[noreturn]] void fail(const Child& child);
 
@@ -89,6 +101,8 @@ class Supervisor {
   Recover begin_;
   RunBill& bill_;
   Progress progress_;
+  Launch* launch_;  // null: all run here
+  Clock::time_point beat_ = Clock::now();
   Stalls stalls_{config_, folder_};
   std::vector<Child> children_;
   std::string doing_ = "starting";
@@ -103,6 +117,16 @@ class Supervisor {
 };
 
 void Supervisor::start(Child& child) {
+  const std::uint32_t node = child.node, incarnation = child.incarnation + 1;
+  child = Child{};
+  child.node = node;
+  child.incarnation = incarnation;
+  if (launch_ != nullptr) return start_there(child);
+  start_here(child);
+  say_start(child);
+}
+
+void Supervisor::start_here(Child& child) {
   auto [socket, child_fd] = ControlSocket::make_pair();
   std::array<int, 2> log{};
   if (pipe2(log.data(), O_CLOEXEC) != 0) throw Error("can't make a pipe for node {}; too many open files?", child.node);
@@ -119,22 +143,50 @@ void Supervisor::start(Child& child) {
   close(child_fd);
   close(log[1]);
   fcntl(log[0], F_SETFL, O_NONBLOCK);
-  const std::uint32_t node = child.node, incarnation = child.incarnation + 1;
-  child = Child{};
-  child.node = node;
-  child.incarnation = incarnation;
   child.pid = pid;
   child.socket = std::move(socket);
   child.log_fd = log[0];
-  child.socket.send(json{
-      {"kind", "start"},
-      {"config", config_to_toml(config_)},
-      {"node", node},
-      {"incarnation", incarnation},
-      {"mode", 0},
-      {"token", run_token(folder_.path())},
-      {"run_folder",
-       folder_.path()}}.dump());
+}
+
+void Supervisor::start_there(Child& child) {
+  const Started started = launch_->start(child.node, child.incarnation);
+  child.pid = started.pid;
+  child.log_fd = started.log_fd;
+  child.leash_fd = started.leash_fd;
+}
+
+void Supervisor::say_start(Child& child) {
+  json start{{"kind", "start"},    {"config", config_to_toml(config_)},
+             {"node", child.node}, {"incarnation", child.incarnation},
+             {"mode", 0},          {"run_folder", std::filesystem::absolute(folder_.path()).string()}};
+  if (launch_ == nullptr) start["token"] = run_token(folder_.path());  // elsewhere it is known, and never said
+  child.socket.send(start.dump());
+}
+
+// Who has come from elsewhere.
+void Supervisor::welcome() {
+  if (launch_ == nullptr) return;
+  for (Rendezvous::Joined& joined : launch_->rendezvous().look())
+    for (Child& child : children_) {
+      if (child.node != joined.node || child.incarnation != joined.incarnation || child.gone) continue;
+      child.socket = std::move(joined.socket);
+      child.heard = Clock::now();
+      say_start(child);
+    }
+}
+
+// A sign of life to those who would end themselves without it.
+void Supervisor::beat() {
+  const auto now = Clock::now();
+  if (launch_ == nullptr || now - beat_ < std::chrono::milliseconds(config_.limits.heartbeat_ms)) return;
+  beat_ = now;
+  for (Child& child : children_)
+    if (!child.gone) child.socket.send(json{{"kind", "alive"}}.dump());
+}
+
+std::string Supervisor::name_of(const Child& child) const {
+  return launch_ == nullptr ? fmt::format("node {}", child.node)
+                            : fmt::format("node {} ({})", child.node, launch_->where(child.node));
 }
 
 // The node's log goes to its file; what is worth a person's eye comes through with the node's name.
@@ -142,6 +194,10 @@ void Supervisor::read_log(Child& child) {
   std::array<char, 4096> bytes{};
   while (child.log_fd >= 0) {
     const ssize_t got = read(child.log_fd, bytes.data(), bytes.size());
+    if (got == 0) {
+      close(std::exchange(child.log_fd, -1));
+      if (child.leash_fd >= 0 && child.socket.fd() < 0) child.gone = true;  // it never came
+    }
     if (got <= 0) return;
     child.log_rest.append(bytes.data(), static_cast<std::size_t>(got));
     for (std::size_t end = child.log_rest.find('\n'); end != std::string::npos; end = child.log_rest.find('\n')) {
@@ -194,13 +250,32 @@ void Supervisor::report(const std::string& kind, const std::string& text) {
   finished_ = finished_ || kind == "finished";
 }
 
+// Empty: both compute the same.
+std::string Supervisor::why_different(const Child& a, const Child& b) const {
+  for (const char* key : {"build", "machine", "digest"})
+    if (a.hello.at(key) != b.hello.at(key))
+      return fmt::format(
+          "{} and {} differ in {}: {} and {}; all nodes must run the same build on the same kind of machine",
+          name_of(a), name_of(b), key, a.hello.at(key).dump(), b.hello.at(key).dump());
+  return "";
+}
+
+// A run that goes on isn't ended by somebody who doesn't fit: only this process is.
+void Supervisor::take_hello(Child& child, const json& hello) {
+  child.hello = hello;
+  if (!started_) return;
+  for (const Child& other : children_)
+    if (other.node != child.node && !other.gone && !other.hello.is_null())
+      if (const std::string problem = why_different(child, other); !problem.empty()) return give_up(child, problem);
+}
+
 void Supervisor::hear(Child& child) {
   const bool open = child.socket.read();
   child.heard = Clock::now();
   while (auto line = child.socket.next()) {
     const json message = json::parse(*line);
     const std::string kind = message.at("kind");
-    if (kind == "hello") child.hello = message;
+    if (kind == "hello") take_hello(child, message);
     if (kind == "up") child.up = true, child.met = message.at("introduction");
     if (kind == "failed") child.failure = message.at("sentence");
     if (kind == "alive") child.silent.clear();
@@ -218,12 +293,15 @@ void Supervisor::look(int milliseconds) {
         {c.gone ? -1 : c.socket.fd(), static_cast<short>(POLLIN | (c.socket.wants_write() ? POLLOUT : 0)), 0});
     fds.push_back({c.log_fd, POLLIN, 0});
   }
+  if (launch_ != nullptr) launch_->rendezvous().add_fds(fds);
   poll(fds.data(), fds.size(), milliseconds);
   for (std::size_t i = 0; i < children_.size(); ++i) {
     if (fds[2 * i + 1].revents != 0) read_log(children_[i]);
     if ((fds[2 * i].revents & POLLOUT) != 0) children_[i].socket.flush();
     if ((fds[2 * i].revents & (POLLIN | POLLHUP | POLLERR)) != 0) hear(children_[i]);
   }
+  welcome();
+  beat();
   suspect();
   stalls_.look();
   for (const Child& c : children_)
@@ -262,9 +340,26 @@ void Supervisor::reap(Child& child) {
   if (child.pid > 0 && waitpid(child.pid, &child.status, 0) == child.pid) child.pid = -1;
 }
 
-std::string Supervisor::how_lost(const Child& child) {
+// A process elsewhere can't be killed from here: it is told to end by all ways there are, and is certain to have ended
+// when its command has, or when it must have missed the launcher for too long.
+void Supervisor::let_go(Child& child) {
+  if (child.leash_fd < 0) return;
+  close(std::exchange(child.leash_fd, -1));
+  child.socket = ControlSocket(-1);
+  const auto deadline = Clock::now() + std::chrono::milliseconds(config_.limits.silence_ms + kGraceMs);
+  while (child.pid > 0 && Clock::now() < deadline) {
+    if (waitpid(child.pid, &child.status, WNOHANG) == child.pid)
+      child.pid = -1;
+    else
+      look(20);
+  }
+}
+
+std::string Supervisor::how_lost(const Child& child) const {
   if (!child.failure.empty()) return child.failure;
   if (!child.why_gone.empty()) return child.why_gone;
+  if (launch_ != nullptr)
+    return child.last_line.empty() ? "its connection ended" : "it ended; its last words: " + child.last_line;
   if (WIFSIGNALED(child.status))
     return fmt::format("killed by signal {} ({})", WTERMSIG(child.status), strsignal(WTERMSIG(child.status)));
   return fmt::format("ended with code {}", WIFEXITED(child.status) ? WEXITSTATUS(child.status) : -1);
@@ -273,13 +368,14 @@ std::string Supervisor::how_lost(const Child& child) {
 void Supervisor::fail(const Child& lost) {
   Child& child = children_[lost.node];
   bury(child);
-  throw Error("node {} (process of {}) is gone while {}: {}; its log is {}/logs/node-{}.log; continue with: {}",
-              child.node, folder_.path(), doing_, how_lost(child), folder_.path(), child.node,
+  throw Error("{} (process of {}) is gone while {}: {}; its log is {}/logs/node-{}.log; continue with: {}",
+              name_of(child), folder_.path(), doing_, how_lost(child), folder_.path(), child.node,
               resume_command(folder_.path()));
 }
 
 // Nothing of it may stay: a process that wakes later would write where the new one writes.
 void Supervisor::bury(Child& child) {
+  let_go(child);
   read_log(child);
   if (child.pid > 0) kill(child.pid, SIGKILL);
   reap(child);
@@ -313,8 +409,10 @@ void Supervisor::mourn(Child& child) {
   if (!started_ || ++restarts_ > config_.recovery.restarts_max) fail(child);
   bury(child);
   bill_.lost(child.node);
-  std::fprintf(stderr, "\nnode %u is lost while %s: %s; starting it again\n", child.node, doing_.c_str(),
-               how_lost(child).c_str());
+  const std::string name = name_of(child), how = how_lost(child);
+  const bool moved = launch_ != nullptr && launch_->move(child.node);
+  std::fprintf(stderr, "\n%s is lost while %s: %s; starting it again%s\n", name.c_str(), doing_.c_str(), how.c_str(),
+               moved ? fmt::format(" on {}", launch_->where(child.node)).c_str() : "");
   for (Child& other : children_)
     if (!other.gone) other.socket.send(json{{"kind", "forget"}, {"node", child.node}}.dump());
 }
@@ -328,14 +426,8 @@ void Supervisor::gather() {
       start(c);
     }
   } while (!wait_until("start", [](const Child& c) { return !c.hello.is_null(); }));
-  for (const Child& c : children_) {
-    for (const char* key : {"build", "machine", "digest"}) {
-      if (c.hello.at(key) != children_[0].hello.at(key))
-        throw Error(
-            "node {} and node 0 differ in {}: {} and {}; all nodes must run the same build on the same kind of machine",
-            c.node, key, c.hello.at(key).dump(), children_[0].hello.at(key).dump());
-    }
-  }
+  for (const Child& c : children_)
+    if (const std::string problem = why_different(c, children_[0]); !problem.empty()) throw Error("{}", problem);
 }
 
 // Who is new learns of everybody; the others learn of who is new.
@@ -409,7 +501,18 @@ int Supervisor::run() {
     progress_.summary(folder_.path());
   else
     std::fprintf(stderr, "saved; continue with: %s\n", resume_command(folder_.path()).c_str());
-  return seen_ == 0 ? 0 : 130;
+  return seen_ == 0 ? 0 : kInterrupted;
+}
+
+// False: it lives on.
+bool Supervisor::ends_until(Child& child, Clock::time_point deadline) {
+  while (child.pid > 0 && Clock::now() < deadline) {
+    if (waitpid(child.pid, &child.status, WNOHANG) == child.pid)
+      child.pid = -1;
+    else
+      usleep(2000);
+  }
+  return child.pid <= 0;
 }
 
 // Asks all to end, waits a little, and makes sure.
@@ -418,28 +521,25 @@ void Supervisor::end_all() {
     if (!c.gone) c.socket.send(json{{"kind", "end"}}.dump());
   const auto deadline = Clock::now() + std::chrono::seconds(finished_ ? 5 : 1);
   for (Child& c : children_) {
-    while (c.pid > 0 && Clock::now() < deadline) {
-      if (waitpid(c.pid, &c.status, WNOHANG) == c.pid)
-        c.pid = -1;
-      else
-        usleep(2000);
+    if (!ends_until(c, deadline) && c.leash_fd >= 0) {
+      close(std::exchange(c.leash_fd, -1));
+      ends_until(c, deadline + std::chrono::seconds(2));
     }
     if (c.pid > 0) {
       kill(c.pid, SIGKILL);
       reap(c);
     }
-    if (c.log_fd >= 0) {
-      read_log(c);
-      close(c.log_fd);
-      c.log_fd = -1;
-    }
+    if (c.leash_fd >= 0) close(std::exchange(c.leash_fd, -1));
+    read_log(c);
+    if (c.log_fd >= 0) close(std::exchange(c.log_fd, -1));
   }
 }
 
 }  // namespace
 
-int train_in_processes(const Config& config, RunFolder& folder, const Recover& begin, RunBill& bill, bool quiet) {
-  return Supervisor(config, folder, begin, bill, quiet).run();
+int train_in_processes(const Config& config, RunFolder& folder, const Recover& begin, RunBill& bill, bool quiet,
+                       Launch* launch) {
+  return Supervisor(config, folder, begin, bill, quiet, launch).run();
 }
 
 }  // namespace troupe

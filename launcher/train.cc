@@ -16,6 +16,7 @@
 #include "launcher/config.h"
 #include "launcher/inspect/run_token.h"
 #include "launcher/interrupts.h"
+#include "launcher/launch/launch_run.h"
 #include "launcher/machine.h"
 #include "launcher/metrics_file.h"
 #include "launcher/phases.h"
@@ -71,10 +72,21 @@ int train_here(const Config& config, RunFolder& folder, const Recover& begin, Ru
   progress.show(last);
   if (seen > 0) {
     std::fprintf(stderr, "saved; continue with: %s\n", resume.c_str());
-    return 130;
+    return kInterrupted;
   }
   progress.summary(folder.path());
   return 0;
+}
+
+int train_there(const Config& config, RunFolder& folder, const Recover& begin, RunBill& bill, const RunStart& start) {
+  const auto& [first, last] = parse_ports(config.launch.ports);
+  const std::string& interface = config.layout.interface;  // of the nodes; this machine may call its own otherwise
+  Launch launch(*start.launch, {run_token(folder.path()), has_interface(interface) ? interface : "", first, last});
+  if (!start.quiet) std::fputs(placement_text(config, launch.places()).c_str(), stdout);
+  if (!start.quiet)
+    std::printf("logs: %s/logs; look at it with: troupe inspect %s\n", folder.path().c_str(), folder.path().c_str());
+  std::fflush(stdout);
+  return train_in_processes(config, folder, begin, bill, start.quiet, &launch);
 }
 
 // Experts that were chosen when the run began stay chosen.
@@ -152,7 +164,7 @@ int train_run(const Config& as_written, const std::string& out, const RunStart& 
   }
   Config config = given;
   resolve_machine(config);
-  expect_device(config);
+  if (!start.launch) expect_device(config);  // elsewhere each node looks for its own
   if (!start.weights.empty()) config.train.start_from = start.weights;
   const Recover begin = starting_point(config, out, start.resume);
   std::optional<ChosenExperts> chosen;
@@ -167,20 +179,23 @@ int train_run(const Config& as_written, const std::string& out, const RunStart& 
   bill.go_on(out + "/metrics.jsonl", begin.version);  // a teacher was paid before the run began
   if (!begin.path.empty())
     std::printf("starting at step %lld from %s\n", static_cast<long long>(begin.version), begin.path.c_str());
+  if (start.launch) return train_there(config, folder, begin, bill, start);
+  if (start.tells_places && !start.quiet) std::fputs(placement_text(config, {}).c_str(), stdout);
   return config.layout.nodes == 1 ? train_here(config, folder, begin, bill, start.quiet)
-                                  : train_in_processes(config, folder, begin, bill, start.quiet);
+                                  : train_in_processes(config, folder, begin, bill, start.quiet, nullptr);
 }
 
 int train(const TrainOptions& options) {
   const Recipe recipe = load_recipe(options.config_path, options.sets);
   const std::string out = options.out.empty() ? "runs/" + recipe.name : options.out;
+  const RunStart start{options.resume, options.quiet, "", options.tells_places, options.launch};
   if (const std::string& kind = recipe.phases[0].kind; !recipe.has_phases && (kind == "evaluate" || kind == "distill"))
     throw Error(
         "{}: kind is \"{}\", which trains no model by itself: make it a [[phase]] behind one that does, or name "
         "another kind",
         options.config_path, kind);
-  if (recipe.has_phases) return train_phases(recipe, out, options.resume, options.quiet);
-  const int code = train_run(recipe.phases[0], out, {options.resume, options.quiet, ""});
+  if (recipe.has_phases) return train_phases(recipe, out, start);
+  const int code = train_run(recipe.phases[0], out, start);
   if (code == 0) write_report(recipe, out);
   return code;
 }

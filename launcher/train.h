@@ -1,11 +1,13 @@
 // `troupe train`: one run, in this process or in several local ones.
 #pragma once
 
+#include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
 #include "actors/config.h"
+#include "launcher/launch/launch.h"
 #include "launcher/run_folder.h"
 #include "messages/message.h"
 
@@ -16,6 +18,8 @@ struct TrainOptions {
   bool resume = false;
   std::vector<std::string> sets;
   bool quiet = false;
+  bool tells_places = false;                      // where each actor runs, before it begins
+  std::shared_ptr<const LaunchRequest> launch{};  // null: all runs in this machine's processes
 };
 
 // Returns the process's exit code; throws Error.
@@ -25,7 +29,10 @@ int train(const TrainOptions& options);
 struct RunStart {
   bool resume = false, quiet = false;
   std::string weights;  // a folder; empty: train.start_from
+  bool tells_places = false;
+  std::shared_ptr<const LaunchRequest> launch{};
 };
+constexpr int kInterrupted = 130;  // the exit code of a run that was interrupted, and saved
 // One run in its folder. REQUIRES: the configuration is checked.
 int train_run(const Config& config, const std::string& out, const RunStart& start);
 

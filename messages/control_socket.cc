@@ -1,5 +1,5 @@
 // The control socket's framing: each line is a little-endian u32 length and that many bytes. Law: nothing here blocks
-// or raises SIGPIPE, and neither side can make the other hold more than one line of kLineMax and what is being read.
+// or raises SIGPIPE, and neither side can make the other hold more than one line of the limit and what is being read.
 #include "messages/control_socket.h"
 
 #include <fcntl.h>
@@ -17,8 +17,7 @@
 namespace troupe {
 namespace {
 
-constexpr std::size_t kLineMax = std::size_t{64} << 20;
-constexpr std::size_t kQueuedMax = 2 * kLineMax;  // to a side that doesn't read
+constexpr std::size_t kQueuedMax = 2 * ControlSocket::kLineMax;  // to a side that doesn't read
 constexpr std::size_t kReadChunk = std::size_t{64} << 10;
 constexpr std::size_t kLengthSize = sizeof(std::uint32_t);
 
@@ -30,6 +29,7 @@ ControlSocket& ControlSocket::operator=(ControlSocket&& other) noexcept {
   if (this == &other) return *this;
   if (fd_ >= 0) ::close(fd_);
   fd_ = std::exchange(other.fd_, -1);
+  line_max_ = other.line_max_;
   in_ = std::exchange(other.in_, {});
   out_ = std::exchange(other.out_, {});
   in_begin_ = std::exchange(other.in_begin_, 0);
@@ -76,19 +76,19 @@ bool ControlSocket::flush() {
 bool ControlSocket::read() {
   in_.erase(0, std::exchange(in_begin_, 0));
   // More than one whole line need not be held: what stays in the socket makes it readable again.
-  while (in_.size() <= kLengthSize + kLineMax) {
+  while (in_.size() <= kLengthSize + line_max_) {
     const std::size_t before = in_.size();
     in_.resize(before + kReadChunk);
     const ssize_t got = ::recv(fd_, in_.data() + before, kReadChunk, MSG_DONTWAIT);
     in_.resize(before + (got > 0 ? static_cast<std::size_t>(got) : 0));
     if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return (errno == EAGAIN || errno == EWOULDBLOCK) && next_length() <= kLineMax;
+    if (got < 0) return (errno == EAGAIN || errno == EWOULDBLOCK) && next_length() <= line_max_;
     if (got == 0) return false;
   }
-  return next_length() <= kLineMax;
+  return next_length() <= line_max_;
 }
 
-// Of the line to come; 0 while it isn't known. A length over kLineMax is no line of ours: there is nobody to listen to.
+// Of the line to come; 0 while it isn't known. A length over the limit is no line of ours: there is nobody to listen to.
 std::size_t ControlSocket::next_length() const {
   std::uint32_t length = 0;
   if (in_.size() - in_begin_ >= kLengthSize) std::memcpy(&length, in_.data() + in_begin_, kLengthSize);
@@ -98,7 +98,7 @@ std::size_t ControlSocket::next_length() const {
 std::optional<std::string> ControlSocket::next() {
   if (in_.size() - in_begin_ < kLengthSize) return std::nullopt;
   const std::size_t length = next_length();
-  if (length > kLineMax || in_.size() - in_begin_ - kLengthSize < length) return std::nullopt;
+  if (length > line_max_ || in_.size() - in_begin_ - kLengthSize < length) return std::nullopt;
   std::string line = in_.substr(in_begin_ + kLengthSize, length);
   in_begin_ += kLengthSize + length;
   return line;

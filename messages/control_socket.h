@@ -1,5 +1,5 @@
-// The control socket between the launcher's process and a node process: length-prefixed text lines over a Unix socket
-// pair. Its end of file is the dependable news of a dead process.
+// The control socket between the launcher's process and a node process: length-prefixed text lines over a stream, of a
+// Unix socket pair or TCP. Its end of file is the dependable news of a dead process.
 #pragma once
 
 #include <deque>
@@ -11,7 +11,9 @@ namespace troupe {
 
 class ControlSocket {
  public:
-  explicit ControlSocket(int fd) : fd_(fd) {}
+  static constexpr std::size_t kLineMax = std::size_t{64} << 20;
+  // A longer line than that ends the conversation. Takes the descriptor.
+  explicit ControlSocket(int fd, std::size_t line_max = kLineMax) : fd_(fd), line_max_(line_max) {}
   ControlSocket(ControlSocket&& other) noexcept;
   ControlSocket& operator=(ControlSocket&& other) noexcept;
   ~ControlSocket();
@@ -25,11 +27,13 @@ class ControlSocket {
   bool read();
   std::optional<std::string> next();
   int fd() const { return fd_; }
+  void trust() { line_max_ = kLineMax; }  // it may say long lines from here on
   bool wants_write() const { return !out_.empty(); }
 
  private:
   std::size_t next_length() const;
   int fd_ = -1;
+  std::size_t line_max_ = kLineMax;
   std::string in_, out_;
   std::size_t in_begin_ = 0, out_begin_ = 0;  // what lies before was handed over, or sent
 };

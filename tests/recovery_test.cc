@@ -225,7 +225,7 @@ TEST_CASE("a process lost while the model answers at the end is replaced, and th
   const std::string run = folder / "run";
   Process process(troupe_command(tiny_run(run, kLong + kShards +
                                                    Arguments{"train.steps=3", "checkpoint.every_steps=0",
-                                                             "evaluate.exact_match_problems=200"})),
+                                                             "evaluate.exact_match_problems=1000"})),
                   60'000);
   REQUIRE(process.follow(
       [&] { return metrics_of(run, "checkpoint").size() == 1 && metrics_of(run, "evaluation").size() == 1; }));
