@@ -98,9 +98,9 @@ int launch_there(const LaunchRun& options, const std::vector<HostLine>& hosts, b
 
 // The same command, inside of the job, where it finds an allocation.
 std::vector<std::string> command_inside(const LaunchRun& options, const std::string& out) {
-  std::vector<std::string> words{own_program(), "launch",   fs::absolute(options.train.config_path).string(),
-                                 "--on",        "slurm",    "--out",
-                                 out,           "--resume", "--quiet"};
+  std::vector<std::string> words{own_program(), "launch",  fs::absolute(options.train.config_path).string(),
+                                 "--on",        "slurm",   "--out",
+                                 out,           "--resume"};
   const auto add = [&](const char* name, const std::string& value) { words.insert(words.end(), {name, value}); };
   if (options.nodes > 0) add("--nodes", std::to_string(options.nodes));
   if (options.spares > 0) add("--spares", std::to_string(options.spares));
