@@ -1,5 +1,6 @@
 #include "actors/checkpointer.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "actors/build_info.h"
@@ -7,6 +8,7 @@
 #include "actors/rules/placement.h"
 #include "actors/rules/state_arrays.h"
 #include "actors/shadow.h"
+#include "kernels/base/error.h"
 #include "kernels/base/log.h"
 #include "kernels/base/mutant.h"
 
@@ -60,6 +62,8 @@ std::string Checkpointer::folder(std::int64_t version) const {
 
 void Checkpointer::on(const Restore& restore, const Address&) {
   attempt_ = restore.attempt;
+  restore_ = restore;
+  lent_.clear();
   version_ = -1;  // a save under way is begun again, or was not asked for by anybody who lives
   finish_token_ = 0;
   owed_.clear();
@@ -133,6 +137,34 @@ void Checkpointer::on(const DiskDone& done, const Address&) {
   context_.post(kConductor, CheckpointDone{version_, path, problem_});
   version_ = -1;
   finish_token_ = 0;
+}
+
+Checkpointer::Lent::Lent(const Config& config, const Address& holder, const Restore& restore)
+    : parameters(parameters_of(config, holder.role == Role::shadow ? owners(config).at(holder.index) : holder)),
+      parts(state_parts_of(config, parameters)),
+      file(config, parameters, restore) {}
+
+const Checkpointer::Lent& Checkpointer::lent_to(const Address& holder) {
+  return lent_.try_emplace(holder, config_, holder, restore_).first->second;
+}
+
+// What the file lacks is given as who reads it would make it: moments begin at zero, the policy is the reference.
+void Checkpointer::on(const Fetch& fetch, const Address& from) try {
+  if (fetch.attempt != attempt_) return;
+  const Lent& lent = lent_to(from);
+  const StatePart& part = lent.parts.at(static_cast<std::size_t>(fetch.part));
+  const Parameter& parameter = lent.parameters[part.parameter];
+  const SnapshotPart out{fetch.version,  attempt_,
+                         parameter.name, part.kind,
+                         part.begin,     context_.pool_to(from).take(static_cast<std::size_t>(part.count) * 4)};
+  const int kind = part.kind == 3 && !lent.file.has(3) ? 0 : part.kind;
+  if (lent.file.has(kind))
+    lent.file.read(parameter, kind, part.begin, part.count, out.values.as<float>());
+  else
+    std::fill_n(out.values.as<float>(), part.count, 0.0F);
+  context_.post(from, out);
+} catch (const Error& error) {
+  context_.post(kConductor, Restored{restore_.version, attempt_, error.what()});
 }
 
 void Checkpointer::on(const Report& best, const Address&) {

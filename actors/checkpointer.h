@@ -8,9 +8,11 @@
 #include <vector>
 
 #include "actors/checkpoint/safetensors.h"
+#include "actors/checkpoint/state_file.h"
 #include "actors/config.h"
 #include "actors/data/corpus.h"
 #include "actors/node.h"
+#include "actors/owner.h"
 #include "actors/wait.h"
 
 namespace troupe {
@@ -24,6 +26,7 @@ class Checkpointer {
   void on(const SnapshotBegin& begin, const Address& from);
   void on(const SnapshotPart& part, const Address& from);
   void on(const DiskDone& done, const Address& from);
+  void on(const Fetch& fetch, const Address& from);  // of a checkpoint, from who can't read it
   void on(const Report& best, const Address& from);  // kind "best": the version that evaluates best so far
   void on(const Stop&, const Address&) {}
   void waits(Waits& out) const;
@@ -36,9 +39,20 @@ class Checkpointer {
   void prune();
   std::string folder(std::int64_t version) const;
 
+  // A checkpoint as one holder's state.
+  struct Lent {
+    Lent(const Config& config, const Address& holder, const Restore& restore);
+    std::vector<Parameter> parameters;
+    std::vector<StatePart> parts;
+    StateFile file;
+  };
+  const Lent& lent_to(const Address& holder);
+
   Context context_;
   const Config& config_;
   std::string run_folder_;
+  Restore restore_;
+  std::map<Address, Lent> lent_;  // of this attempt
   std::vector<Provenance> provenance_;
   SafetensorsPlan model_, optimizer_, reference_;
   std::int64_t expected_ = 0, received_ = 0;  // elements

@@ -54,6 +54,7 @@ Owner::Owner(const Context& context, const Config& config, std::vector<Parameter
   bias_moves_ = take_shared(router_bias_elements(trained_) * sizeof(float));
   for (const Parameter& p : trained_.parameters()) places_.push_back(block_.index(p.name));
   find_values();
+  state_parts_ = state_parts_of(config, block_.parameters());
   if (config.has_rollouts()) cut_digests();
 }
 
@@ -66,10 +67,17 @@ void Owner::find_values() {
       if (has_array(config_, p, kind))
         values_[i][static_cast<std::size_t>(kind)] = floats(memory) + trained_.offset(trained_.index(p.name));
     }
-    for (int kind = 0; kind < kStateArrays; ++kind)
-      for (std::int64_t begin = 0; values(i, kind) != nullptr && begin < p.elements(); begin += kPartElements)
-        state_parts_.push_back({i, kind, begin, std::min(kPartElements, p.elements() - begin)});
   }
+}
+
+std::vector<StatePart> state_parts_of(const Config& config, const std::vector<Parameter>& parameters) {
+  std::vector<StatePart> parts;
+  for (std::size_t i = 0; i < parameters.size(); ++i)
+    for (int kind = 0; kind < kStateArrays; ++kind)
+      for (std::int64_t begin = 0; has_array(config, parameters[i], kind) && begin < parameters[i].elements();
+           begin += kPartElements)
+        parts.push_back({i, kind, begin, std::min(kPartElements, parameters[i].elements() - begin)});
+  return parts;
 }
 
 float* Owner::values(std::size_t parameter, int kind) const {

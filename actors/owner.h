@@ -38,6 +38,9 @@ struct StatePart {
   std::int64_t begin = 0, count = 0;
 };
 
+// All of a state of these parameters, in order.
+std::vector<StatePart> state_parts_of(const Config& config, const std::vector<Parameter>& parameters);
+
 class Owner {
  public:
   // lanes: accumulators kept here; extra_elements: more accumulated elements behind those of the tensors that learn (other

@@ -1,5 +1,7 @@
 #include "actors/restoring.h"
 
+#include <filesystem>
+
 #include "kernels/base/error.h"
 #include "kernels/base/mutant.h"
 
@@ -109,6 +111,12 @@ void Restoring::take_state() {
     return next_parts();
   }
   owner_.forget_decision();
+  // Where hosts share no file system the one who writes checkpoints reads them too.
+  if (!restore_.path.empty() && !std::filesystem::exists(restore_.path)) {
+    restore_.source_role = Role::checkpointer;
+    step_ = Step::fetch;
+    return next_parts();
+  }
   if (restore_.path.empty()) {
     run(Step::draw, owner_.draw());  // random numbers take time: every compute thread draws some
     return go_on();

@@ -442,6 +442,7 @@ int run_command_line(int argc, char** argv) {
   node->group("");
   node->add_option("--socket", a.socket);
   node->add_option("--join", a.join.addresses)->excludes("--socket");
+  node->add_option("--config", a.join.config_path);
   node->add_option("--node", a.join.node);
   node->add_option("--incarnation", a.join.incarnation);
   app.add_subcommand("judge", "")->group("");

@@ -20,8 +20,9 @@ constexpr std::size_t kWordsBytes = 32;
 }
 
 std::string to_line(const JoinRequest& request) {
-  return json{{"kind", "join"},       {"protocol", request.protocol},       {"build", request.build},
-              {"node", request.node}, {"incarnation", request.incarnation}, {"words", request.words}}
+  return json{{"kind", "join"},          {"protocol", request.protocol},       {"build", request.build},
+              {"node", request.node},    {"incarnation", request.incarnation}, {"words", request.words},
+              {"digest", request.digest}}
       .dump();
 }
 
@@ -29,8 +30,8 @@ std::optional<JoinRequest> join_request(const std::string& line) {
   const json told = json::parse(line, nullptr, false);
   try {
     if (told.is_discarded() || told.at("kind") != "join") return std::nullopt;
-    return JoinRequest{told.at("protocol"), told.at("build"), told.at("words"), told.at("node"),
-                       told.at("incarnation")};
+    return JoinRequest{told.at("protocol"), told.at("build"), told.at("words"),
+                       told.at("digest"),   told.at("node"),  told.at("incarnation")};
   } catch (const json::exception&) {
     return std::nullopt;
   }

@@ -15,6 +15,7 @@
 
 #include "actors/build_info.h"
 #include "kernels/base/error.h"
+#include "launcher/config.h"
 #include "launcher/inspect/run_token.h"
 #include "launcher/launch/handshake.h"
 
@@ -76,7 +77,10 @@ json answer(ControlSocket& socket, const std::string& address) {
 }
 
 ControlSocket prove_to(ControlSocket socket, const std::string& address, const JoinOptions& options) {
-  const JoinRequest request{kJoinProtocol, build_version(), random_words(), options.node, options.incarnation};
+  const JoinRequest request{
+      kJoinProtocol,  build_version(),
+      random_words(), options.config_path.empty() ? "" : numbers_digest(load_config(options.config_path, {})),
+      options.node,   options.incarnation};
   socket.send(to_line(request));
   const json told = answer(socket, address);
   const std::string words = told.is_object() ? told.value("words", "") : "";

@@ -124,6 +124,9 @@ std::string Rendezvous::why_not(const JoinRequest& request) const {
   if (request.protocol != kJoinProtocol || request.build != build_version())
     return fmt::format("it is of {} (protocol {}), this run of {} (protocol {}); all nodes must run the same build",
                        request.build, request.protocol, build_version(), kJoinProtocol);
+  if (!request.digest.empty() && request.digest != options_.digest)
+    return fmt::format("it was started for another configuration (digest {:.12}, this run's is {:.12})", request.digest,
+                       options_.digest);
   const auto awaited = awaited_.find(request.node);
   if (awaited == awaited_.end() || awaited->second != request.incarnation)
     return fmt::format("nobody awaits life {} of node {}; it is there, or was given up", request.incarnation,

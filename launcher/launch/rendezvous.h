@@ -18,6 +18,7 @@ namespace troupe {
 
 struct RendezvousOptions {
   std::string token;
+  std::string digest;                           // of the run's configuration
   std::string interface;                        // listen on its address alone; empty: on all
   std::uint16_t port_first = 0, port_last = 0;  // the first that is free; 0: any
 };
