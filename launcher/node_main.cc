@@ -30,7 +30,7 @@ namespace {
 constexpr int kOrphaned = 3;  // the launcher is gone
 
 json wait_for(ControlSocket& socket, const char* kind) {
-  for (;;) {
+  for (bool open = true;;) {
     if (auto line = socket.next()) {
       json message = json::parse(*line);
       if (message.at("kind") == "end") _exit(0);
@@ -39,7 +39,8 @@ json wait_for(ControlSocket& socket, const char* kind) {
       if (message.at("kind") == kind) return message;
       continue;
     }
-    if (!socket.read()) _exit(kOrphaned);
+    if (!open) _exit(kOrphaned);
+    open = socket.read();
     usleep(1000);
   }
 }

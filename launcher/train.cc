@@ -80,8 +80,8 @@ int train_here(const Config& config, RunFolder& folder, const Recover& begin, Ru
 
 int train_there(const Config& config, RunFolder& folder, const Recover& begin, RunBill& bill, const RunStart& start) {
   const auto& [first, last] = parse_ports(config.launch.ports);
-  const std::string& interface = config.layout.interface;  // of the nodes; this machine may call its own otherwise
-  Launch launch(*start.launch, {run_token(folder.path()), numbers_digest(config), has_interface(interface) ? interface : "", first, last});
+  Launch launch(*start.launch,
+                {run_token(folder.path()), numbers_digest(config), config.layout.interface, first, last});
   if (!start.quiet) std::fputs(placement_text(config, launch.places()).c_str(), stdout);
   if (!start.quiet)
     std::printf("logs: %s/logs; look at it with: troupe inspect %s\n", folder.path().c_str(), folder.path().c_str());

@@ -8,9 +8,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <chrono>
 #include <nlohmann/json.hpp>
-#include <optional>
+#include <stdexcept>
 #include <vector>
 
 #include "actors/build_info.h"
@@ -24,6 +25,11 @@ namespace troupe {
 using nlohmann::json;
 
 namespace {
+
+// Who is no launcher of this run.
+struct Stranger : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
 
 constexpr int kConnectMs = 3000, kAnswerMs = 5000;
 
@@ -48,7 +54,10 @@ int connect_to(const std::string& address) {
   const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   const int yes = 1;
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
-  connect(fd, reinterpret_cast<const sockaddr*>(&place), sizeof place);
+  if (connect(fd, reinterpret_cast<const sockaddr*>(&place), sizeof place) != 0 && errno != EINPROGRESS) {
+    close(fd);  // no way leads there
+    return -1;
+  }
   pollfd ready{fd, POLLOUT, 0};
   int problem = 0;
   socklen_t size = sizeof problem;
@@ -70,7 +79,7 @@ json answer(ControlSocket& socket, const std::string& address) {
     }
     const auto left =
         std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
-    if (!open || left.count() <= 0) throw Error("whoever listens at {} is no launcher of this run", address);
+    if (!open || left.count() <= 0) throw Stranger("whoever listens at " + address + " is no launcher of this run");
     pollfd ready{socket.fd(), POLLIN, 0};
     poll(&ready, 1, static_cast<int>(left.count()));
   }
@@ -86,22 +95,24 @@ ControlSocket prove_to(ControlSocket socket, const std::string& address, const J
   const std::string words = told.is_object() ? told.value("words", "") : "";
   const std::string proof = told.is_object() ? told.value("proof", "") : "";
   if (!same_secret(proof, proof_of(options.token, true, request, words)))
-    throw Error("whoever listens at {} doesn't know the run's token", address);
+    throw Stranger("whoever listens at " + address + " doesn't know the run's token");
   socket.send(json{{"kind", "proof"}, {"proof", proof_of(options.token, false, request, words)}}.dump());
   return socket;
 }
 
 }  // namespace
 
+// Of several addresses some may be other machines' too, as those of bridges are: there somebody else listens.
 ControlSocket join_run(const JoinOptions& options) {
   std::string problems;
   for (const std::string& address : split(options.addresses)) {
     const int fd = connect_to(address);
-    if (fd < 0) {
-      problems += (problems.empty() ? "" : "; ") + address + " doesn't answer";
-      continue;
+    try {
+      if (fd < 0) throw Stranger(address + " doesn't answer");
+      return prove_to(ControlSocket(fd), address, options);
+    } catch (const Stranger& stranger) {
+      problems += (problems.empty() ? "" : "; ") + std::string(stranger.what());
     }
-    return prove_to(ControlSocket(fd), address, options);
   }
   throw Error("node {} can't reach its launcher: {}; is a firewall between, or --interface the wrong one?",
               options.node, problems);

@@ -29,32 +29,30 @@ constexpr std::size_t kGuestsMax = 64, kGuestLineMax = 4096;
 constexpr std::chrono::seconds kGuestTime{5};
 constexpr int kBacklog = 1024;
 
-// Addresses of this machine that others may reach, of one interface or of all; loopback only if there is nothing else.
+// Addresses of this machine, those of `interface` first, loopback only if there is nothing else: nodes may call the
+// network that they share with this machine by another name than it does.
 std::vector<std::string> own_addresses(const std::string& interface) {
   ifaddrs* all = nullptr;
   if (getifaddrs(&all) != 0) throw Error("this machine's addresses can't be read");
   std::vector<std::string> found, loopback;
   for (const ifaddrs* one = all; one != nullptr; one = one->ifa_next) {
     if (one->ifa_addr == nullptr || one->ifa_addr->sa_family != AF_INET || (one->ifa_flags & IFF_UP) == 0) continue;
-    if (!interface.empty() && interface != one->ifa_name) continue;
     char text[INET_ADDRSTRLEN] = {};
     inet_ntop(AF_INET, &reinterpret_cast<const sockaddr_in*>(one->ifa_addr)->sin_addr, text, sizeof text);
-    ((one->ifa_flags & IFF_LOOPBACK) != 0 ? loopback : found).emplace_back(text);
+    auto& list = (one->ifa_flags & IFF_LOOPBACK) != 0 && interface != one->ifa_name ? loopback : found;
+    list.insert(interface == one->ifa_name ? list.begin() : list.end(), text);
   }
   freeifaddrs(all);
   if (found.empty()) found = loopback;
-  if (found.empty())
-    throw Error("{} has no IPv4 address that nodes could come to; `ip -4 addr` lists those there are",
-                interface.empty() ? "this machine" : "interface \"" + interface + "\"");
+  if (found.empty()) throw Error("this machine has no IPv4 address that nodes could come to; `ip -4 addr` lists those");
   return found;
 }
 
-int listen_at(const std::string& address, std::uint16_t port) {
+int listen_at(std::uint16_t port) {
   const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   sockaddr_in place{};
   place.sin_family = AF_INET;
   place.sin_port = htons(port);
-  inet_pton(AF_INET, address.c_str(), &place.sin_addr);
   const int yes = 1;
   setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
   if (fd >= 0 && bind(fd, reinterpret_cast<const sockaddr*>(&place), sizeof place) == 0 && listen(fd, kBacklog) == 0)
@@ -72,13 +70,10 @@ std::uint16_t port_of(int fd) {
 
 }  // namespace
 
-bool has_interface(const std::string& name) { return if_nametoindex(name.c_str()) != 0; }
-
 Rendezvous::Rendezvous(RendezvousOptions options) : options_(std::move(options)) {
   const std::vector<std::string> addresses = own_addresses(options_.interface);
-  const std::string at = options_.interface.empty() ? "0.0.0.0" : addresses.front();
   for (int port = options_.port_first; port <= options_.port_last && fd_ < 0; ++port)
-    fd_ = listen_at(at, static_cast<std::uint16_t>(port));
+    fd_ = listen_at(static_cast<std::uint16_t>(port));
   if (fd_ < 0)
     throw Error("no port from {} to {} is free for nodes to come to; change launch.ports", options_.port_first,
                 options_.port_last);

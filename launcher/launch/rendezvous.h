@@ -19,15 +19,13 @@ namespace troupe {
 struct RendezvousOptions {
   std::string token;
   std::string digest;                           // of the run's configuration
-  std::string interface;                        // listen on its address alone; empty: on all
+  std::string interface;                        // nodes try its address first
   std::uint16_t port_first = 0, port_last = 0;  // the first that is free; 0: any
 };
 
-bool has_interface(const std::string& name);  // this machine
-
 class Rendezvous {
  public:
-  // Throws Error: no port is free, or there is no such interface.
+  // Throws Error: no port is free.
   explicit Rendezvous(RendezvousOptions options);
   ~Rendezvous();
   Rendezvous(const Rendezvous&) = delete;
