@@ -308,6 +308,8 @@ std::string why_model(const ModelConfig& model) {
 
 }  // namespace
 
+std::string why_out_of_range(const Config& config) { return why_ranges(config); }
+
 std::string why_impossible(const Config& config) {
   std::string why = why_ranges(config);
   if (why.empty()) why = why_name(config.name);
