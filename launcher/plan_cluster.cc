@@ -33,6 +33,10 @@ std::vector<HardwareConfig> beside(const HardwareFile& file) {
 }
 
 void refuse_what_is_no_training(const Config& config, const std::string& path) {
+  if (config.has_frozen())
+    throw Error(
+        "{}: train.trainable is \"experts\", and a forecast knows runs in which everything learns: set it to \"all\"",
+        path);
   if (config.kind == "pretrain" || config.kind == "sft") return;
   throw Error("{}: kind is \"{}\", and a forecast knows the steps of \"pretrain\" and \"sft\" alone", path,
               config.kind);

@@ -198,7 +198,7 @@ TEST_CASE("what fits is said by the run's own sums, and what does not is told ho
   const Fit not_there = fit_of(memory_of(config, 4), tight);
   CHECK(!not_there.fits());
   CHECK(not_there.advice.find("layout.") != std::string::npos);
-  CHECK(not_there.memory.largest[0].gbytes >= not_there.memory.largest[1].gbytes);
+  CHECK(not_there.memory.parts[0].gbytes >= not_there.memory.parts[1].gbytes);
   tight.memory_gbytes = fit.memory.device_gbytes * 1.1;
   CHECK(fit_of(memory_of(config, 4), tight).fits());
 }

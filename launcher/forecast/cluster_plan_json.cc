@@ -12,13 +12,19 @@ json to_json(const LayoutConfig& l) {
   return {{"nodes", l.nodes}, {"replicas", l.replicas}, {"stages", l.stages}, {"expert_shards", l.expert_shards}};
 }
 
+json to_json(const ActorPlan& actor) {
+  return {{"actor", to_string(actor.address)}, {"bytes", actor.total()}, {"host_bytes", actor.shared}};
+}
+
 json to_json(const Fit& fit) {
-  json largest = json::array();
-  for (const Contribution& one : fit.memory.largest) largest.push_back({{"what", one.what}, {"gbytes", one.gbytes}});
+  json parts = json::array();
+  for (const Contribution& one : fit.memory.parts) parts.push_back({{"what", one.what}, {"gbytes", one.gbytes}});
   return {{"fits", fit.fits()},
           {"device_gbytes", fit.memory.device_gbytes},
           {"host_gbytes", fit.memory.host_gbytes},
-          {"largest", std::move(largest)},
+          {"largest_stage", to_json(fit.memory.stage)},
+          {"largest_shard", fit.memory.shard.total() > 0 ? to_json(fit.memory.shard) : json(nullptr)},
+          {"parts", std::move(parts)},
           {"advice", fit.advice}};
 }
 

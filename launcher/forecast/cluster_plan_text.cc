@@ -36,8 +36,15 @@ std::string memory_text(const Fit& fit, const HardwareConfig& h) {
 }
 
 std::string fit_text(const Fit& fit, const HardwareConfig& h) {
-  std::string text = fmt::format("  {}: {}; largest:", fit.fits() ? "fits" : "does not fit", memory_text(fit, h));
-  for (const Contribution& one : fit.memory.largest) text += fmt::format(" {} {:.1f} GB,", one.what, one.gbytes);
+  const auto actor = [](const ActorPlan& a) {
+    return fmt::format("{} {:.1f} GB", to_string(a.address), static_cast<double>(a.total()) * 1e-9);
+  };
+  std::string text = fmt::format("  {}: {}\n", fit.fits() ? "fits" : "does not fit", memory_text(fit, h));
+  text += fmt::format("  the largest actors: {}", actor(fit.memory.stage));
+  if (fit.memory.shard.total() > 0) text += ", " + actor(fit.memory.shard);
+  text += "; most of it:";
+  for (std::size_t i = 0; i < 3; ++i)
+    text += fmt::format(" {} {:.1f} GB,", fit.memory.parts[i].what, fit.memory.parts[i].gbytes);
   text.back() = '\n';
   if (!fit.fits()) text += fmt::format("  to make it fit: {}\n", fit.advice);
   return text;
@@ -46,8 +53,8 @@ std::string fit_text(const Fit& fit, const HardwareConfig& h) {
 std::string forecast_text(const Forecast& f) {
   const StepBins& b = f.laid.bins;
   return fmt::format(
-      "  step {:.3f} s = products {:.3f} + memory traffic {:.3f} + links not hidden {:.3f} + bubble {:.3f} + optimizer "
-      "{:.3f}\n  {}tokens/s, MFU {:.1f} % of the {} peak, attention counted as it is masked\n"
+      "  step {:.4g} s = products {:.3g} + memory traffic {:.3g} + links not hidden {:.3g} + bubble {:.3g} + optimizer "
+      "{:.3g}\n  {}tokens/s, MFU {:.1f} % of the {} peak, attention counted as it is masked\n"
       "  {:.0f} steps, {}tokens: {}, {:.4g} device-hours, {}\n",
       f.laid.seconds, b.products, b.traffic, b.links, b.bubble, b.optimizer, in_units(f.tokens_per_second()) + " ",
       100 * f.mfu, f.peak, f.steps, in_units(f.steps * f.tokens_per_step) + " ", span(f.hours(f.steps)),
@@ -59,14 +66,12 @@ std::string shown_text(const char* what, const Forecast& f, const HardwareConfig
 }
 
 std::string layouts_text(const ClusterPlan& plan) {
-  std::string text = fmt::format(
-      "\nlayouts: {} are legal; by estimated step time the first that fit\n  {:>8} {:>6} {:>6} {:>9} {:>7} "
-      "{:>9} "
-      "{:>9}\n",
-      plan.legal, "replicas", "stages", "shards", "step s", "bubble", "device GB", "host GB");
+  std::string text = fmt::format("\nlayouts: {} are legal; by estimated step time the first that fit\n", plan.legal);
+  text += fmt::format("  {:>8} {:>6} {:>6} {:>9} {:>7} {:>9} {:>9}\n", "replicas", "stages", "shards", "step s",
+                      "bubble", "device GB", "host GB");
   for (const FittingLayout& one : plan.fitting) {
     const LayoutConfig& l = one.ranked.layout;
-    text += fmt::format("  {:>8} {:>6} {:>6} {:>9.3f} {:>5.1f} % {:>9.1f} {:>9.1f}\n", l.replicas, l.stages,
+    text += fmt::format("  {:>8} {:>6} {:>6} {:>9.4g} {:>5.1f} % {:>9.1f} {:>9.1f}\n", l.replicas, l.stages,
                         l.expert_shards, one.ranked.seconds, 100 * one.ranked.bins.bubble / one.ranked.seconds,
                         one.fit.memory.device_gbytes, one.fit.memory.host_gbytes);
   }
@@ -77,7 +82,7 @@ std::string layouts_text(const ClusterPlan& plan) {
 std::string change_row(const std::string& name, const Forecast& f) {
   const std::string fits =
       f.fit.fits() ? "" : fmt::format("; does not fit, needs {:.3g} times the memory", f.fit.filled);
-  return fmt::format("  {:<24} {:>9.3f} {:>7.1f} {:>14} {:>14}   {}\n", name, f.laid.seconds, 100 * f.mfu,
+  return fmt::format("  {:<24} {:>9.4g} {:>7.1f} {:>14} {:>14}   {}\n", name, f.laid.seconds, 100 * f.mfu,
                      span(f.hours(f.steps)), dollars(f.dollars(f.steps)), layout_text(f.laid.layout) + fits);
 }
 
@@ -111,6 +116,8 @@ std::string spot_text(const ClusterPlan& plan, const ClusterLimits& limits) {
 }
 
 std::string reach_text(const ClusterPlan& plan, const ClusterLimits& limits) {
+  if (limits.budget_dollars <= 0 && limits.deadline_days <= 0) return "";
+  if (plan.nearest) return "\nno budget or deadline reaches anything here: no layout fits\n";
   std::string text;
   for (const Reach& r : plan.reach)
     text += fmt::format("\nwith {}: {:.0f} of {} steps ({:.1f} %), {} tokens, {:.2f} days, {}\n", r.limit, r.steps,
@@ -144,7 +151,7 @@ std::string describe(const ClusterPlan& plan, const ClusterLimits& limits) {
                         layout_text(plan.config.layout));
   text += layouts_text(plan);
   text += shown_text(plan.nearest ? "the quickest" : "the quickest that fits", plan.best, h);
-  if (plan.nearest) text += shown_text("the nearest to fitting", *plan.nearest, h);
+  if (plan.nearest && plan.legal > 1) text += shown_text("the nearest to fitting", *plan.nearest, h);
   return text + reach_text(plan, limits) + changes_text(plan) + spot_text(plan, limits) + sources_text(h);
 }
 

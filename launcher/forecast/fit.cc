@@ -80,12 +80,11 @@ LayoutMemory memory_of(const Config& config, int devices) {
     memory.device_gbytes += gbytes(copied.weights + copied.moments);
     memory.host_gbytes += gbytes(copied.weights);
   }
-  memory.largest = contributions(memory.stage, load.stages);
+  memory.parts = contributions(memory.stage, load.stages);
   if (memory.shard.total() > 0)
-    for (Contribution& one : contributions(memory.shard, load.shards)) memory.largest.push_back(std::move(one));
-  std::sort(memory.largest.begin(), memory.largest.end(),
+    for (Contribution& one : contributions(memory.shard, load.shards)) memory.parts.push_back(std::move(one));
+  std::sort(memory.parts.begin(), memory.parts.end(),
             [](const Contribution& a, const Contribution& b) { return a.gbytes > b.gbytes; });
-  memory.largest.resize(3);
   return memory;
 }
 
@@ -93,9 +92,17 @@ Fit fit_of(LayoutMemory memory, const HardwareConfig& hardware) {
   Fit fit;
   fit.memory = std::move(memory);
   if (hardware.host_gbytes == 0) fit.memory.device_gbytes += std::exchange(fit.memory.host_gbytes, 0);
-  fit.filled = fit.memory.device_gbytes / hardware.memory_gbytes;
-  if (hardware.host_gbytes > 0) fit.filled = std::max(fit.filled, fit.memory.host_gbytes / hardware.host_gbytes);
-  if (!fit.fits()) fit.advice = advice_for(fit.memory.largest[0].what);
+  const double device = fit.memory.device_gbytes / hardware.memory_gbytes;
+  const double host = hardware.host_gbytes > 0 ? fit.memory.host_gbytes / hardware.host_gbytes : 0;
+  fit.filled = std::max(device, host);
+  if (fit.fits()) return fit;
+  // Buffers are payloads, which lie in the host's memory where it is another.
+  const bool apart = hardware.host_gbytes > 0;
+  const auto counts = [&](const Contribution& one) {
+    return !apart || one.what.ends_with("buffers") == (host > device);
+  };
+  const auto largest = std::find_if(fit.memory.parts.begin(), fit.memory.parts.end(), counts);
+  fit.advice = advice_for(largest->what);
   return fit;
 }
 

@@ -20,7 +20,7 @@ struct Contribution {
 struct LayoutMemory {
   ActorPlan stage, shard;                     // the largest of each; shard.total() is 0 without experts
   double device_gbytes = 0, host_gbytes = 0;  // of the device's own, and of its host's
-  std::vector<Contribution> largest;          // three
+  std::vector<Contribution> parts;            // of those two, the largest first
 };
 // REQUIRES: config.layout is legal on so many nodes.
 LayoutMemory memory_of(const Config& config, int devices);

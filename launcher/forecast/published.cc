@@ -113,9 +113,18 @@ PublishedBill r1_bill() {
   return {"DeepSeek-R1, without V3-Base",
           2,
           294e3,
-          {{"R1-Zero", 512.0 * 198, 101e3, {"64 x 8 H800 for about 198 hours (R1, B.4.4)"}},
-           {"data for supervised fine-tuning", 5e3, 5e3, {"taken as published (R1, table 7)"}},
-           {"R1", 512.0 * 80, 41e3, {"64 x 8 H800 for about 80 hours (R1, B.4.4)"}}}};
+          {{"R1-Zero",
+            512.0 * 198,
+            101e3,
+            {"64 x 8 H800 for about 198 hours (R1, B.4.4)", "every GPU is paid for as long, busy or not"}},
+           {"data for supervised fine-tuning",
+            5e3,
+            5e3,
+            {"taken as published (R1, table 7): no number of samples or lengths is told for it"}},
+           {"R1",
+            512.0 * 80,
+            41e3,
+            {"64 x 8 H800 for about 80 hours (R1, B.4.4)", "every GPU is paid for as long, busy or not"}}}};
 }
 
 std::vector<RolloutRow> r1_rollouts(const ModelConfig& model, const std::vector<double>& answer_tokens) {

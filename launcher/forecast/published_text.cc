@@ -14,8 +14,8 @@ std::string step_text(const char* name, const CheckedStep& step) {
 }
 
 std::string bill_text(const PublishedBill& bill) {
-  std::string text = fmt::format("\n{}, ${:g} a GPU-hour\n  {:<34}{:>12}{:>12}\n", bill.name, bill.dollars_per_hour, "",
-                                 "GPU-hours", "published");
+  std::string text = fmt::format("\n{}; assumed, as both reports do: ${:g} a GPU-hour rented\n  {:<34}{:>12}{:>12}\n",
+                                 bill.name, bill.dollars_per_hour, "", "GPU-hours", "published");
   for (const BillRow& row : bill.rows) {
     text += fmt::format("  {:<34}{:>12.0f}{:>12.0f}\n", row.name, row.gpu_hours, row.published_hours);
     for (const std::string& assumption : row.assumptions) text += fmt::format("      {}\n", assumption);

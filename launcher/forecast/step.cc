@@ -1,6 +1,7 @@
 #include "launcher/forecast/step.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "actors/rules/placement.h"
 #include "kernels/ready_heap.h"
@@ -49,6 +50,21 @@ PartWork part_of(const PartWork& work, double share) {
   return part;
 }
 
+// Weight gradients that wait run together until they are worth something: their sums cross the memory once for so many
+// microbatches. A shard's do so for every four experts of a layer.
+double together(const Config& config, double segment_flops) {
+  const double worth = std::ceil(ReadyHeap::kTogetherFlops / std::max(1.0, segment_flops));
+  return std::clamp(worth, 1.0, static_cast<double>(std::min(ReadyHeap::kTogether, config.slots())));
+}
+double dense_together(const Config& config, const PartWork& stage, const StageShape& shape) {
+  return together(config, stage.product_flops * config.microbatch_rows() / shape.layers);
+}
+double experts_together(const Config& config, const PartWork& stage) {
+  if (stage.moe_layers == 0) return 1;
+  const double strands = std::max(1.0, config.model.n_routed_experts / 4.0);
+  return together(config, stage.product_flops * config.microbatch_rows() / stage.moe_layers / strands);
+}
+
 // The busiest stage of the layout, and what its microbatch needs.
 struct Busiest {
   PartWork dense, experts;          // experts: of one shard
@@ -64,10 +80,10 @@ Busiest busiest(const Config& config, const Cluster& cluster, const ModelWork& w
   for (const StageShape& shape : stage_shapes(config)) {
     const PartWork dense = dense_of(work, shape), all = experts_of_stage(config, work, shape);
     const PartWork experts = part_of(all, 1 / shards);
-    // Weight gradients that wait run together: their sums cross the memory once for so many microbatches.
-    const double together = std::min<double>(ReadyHeap::kTogether, config.slots());
-    const StageSeconds stage = passes(dense, tokens, dense.elements, dense.elements / together, rates);
-    const StageSeconds shard = passes(experts, tokens, experts.elements, experts.elements / together, rates);
+    const double sums = dense.elements / dense_together(config, dense, shape);
+    const double expert_sums = experts.elements / experts_together(config, all);
+    const StageSeconds stage = passes(dense, tokens, dense.elements, sums, rates);
+    const StageSeconds shard = passes(experts, tokens, experts.elements, expert_sums, rates);
     if (stage.all().total() > most.stage.all().total()) {
       most.stage = stage;
       most.dense = dense;
