@@ -127,11 +127,21 @@ struct DeviceConfig {            // [device]
   std::string hardware = "cpu";  // file in configs/hardware (or a path): peak rates, price
 };
 
-struct HardwareConfig {  // configs/hardware/NAME.toml
-  std::string name = "cpu", source;
-  double float32_gflops = 112, bfloat16_gflops = 112, fp8_gflops = 112;  // per compute thread
-  double memory_gbytes_per_second = 20;
-  double dollars_per_hour = 0.1;  // of one node with all its threads
+// configs/hardware/NAME.toml. A device is what a node computes with: a GPU, or some threads of a processor. 0: not told;
+// only `troupe plan --cluster` asks for what has no default.
+struct HardwareConfig {
+  std::string name = "cpu", source, date;
+  double float32_gflops = 112, bfloat16_gflops = 112, fp8_gflops = 112;  // peak per compute thread
+  double memory_gbytes_per_second = 20;                                  // per compute thread
+  int compute_threads = 1;                                               // of a device; a GPU counts as one
+  double dollars_per_hour = 0.1;                                         // of one node with all its threads; of one GPU
+  double product_share = 0.6, memory_share = 0.8;  // of the peaks, that a model's products and copies reach
+  double memory_gbytes = 0, host_gbytes = 0;       // of a device, and its part of the host's
+  int devices_per_machine = 1;
+  double inside_gbytes_per_second = 0, inside_latency_us = 0;    // of a device, one way, to others in its machine
+  double between_gbytes_per_second = 0, between_latency_us = 0;  // and to other machines
+  double spot_dollars_per_hour = 0, preemptions_per_hour = 0;    // of a device that may be taken away
+  std::vector<std::string> vendor, measured, assumed;            // which figures are whose
 };
 
 struct LaunchConfig {       // [launch]: processes on other machines

@@ -29,6 +29,7 @@ inline Priority priority(const SegmentKey& key) {
 class ReadyHeap {
  public:
   static constexpr int kTogether = 4;
+  static constexpr double kTogetherFlops = 4e8;
   // together: so many segments of a strand may run at once, and no more once they are worth kTogetherFlops.
   explicit ReadyHeap(int together = kTogether) : together_(together) {}
   void push(Segment segment);
@@ -41,7 +42,6 @@ class ReadyHeap {
   std::size_t parked() const { return parked_; }     // behind others of their strand
 
  private:
-  static constexpr double kTogetherFlops = 4e8;
   void push_ready(Segment segment);
   struct Entry {
     Segment segment;

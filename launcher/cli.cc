@@ -31,6 +31,7 @@ struct Arguments {
   EvaluateOptions evaluate;
   CheckOptions check;
   ExportOptions export_model;
+  PlanOptions plan;
   SimulateOptions simulate;
   ProfileOptions profile;
   BenchOptions bench;
@@ -216,6 +217,36 @@ CLI::App* add_simulate(CLI::App& app, Arguments& a) {
   return c;
 }
 
+void add_plan(CLI::App& app, PlanOptions& p) {
+  CLI::App* c = app.add_subcommand("plan", "where each actor lives and its peak memory, before anything runs");
+  c->add_option("CONFIG", p.config_path, "configuration file")->required();
+  add_set(c, p.sets);
+  CLI::Option* cluster =
+      c->add_option("--cluster", p.clusters,
+                    "instead: what the run would take on such machines, a name in configs/hardware or a path: memory, "
+                    "layouts, time, cost; may be repeated")
+          ->type_name("FILE")
+          ->take_all()
+          ->allow_extra_args(false);
+  const auto number = [&](const char* name, double& value, const char* type, const char* meaning) {
+    c->add_option(name, value, meaning)->type_name(type)->check(CLI::PositiveNumber)->needs(cluster);
+  };
+  c->add_option("--gpus", p.gpus, "so many of them (default: layout.nodes)")
+      ->type_name("N")
+      ->check(CLI::Range(1, 1 << 16))
+      ->needs(cluster);
+  number("--budget-dollars", p.budget_dollars, "N", "what so much money reaches");
+  number("--deadline-days", p.deadline_days, "N", "what so much time reaches, and what it takes to be done by then");
+  number("--checkpoint-seconds", p.checkpoint_seconds, "N", "that a checkpoint stops training for (default 60)");
+  number("--recovery-seconds", p.recovery_seconds, "N",
+         "from the loss of a device until training goes on (default 300)");
+  c->add_flag("--published", p.published, "instead: DeepSeek's published figures beside the forecast's, for V3's shape")
+      ->needs(cluster);
+  c->add_flag("--json", p.json, "the same as a JSON list, an object for each cluster")
+      ->needs(cluster)
+      ->excludes("--published");
+}
+
 CLI::App* add_profile(CLI::App& app, Arguments& a) {
   CLI::App* c = app.add_subcommand(
       "profile", "where every millisecond of a training step goes: threads, ops, messages; or of decoding");
@@ -354,7 +385,7 @@ int dispatch(CLI::App& app, Arguments& a) {
     return train(a.train);
   }
   if (app.got_subcommand("launch")) return launch(a.launch);
-  if (app.got_subcommand("plan")) return plan(a.config_path, a.sets);
+  if (app.got_subcommand("plan")) return plan(a.plan);
   if (app.got_subcommand("config")) return show_config(a.config_path, a.sets, a.keys);
   if (app.got_subcommand("generate")) return generate(a.generate);
   if (app.got_subcommand("tokenize")) return tokenize(a.tokenize);
@@ -408,10 +439,7 @@ int run_command_line(int argc, char** argv) {
   app.set_version_flag("--version", build_version());
   add_train(app, a);
   add_launch(app, a);
-  CLI::App* plan_command =
-      app.add_subcommand("plan", "where each actor lives and its peak memory, before anything runs");
-  plan_command->add_option("CONFIG", a.config_path, "configuration file")->required();
-  add_set(plan_command, a.sets);
+  add_plan(app, a.plan);
   add_generate(app, a);
   add_tokenize(app, a);
   add_evaluate(app, a);

@@ -143,6 +143,8 @@ class Reader {
   void set(const std::string& set);
   Config config(bool checked);
   std::size_t phases() const { return phases_; }  // of the file
+  std::string place_of(const std::string& sentence) const;
+  std::string find_hardware(const std::string& name, std::string& looked) const;
 
  private:
   void lay_over(const toml::node& phases, const Setting& from);
@@ -150,9 +152,7 @@ class Reader {
   void refuse_unknown(const std::string& name, const Setting& setting) const;
   const Setting* last(const std::string& key) const;
   bool is_table(const std::string& name) const;
-  std::string place_of(const std::string& sentence) const;
   std::string find(const std::string& path) const;
-  std::string find_hardware(const std::string& name, std::string& looked) const;
   void read_model_config(Config& config) const;
   void read_hardware();
   void assign(Config& config) const;
@@ -471,6 +471,20 @@ Recipe recipe_from_text(const std::string& text, const std::string& file_name, c
 
 Recipe load_recipe(const std::string& path, const std::vector<std::string>& sets) {
   return recipe_from_text(read_file(path, path), path, sets, true);
+}
+
+HardwareFile load_hardware(const std::string& name) {
+  std::string looked;
+  const std::string found = Reader(name).find_hardware(name, looked);
+  if (found.empty())
+    throw Error("--cluster {}: no such file (looked for {}); copy configs/hardware/h100.toml and fill it", name,
+                looked);
+  Reader reader(found);
+  reader.read(read_file(found, found), found, "hardware");
+  const Config config = reader.config(false);
+  const std::string why = why_out_of_range(config);
+  if (!why.empty()) throw Error("{}: {}", reader.place_of(why), why);
+  return {found, config.hardware};
 }
 
 Config load_config(const std::string& path, const std::vector<std::string>& sets) {

@@ -28,6 +28,12 @@ Config load_config(const std::string& path, const std::vector<std::string>& sets
 // checked false: keys and ranges only; a finished run's data may have moved.
 Config config_from_text(const std::string& text, const std::string& file_name, const std::vector<std::string>& sets,
                         bool checked = true);
+// configs/hardware/NAME.toml, by name or path; paths are taken from the working directory, then from the program's.
+struct HardwareFile {
+  std::string path;
+  HardwareConfig hardware;
+};
+HardwareFile load_hardware(const std::string& name);
 // Throws Error with the first thing that can't be, with its key.
 void check_config(const Config& config);
 // The whole resolved configuration as TOML; config_from_text reads it back to an equal Config.

@@ -307,14 +307,16 @@ std::string why_model(const ModelConfig& model) {
   return why.empty() ? "" : "model." + why;
 }
 
-}  // namespace
-
 std::string why_ports(const std::string& ports) try {
   parse_ports(ports);
   return "";
 } catch (const Error&) {
   return fmt::format("launch.ports is \"{}\", must be a port, a range such as \"4711-4720\", or \"0\" for any", ports);
 }
+
+}  // namespace
+
+std::string why_out_of_range(const Config& config) { return why_ranges(config); }
 
 std::string why_impossible(const Config& config) {
   std::string why = why_ranges(config);

@@ -226,6 +226,37 @@ void add_schedule_keys(std::vector<Key>& keys) {
   checkpoint.add("keep_best", &C::keep_best, anything(), "keep the one with the lowest held-out loss too");
 }
 
+void add_hardware_keys(std::vector<Key>& keys) {
+  using H = HardwareConfig;
+  Table<H> t(keys, "hardware", &Config::hardware);
+  t.add("name", &H::name, anything(), "what it is");
+  t.add("source", &H::source, anything(), "where the rates were measured");
+  t.add("date", &H::date, anything(), "of the figures");
+  t.add("float32_gflops", &H::float32_gflops, above(0), "peak of one compute thread");
+  t.add("bfloat16_gflops", &H::bfloat16_gflops, above(0), "peak of one compute thread");
+  t.add("fp8_gflops", &H::fp8_gflops, above(0), "peak of one compute thread");
+  t.add("memory_gbytes_per_second", &H::memory_gbytes_per_second, above(0), "one compute thread");
+  t.add("compute_threads", &H::compute_threads, at_least(1), "of a device; a GPU counts as one");
+  t.add("dollars_per_hour", &H::dollars_per_hour, at_least(0), "of one node with all its threads");
+  t.add("product_share", &H::product_share, within(0.01, 1), "of the peak, that a model's products reach");
+  t.add("memory_share", &H::memory_share, within(0.01, 1), "of the memory's rate, that copies reach");
+  t.add("memory_gbytes", &H::memory_gbytes, at_least(0), "of a device; 0: not told");
+  t.add("host_gbytes", &H::host_gbytes, at_least(0), "host memory beside a device; 0: not told");
+  t.add("devices_per_machine", &H::devices_per_machine, at_least(1), "that the link inside joins");
+  t.add("inside_gbytes_per_second", &H::inside_gbytes_per_second, at_least(0),
+        "reached by a device, one way, within its machine; 0: not told");
+  t.add("inside_latency_us", &H::inside_latency_us, at_least(0), "of a small message within a machine");
+  t.add("between_gbytes_per_second", &H::between_gbytes_per_second, at_least(0),
+        "reached by a device, one way, to other machines; 0: not told");
+  t.add("between_latency_us", &H::between_latency_us, at_least(0), "of a small message between machines");
+  t.add("spot_dollars_per_hour", &H::spot_dollars_per_hour, at_least(0),
+        "of a device that may be taken away; 0: there is none");
+  t.add("preemptions_per_hour", &H::preemptions_per_hour, at_least(0), "of such a device");
+  t.add("vendor", &H::vendor, anything(), "keys whose figures are the vendor's");
+  t.add("measured", &H::measured, anything(), "keys whose figures were measured and published");
+  t.add("assumed", &H::assumed, anything(), "keys whose figures are assumptions");
+}
+
 void add_machine_keys(std::vector<Key>& keys) {
   using L = LayoutConfig;
   Table<L> layout(keys, "layout", &Config::layout);
@@ -298,15 +329,7 @@ void add_machine_keys(std::vector<Key>& keys) {
   distill.add("samples", &K::samples, within(1, 1024), "answers to each");
   distill.add("keep", &K::keep, at_least(1), "right answers kept of each problem, at most");
   distill.add("temperature", &K::temperature, above(0), "of the teacher's answers");
-  using H = HardwareConfig;
-  Table<H> hardware(keys, "hardware", &Config::hardware);
-  hardware.add("name", &H::name, anything(), "what it is");
-  hardware.add("source", &H::source, anything(), "where the rates were measured");
-  hardware.add("float32_gflops", &H::float32_gflops, above(0), "peak of one compute thread");
-  hardware.add("bfloat16_gflops", &H::bfloat16_gflops, above(0), "peak of one compute thread");
-  hardware.add("fp8_gflops", &H::fp8_gflops, above(0), "peak of one compute thread");
-  hardware.add("memory_gbytes_per_second", &H::memory_gbytes_per_second, above(0), "one compute thread");
-  hardware.add("dollars_per_hour", &H::dollars_per_hour, at_least(0), "of one node with all its threads");
+  add_hardware_keys(keys);
 }
 
 void add_grpo_keys(std::vector<Key>& keys) {

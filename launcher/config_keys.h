@@ -54,5 +54,7 @@ std::string nearest(const std::string& name, const std::vector<std::string>& can
 // The first reason why the configuration is impossible, beginning with the key ("train.steps is 0, must be 1.."), or
 // "".
 std::string why_impossible(const Config& config);
+// The same of single values alone.
+std::string why_out_of_range(const Config& config);
 
 }  // namespace troupe

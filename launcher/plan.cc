@@ -64,6 +64,10 @@ std::string stage_holds(const Config& config, const StageShape& shape) {
   return text;
 }
 
+std::string shard_holds(const Config& config, const StageShape& shape, const ExpertRange& range) {
+  return fmt::format("experts {}-{} of {} layers", range.begin, range.end - 1, moe_layers_of(config, shape).size());
+}
+
 void add_shared(ActorPlan& actor, std::size_t bytes) {
   actor.buffers += bytes;
   actor.shared += bytes;
@@ -101,6 +105,8 @@ std::size_t table_payload_bytes(const Config& config, const StageShape& shape) {
   return std::max<std::size_t>(1, uses) * table_elements(config) * 4;
 }
 
+}  // namespace
+
 ActorPlan plan_stage(const Config& config, int replica, const StageShape& shape) {
   ActorPlan actor;
   actor.address = stage_address(config, replica, shape.stage);
@@ -128,15 +134,27 @@ ActorPlan plan_stage(const Config& config, int replica, const StageShape& shape)
 ActorPlan plan_shard(const Config& config, const StageShape& shape, int shard) {
   ActorPlan actor;
   actor.address = shard_address(config, shape.stage, shard);
-  const ExpertRange range = experts_of(config, shard);
-  actor.holds =
-      fmt::format("experts {}-{} of {} layers", range.begin, range.end - 1, moe_layers_of(config, shape).size());
+  actor.holds = shard_holds(config, shape, experts_of(config, shard));
   add_owner(actor, config, ParameterBlock(shard_parameters(config, shape, shard)), 1, 1, 0, true);
   const ShardPool pool = shard_pool(config, shape);
   actor.activations = pool.chunk_bytes * static_cast<std::size_t>(pool.in_flight);
   actor.stash = pool.chunk_bytes * static_cast<std::size_t>(pool.stash);
   return actor;
 }
+
+std::size_t row_bytes(const Config& config, std::size_t stages) {
+  const auto rows = static_cast<std::size_t>(config.microbatch_rows()),
+             d = static_cast<std::size_t>(config.model.hidden_size);
+  const std::size_t routed = rows * static_cast<std::size_t>(config.model.num_experts_per_tok);
+  const std::size_t exchange = config.model.is_mla() ? 2 * routed * d * bytes_of(activation_type(config)) : 0;
+  // The residual stream to the next stage, and its gradient back, in float32.
+  const std::size_t passed = config.layout.stages > 1 ? 2 * rows * d * 4 : 0;
+  const std::size_t slots =
+      static_cast<std::size_t>(config.slots()) + static_cast<std::size_t>(config.generate_slots());
+  return stages * slots * (exchange + passed);
+}
+
+namespace {
 
 // A copy of an owner's state, and its gradient as it comes.
 ActorPlan plan_shadow(const Config& config, const Address& owner, const Address& shadow) {
@@ -161,7 +179,7 @@ std::size_t rollout_bytes(const Config& config) {
   return steps * static_cast<std::size_t>(config.train.batch_sequences * config.train.sequence_length) * row;
 }
 
-// Rows on their way, once: a request and its answer for every microbatch in flight whose stage or shard lives here.
+// A request and its answer for every microbatch in flight whose stage or shard lives here.
 std::size_t row_bytes(const Config& config, std::uint32_t node, const std::map<Address, std::uint32_t>& places) {
   std::size_t stages = 0, shards = 0;
   for (const auto& [address, place] : places) {
@@ -169,16 +187,7 @@ std::size_t row_bytes(const Config& config, std::uint32_t node, const std::map<A
     stages += address.role == Role::stage ? 1 : 0;
     shards += address.role == Role::expert_shard ? 1 : 0;
   }
-  const auto rows = static_cast<std::size_t>(config.microbatch_rows()),
-             d = static_cast<std::size_t>(config.model.hidden_size);
-  const std::size_t routed = rows * static_cast<std::size_t>(config.model.num_experts_per_tok);
-  const std::size_t exchange = config.model.is_mla() ? 2 * routed * d * bytes_of(activation_type(config)) : 0;
-  // The residual stream to the next stage, and its gradient back, in float32.
-  const std::size_t passed = config.layout.stages > 1 ? 2 * rows * d * 4 : 0;
-  const std::size_t here = std::max(stages, shards > 0 ? std::size_t{1} : std::size_t{0});
-  const std::size_t slots =
-      static_cast<std::size_t>(config.slots()) + static_cast<std::size_t>(config.generate_slots());
-  return here * slots * (exchange + passed);
+  return troupe::row_bytes(config, std::max(stages, shards > 0 ? std::size_t{1} : std::size_t{0}));
 }
 
 // One more of each waits its turn; between processes a copy leaves while another arrives. With a GPU what stays on the
@@ -194,14 +203,41 @@ void add_messages(NodePlan& node, const Config& config, const std::map<Address, 
 
 }  // namespace
 
+namespace {
+
+// Twins but the first, and shards of as many experts, take the same memory: one of them is worked out, since to list a
+// large model's tensors takes time.
+void add_stages(Plan& plan, const Config& config, const StageShape& shape) {
+  ActorPlan actor;
+  for (int r = 0; r < config.layout.replicas; ++r) {
+    if (r < 2) actor = plan_stage(config, r, shape);
+    actor.address = stage_address(config, r, shape.stage);
+    plan.actors.push_back(actor);
+  }
+}
+
+void add_shards(Plan& plan, const Config& config, const StageShape& shape) {
+  ActorPlan actor;
+  int planned = 0;  // experts
+  for (int e = 0; e < config.layout.expert_shards; ++e) {
+    const ExpertRange range = experts_of(config, e);
+    if (range.end - range.begin != planned) actor = plan_shard(config, shape, e);
+    planned = range.end - range.begin;
+    actor.address = shard_address(config, shape.stage, e);
+    actor.holds = shard_holds(config, shape, range);
+    plan.actors.push_back(actor);
+  }
+}
+
+}  // namespace
+
 Plan make_plan(const Config& config, std::size_t corpus_bytes) {
   Plan plan;
   const auto shapes = stage_shapes(config);
   const auto places = place_actors(config);
   for (const StageShape& shape : shapes) {
-    for (int r = 0; r < config.layout.replicas; ++r) plan.actors.push_back(plan_stage(config, r, shape));
-    for (int e = 0; has_expert_shards(config, shape) && e < config.layout.expert_shards; ++e)
-      plan.actors.push_back(plan_shard(config, shape, e));
+    add_stages(plan, config, shape);
+    if (has_expert_shards(config, shape)) add_shards(plan, config, shape);
   }
   const auto copies = shadows(config);
   for (ActorPlan& a : plan.actors)
@@ -272,8 +308,9 @@ void show_plan(const Config& phase) {
 
 }  // namespace
 
-int plan(const std::string& config_path, const std::vector<std::string>& sets) {
-  for (const Config& config : load_recipe(config_path, sets).phases) show_plan(config);
+int plan(const PlanOptions& options) {
+  if (!options.clusters.empty()) return plan_clusters(options);
+  for (const Config& config : load_recipe(options.config_path, options.sets).phases) show_plan(config);
   return 0;
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "actors/config.h"
+#include "actors/rules/placement.h"
 #include "messages/address.h"
 
 namespace troupe {
@@ -33,6 +34,12 @@ struct Plan {
   std::vector<ActorPlan> actors;
   std::vector<NodePlan> nodes;
 };
+
+// One actor of a layout, without its node.
+ActorPlan plan_stage(const Config& config, int replica, const StageShape& shape);
+ActorPlan plan_shard(const Config& config, const StageShape& shape, int shard);
+// Rows on their way, once, to and from so many stage actors.
+std::size_t row_bytes(const Config& config, std::size_t stages);
 
 // corpus_bytes: resident bytes of the data, on node 0.
 Plan make_plan(const Config& config, std::size_t corpus_bytes);

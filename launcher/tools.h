@@ -124,7 +124,18 @@ struct CompareOptions {
 int compare(const CompareOptions& options);
 int digest(const std::string& run);
 int why(const std::string& path);
-int plan(const std::string& config_path, const std::vector<std::string>& sets);
+struct PlanOptions {
+  std::string config_path;
+  std::vector<std::string> sets;
+  std::vector<std::string> clusters;  // hardware files; none: where each actor of this run lives
+  int gpus = 0;                       // 0: layout.nodes
+  double budget_dollars = 0, deadline_days = 0;
+  double checkpoint_seconds = 60, recovery_seconds = 300;
+  bool published = false;  // DeepSeek's figures beside the forecast's
+  bool json = false;
+};
+int plan(const PlanOptions& options);
+int plan_clusters(const PlanOptions& options);
 int show_config(const std::string& config_path, const std::vector<std::string>& sets, bool keys);
 
 }  // namespace troupe

@@ -1,0 +1,51 @@
+// All that `troupe plan --cluster` tells of a run on one cluster, as a value; describe() and to_json() show it.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "launcher/forecast/forecast.h"
+#include "launcher/forecast/spot.h"
+
+namespace troupe {
+
+struct ClusterLimits {  // 0: none
+  double budget_dollars = 0, deadline_days = 0;
+  double checkpoint_seconds = 60, recovery_seconds = 300;  // where devices may be taken away
+};
+
+struct SpotRow {
+  std::string name;
+  double interval_seconds = 0;   // of work between checkpoints
+  double lost = 0;               // share of the wall time
+  double days = 0, dollars = 0;  // of the whole run
+};
+
+struct Reach {
+  std::string limit;  // "$1,000,000", "30 days"
+  double steps = 0, tokens = 0, days = 0, dollars = 0;
+};
+
+struct ClusterPlan {
+  Config config;
+  Cluster cluster;
+  std::optional<Forecast> written;  // the layout of the configuration, if it has so many nodes
+  std::size_t legal = 0;
+  std::vector<FittingLayout> fitting;
+  Forecast best;                    // the quickest that fits, or the quickest of all
+  std::optional<Forecast> nearest;  // where nothing fits: what fills its memory least
+  std::vector<Change> changes;
+  std::vector<SpotRow> spot;  // these three where something fits
+  std::vector<Reach> reach;
+  std::optional<Forecast> in_time;  // with a deadline: the fewest devices, in powers of two
+};
+
+// REQUIRES: why_untold and why_no_layout are empty.
+ClusterPlan plan_on(const Config& config, const Cluster& cluster, const ClusterLimits& limits,
+                    const std::vector<HardwareConfig>& others, const StepSeconds& seconds = {});
+std::string describe(const ClusterPlan& plan, const ClusterLimits& limits);
+nlohmann::json to_json(const ClusterPlan& plan);
+
+}  // namespace troupe
