@@ -407,7 +407,9 @@ bool Supervisor::wait_until(const char* what, const std::function<bool(const Chi
 // A lost process is buried, and forgotten by the others; or the run ends here.
 void Supervisor::mourn(Child& child) {
   if (!started_ || ++restarts_ > config_.recovery.restarts_max) fail(child);
+  const bool never_came = launch_ != nullptr && child.hello.is_null();
   bury(child);
+  if (never_came && !launch_->has_spare() && children_.size() > 1) throw HostLost{child.node};
   bill_.lost(child.node);
   const std::string name = name_of(child), how = how_lost(child);
   const bool moved = launch_ != nullptr && launch_->move(child.node);

@@ -23,7 +23,12 @@
 
 namespace troupe {
 
-// launch: where the processes run; null: here.
+// The host of a node is gone, and no spare one is left: the run may go on without it.
+struct HostLost {
+  std::uint32_t node = 0;
+};
+
+// launch: where the processes run; null: here. Throws HostLost if there is another host.
 int train_in_processes(const Config& config, RunFolder& folder, const Recover& begin, RunBill& bill, bool quiet,
                        Launch* launch);
 

@@ -4,6 +4,8 @@
 
 #include <filesystem>
 
+#include "launcher/whole_file.h"
+
 namespace troupe {
 
 namespace fs = std::filesystem;
@@ -36,6 +38,9 @@ std::string resume_command(const std::string& folder) {
   std::error_code none;
   const bool is_phase = phases.filename() == "phases" && fs::exists(run / "config.toml", none);
   const std::string run_folder = !is_phase ? folder : run.empty() ? "." : run.string();
+  // One that runs on other machines says itself how (launcher/launch).
+  if (const std::string there = read_whole_file(run_folder + "/launch"); !there.empty())
+    return there.substr(0, there.find('\n'));
   return fmt::format("{} train {} --out {} --resume", shell_quoted(program()),
                      shell_quoted(run_folder + "/config.toml"), shell_quoted(run_folder));
 }

@@ -26,6 +26,7 @@
 #include "launcher/report.h"
 #include "launcher/run_folder.h"
 #include "launcher/stall.h"
+#include "launcher/whole_file.h"
 #include "launcher/world.h"
 
 namespace troupe {
@@ -78,15 +79,41 @@ int train_here(const Config& config, RunFolder& folder, const Recover& begin, Ru
   return 0;
 }
 
-int train_there(const Config& config, RunFolder& folder, const Recover& begin, RunBill& bill, const RunStart& start) {
+// The exit code; empty: the host of `lost` is gone.
+std::optional<int> train_on(const Config& config, RunFolder& folder, const Recover& begin, RunBill& bill,
+                            const RunStart& start, std::uint32_t& lost) try {
   const auto& [first, last] = parse_ports(config.launch.ports);
   Launch launch(*start.launch,
                 {run_token(folder.path()), numbers_digest(config), config.layout.interface, first, last});
-  if (!start.quiet) std::fputs(placement_text(config, launch.places()).c_str(), stdout);
   if (!start.quiet)
-    std::printf("logs: %s/logs; look at it with: troupe inspect %s\n", folder.path().c_str(), folder.path().c_str());
+    std::printf("%slogs: %s/logs; look at it with: troupe inspect %s\n",
+                placement_text(config, launch.places()).c_str(), folder.path().c_str(), folder.path().c_str());
   std::fflush(stdout);
   return train_in_processes(config, folder, begin, bill, start.quiet, &launch);
+} catch (const HostLost& gone) {
+  lost = gone.node;
+  return std::nullopt;
+}
+
+// With fewer hosts the same actors share those that are left: no key that numbers depend on changes.
+int train_there(const Config& config, RunFolder& folder, const Recover& begin, RunBill& bill, const RunStart& start) {
+  write_whole_file(folder.path() + "/launch", start.launch->command + "\n");
+  std::uint32_t lost = 0;
+  if (const auto code = train_on(config, folder, begin, bill, start, lost)) return *code;
+  Config fewer = config;
+  fewer.layout.nodes = config.layout.nodes - 1;
+  auto request = std::make_shared<LaunchRequest>(*start.launch);
+  std::fprintf(stderr, "\n%s can't be reached, and no spare host is left; going on with %d processes\n",
+               request->places[lost].c_str(), fewer.layout.nodes);
+  request->places.erase(request->places.begin() + lost);
+  request->spares.clear();
+  RunStart again = start;
+  again.launch = request;
+  folder.begin(fewer);
+  const Recover from = starting_point(fewer, folder.path(), true);
+  RunBill rest(fewer, monotonic_us());
+  rest.go_on(folder.path() + "/metrics.jsonl", from.version);
+  return train_there(fewer, folder, from, rest, again);
 }
 
 // Experts that were chosen when the run began stay chosen.

@@ -187,7 +187,7 @@ TEST_CASE("the batch script asks for what the configuration says, and ends in th
                            "#SBATCH --time=10:00\n", "#SBATCH --mem=0\nmodule load it's\nexec "})
     CHECK(has(text, line));
   CHECK(!has(text, "--account"));
-  CHECK(text.ends_with("exec '/bin/troupe' '--out' 'it'\\''s'\n"));
+  CHECK(text.ends_with("exec /bin/troupe --out 'it'\\''s'\n"));
 }
 
 TEST_CASE("who knows the token and is awaited joins, everybody else is told why not", "[launch]") {

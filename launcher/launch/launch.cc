@@ -9,14 +9,9 @@
 #include <utility>
 
 #include "kernels/base/error.h"
+#include "launcher/program.h"
 
 namespace troupe {
-
-std::string in_shell_quotes(const std::string& text) {
-  std::string quoted = "'";
-  for (const char c : text) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return quoted + "'";
-}
 
 Launch::Launch(LaunchRequest request, RendezvousOptions rendezvous)
     : request_(std::move(request)),
@@ -37,10 +32,10 @@ std::vector<std::string> Launch::command(std::uint32_t node, std::uint32_t incar
     words.insert(words.end(), process.begin(), process.end());
     return words;
   }
-  std::string line = fmt::format("cd {} 2>/dev/null; exec", in_shell_quotes(request_.folder));
-  for (const std::string& word : process) line += " " + in_shell_quotes(word);
+  std::string line = fmt::format("cd {} 2>/dev/null; exec", shell_quoted(request_.folder));
+  for (const std::string& word : process) line += " " + shell_quoted(word);
   std::vector<std::string> words = request_.ssh;
-  words.insert(words.end(), {"-T", "-o", "BatchMode=yes", host, line});
+  words.insert(words.end(), {"-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", host, line});
   return words;
 }
 

@@ -22,6 +22,7 @@ struct LaunchRequest {
   std::vector<std::string> places;  // a host for every node
   std::vector<std::string> spares;  // for those that are lost
   int threads = 0;                  // cores that srun asks for each process
+  std::string command;              // that continues the run
 };
 
 struct Started {
@@ -38,6 +39,7 @@ class Launch {
   const std::string& where(std::uint32_t node) const { return request_.places.at(node); }
   // The node's place is given up for a spare, if there is one; the place becomes the last spare. False: there is none.
   bool move(std::uint32_t node);
+  bool has_spare() const { return !spares_.empty(); }
   const std::vector<std::string>& places() const { return request_.places; }
   Rendezvous& rendezvous() { return rendezvous_; }
 
@@ -48,8 +50,5 @@ class Launch {
   std::deque<std::string> spares_;
   Rendezvous rendezvous_;
 };
-
-// 'it''s' for a shell.
-std::string in_shell_quotes(const std::string& text);
 
 }  // namespace troupe

@@ -19,6 +19,7 @@
 #include "launcher/interrupts.h"
 #include "launcher/launch/slurm.h"
 #include "launcher/machine.h"
+#include "launcher/program.h"
 #include "launcher/whole_file.h"
 
 namespace troupe {
@@ -82,12 +83,36 @@ int threads_of_each(const LaunchRequest& request) {
   return std::max(1, cores / most);
 }
 
+// The same command for elsewhere: in a batch script, or to continue.
+std::vector<std::string> command_again(const LaunchRun& options, const std::string& out) {
+  std::vector<std::string> words{own_program(), "launch", fs::absolute(options.train.config_path).string()};
+  const auto add = [&](const char* name, const std::string& value) { words.insert(words.end(), {name, value}); };
+  const OnWhat on = parse_on(options.on);
+  add("--on", on.kind == OnWhat::Kind::hosts ? "hosts:" + fs::absolute(on.file).string() : options.on);
+  add("--out", out);
+  if (options.nodes > 0) add("--nodes", std::to_string(options.nodes));
+  if (options.spares > 0) add("--spares", std::to_string(options.spares));
+  if (options.ssh != LaunchRun().ssh) add("--ssh", options.ssh);
+  if (!options.program.empty()) add("--program", options.program);
+  if (!options.interface.empty()) add("--interface", options.interface);
+  for (const std::string& set : options.train.sets) add("--set", set);
+  words.push_back("--resume");
+  return words;
+}
+
+std::string run_name(const LaunchRun& options) {
+  const std::string name = load_recipe(options.train.config_path, options.train.sets).name;
+  return fs::absolute(options.train.out.empty() ? "runs/" + name : options.train.out).string();
+}
+
 int launch_there(const LaunchRun& options, const std::vector<HostLine>& hosts, bool slurm) {
   auto request = std::make_shared<LaunchRequest>(request_of(options, hosts, slurm));
   TrainOptions train_options = options.train;
   const Config config = load_recipe(options.train.config_path, options.train.sets).phases[0];
   request->threads = config.device.threads > 0 ? config.device.threads : threads_of_each(*request);
   train_options.sets.push_back(fmt::format("device.threads={}", request->threads));
+  for (const std::string& word : command_again(options, run_name(options)))
+    request->command += (request->command.empty() ? "" : " ") + shell_quoted(word);
   // Shared memory is for processes of one machine.
   if (config.layout.transport == "auto" && on_several(*request)) train_options.sets.push_back("layout.transport=tcp");
   train_options.sets.push_back(fmt::format("layout.nodes={}", request->places.size()));
@@ -96,27 +121,13 @@ int launch_there(const LaunchRun& options, const std::vector<HostLine>& hosts, b
   return train(train_options);
 }
 
-// The same command, inside of the job, where it finds an allocation.
-std::vector<std::string> command_inside(const LaunchRun& options, const std::string& out) {
-  std::vector<std::string> words{own_program(), "launch",  fs::absolute(options.train.config_path).string(),
-                                 "--on",        "slurm",   "--out",
-                                 out,           "--resume"};
-  const auto add = [&](const char* name, const std::string& value) { words.insert(words.end(), {name, value}); };
-  if (options.nodes > 0) add("--nodes", std::to_string(options.nodes));
-  if (options.spares > 0) add("--spares", std::to_string(options.spares));
-  if (!options.program.empty()) add("--program", options.program);
-  if (!options.interface.empty()) add("--interface", options.interface);
-  for (const std::string& set : options.train.sets) add("--set", set);
-  return words;
-}
-
 int submit(const LaunchRun& options) {
   const Recipe recipe = load_recipe(options.train.config_path, options.train.sets);
   const Config& config = recipe.phases[0];
-  const std::string out = fs::absolute(options.train.out.empty() ? "runs/" + recipe.name : options.train.out).string();
+  const std::string out = run_name(options);
   const int processes = options.nodes > 0 ? options.nodes : config.layout.nodes, each = config.slurm.processes_per_node;
   const std::string text = batch_script(config.slurm, {recipe.name, (processes + each - 1) / each + options.spares,
-                                                       each, out + "/slurm.log", command_inside(options, out)});
+                                                       each, out + "/slurm.log", command_again(options, out)});
   if (options.dry_run) {
     std::fputs(text.c_str(), stdout);
     return 0;

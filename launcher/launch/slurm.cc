@@ -8,7 +8,7 @@
 #include <cstdlib>
 
 #include "kernels/base/error.h"
-#include "launcher/launch/launch.h"
+#include "launcher/program.h"
 
 namespace troupe {
 
@@ -60,7 +60,7 @@ std::string batch_script(const SlurmConfig& slurm, const BatchScript& script) {
     if (!value.empty()) add(fmt::format("--{}={}", name, value));
   for (const std::string& line : slurm.lines) text += line + "\n";
   text += "exec";
-  for (const std::string& word : script.command) text += " " + in_shell_quotes(word);
+  for (const std::string& word : script.command) text += " " + shell_quoted(word);
   return text + "\n";
 }
 
