@@ -114,6 +114,7 @@ struct LayoutConfig {  // [layout]
   int slots = 0;                   // microbatches in flight per stage; 0: stages + 3, at most microbatches
   int chunk_rows_max = 1024;       // rows in one expert chunk
   int chunk_credits = 2;           // chunks in flight per (stage, shard, layer, direction)
+  bool shards_in_blocks = false;   // neighbouring shards share a node, where there are more than nodes; else in turns
   double stash_factor = 1.5;       // expert stash: times the mean rows of the slots in flight; 0: none
   std::string transport = "auto";  // auto, shm, tcp
   std::string interface;
@@ -132,6 +133,11 @@ struct HardwareConfig {  // configs/hardware/NAME.toml
   double float32_gflops = 112, bfloat16_gflops = 112, fp8_gflops = 112;  // per compute thread
   double memory_gbytes_per_second = 20;
   double dollars_per_hour = 0.1;  // of one node with all its threads
+  // Of a cluster, for simulated steps: GPUs that share a machine, and what one of them sends (and, at once, gets) within
+  // the machine and to others.
+  int gpus_a_node = 1;
+  double link_gbytes_per_second = 10, link_us = 3;
+  double network_gbytes_per_second = 10, network_us = 5;
 };
 
 struct LimitsConfig {  // [limits]

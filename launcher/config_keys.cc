@@ -237,6 +237,7 @@ void add_machine_keys(std::vector<Key>& keys) {
   layout.add("chunk_rows_max", &L::chunk_rows_max, at_least(16), "rows in one expert chunk");
   layout.add("chunk_credits", &L::chunk_credits, at_least(1), "chunks in flight per stage, shard, layer and way");
   layout.add("stash_factor", &L::stash_factor, at_least(0), "rows kept for backward, times their mean; 0: none");
+  layout.add("shards_in_blocks", &L::shards_in_blocks, anything(), "neighbouring shards share a node");
   layout.add("transport", &L::transport, one_of({"auto", "shm", "tcp"}), "how nodes talk");
   layout.add("interface", &L::interface, anything(), "network interface; empty: chosen");
   layout.add("spin_us", &L::spin_us, within(0, 10'000),
@@ -292,6 +293,11 @@ void add_machine_keys(std::vector<Key>& keys) {
   hardware.add("fp8_gflops", &H::fp8_gflops, above(0), "peak of one compute thread");
   hardware.add("memory_gbytes_per_second", &H::memory_gbytes_per_second, above(0), "one compute thread");
   hardware.add("dollars_per_hour", &H::dollars_per_hour, at_least(0), "of one node with all its threads");
+  hardware.add("gpus_a_node", &H::gpus_a_node, at_least(1), "that share a machine, for simulated steps");
+  hardware.add("link_gbytes_per_second", &H::link_gbytes_per_second, above(0), "of a GPU to others of its machine");
+  hardware.add("link_us", &H::link_us, at_least(0), "latency within a machine");
+  hardware.add("network_gbytes_per_second", &H::network_gbytes_per_second, above(0), "of a GPU to other machines");
+  hardware.add("network_us", &H::network_us, at_least(0), "latency between machines");
 }
 
 void add_grpo_keys(std::vector<Key>& keys) {
