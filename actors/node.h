@@ -76,6 +76,7 @@ struct NodeParts {
   Jury* jury = nullptr;                       // null: nothing is judged here
   PayloadPool* device_pool = nullptr;         // of payloads that stay here and only ops read; null: it is all one
   PayloadPool* ops_pool = nullptr;            // of other payloads that only ops read; null: `pool`
+  std::int64_t ask_us = Meter::kAskUs;        // of idle time, before the actors are asked what they wait for
 };
 
 class Node {

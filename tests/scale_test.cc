@@ -1,10 +1,12 @@
 // Steps on clusters that aren't there: devices without numbers and memory, and a few replicas that stand for all.
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 
 #include "actors/rules/placement.h"
+#include "kernels/base/log.h"
 #include "kernels/sim/expert_load.h"
 #include "kernels/sim/unread_memory.h"
 #include "launcher/config.h"
@@ -64,22 +66,31 @@ network_us = 4
                           "small cluster", {});
 }
 
+// Error lines alone: a world tells how it begins.
+struct Quiet {
+  Quiet() { start_log("scale", "", LogLevel::error); }
+};
+
 StepFigures step_of(const Config& config, int replicas, const ExpertLoad& load) {
+  const Quiet quiet;
   return simulate_step({.config = config, .replicas_simulated = replicas, .load = load});
 }
 
 }  // namespace
 
 TEST_CASE("half of the replicas stand for all: a step lasts as long, and every device works as long", "[scale]") {
-  const Config config = small_cluster();
+  Config config = small_cluster();
+  // What the devices do is in proportion. Where the wires are the bottleneck, frames queue at half as many ports: which
+  // of them waits for which is another order.
+  const auto [gbytes, tolerance] = GENERATE(std::pair(1000.0, 0.02), std::pair(200.0, 0.03), std::pair(40.0, 0.06));
+  config.hardware.network_gbytes_per_second = gbytes;
   ExpertLoad even;
   even.luck = false;
   const StepFigures whole = step_of(config, 4, even), half = step_of(config, 2, even);
+  INFO("network " << gbytes << " GB/s, whole " << to_text(whole) << "half " << to_text(half));
   CHECK(half.world.layout.nodes == whole.world.layout.nodes / 2);
-  CHECK(half.messages < whole.messages / 3);
-  INFO("whole " << to_text(whole) << "half " << to_text(half));
-  // Chunks are twice as large, so a device turns to the next segment half as often: a few segments' time at the ends.
-  CHECK(std::abs(half.seconds / whole.seconds - 1) < 0.02);
+  CHECK(half.messages < whole.messages);
+  CHECK(std::abs(half.seconds / whole.seconds - 1) < tolerance);
   const double worked = whole.device_seconds.at("useful") / 8, stands_for = half.device_seconds.at("useful") / 4;
   CHECK(std::abs(stands_for / worked - 1) < 0.001);
 }

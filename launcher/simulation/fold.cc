@@ -31,7 +31,7 @@ bool is_of_shard(const Config& world, const Address& actor) {
 
 Config folded(const Config& whole, const Fold& fold) {
   Config world = whole;
-  if (fold.times() == 1) return world;
+  if (fold.simulated == fold.replicas) return world;
   LayoutConfig& l = world.layout;
   if (fold.replicas != l.replicas || fold.replicas % fold.simulated != 0)
     throw Error("{} simulated replicas must divide layout.replicas ({})", fold.simulated, l.replicas);

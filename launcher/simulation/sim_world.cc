@@ -154,7 +154,8 @@ void SimWorld::add_member(std::uint32_t node, std::uint32_t incarnation) {
                                              .watch = &*m->watch,
                                              .jury = m->jury.get(),
                                              .device_pool = m->device_pool ? &*m->device_pool : nullptr,
-                                             .ops_pool = m->unread_pool ? &*m->unread_pool : nullptr});
+                                             .ops_pool = m->unread_pool ? &*m->unread_pool : nullptr,
+                                             .ask_us = options_.ask_us});
   const std::uint64_t key = random_key(options_.seed, fmt::format("choices of node {}.{}", node, incarnation));
   m->node->set_choice([m, key](std::size_t count) { return random_below(count, key, m->choices++); });
   m->node->set_uplink([this, m](const Envelope& envelope) {
@@ -450,6 +451,12 @@ std::map<std::uint32_t, SimWorld::BytesPeak> SimWorld::bytes_peak() const {
                              member->device->bytes_peak(Place::shared) + member->pool.asked_peak()};
   }
   return peak;
+}
+
+bool SimWorld::at_rest() const {
+  for (const auto& m : members_)
+    if (!m->abandoned && (m->has_mail || m->device->pending() > 0 || (m->disk && m->disk->jobs() > 0))) return false;
+  return network_.under_way() == 0;
 }
 
 std::string SimWorld::owed() const {

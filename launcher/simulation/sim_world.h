@@ -31,6 +31,7 @@ struct SimWorldOptions {
   SimDiskOptions disk;                    // of the node that writes checkpoints; its root is the run's folder
   SimJuryOptions jury;                    // of the node with the judge
   LinkLimits link;
+  std::int64_t ask_us = Meter::kAskUs;  // see NodeParts
   bool introduced = true;  // all nodes to each other from the beginning; false: when the first message goes
   DeviceFront front;
   std::size_t journal_records = 0;                      // of each node; 0: no journals
@@ -94,6 +95,8 @@ class SimWorld {
     std::size_t device = 0, shared = 0;
   };
   std::map<std::uint32_t, BytesPeak> bytes_peak() const;
+  // Nothing is under way, anywhere.
+  bool at_rest() const;
   // What is owed, a sentence a node; empty at rest.
   std::string owed() const;
 

@@ -2,6 +2,7 @@
 #include <cstdio>
 
 #include "kernels/base/error.h"
+#include "kernels/base/log.h"
 #include "launcher/config.h"
 #include "launcher/simulation/step_world.h"
 #include "launcher/tools.h"
@@ -9,6 +10,7 @@
 namespace troupe {
 
 int simulate_step(const SimulateOptions& options, const SimulateStepOptions& how) {
+  start_log("simulate", "", LogLevel::error);
   if (options.config_path.empty()) throw Error("--step needs a configuration: troupe simulate CONFIG --step");
   std::vector<std::string> sets = options.sets;
   if (!how.cluster.empty()) sets.push_back("device.hardware=" + how.cluster);

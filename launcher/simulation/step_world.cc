@@ -22,7 +22,7 @@ namespace troupe {
 
 namespace {
 
-constexpr std::int64_t kStepMaxUs = 10'000'000'000, kLookUs = 500;
+constexpr std::int64_t kStepMaxUs = 10'000'000'000, kAskUs = 10'000;
 constexpr Address kConductor{Role::conductor, 0};
 
 double seconds_since(std::chrono::steady_clock::time_point begin) {
@@ -45,6 +45,7 @@ SimWorldOptions world_options(const StepOptions& from, const Config& world, cons
   options.network.weighs = frame_weights(h.gpus_a_node, fold);
   options.link.heartbeat_us = kStepMaxUs;  // nobody dies
   options.introduced = false;
+  options.ask_us = kAskUs;
   for (int node = 0; node < world.layout.nodes; ++node) {
     SimDeviceOptions device;
     device.flops_per_us = world.peak_gflops() * 1e3;
@@ -69,7 +70,7 @@ std::map<std::string, double> bins_of(SimWorld& world) {
 // The world on its way through a step.
 struct Run {
   StepFigures& figures;
-  std::int64_t begin_us = 0, last_us = 0;  // of the step, of the last message so far
+  std::int64_t begin_us = 0;
   std::array<KindCount, std::variant_size_v<Message>> kinds{};
   std::array<std::string, std::variant_size_v<Message>> names{};
 
@@ -81,7 +82,6 @@ struct Run {
       names[envelope.message.index()] = kind_of(envelope.message);
     }
     kind.last_s = at_s;
-    last_us = now_us;
   }
   void tell() {
     for (std::size_t i = 0; i < kinds.size(); ++i)
@@ -106,14 +106,9 @@ void run(SimWorld& world, Run& run) {
   CHECK(world.run_until([&] { return has_reported(world, "step"); }, run.begin_us + kStepMaxUs),
         "the step has no end: {}", world.owed());
   f.decided_s = static_cast<double>(world.now_us() - run.begin_us) * 1e-6;
-  std::int64_t looked_us = 0;
-  const auto at_rest = [&] {
-    if (world.now_us() - looked_us < kLookUs) return false;
-    looked_us = world.now_us();
-    return world.owed().empty();
-  };
-  CHECK(world.run_until(at_rest, world.now_us() + kStepMaxUs), "the step's update has no end: {}", world.owed());
-  f.seconds = static_cast<double>(run.last_us - run.begin_us) * 1e-6;
+  CHECK(world.run_until([&] { return world.at_rest(); }, world.now_us() + kStepMaxUs),
+        "the step's update has no end: {}", world.owed());
+  f.seconds = static_cast<double>(world.now_us() - run.begin_us) * 1e-6;
   for (const auto& [bin, seconds] : bins_of(world)) {
     const auto known = before.find(bin);
     const double spent = seconds - (known == before.end() ? 0 : known->second);
