@@ -54,8 +54,8 @@ void lose_since(NodeBill& bill, std::int64_t version) {
   bill.versions[version] = bill.account;
 }
 
-Meter::Meter(std::uint32_t incarnation)
-    : cause_{incarnation > 1 ? Bin::redo : Bin::start_up, kNoHolder}, ran_(incarnation > 1) {}
+Meter::Meter(std::uint32_t incarnation, std::int64_t ask_us)
+    : ask_us_(ask_us), cause_{incarnation > 1 ? Bin::redo : Bin::start_up, kNoHolder}, ran_(incarnation > 1) {}
 
 // The idle time that came meanwhile is for the caller to charge.
 std::int64_t Meter::charge_busy(const Usage& usage) {
@@ -79,7 +79,7 @@ void Meter::charge_idle(const Ask& ask) {
 
 void Meter::turn(const Usage& usage, const Ask& ask) {
   idle_us_ += charge_busy(usage);
-  if (idle_us_ >= kAskUs) charge_idle(ask);
+  if (idle_us_ >= ask_us_) charge_idle(ask);
 }
 
 void Meter::rest(const Usage& usage) {

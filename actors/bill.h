@@ -31,7 +31,9 @@ void lose_since(NodeBill& bill, std::int64_t version);
 class Meter {
  public:
   // incarnation: above 1 the node replaces a lost one, and even its start is redo.
-  explicit Meter(std::uint32_t incarnation);
+  // ask_us: so much idle time may come together before the actors are asked what they wait for.
+  static constexpr std::int64_t kAskUs = 100;  // thread-microseconds
+  explicit Meter(std::uint32_t incarnation, std::int64_t ask_us = kAskUs);
   using Ask = std::function<const NodeWaits&()>;
   // A turn begins: idle time since the last one is charged to what the actors wait for. They are asked when enough of
   // it has come together.
@@ -44,13 +46,13 @@ class Meter {
   NodeBill bill(const Usage& usage, const Ask& ask, std::int64_t since_us, std::int64_t now_us);
 
  private:
-  static constexpr std::int64_t kAskUs = 100;  // thread-microseconds
   static constexpr std::size_t kVersionsMax = 8, kCheckpointsMax = 4;
   std::int64_t charge_busy(const Usage& usage);
   void charge_idle(const Ask& ask);
   void decided(const Decision& decision);
   void restore(const Restore& restore);
 
+  std::int64_t ask_us_;
   Usage seen_;
   std::int64_t idle_us_ = 0;  // not charged yet
   Cause cause_;

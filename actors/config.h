@@ -114,6 +114,7 @@ struct LayoutConfig {  // [layout]
   int slots = 0;                   // microbatches in flight per stage; 0: stages + 3, at most microbatches
   int chunk_rows_max = 1024;       // rows in one expert chunk
   int chunk_credits = 2;           // chunks in flight per (stage, shard, layer, direction)
+  bool shards_in_blocks = false;   // neighbouring shards share a node, where there are more than nodes; else in turns
   double stash_factor = 1.5;       // expert stash: times the mean rows of the slots in flight; 0: none
   std::string transport = "auto";  // auto, shm, tcp
   std::string interface;

@@ -13,6 +13,12 @@
 namespace troupe {
 
 constexpr std::int64_t kPieceElements = 64 * 1024;  // grain of elementwise segments
+// Of much there are larger pieces: no more than kPiecesEnough, as long as none is larger than kPieceElementsMax.
+constexpr std::int64_t kPiecesEnough = 16, kPieceElementsMax = 1024 * 1024;
+inline std::int64_t piece_of(std::int64_t elements) {
+  const std::int64_t grains = (elements + kPiecesEnough * kPieceElements - 1) / (kPiecesEnough * kPieceElements);
+  return std::clamp(grains * kPieceElements, kPieceElements, kPieceElementsMax);
+}
 
 inline float* floats(const Memory& memory) { return static_cast<float*>(memory.data); }
 // A run of elements as one row.
@@ -49,8 +55,8 @@ class Grains {
 // each(begin, count) for every piece of `elements`.
 template <typename Each>
 void each_piece(std::int64_t elements, Each each) {
-  for (std::int64_t begin = 0; begin < elements; begin += kPieceElements)
-    each(begin, std::min(kPieceElements, elements - begin));
+  const std::int64_t piece = piece_of(elements);
+  for (std::int64_t begin = 0; begin < elements; begin += piece) each(begin, std::min(piece, elements - begin));
 }
 
 // make_op(begin, count), a segment for every piece of `elements`.

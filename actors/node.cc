@@ -23,12 +23,16 @@ Jury& Context::jury() const { return *node_->parts().jury; }
 PayloadPool& Context::pool() const { return *node_->parts().pool; }
 PayloadPool& Context::pool_to(const Address& to) const {
   const NodeParts& parts = node_->parts();
-  return parts.device_pool != nullptr && node_->is_here(to) ? *parts.device_pool : *parts.pool;
+  return parts.device_pool != nullptr && node_->is_here(to) ? *parts.device_pool : ops_pool();
+}
+PayloadPool& Context::ops_pool() const {
+  const NodeParts& parts = node_->parts();
+  return parts.ops_pool != nullptr ? *parts.ops_pool : *parts.pool;
 }
 std::int64_t Context::now_us() const { return node_->now_us(); }
 
 Node::Node(std::uint32_t id, std::uint32_t incarnation, NodeParts parts)
-    : id_(id), incarnation_(incarnation), parts_(parts), meter_(incarnation) {}
+    : id_(id), incarnation_(incarnation), parts_(parts), meter_(incarnation, parts.ask_us) {}
 
 void Node::connect(std::uint32_t node, std::uint32_t incarnation, const std::string& transport_address,
                    std::int64_t now_us) {
@@ -50,7 +54,11 @@ void Node::post(const Address& from, const Address& to, Message message) {
     CHECK(uplink_, "{} lives nowhere ({} from {})", to_string(to), kind_of(envelope.message), to_string(from));
     return uplink_(envelope);
   }
-  const auto link = links_.find(place->second);
+  auto link = links_.find(place->second);
+  if (link == links_.end() && introducer_) {
+    introducer_(place->second);
+    link = links_.find(place->second);
+  }
   if (link == links_.end()) return;  // its node is gone: the next attempt says everything again
   if (journal() != nullptr) journal()->sent(envelope);
   link->second.send(envelope, now_us_, [&](Frame frame) { parts_.transport->send(place->second, std::move(frame)); });

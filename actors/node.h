@@ -46,6 +46,8 @@ class Context {
   PayloadPool& pool() const;
   // Of what only ops read, on its way to this actor: on the device, if the actor is on this node.
   PayloadPool& pool_to(const Address& to) const;
+  // The same, on its way to anybody.
+  PayloadPool& ops_pool() const;
   std::int64_t now_us() const;  // time of the current turn, the same for all its messages
  private:
   Node* node_;
@@ -73,6 +75,8 @@ struct NodeParts {
   HandlerProfile* profile = nullptr;          // null: nobody asks what handlers take
   Jury* jury = nullptr;                       // null: nothing is judged here
   PayloadPool* device_pool = nullptr;         // of payloads that stay here and only ops read; null: it is all one
+  PayloadPool* ops_pool = nullptr;            // of other payloads that only ops read; null: `pool`
+  std::int64_t ask_us = Meter::kAskUs;        // of idle time, before the actors are asked what they wait for
 };
 
 class Node {
@@ -88,6 +92,9 @@ class Node {
                std::int64_t now_us);
   // A peer is gone: what is sent to it is dropped until it is connected again.
   void forget(std::uint32_t node);
+  // Asked for the way to a node that is not connected, before anything is sent there: whoever introduces all from the
+  // beginning sets none.
+  void set_introducer(std::function<void(std::uint32_t node)> introducer) { introducer_ = std::move(introducer); }
   void set_uplink(std::function<void(const Envelope&)> uplink) { uplink_ = std::move(uplink); }
 
   // Creates the actor from a factory that receives its Context.
@@ -189,6 +196,7 @@ class Node {
   std::map<Address, std::uint32_t> local_;
   std::map<std::uint32_t, Link> links_;
   std::function<void(const Envelope&)> uplink_;
+  std::function<void(std::uint32_t)> introducer_;
   Witness witness_;
   Posted posted_;
   std::uint64_t handled_ = 0;

@@ -217,8 +217,10 @@ std::vector<Ops> Owner::apply(const Decision& decision) {
     const Parameter& p = block_.parameters()[i];
     if (p.kind == ParameterKind::router_bias) continue;
     step.weight_decay = p.dimensions == 2 ? static_cast<float>(t.weight_decay) : 0;
-    for (std::int64_t begin = 0; begin < p.elements(); begin += kPieceElements) {
-      const std::int64_t count = std::min(kPieceElements, p.elements() - begin);
+    // What is digested is digested piece by piece, the same for all.
+    const std::int64_t grain = digest_pieces_.empty() ? piece_of(p.elements()) : kPieceElements;
+    for (std::int64_t begin = 0; begin < p.elements(); begin += grain) {
+      const std::int64_t count = std::min(grain, p.elements() - begin);
       const std::int64_t master = block_.offset(i) + begin, at = trained_.offset(j) + begin;
       Ops& ops = work.next(count);
       if (!digest_pieces_.empty()) {

@@ -9,7 +9,8 @@ namespace troupe {
 
 namespace {
 constexpr std::int64_t kDrawnElements = 16 * 1024;  // random numbers take some fifty nanoseconds
-}
+constexpr std::int64_t kDrawnPieces = 16;           // of one tensor, at most: large ones are many
+}  // namespace
 
 Standing Owner::standing(std::uint32_t attempt) const {
   Standing s{attempt, version_, voted_ || applying_, last_decision_.has_value(), {}};
@@ -37,7 +38,8 @@ std::vector<Ops> Owner::draw() {
     const Parameter& p = block_.parameters()[i];
     const Tensor all = block_.at(masters_.data, Dtype::f32, i);
     const std::uint64_t key = random_key(config_.train.seed, "initialize/" + p.name);
-    const std::int64_t step = std::max<std::int64_t>(1, kDrawnElements / p.cols);
+    const std::int64_t grain = std::max(kDrawnElements, p.elements() / kDrawnPieces);
+    const std::int64_t step = std::max<std::int64_t>(1, grain / p.cols);
     for (std::int64_t row = 0; row < p.rows; row += step)
       work.push_back({Initialize{all.row_range(row, std::min(step, p.rows - row)), key, p.mean, p.std,
                                  static_cast<std::uint64_t>(row * p.cols)}});

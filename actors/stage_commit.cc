@@ -28,7 +28,7 @@ PayloadPool& Stage::shards_pool() const {
   PayloadPool* pool = nullptr;
   for (int shard = 0; shard < config_.layout.expert_shards; ++shard) {
     pool = &context_.pool_to(shard_address(config_, shape_.stage, shard));
-    if (pool == &context_.pool()) break;
+    if (pool == &context_.ops_pool()) break;
   }
   return *pool;
 }
@@ -102,7 +102,7 @@ void Stage::fold() { run_all(owner_.fold_lanes(), &Stage::share_partial_sums); }
 void Stage::share_partial_sums() {
   if (config_.layout.replicas == 1 || owner_.lane(0).cols == 0) return sum_shared_uses();
   const Tensor sums = owner_.lane(0);
-  own_sums_ = context_.pool().take(static_cast<std::size_t>(sums.cols) * 4);
+  own_sums_ = context_.ops_pool().take(static_cast<std::size_t>(sums.cols) * 4);
   run_all({{Copy{sums, tensor_of(own_sums_, 1, sums.cols)}}}, &Stage::reduce_replicas);
 }
 
@@ -142,7 +142,7 @@ void Stage::sum_shared_uses() {
   for (const SharedUse& use : uses_) {
     if (owner_.block().has(use.parameter)) continue;
     const Tensor sums = owner_.extra(0, use.begin, use.rows, use.cols);
-    shared_out_.emplace_back(use.use, context_.pool().take(static_cast<std::size_t>(sums.elements()) * 4));
+    shared_out_.emplace_back(use.use, context_.ops_pool().take(static_cast<std::size_t>(sums.elements()) * 4));
     work.push_back({Copy{sums, tensor_of(shared_out_.back().second, use.rows, use.cols)}});
   }
   run_all(std::move(work), &Stage::send_shared_uses);
@@ -195,7 +195,7 @@ void Stage::give_gradient() {
   std::erase_if(shared_in_, [&](const auto& entry) { return entry.first.first <= owner_.version(); });
   held_ = !shadow_;
   if (held_) return measure();
-  own_sums_ = context_.pool().take(owner_.gradient_bytes());
+  own_sums_ = context_.ops_pool().take(owner_.gradient_bytes());
   run_all(owner_.give_gradient(own_sums_), &Stage::measure);
 }
 
@@ -265,7 +265,7 @@ bool Stage::sends_copy() const {
 void Stage::copy_embedding() {
   if (!sends_copy()) return;
   const Tensor table = owner_.masters("model.embed_tokens.weight", "model.embed_tokens.weight");
-  copy_source_ = context_.pool().take(static_cast<std::size_t>(table.elements()) * 4);
+  copy_source_ = context_.ops_pool().take(static_cast<std::size_t>(table.elements()) * 4);
   const Tensor values = tensor_of(copy_source_, table.rows, table.cols);
   Ops ops{Copy{table, values}};
   if (copy_digest_.data != nullptr) ops.push_back(Digest{values, {}, copy_digest(), kCopyKey});

@@ -33,6 +33,8 @@ struct Arguments {
   ExportOptions export_model;
   PlanOptions plan;
   SimulateOptions simulate;
+  SimulateStepOptions step;
+  bool one_step = false;
   ProfileOptions profile;
   BenchOptions bench;
   TimelineOptions timeline;
@@ -213,6 +215,17 @@ CLI::App* add_simulate(CLI::App& app, Arguments& a) {
       ->allow_extra_args(false);
   c->add_flag("--shrink", a.simulate.shrink, "of a seed that breaks a law: the smallest world that still does");
   c->add_flag("--quiet", a.simulate.quiet, "a line only for a world that broke a law");
+  CLI::Option* step =
+      c->add_flag("--step", a.one_step, "instead: one step of CONFIG, undisturbed, without its numbers");
+  c->add_option("--cluster", a.step.cluster, "of the step: hardware file, or its name in configs/hardware")
+      ->needs(step)
+      ->type_name("FILE");
+  c->add_option("--replicas-simulated", a.step.replicas, "of the step: so many stand for all (default: all)")
+      ->needs(step)
+      ->type_name("N");
+  c->add_option("--load", a.step.load, "of the step's experts: even (default), zipf:EXPONENT, or a file of shares")
+      ->needs(step)
+      ->type_name("LOAD");
   add_set(c, a.simulate.sets);
   return c;
 }
@@ -399,7 +412,7 @@ int dispatch(CLI::App& app, Arguments& a) {
   if (app.got_subcommand("compare")) return compare(a.compare);
   if (app.got_subcommand("inspect")) return inspect(a.inspect);
   if (app.got_subcommand("plot")) return plot(a.plot_run, a.plot_out);
-  if (app.got_subcommand("simulate")) return simulate(a.simulate);
+  if (app.got_subcommand("simulate")) return a.one_step ? simulate_step(a.simulate, a.step) : simulate(a.simulate);
   if (app.got_subcommand("doctor")) return doctor(a.doctor);
   if (app.got_subcommand("digest")) return digest(a.digest_run);
   if (app.got_subcommand("why")) return why(a.why_run);

@@ -268,6 +268,7 @@ void add_machine_keys(std::vector<Key>& keys) {
   layout.add("chunk_rows_max", &L::chunk_rows_max, at_least(16), "rows in one expert chunk");
   layout.add("chunk_credits", &L::chunk_credits, at_least(1), "chunks in flight per stage, shard, layer and way");
   layout.add("stash_factor", &L::stash_factor, at_least(0), "rows kept for backward, times their mean; 0: none");
+  layout.add("shards_in_blocks", &L::shards_in_blocks, anything(), "neighbouring shards share a node");
   layout.add("transport", &L::transport, one_of({"auto", "shm", "tcp"}), "how nodes talk");
   layout.add("interface", &L::interface, anything(), "network interface; empty: chosen");
   layout.add("spin_us", &L::spin_us, within(0, 10'000),

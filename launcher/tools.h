@@ -70,6 +70,11 @@ struct SimulateOptions {
   std::string faults_path;          // empty: the usual faults
   std::vector<std::string> faults;  // "network.drop.chance=0" over them
 };
+struct SimulateStepOptions {
+  std::string cluster, load;  // hardware file, or its name; "even", "zipf:0.5" or a file
+  int replicas = 0;           // simulated, that stand for all; 0: all
+};
+int simulate_step(const SimulateOptions& options, const SimulateStepOptions& step);
 // 0: every law held in every world.
 int simulate(const SimulateOptions& options);
 

@@ -461,6 +461,17 @@ std::optional<DecodedFrame> decode(const Frame& frame, std::string& problem) {
   return decoded;
 }
 
+template <typename M>
+bool brings(const Frame& frame) {
+  if (frame.header.size() <= kPreludeSize) return false;
+  const auto words = kj::arrayPtr(reinterpret_cast<const capnp::word*>(frame.header.data() + kPreludeSize),
+                                  (frame.header.size() - kPreludeSize) / sizeof(capnp::word));
+  capnp::FlatArrayMessageReader message(words);
+  return message.getRoot<wire::Envelope>().which() == Arm<M>::kTag;
+}
+template bool brings<PartialSums>(const Frame& frame);
+template bool brings<ShadowGradient>(const Frame& frame);
+
 std::optional<Envelope> envelope_from_json(const std::string& text, std::string& problem) {
   Envelope envelope;
   try {

@@ -36,6 +36,11 @@ Frame encode_acknowledgement(const LinkHeader& link);
 void restamp(Frame& frame, const LinkHeader& link);
 // nullopt and a sentence in `problem` for anything wrong.
 std::optional<DecodedFrame> decode(const Frame& frame, std::string& problem);
+// Whether a frame of ours brings an M.
+template <typename M>
+bool brings(const Frame& frame);
+extern template bool brings<PartialSums>(const Frame& frame);
+extern template bool brings<ShadowGradient>(const Frame& frame);
 // What a person writes: schema.capnp's Envelope as JSON, {"toRole": "conductor", "stop": {"reason": "enough"}}, without
 // payloads. nullopt and a sentence in `problem` for anything wrong.
 std::optional<Envelope> envelope_from_json(const std::string& text, std::string& problem);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <limits>
 
@@ -58,6 +59,7 @@ class SimTransport final : public Transport {
 
 SimNetwork::SimNetwork(SimNetworkOptions options) : options_(std::move(options)) {
   CHECK(options_.bytes_per_us > 0, "a link that carries nothing");
+  CHECK(!options_.fabric || !has_luck(), "a fabric strikes no frames");
 }
 SimNetwork::~SimNetwork() = default;
 
@@ -96,8 +98,50 @@ bool SimNetwork::is_cut(std::uint32_t from, std::uint32_t to) const {
   });
 }
 
+bool SimNetwork::has_luck() const {
+  const SimNetworkOptions& o = options_;
+  return o.drop > 0 || o.duplicate > 0 || o.reorder > 0 || o.corrupt > 0 || o.jitter_us > 0 || !o.cuts.empty();
+}
+
+// A frame leaves when its port is free; at the other end it takes its turn when it gets there, whoever sent it. A small one
+// waits for nobody.
+void SimNetwork::depart(const End& from, const End& to, Frame frame) {
+  const SimFabric& f = *options_.fabric;
+  const std::size_t bytes = bytes_of(frame);
+  const bool between = from.first / f.nodes_a_host != to.first / f.nodes_a_host;
+  const SimFabric::Port& port = between ? f.between : f.inside;
+  const double weight = options_.weighs ? options_.weighs(from.first, to.first, frame) : 1;
+  const double lasts_us = static_cast<double>(bytes) * weight / port.bytes_per_us;
+  if (bytes <= options_.small_bytes_max)
+    return put(to, now_us_ + std::llround(port.latency_us + lasts_us), {from, std::move(frame), {}});
+  const std::size_t lane = (between ? 1 : 0) + (bytes > f.bulk_bytes ? 2 : 0);
+  double& leaves_us = lanes_[from.first][lane].leaves_us;
+  const double begins_us = std::max(static_cast<double>(now_us_), leaves_us);
+  leaves_us = begins_us + lasts_us;
+  departed_.push_back({begins_us + port.latency_us, lasts_us, puts_++, lane, to, {from, std::move(frame), {}}});
+  std::push_heap(departed_.begin(), departed_.end(), later);
+}
+
+void SimNetwork::set_time(std::int64_t now_us) {
+  now_us_ = now_us;
+  while (!departed_.empty() && departed_.front().begins_us <= static_cast<double>(now_us)) {
+    std::pop_heap(departed_.begin(), departed_.end(), later);
+    Departed d = std::move(departed_.back());
+    departed_.pop_back();
+    double& arrives_us = lanes_[d.to.first][d.lane].arrives_us;
+    arrives_us = std::max(d.begins_us, arrives_us) + d.lasts_us;
+    put(d.to, std::max<std::int64_t>(now_us, std::llround(arrives_us)), std::move(d.flight));
+  }
+}
+
+// When set_time() has something to do.
+std::int64_t SimNetwork::next_departure_us() const {
+  return departed_.empty() ? kNever : static_cast<std::int64_t>(std::ceil(departed_.front().begins_us));
+}
+
 void SimNetwork::send(const End& from, const End& to, Frame frame) {
   ++counters_.sent;
+  if (options_.fabric) return depart(from, to, std::move(frame));
   Wire& way = wire(from, to);
   const std::uint64_t number = way.frames++;
   const bool faulty = options_.faults_end_us == 0 || now_us_ < options_.faults_end_us;
@@ -146,6 +190,7 @@ void SimNetwork::put(const End& to, std::int64_t at_us, Flight flight) {
     return;
   }
   inbox->second.emplace(Arrival{at_us, puts_++}, std::move(flight));
+  if (listener_) listener_(to, at_us);
 }
 
 bool SimNetwork::take(const End& end, Frame& frame) {
@@ -161,15 +206,24 @@ bool SimNetwork::take(const End& end, Frame& frame) {
 }
 
 // As from another process: one payload or none, in memory of its own. It is read only now, as a rendezvous does: a
-// sender that wrote to what it had sent is found out.
+// sender that wrote to what it had sent is found out. What nobody reads has a size alone.
 Frame SimNetwork::arrived(Flight flight) {
   Frame frame{.header = std::move(flight.frame.header), .payloads = {}};
-  std::size_t size = 0;
-  for (const Payload& piece : flight.frame.payloads) size += piece.size;
-  Payload whole = pool_.take(size);
+  std::size_t size = 0, unread = 0;
+  for (const Payload& piece : flight.frame.payloads) {
+    size += piece.size;
+    unread += is_unread(piece.data.get()) ? piece.size : 0;
+  }
+  if (unread > 0 && unread == size) {
+    frame.payloads.push_back({.data = {std::shared_ptr<void>(), unread_memory(size)}, .size = size});
+    return frame;
+  }
+  Payload whole = (unread > 0 ? sparse_pool_ : pool_).take(size);
   std::byte* at = whole.data.get();
-  for (const Payload& piece : flight.frame.payloads)
-    if (piece.size > 0) at = std::copy_n(piece.data.get(), piece.size, at);
+  for (const Payload& piece : flight.frame.payloads) {
+    if (piece.size > 0 && !is_unread(piece.data.get())) std::copy_n(piece.data.get(), piece.size, at);
+    at += piece.size;
+  }
   if (flight.damage.happens) {
     const std::uint64_t where = flight.damage.where;
     std::byte& struck =
@@ -193,7 +247,7 @@ std::int64_t SimNetwork::next_us() const {
 }
 
 std::size_t SimNetwork::under_way() const {
-  std::size_t count = 0;
+  std::size_t count = departed_.size();
   for (const auto& [end, inbox] : inboxes_) count += inbox.size();
   return count;
 }

@@ -7,12 +7,15 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "kernels/sim/unread_memory.h"
 #include "messages/transport.h"
 
 namespace troupe {
@@ -23,6 +26,18 @@ struct LinkCut {
   std::int64_t begin_us = 0, end_us = 0;
 };
 
+// Hosts of several nodes. A node has a port to the others of its host and one to all other hosts; what it sends leaves
+// one frame after another, what it is sent arrives one after another, whoever the others are.
+struct SimFabric {
+  struct Port {
+    double bytes_per_us = 1000;
+    std::int64_t latency_us = 20;
+  };
+  std::uint32_t nodes_a_host = 1;
+  Port inside, between;
+  std::size_t bulk_bytes = std::size_t{1} << 28;  // larger frames wait for each other, and hold up no others
+};
+
 struct SimNetworkOptions {
   std::uint64_t seed = 0;
   std::int64_t latency_us = 20, jitter_us = 0;
@@ -31,7 +46,10 @@ struct SimNetworkOptions {
   double drop = 0, duplicate = 0, reorder = 0, corrupt = 0;  // probabilities per frame
   std::int64_t reorder_us = 0;                               // what a frame held back waits at most, besides
   std::int64_t faults_end_us = 0;                            // no frame sent later is struck; 0: faults never end
-  std::vector<LinkCut> cuts;
+  std::vector<LinkCut> cuts = {};
+  std::optional<SimFabric> fabric = {};  // instead of a wire for each pair with latency_us and bytes_per_us
+  // A frame takes as long as so many times its bytes: it stands for frames of others that are not simulated.
+  std::function<double(std::uint32_t from, std::uint32_t to, const Frame& frame)> weighs = {};
 };
 
 struct SimNetworkCounters {
@@ -52,12 +70,16 @@ class SimNetwork {
   void detach(std::uint32_t node, std::uint32_t incarnation, double lost = 0);
   static std::string address(std::uint32_t node, std::uint32_t incarnation);
 
-  void set_time(std::int64_t now_us) { now_us_ = now_us; }
+  void set_time(std::int64_t now_us);
+  std::int64_t next_departure_us() const;
   // When the next frame reaches that end, or any; the largest number if none is under way.
   std::int64_t next_us(std::uint32_t node, std::uint32_t incarnation) const;
   std::int64_t next_us() const;
   std::size_t under_way() const;
   const SimNetworkCounters& counters() const { return counters_; }
+  // Told of every frame that is under way to an end, and when it will be there.
+  using Listener = std::function<void(const End& to, std::int64_t at_us)>;
+  void set_listener(Listener listener) { listener_ = std::move(listener); }
 
  private:
   friend class SimTransport;
@@ -79,19 +101,38 @@ class SimNetwork {
     Frame frame;
     Damage damage;
   };
+  // Has left, and its first byte is on the way to the other end's port.
+  struct Departed {
+    double begins_us = 0, lasts_us = 0;
+    std::uint64_t number = 0;
+    std::size_t lane = 0;
+    End to;
+    Flight flight;
+  };
+  static bool later(const Departed& a, const Departed& b) {
+    return std::pair(a.begins_us, a.number) > std::pair(b.begins_us, b.number);
+  }
   void send(const End& from, const End& to, Frame frame);
   void put(const End& to, std::int64_t at_us, Flight flight);
   bool take(const End& end, Frame& frame);
   bool is_cut(std::uint32_t from, std::uint32_t to) const;
   Wire& wire(const End& from, const End& to);
   Frame arrived(Flight flight);
+  bool has_luck() const;
+  void depart(const End& from, const End& to, Frame frame);
 
   SimNetworkOptions options_;
   std::int64_t now_us_ = 0;
   std::uint64_t puts_ = 0;
   std::map<End, std::map<Arrival, Flight>> inboxes_;  // of the living
   std::map<std::pair<End, End>, Wire> wires_;
-  PayloadPool pool_;
+  struct Lane {
+    double leaves_us = 0, arrives_us = 0;  // when the last frame of either way is through
+  };
+  std::map<std::uint32_t, std::array<Lane, 4>> lanes_;  // of a node: inside its host, between hosts; the same for bulk
+  std::vector<Departed> departed_;                      // a heap, the first to get there first
+  PayloadPool pool_, sparse_pool_{sparse_memory};
+  Listener listener_;
   SimNetworkCounters counters_;
 };
 

@@ -19,7 +19,7 @@ struct Frame {
   FramePayloads payloads;  // sent: any number; received: exactly one (or none), the concatenation
 };
 constexpr std::size_t kFrameHeaderMax = 1 << 20;
-constexpr std::size_t kFramePayloadMax = std::size_t{1} << 32;
+constexpr std::size_t kFramePayloadMax = std::size_t{1} << 40;
 
 class Transport {
  public:

@@ -67,7 +67,10 @@ ExpertRange experts_of(const Config& config, int shard) {
 std::vector<Parameter> stage_parameters(const Config& config, const StageShape& shape) {
   std::vector<Parameter> own;
   const int mtp = config.model.num_hidden_layers;
-  for (Parameter& p : model_parameters(config.model, initialization_of(config))) {
+  const auto wanted = [&](int layer) {
+    return (layer >= shape.first_layer && layer < shape.first_layer + shape.layers) || layer == mtp;
+  };
+  for (Parameter& p : model_parameters(config.model, initialization_of(config), wanted)) {
     if (p.kind == ParameterKind::expert) continue;
     const bool in_run = p.layer >= shape.first_layer && p.layer < shape.first_layer + shape.layers;
     const bool outside = p.layer < 0 ? (p.name == "model.embed_tokens.weight" ? shape.first : shape.last) : false;
@@ -80,10 +83,9 @@ std::vector<Parameter> shard_parameters(const Config& config, const StageShape& 
   const std::vector<int> layers = moe_layers_of(config, shape);
   const ExpertRange range = experts_of(config, shard);
   std::vector<Parameter> own;
-  for (Parameter& p : model_parameters(config.model, initialization_of(config))) {
-    const bool here = std::find(layers.begin(), layers.end(), p.layer) != layers.end();
-    if (p.kind == ParameterKind::expert && here && p.expert >= range.begin && p.expert < range.end)
-      own.push_back(std::move(p));
+  const auto wanted = [&](int layer) { return std::find(layers.begin(), layers.end(), layer) != layers.end(); };
+  for (Parameter& p : model_parameters(config.model, initialization_of(config), wanted)) {
+    if (p.kind == ParameterKind::expert && p.expert >= range.begin && p.expert < range.end) own.push_back(std::move(p));
   }
   return own;
 }
@@ -114,7 +116,8 @@ std::map<Address, std::uint32_t> place_owners(const Config& config) {
     if (has_expert_shards(config, shapes[static_cast<std::size_t>(s)]))
       for (int e = 0; e < l.expert_shards; ++e) shards.push_back(shard_address(config, s, e));
   for (std::size_t i = 0; i < shards.size(); ++i) {
-    const auto turn = static_cast<std::uint32_t>(i) % nodes;
+    const auto turn = static_cast<std::uint32_t>(
+        l.shards_in_blocks ? i * nodes / std::max<std::size_t>(shards.size(), nodes) : i % nodes);
     places[shards[i]] = nodes - 1 - turn;
   }
   return places;

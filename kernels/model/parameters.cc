@@ -138,11 +138,18 @@ bool is_active(const ModelConfig& config, const Parameter& parameter) {
 }  // namespace
 
 std::vector<Parameter> model_parameters(const ModelConfig& config, const Initialization& initialization) {
+  return model_parameters(config, initialization, [](int) { return true; });
+}
+
+std::vector<Parameter> model_parameters(const ModelConfig& config, const Initialization& initialization,
+                                        const std::function<bool(int layer)>& wanted) {
   Lister lister(config, initialization);
   lister.embedding();
-  for (int layer = 0; layer < config.num_hidden_layers; ++layer) lister.block(layer);
+  for (int layer = 0; layer < config.num_hidden_layers; ++layer)
+    if (wanted(layer)) lister.block(layer);
   lister.head();
-  for (int layer = config.num_hidden_layers; layer < config.layers_with_mtp(); ++layer) lister.prediction_module(layer);
+  for (int layer = config.num_hidden_layers; layer < config.layers_with_mtp(); ++layer)
+    if (wanted(layer)) lister.prediction_module(layer);
   return lister.take();
 }
 

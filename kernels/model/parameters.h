@@ -39,6 +39,10 @@ struct Initialization {
 // together (q_a|kv_a, q|k|v, gate|up) are neighbours, in that order.
 std::vector<Parameter> model_parameters(const ModelConfig& config, const Initialization& initialization = {});
 
+// The same without layers that aren't wanted.
+std::vector<Parameter> model_parameters(const ModelConfig& config, const Initialization& initialization,
+                                        const std::function<bool(int layer)>& wanted);
+
 // True for copies that real checkpoints carry and a loader must accept and ignore: the MTP layer's embed_tokens and
 // shared_head.head; rotary inv_freq buffers.
 bool is_ignored_tensor(const ModelConfig& config, const std::string& name);

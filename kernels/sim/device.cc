@@ -10,13 +10,14 @@
 
 #include "kernels/base/random.h"
 #include "kernels/cost.h"
+#include "kernels/sim/unread_memory.h"
 #include "kernels/strand.h"
 
 namespace troupe {
 
 namespace {
 
-constexpr std::size_t kLine = 64;
+constexpr std::size_t kLine = 64, kSparse = 16 * 4096;
 
 std::uint64_t key_of(std::uint64_t seed, const SegmentKey& key) {
   const std::uint64_t place = random_word(seed, static_cast<std::uint64_t>(key.step), 0);
@@ -62,13 +63,24 @@ SimDevice::SimDevice(SimDeviceOptions options) : options_(std::move(options)), h
 }
 
 Memory SimDevice::allocate(std::size_t size, Place place) {
-  const std::size_t padded = std::max(kLine, (size + kLine - 1) / kLine * kLine);
-  void* data = std::aligned_alloc(kLine, padded);
-  CHECK(data != nullptr, "no memory for {} simulated bytes", size);
-  std::memset(data, 0, padded);
   Live& counted = live(place);
   counted.bytes += size;
   counted.peak = std::max(counted.peak, counted.bytes);
+  if (place == Place::device && !options_.memory) {
+    const auto forget = [all = live_, &counted, size](void*) { counted.bytes -= size; };
+    void* const nothing = unread_memory(size);
+    return {std::shared_ptr<void>(nothing, forget), nothing, size};
+  }
+  const std::size_t padded = std::max(kLine, (size + kLine - 1) / kLine * kLine);
+  if (!options_.memory && padded >= kSparse) {
+    auto memory = sparse_memory(padded);
+    void* const data = memory.get();
+    const auto forget = [all = live_, &counted, size, memory](void*) { counted.bytes -= size; };
+    return {std::shared_ptr<void>(data, forget), data, size};
+  }
+  void* data = std::aligned_alloc(kLine, padded);
+  CHECK(data != nullptr, "no memory for {} simulated bytes", size);
+  std::memset(data, 0, padded);
   const auto give_back = [all = live_, &counted, size](void* memory) {
     counted.bytes -= size;
     std::free(memory);
@@ -87,6 +99,7 @@ std::int64_t SimDevice::duration_us(const Segment& segment, std::int64_t now_us)
   if (options_.lasts_us) return options_.lasts_us(segment);
   const Cost total = cost(segment);
   double us = std::max(total.flops / options_.flops_per_us, total.bytes / options_.bytes_per_us);
+  if (options_.stretches) us *= options_.stretches(segment);
   for (const SlowSpan& span : options_.slow)
     if (now_us >= span.begin_us && now_us < span.end_us) us *= span.factor;
   return std::max<std::int64_t>(1, std::llround(us));
@@ -102,9 +115,14 @@ void SimDevice::compute(const std::vector<Segment>& segments) {
     if (options_.numbers) {
       cpu::run(*op, scratch_);
     } else if (const auto* router = std::get_if<Router>(op)) {
-      make_up_routing(*router, key_of(options_.seed, key));
+      make_up(*router, key);
     }
   }
+}
+
+void SimDevice::make_up(const Router& op, const SegmentKey& key) const {
+  if (options_.memory) return make_up_routing(op, key_of(options_.seed, key));
+  make_up_counts(op, options_.load, key.layer, key_of(options_.seed, key));
 }
 
 void SimDevice::start(std::vector<Segment> segments, std::int64_t now_us) {

@@ -1,7 +1,8 @@
 // SimDevice: the production ready heap in front of k servers in virtual time. A segment lasts as long as its cost says
 // (kernels/cost.h) at the rates given, times the slowness of the moment; it is done when advance() reaches its end.
 // With numbers every op is computed; without, only the router writes: a made-up routing that is legal and depends on
-// nothing but the segment's key, so that actors have something to dispatch.
+// nothing but the segment's key, so that actors have something to dispatch. A device may be without memory too: then
+// Place::device is unread memory, and of a routing there are only the counts.
 #pragma once
 
 #include <array>
@@ -13,6 +14,7 @@
 #include "kernels/cpu/kernels.h"
 #include "kernels/device.h"
 #include "kernels/ready_heap.h"
+#include "kernels/sim/expert_load.h"
 #include "kernels/watch.h"
 
 namespace troupe {
@@ -29,9 +31,11 @@ enum class ComputeAt : std::uint8_t { start, end };
 struct SimDeviceOptions {
   int servers = 1;
   double flops_per_us = 1000, bytes_per_us = 1000;  // of one server
-  bool numbers = true;
+  bool numbers = true, memory = true;               // no memory: no numbers
   ComputeAt compute_at = ComputeAt::start;
-  std::uint64_t seed = 0;  // of the made-up routing
+  std::uint64_t seed = 0;                                // of the made-up routing
+  ExpertLoad load = {};                                  // of the routing of a device without memory
+  std::function<double(const Segment&)> stretches = {};  // its cost's time so many times
   std::vector<SlowSpan> slow;
   std::int64_t begin_us = 0;
   std::function<std::int64_t(const Segment&)> lasts_us = {};  // instead of its cost
@@ -77,6 +81,7 @@ class SimDevice final : public Device {
   void rest(std::size_t server, std::int64_t until_us);
   void end_first();
   void compute(const std::vector<Segment>& segments);
+  void make_up(const Router& op, const SegmentKey& key) const;
   std::int64_t duration_us(const Segment& segment, std::int64_t now_us) const;
 
   struct Live {

@@ -8,6 +8,7 @@
 
 #include "actors/rules/placement.h"
 #include "kernels/base/random.h"
+#include "kernels/sim/unread_memory.h"
 #include "launcher/company.h"
 #include "launcher/payload_memory.h"
 
@@ -22,6 +23,8 @@ constexpr Address kSupervisor{Role::supervisor, 0}, kConductor{Role::conductor, 
 
 enum class Mark : std::uint8_t { killed = 200, abandoned, restarted, started };  // in the log, beside message kinds
 
+std::shared_ptr<std::byte> unread_payload(std::size_t size) { return {std::shared_ptr<void>(), unread_memory(size)}; }
+
 std::uint64_t word_of(const Address& address) { return static_cast<std::uint64_t>(address.role) << 32 | address.index; }
 
 }  // namespace
@@ -35,6 +38,7 @@ struct SimWorld::Member {
   std::vector<Address> here;
   PayloadPool pool;
   std::optional<PayloadPool> device_pool;  // behind a front, whose memory is memory of its own
+  std::optional<PayloadPool> unread_pool;  // of a device without memory
   std::unique_ptr<SimDevice> device;
   std::unique_ptr<Device> front;
   std::unique_ptr<SimDisk> disk;
@@ -70,10 +74,29 @@ SimWorld::SimWorld(const Config& config, SimWorldOptions options, Witness witnes
   const auto nodes = static_cast<std::uint32_t>(config_.layout.nodes);
   CHECK(options_.devices.size() == nodes, "{} devices for {} nodes", options_.devices.size(), nodes);
   incarnations_.assign(nodes, 1);
+  network_.set_listener([this](const SimNetwork::End& to, std::int64_t at_us) {
+    if (const auto seat = seats_.find(to); seat != seats_.end() && !members_[seat->second]->stopped)
+      agenda_.not_later(seat->second, at_us);
+  });
   for (std::uint32_t node = 0; node < nodes; ++node) add_member(node, 1);
+  plan_all();
+  if (!options_.introduced) return;
   for (auto& one : members_)
     for (auto& other : members_)
       if (one->node_id != other->node_id) introduce(*one, *other);
+}
+
+// ---- Who is next ----------------------------------------------------------------------------------------------------
+
+void SimWorld::plan(std::size_t member) { agenda_.set(member, members_[member]->next_us(network_)); }
+
+void SimWorld::plan_all() {
+  agenda_.resize(members_.size());
+  seats_.clear();
+  for (std::size_t i = 0; i < members_.size(); ++i) {
+    seats_[{members_[i]->node_id, members_[i]->incarnation}] = i;
+    plan(i);
+  }
 }
 
 SimWorld::~SimWorld() {
@@ -107,6 +130,7 @@ void SimWorld::add_member(std::uint32_t node, std::uint32_t incarnation) {
     m->front = options_.front(*m->device);
     m->device_pool.emplace(memory_of(*m->front, Place::device), true);
   }
+  if (!options_.devices[node].memory) m->unread_pool.emplace(unread_payload);
   m->transport = network_.attach(node, incarnation);
   if (places.at(kCheckpointer) == node) {
     SimDiskOptions disk = options_.disk;
@@ -129,7 +153,9 @@ void SimWorld::add_member(std::uint32_t node, std::uint32_t incarnation) {
                                              .link = options_.link,
                                              .watch = &*m->watch,
                                              .jury = m->jury.get(),
-                                             .device_pool = m->device_pool ? &*m->device_pool : nullptr});
+                                             .device_pool = m->device_pool ? &*m->device_pool : nullptr,
+                                             .ops_pool = m->unread_pool ? &*m->unread_pool : nullptr,
+                                             .ask_us = options_.ask_us});
   const std::uint64_t key = random_key(options_.seed, fmt::format("choices of node {}.{}", node, incarnation));
   m->node->set_choice([m, key](std::size_t count) { return random_below(count, key, m->choices++); });
   m->node->set_uplink([this, m](const Envelope& envelope) {
@@ -148,6 +174,13 @@ void SimWorld::add_member(std::uint32_t node, std::uint32_t incarnation) {
     return !(options_.loses && options_.loses(envelope));
   });
   if (options_.posted) m->node->set_posted(options_.posted);
+  if (!options_.introduced)
+    m->node->set_introducer([this, m](std::uint32_t other) {
+      Member* const met = living(other);
+      CHECK(met != nullptr, "node {} is down", other);
+      introduce(*m, *met);
+      introduce(*met, *m);
+    });
   WorldOptions world;
   world.node = node;
   world.incarnation = incarnation;
@@ -195,14 +228,13 @@ void SimWorld::start(const Recover& recover) {
     member->node->post(kSupervisor, kConductor, recover);
     member->has_mail = true;
   }
+  plan_all();
 }
 
 // ---- Time -----------------------------------------------------------------------------------------------------------
 
 std::int64_t SimWorld::next_us() const {
-  std::int64_t next = events_.next_us();
-  for (const auto& member : members_) next = std::min(next, member->next_us(network_));
-  return std::max(next, now_us_);
+  return std::max(std::min({events_.next_us(), agenda_.next_us(), network_.next_departure_us()}), now_us_);
 }
 
 void SimWorld::advance_parts(Member& member) {
@@ -229,33 +261,41 @@ void SimWorld::turn(Member& member) {
 std::size_t SimWorld::begin_moment(std::int64_t at_us) {
   now_us_ = at_us;
   network_.set_time(now_us_);
-  events_.run(now_us_);
+  if (events_.next_us() <= now_us_) {
+    events_.run(now_us_);
+    plan_all();
+  }
   return members_.empty() ? 0 : random_below(members_.size(), options_.seed, rounds_++);
 }
 
 // Every node with something to do, in a drawn order.
 void SimWorld::step(std::int64_t at_us) {
   const std::size_t first = begin_moment(at_us);
-  for (std::size_t i = 0; i < members_.size(); ++i) {
-    Member& member = *members_[(first + i) % members_.size()];
-    if (member.next_us(network_) <= now_us_) turn(member);
-  }
+  const auto pass = [&](std::size_t from, std::size_t until) {
+    for (std::size_t i = agenda_.due(from, now_us_); i < until; i = agenda_.due(i + 1, now_us_)) {
+      turn(*members_[i]);
+      plan(i);
+    }
+  };
+  pass(first, members_.size());
+  pass(0, first);
 }
 
 // The first node with something to do has a turn of one message; the next to have one is drawn anew.
 bool SimWorld::advance(std::int64_t limit_us) {
   for (std::int64_t at_us = next_us(); at_us <= limit_us; at_us = next_us()) {
     const std::size_t first = begin_moment(at_us);
-    for (std::size_t i = 0; i < members_.size(); ++i) {
-      Member& member = *members_[(first + i) % members_.size()];
-      if (member.next_us(network_) > now_us_) continue;
+    std::size_t seat = agenda_.due(first, now_us_);
+    if (seat >= members_.size()) seat = agenda_.due(0, now_us_);
+    if (seat < members_.size()) {
+      Member& member = *members_[seat];
       const std::uint64_t before = member.node->handled();
       member.has_mail = false;
       advance_parts(member);
       member.has_mail = member.node->turn(now_us_, 1);
       advance_parts(member);
+      plan(seat);
       if (member.node->handled() > before) return true;
-      break;
     }
   }
   return false;
@@ -272,6 +312,7 @@ bool SimWorld::deliver(const Envelope& envelope) {
   if (member == nullptr) return false;
   member->node->deliver(envelope);
   member->has_mail = true;
+  plan_all();
   return true;
 }
 
@@ -313,6 +354,7 @@ void SimWorld::kill(std::uint32_t node) {
   member->node->close();
   if (member->disk) member->disk->crash();
   std::erase_if(members_, [&](const auto& one) { return one.get() == member; });
+  plan_all();
 }
 
 void SimWorld::abandon(std::uint32_t node) {
@@ -334,12 +376,14 @@ void SimWorld::restart(std::uint32_t node) {
     introduce(*other, fresh);
     introduce(fresh, *other);
   }
+  plan_all();
 }
 
 void SimWorld::stop(std::uint32_t node) {
   Member* const member = living(node);
   CHECK(member != nullptr, "node {} is down already", node);
   member->stopped = true;
+  plan_all();
 }
 
 void SimWorld::hang(std::uint32_t node, std::uint32_t actor, const Envelope& envelope) {
@@ -407,6 +451,12 @@ std::map<std::uint32_t, SimWorld::BytesPeak> SimWorld::bytes_peak() const {
                              member->device->bytes_peak(Place::shared) + member->pool.asked_peak()};
   }
   return peak;
+}
+
+bool SimWorld::at_rest() const {
+  for (const auto& m : members_)
+    if (!m->abandoned && (m->has_mail || m->device->pending() > 0 || (m->disk && m->disk->jobs() > 0))) return false;
+  return network_.under_way() == 0;
 }
 
 std::string SimWorld::owed() const {

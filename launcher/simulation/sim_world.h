@@ -15,6 +15,7 @@
 #include "actors/sim_jury.h"
 #include "kernels/sim/device.h"
 #include "launcher/bill.h"
+#include "launcher/simulation/agenda.h"
 #include "launcher/simulation/events.h"
 #include "launcher/world.h"
 #include "messages/sim_network.h"
@@ -30,6 +31,8 @@ struct SimWorldOptions {
   SimDiskOptions disk;                    // of the node that writes checkpoints; its root is the run's folder
   SimJuryOptions jury;                    // of the node with the judge
   LinkLimits link;
+  std::int64_t ask_us = Meter::kAskUs;  // see NodeParts
+  bool introduced = true;  // all nodes to each other from the beginning; false: when the first message goes
   DeviceFront front;
   std::size_t journal_records = 0;                      // of each node; 0: no journals
   std::function<std::int64_t(const Envelope&)> delays;  // above 0: the message reaches its actor so much later
@@ -92,6 +95,8 @@ class SimWorld {
     std::size_t device = 0, shared = 0;
   };
   std::map<std::uint32_t, BytesPeak> bytes_peak() const;
+  // Nothing is under way, anywhere.
+  bool at_rest() const;
   // What is owed, a sentence a node; empty at rest.
   std::string owed() const;
 
@@ -109,6 +114,8 @@ class SimWorld {
   std::int64_t next_us() const;
   Member* living(std::uint32_t node) const;
   void log(std::uint64_t word);
+  void plan(std::size_t member);
+  void plan_all();
 
   const Config config_;
   const SimWorldOptions options_;
@@ -116,7 +123,9 @@ class SimWorld {
   SimNetwork network_;
   Events events_;
   std::vector<std::unique_ptr<Member>> members_;
-  std::vector<std::uint32_t> incarnations_;  // the last of each node
+  Agenda agenda_;
+  std::map<SimNetwork::End, std::size_t> seats_;  // among the members
+  std::vector<std::uint32_t> incarnations_;       // the last of each node
   std::int64_t now_us_ = 0;
   std::uint64_t messages_ = 0, rounds_ = 0, segments_of_dead_ = 0, hash_ = 14695981039346656037ULL;
   std::vector<Report> reports_;
