@@ -257,6 +257,24 @@ void add_hardware_keys(std::vector<Key>& keys) {
   t.add("assumed", &H::assumed, anything(), "keys whose figures are assumptions");
 }
 
+void add_cluster_keys(std::vector<Key>& keys) {
+  using N = LaunchConfig;
+  Table<N> launch(keys, "launch", &Config::launch);
+  launch.add("ports", &N::ports, anything(),
+             "where the launcher listens for processes on other machines: FIRST-LAST; 0: any port");
+  using Q = SlurmConfig;
+  Table<Q> slurm(keys, "slurm", &Config::slurm);
+  slurm.add("partition", &Q::partition, anything(), "--partition of sbatch; empty: Slurm's default");
+  slurm.add("account", &Q::account, anything(), "--account");
+  slurm.add("time", &Q::time, anything(), "--time");
+  slurm.add("gres", &Q::gres, anything(), "--gres, of each node: \"gpu:8\"");
+  slurm.add("constraint", &Q::constraint, anything(), "--constraint");
+  slurm.add("processes_per_node", &Q::processes_per_node, at_least(1), "node processes on each of Slurm's nodes");
+  slurm.add("signal_seconds", &Q::signal_seconds, within(1, 65535),
+            "before the job's time is up: the run is saved, and queued again");
+  slurm.add("lines", &Q::lines, anything(), "more lines of the batch script, before its command");
+}
+
 void add_machine_keys(std::vector<Key>& keys) {
   using L = LayoutConfig;
   Table<L> layout(keys, "layout", &Config::layout);
@@ -293,21 +311,6 @@ void add_machine_keys(std::vector<Key>& keys) {
   inspect.add("listen", &J::listen, anything(),
               "address at which nodes answer the inspector; elsewhere than on loopback they want the run's token for "
               "everything; empty: nowhere");
-  using N = LaunchConfig;
-  Table<N> launch(keys, "launch", &Config::launch);
-  launch.add("ports", &N::ports, anything(),
-             "where the launcher listens for processes on other machines: FIRST-LAST; 0: any port");
-  using Q = SlurmConfig;
-  Table<Q> slurm(keys, "slurm", &Config::slurm);
-  slurm.add("partition", &Q::partition, anything(), "--partition of sbatch; empty: Slurm's default");
-  slurm.add("account", &Q::account, anything(), "--account");
-  slurm.add("time", &Q::time, anything(), "--time");
-  slurm.add("gres", &Q::gres, anything(), "--gres, of each node: \"gpu:8\"");
-  slurm.add("constraint", &Q::constraint, anything(), "--constraint");
-  slurm.add("processes_per_node", &Q::processes_per_node, at_least(1), "node processes on each of Slurm's nodes");
-  slurm.add("signal_seconds", &Q::signal_seconds, within(1, 65535),
-            "before the job's time is up: the run is saved, and queued again");
-  slurm.add("lines", &Q::lines, anything(), "more lines of the batch script, before its command");
   using I = LimitsConfig;
   Table<I> limits(keys, "limits", &Config::limits);
   limits.add("heartbeat_ms", &I::heartbeat_ms, at_least(1), "between signs of life");
@@ -421,6 +424,7 @@ std::vector<Key> list_keys() {
   add_schedule_keys(keys);
   add_grpo_keys(keys);
   add_machine_keys(keys);
+  add_cluster_keys(keys);
   return keys;
 }
 

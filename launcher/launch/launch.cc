@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <cerrno>
 #include <csignal>
 #include <utility>
 
@@ -65,7 +66,8 @@ Started Launch::start(std::uint32_t node, std::uint32_t incarnation) {
   close(log[1]);
   fcntl(log[0], F_SETFL, O_NONBLOCK);
   const std::string token = token_ + "\n";
-  if (write(leash[1], token.data(), token.size()) != static_cast<ssize_t>(token.size()))
+  // A command that has ended already says why in its log.
+  if (write(leash[1], token.data(), token.size()) < 0 && errno != EPIPE)
     throw Error("can't tell node {} the run's token", node);
   return {pid, log[0], leash[1]};
 }

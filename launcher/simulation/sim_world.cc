@@ -116,6 +116,35 @@ void SimWorld::watch(Member& m, const std::map<Address, std::uint32_t>& places) 
   m.watch.emplace(&*m.board, m.journal ? &*m.journal : nullptr, here);
 }
 
+// Every message that its actors handle or post passes here, and what they tell the supervisor.
+void SimWorld::listen_to(Member* m) {
+  const std::uint64_t key = random_key(options_.seed, fmt::format("choices of node {}.{}", m->node_id, m->incarnation));
+  m->node->set_choice([m, key](std::size_t count) { return random_below(count, key, m->choices++); });
+  m->node->set_uplink([this, m](const Envelope& envelope) {
+    if (!m->abandoned) hear(envelope);
+  });
+  m->node->set_witness([this, m](const Envelope& envelope) {
+    log(m->node_id | static_cast<std::uint64_t>(envelope.message.index()) << 32);
+    log(word_of(envelope.from));
+    log(word_of(envelope.to));
+    ++messages_;
+    if (witness_ && !m->abandoned) witness_(now_us_, m->node_id, envelope);
+    if (const std::int64_t later_us = options_.delays ? options_.delays(envelope) : 0; later_us > 0) {
+      events_.at(now_us_ + later_us, [this, envelope] { deliver(envelope); });
+      return false;
+    }
+    return !(options_.loses && options_.loses(envelope));
+  });
+  if (options_.posted) m->node->set_posted(options_.posted);
+  if (!options_.introduced)
+    m->node->set_introducer([this, m](std::uint32_t other) {
+      Member* const met = living(other);
+      CHECK(met != nullptr, "node {} is down", other);
+      introduce(*m, *met);
+      introduce(*met, *m);
+    });
+}
+
 void SimWorld::add_member(std::uint32_t node, std::uint32_t incarnation) {
   auto member = std::make_unique<Member>();
   Member* const m = member.get();
@@ -156,31 +185,7 @@ void SimWorld::add_member(std::uint32_t node, std::uint32_t incarnation) {
                                              .device_pool = m->device_pool ? &*m->device_pool : nullptr,
                                              .ops_pool = m->unread_pool ? &*m->unread_pool : nullptr,
                                              .ask_us = options_.ask_us});
-  const std::uint64_t key = random_key(options_.seed, fmt::format("choices of node {}.{}", node, incarnation));
-  m->node->set_choice([m, key](std::size_t count) { return random_below(count, key, m->choices++); });
-  m->node->set_uplink([this, m](const Envelope& envelope) {
-    if (!m->abandoned) hear(envelope);
-  });
-  m->node->set_witness([this, m](const Envelope& envelope) {
-    log(m->node_id | static_cast<std::uint64_t>(envelope.message.index()) << 32);
-    log(word_of(envelope.from));
-    log(word_of(envelope.to));
-    ++messages_;
-    if (witness_ && !m->abandoned) witness_(now_us_, m->node_id, envelope);
-    if (const std::int64_t later_us = options_.delays ? options_.delays(envelope) : 0; later_us > 0) {
-      events_.at(now_us_ + later_us, [this, envelope] { deliver(envelope); });
-      return false;
-    }
-    return !(options_.loses && options_.loses(envelope));
-  });
-  if (options_.posted) m->node->set_posted(options_.posted);
-  if (!options_.introduced)
-    m->node->set_introducer([this, m](std::uint32_t other) {
-      Member* const met = living(other);
-      CHECK(met != nullptr, "node {} is down", other);
-      introduce(*m, *met);
-      introduce(*met, *m);
-    });
+  listen_to(m);
   WorldOptions world;
   world.node = node;
   world.incarnation = incarnation;

@@ -103,6 +103,7 @@ class SimWorld {
  private:
   struct Member;
   void watch(Member& m, const std::map<Address, std::uint32_t>& places) const;
+  void listen_to(Member* m);
   void add_member(std::uint32_t node, std::uint32_t incarnation);
   void introduce(Member& one, Member& other);
   void hear(const Envelope& envelope);
