@@ -189,6 +189,8 @@ int launch(const LaunchRun& options) {
   if (options.dry_run && (on.kind != OnWhat::Kind::slurm || in_allocation(environment)))
     throw Error("--dry-run shows a batch script: only with --on slurm, outside of an allocation");
   if (on.kind == OnWhat::Kind::slurm) return launch_slurm(options);
+  if (on.kind == OnWhat::Kind::hosts && !fs::is_regular_file(on.file))
+    throw Error("{}: no such file; a hosts file has a host's name on every line", on.file);
   if (on.kind == OnWhat::Kind::hosts)
     return launch_there(options, parse_hosts(read_whole_file(on.file), on.file), false);
   TrainOptions here = options.train;
