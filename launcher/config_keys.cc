@@ -284,6 +284,9 @@ void add_machine_keys(std::vector<Key>& keys) {
   distill.add("samples", &K::samples, within(1, 1024), "answers to each");
   distill.add("keep", &K::keep, at_least(1), "right answers kept of each problem, at most");
   distill.add("temperature", &K::temperature, above(0), "of the teacher's answers");
+}
+
+void add_hardware_keys(std::vector<Key>& keys) {
   using H = HardwareConfig;
   Table<H> hardware(keys, "hardware", &Config::hardware);
   hardware.add("name", &H::name, anything(), "what it is");
@@ -386,6 +389,7 @@ std::vector<Key> list_keys() {
   add_data_keys(keys);
   add_task_keys(keys);
   add_schedule_keys(keys);
+  add_hardware_keys(keys);
   add_grpo_keys(keys);
   add_machine_keys(keys);
   return keys;
