@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <numeric>
 
 #include "actors/rules/placement.h"
@@ -159,6 +160,34 @@ TEST_CASE("an agenda finds who is due, from any place on, and when the next one 
         const std::size_t found = agenda.due(from, 40);
         CHECK((found == first || (first == members && found >= members)));
       }
+    }
+  }
+}
+
+// What a message and an actor cost, with tensors that have bytes and without.
+TEST_CASE("a message's and an actor's cost at 16, 64 and 256 owners", "[.][bench]") {
+  for (const auto& [stages, replicas] : {std::pair(2, 4), std::pair(4, 8), std::pair(8, 16)}) {
+    Config config = small_cluster();
+    config.model.hidden_size = 256;
+    config.model.intermediate_size = config.model.moe_intermediate_size = 64;
+    config.model.num_attention_heads = 4;
+    config.model.q_lora_rank = config.model.kv_lora_rank = 64;
+    config.model.vocab_size = 1024;
+    config.model.num_hidden_layers = 16;
+    config.model.n_routed_experts = 64;
+    config.train.sequence_length = 32;
+    config.train.microbatches = config.train.batch_sequences = 16 * replicas;
+    config.train.gradient_lanes = config.layout.replicas = config.layout.expert_shards = replicas;
+    config.layout.stages = stages;
+    config.layout.nodes = stages * replicas;
+    config.layout.chunk_rows_max = 32;
+    for (const bool memory : {false, true}) {
+      if (memory && stages == 8) continue;  // 15 GB
+      const StepFigures f = simulate_step({.config = config, .memory = memory});
+      std::printf("%d owners, %s: %.2f us a message, peak %.2f GB, set up %.2f s, simulated %.2f s\n",
+                  2 * stages * replicas, memory ? "bytes" : "no bytes",
+                  f.simulated_s * 1e6 / static_cast<double>(f.messages), static_cast<double>(f.peak_bytes) * 1e-9,
+                  f.set_up_s, f.simulated_s);
     }
   }
 }

@@ -54,6 +54,34 @@ struct SimWorld::Member {
     return *read_journal(journal_memory.data(), journal_memory.size(), 0, most);
   }
   BoardPage page() const { return read_board(board_memory.data(), board_memory.size()).value_or(BoardPage{}); }
+  void add_disk_and_jury(const std::map<Address, std::uint32_t>& places, const Config& config,
+                         const SimWorldOptions& options) {
+    if (places.at(kCheckpointer) == node_id) {
+      SimDiskOptions how = options.disk;
+      how.root = options.run_folder;
+      how.seed = random_word(options.seed, incarnation, 7);
+      if (incarnation > 1) how.crash_at_primitive = 0;
+      disk = std::make_unique<SimDisk>(how);
+    }
+    if (const auto judge = places.find({Role::judge, 0}); judge != places.end() && judge->second == node_id) {
+      SimJuryOptions how = options.jury;
+      how.seed = random_word(options.jury.seed, incarnation);
+      how.rules = verify_rules(config);
+      jury = std::make_unique<SimJury>(how);
+    }
+  }
+  NodeParts parts(const SimWorldOptions& options) {
+    return {.device = front ? front.get() : device.get(),
+            .disk = disk.get(),
+            .pool = &pool,
+            .transport = transport.get(),
+            .link = options.link,
+            .watch = &*watch,
+            .jury = jury.get(),
+            .device_pool = device_pool ? &*device_pool : nullptr,
+            .ops_pool = unread_pool ? &*unread_pool : nullptr,
+            .ask_us = options.ask_us};
+  }
   std::int64_t next_us(const SimNetwork& network) const {
     if (stopped) return kNever;
     if (has_mail) return 0;
@@ -161,30 +189,8 @@ void SimWorld::add_member(std::uint32_t node, std::uint32_t incarnation) {
   }
   if (!options_.devices[node].memory) m->unread_pool.emplace(unread_payload);
   m->transport = network_.attach(node, incarnation);
-  if (places.at(kCheckpointer) == node) {
-    SimDiskOptions disk = options_.disk;
-    disk.root = options_.run_folder;
-    disk.seed = random_word(options_.seed, incarnation, 7);
-    if (incarnation > 1) disk.crash_at_primitive = 0;
-    m->disk = std::make_unique<SimDisk>(disk);
-  }
-  if (const auto judge = places.find({Role::judge, 0}); judge != places.end() && judge->second == node) {
-    SimJuryOptions jury = options_.jury;
-    jury.seed = random_word(options_.jury.seed, incarnation);
-    jury.rules = verify_rules(config_);
-    m->jury = std::make_unique<SimJury>(jury);
-  }
-  m->node = std::make_unique<Node>(node, incarnation,
-                                   NodeParts{.device = m->front ? m->front.get() : m->device.get(),
-                                             .disk = m->disk.get(),
-                                             .pool = &m->pool,
-                                             .transport = m->transport.get(),
-                                             .link = options_.link,
-                                             .watch = &*m->watch,
-                                             .jury = m->jury.get(),
-                                             .device_pool = m->device_pool ? &*m->device_pool : nullptr,
-                                             .ops_pool = m->unread_pool ? &*m->unread_pool : nullptr,
-                                             .ask_us = options_.ask_us});
+  m->add_disk_and_jury(places, config_, options_);
+  m->node = std::make_unique<Node>(node, incarnation, m->parts(options_));
   listen_to(m);
   WorldOptions world;
   world.node = node;

@@ -15,7 +15,7 @@ namespace troupe {
 struct StepOptions {
   Config config;               // of the whole; its hardware is the cluster's
   int replicas_simulated = 0;  // 0: all
-  ExpertLoad load;
+  ExpertLoad load = {};
   std::uint64_t seed = 1;
   bool memory = false;  // tensors have bytes: what it costs
 };
