@@ -48,8 +48,9 @@ bool JournalClocks::lay_by_messages() {
 bool JournalClocks::lay_by_boot() {
   for (const auto& [place, owner] : owners_) {
     if (ahead_.contains(place)) continue;
+    const std::uint64_t boot = owner.boot;
     const auto brother = std::find_if(ahead_.begin(), ahead_.end(),
-                                      [&](const auto& laid) { return owners_.at(laid.first).boot == owner.boot; });
+                                      [&](const auto& laid) { return owners_.at(laid.first).boot == boot; });
     if (brother == ahead_.end()) continue;
     ahead_.emplace(place, brother->second);
     return true;

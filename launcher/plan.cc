@@ -116,7 +116,7 @@ ActorPlan plan_stage(const Config& config, int replica, const StageShape& shape)
   add_owner(actor, config, block, config.train.gradient_lanes / config.layout.replicas, config.layout.replicas, extra,
             replica == 0);
   const SlotBytes slot = slot_bytes(config, shape);
-  const auto slots = static_cast<std::size_t>(config.slots() + config.generate_slots());
+  const auto slots = static_cast<std::size_t>(config.slots()) + static_cast<std::size_t>(config.generate_slots());
   actor.activations = (slot.device + slot.shared) * slots;
   actor.shared += slot.shared * slots;
   if (reads_embedding_copy(config, shape))

@@ -19,6 +19,8 @@ template <typename... Handlers>
 struct Either : Handlers... {
   using Handlers::operator()...;
 };
+template <typename... Handlers>
+Either(Handlers...) -> Either<Handlers...>;  // clang needs it said
 
 capnp::Data::Reader data_of(const std::vector<std::byte>& bytes) {
   return {reinterpret_cast<const kj::byte*>(bytes.data()), bytes.size()};

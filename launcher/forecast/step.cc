@@ -31,7 +31,8 @@ PartWork dense_of(const ModelWork& work, const StageShape& shape) {
     sum += work.layers[static_cast<std::size_t>(l)].dense;
   if (!shape.last) return sum;
   sum += work.head;
-  for (std::size_t l = static_cast<std::size_t>(shape.first_layer + shape.layers); l < work.layers.size(); ++l)
+  for (std::size_t l = static_cast<std::size_t>(shape.first_layer) + static_cast<std::size_t>(shape.layers);
+       l < work.layers.size(); ++l)
     sum += work.layers[l].dense;
   return sum;
 }

@@ -88,7 +88,7 @@ InspectReply NodeClient::next() {
   return std::move(*reply);
 }
 
-InspectReply NodeClient::ask_any(InspectRequest request) {
+InspectReply NodeClient::ask_any(const InspectRequest& request) {
   send_all(encode(request));
   InspectReply reply = next();
   if (const auto* refused = std::get_if<NodeRefused>(&reply)) fail("refused: " + refused->sentence);

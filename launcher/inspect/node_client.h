@@ -31,7 +31,7 @@ class NodeClient {
   std::string obey(std::uint32_t node, decltype(InspectRequest::what) what);
 
  private:
-  InspectReply ask_any(InspectRequest request);
+  InspectReply ask_any(const InspectRequest& request);
   void send_all(const std::vector<std::byte>& bytes);
   void receive_all(std::byte* to, std::size_t size);
   [[noreturn]] void fail(const std::string& why) const;
