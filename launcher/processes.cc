@@ -340,18 +340,22 @@ void Supervisor::reap(Child& child) {
   if (child.pid > 0 && waitpid(child.pid, &child.status, 0) == child.pid) child.pid = -1;
 }
 
-// A process elsewhere can't be killed from here: it is told to end by all ways there are, and is certain to have ended
-// when its command has, or when it must have missed the launcher for too long.
+// The command of a process elsewhere has ended, and with a code of the process's own: ssh's is 255.
+bool proves_end(int status) { return WIFEXITED(status) && WEXITSTATUS(status) != 255; }
+
+// A process elsewhere can't be killed from here: it is told to end by all ways there are. It is certain to have ended when
+// its socket was closed there, or its command tells its code, or when it must have missed the launcher for too long. That
+// a command ends says nothing by itself: its connection may have broken.
 void Supervisor::let_go(Child& child) {
   if (child.leash_fd < 0) return;
   close(std::exchange(child.leash_fd, -1));
+  const bool ended = child.socket.ended() || child.socket.fd() < 0;  // or it never came
   child.socket = ControlSocket(-1);
   const auto deadline = Clock::now() + std::chrono::milliseconds(config_.limits.silence_ms + kGraceMs);
-  while (child.pid > 0 && Clock::now() < deadline) {
-    if (waitpid(child.pid, &child.status, WNOHANG) == child.pid)
-      child.pid = -1;
-    else
-      look(20);
+  while (Clock::now() < deadline) {
+    if (child.pid > 0 && waitpid(child.pid, &child.status, WNOHANG) == child.pid) child.pid = -1;
+    if (child.pid < 0 && (ended || proves_end(child.status))) return;
+    look(20);
   }
 }
 

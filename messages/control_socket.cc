@@ -30,6 +30,7 @@ ControlSocket& ControlSocket::operator=(ControlSocket&& other) noexcept {
   if (fd_ >= 0) ::close(fd_);
   fd_ = std::exchange(other.fd_, -1);
   line_max_ = other.line_max_;
+  ended_ = other.ended_;
   in_ = std::exchange(other.in_, {});
   out_ = std::exchange(other.out_, {});
   in_begin_ = std::exchange(other.in_begin_, 0);
@@ -83,7 +84,10 @@ bool ControlSocket::read() {
     in_.resize(before + (got > 0 ? static_cast<std::size_t>(got) : 0));
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) return (errno == EAGAIN || errno == EWOULDBLOCK) && next_length() <= line_max_;
-    if (got == 0) return false;
+    if (got == 0) {
+      ended_ = true;
+      return false;
+    }
   }
   return next_length() <= line_max_;
 }

@@ -26,6 +26,8 @@ class ControlSocket {
   // Reads what is there. Returns false at end of file.
   bool read();
   std::optional<std::string> next();
+  // The other side has closed it, or its process is dead; not that the way there broke.
+  bool ended() const { return ended_; }
   int fd() const { return fd_; }
   void trust() { line_max_ = kLineMax; }  // it may say long lines from here on
   bool wants_write() const { return !out_.empty(); }
@@ -33,6 +35,7 @@ class ControlSocket {
  private:
   std::size_t next_length() const;
   int fd_ = -1;
+  bool ended_ = false;
   std::size_t line_max_ = kLineMax;
   std::string in_, out_;
   std::size_t in_begin_ = 0, out_begin_ = 0;  // what lies before was handed over, or sent
