@@ -13,6 +13,7 @@ namespace troupe::cuda {
 namespace {
 
 constexpr int kQuads = 4;
+constexpr std::size_t kLittle = std::size_t{1} << 20;  // bytes
 // A block sums kSumColumns columns. Its threads fetch the next kSumRows rows of them while one warp adds the last ones.
 constexpr int kSumColumns = 32, kSumRows = 128, kSumThreads = 256, kSumQuads = kSumColumns / 4,
               kSumFetches = kSumRows * kSumQuads / kSumThreads;
@@ -105,11 +106,13 @@ const Fill* stretch_of(const Op& op) {
 
 }  // namespace
 
-// Of one type and without gaps it is a plain copy, which also knows best how to reach the host's memory.
+// Of one type and without gaps it is a plain copy, which also knows best how to reach the host's memory; of little, a
+// kernel begins sooner.
 void run(const Copy& op, Queue& queue) {
-  if (op.source.dtype != op.out.dtype || !op.source.contiguous() || !op.out.contiguous())
-    return move_rows(op.source, {}, op.out, Move::straight, queue);
   const std::size_t size = static_cast<std::size_t>(op.out.elements()) * bytes_of(op.out.dtype);
+  if (op.source.dtype != op.out.dtype || !op.source.contiguous() || !op.out.contiguous() ||
+      (size <= kLittle && op.out.dtype != Dtype::f64))
+    return move_rows(op.source, {}, op.out, Move::straight, queue);
   if (size > 0)
     must(cudaMemcpyAsync(op.out.data, op.source.data, size, cudaMemcpyDefault, queue.stream()), "copying a tensor");
 }
