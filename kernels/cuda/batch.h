@@ -1,9 +1,11 @@
 // Neighbouring ops of a segment in one launch, where each by itself is little work: what they do travels as the kernel's
-// parameter, and its blocks of threads are dealt out to them in order. They run at the same time, so none may touch what
-// an earlier one writes.
+// parameter, and its blocks of threads are dealt out to them in order. They run at the same time, so none may write what
+// another one touches.
 #pragma once
 
-#include <vector>
+#include <algorithm>
+#include <cstdint>
+#include <iterator>
 
 #include "kernels/cuda/runtime.h"
 #include "kernels/tensor.h"
@@ -38,8 +40,8 @@ struct Batch {
   }
 };
 
-// What the ops of a batch write, as one stretch of memory: those that follow each other there make it no larger than it is.
-class Written {
+// One operand of a batch's ops, as one stretch of memory: those that follow each other there make it no larger than it is.
+class Span {
  public:
   bool touches(const Tensor& x) const { return x && begin_of(x) < end_ && end_of(x) > begin_; }
   void add(const Tensor& x) {
@@ -56,13 +58,27 @@ class Written {
   std::uintptr_t begin_ = 0, end_ = 0;
 };
 
-// May an op with these operands join those that wrote so far?
-template <std::size_t kinds>
-bool joins(const Written (&written)[kinds], std::initializer_list<Tensor> operands) {
-  for (const Written& stretch : written)
-    for (const Tensor& x : operands)
-      if (stretch.touches(x)) return false;
-  return true;
-}
+// What a batch's ops touch.
+template <std::size_t reads, std::size_t writes>
+class Touched {
+ public:
+  // False: an op with these operands must wait for the batch's end.
+  bool take(const Tensor (&read)[reads], const Tensor (&written)[writes]) {
+    for (const Span& span : written_) {
+      if (std::any_of(std::begin(read), std::end(read), [&](const Tensor& x) { return span.touches(x); })) return false;
+      if (std::any_of(std::begin(written), std::end(written), [&](const Tensor& x) { return span.touches(x); }))
+        return false;
+    }
+    for (const Span& span : read_)
+      if (std::any_of(std::begin(written), std::end(written), [&](const Tensor& x) { return span.touches(x); }))
+        return false;
+    for (std::size_t i = 0; i < reads; ++i) read_[i].add(read[i]);
+    for (std::size_t i = 0; i < writes; ++i) written_[i].add(written[i]);
+    return true;
+  }
+
+ private:
+  Span read_[reads], written_[writes];
+};
 
 }  // namespace troupe::cuda

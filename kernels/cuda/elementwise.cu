@@ -43,14 +43,35 @@ struct Stretch {
   std::int64_t quads;
 };
 using Stretches = Batch<Stretch, 160>;
-constexpr int kFillThreads = 256, kFillQuads = kFillThreads * kQuads;  // of a block
+struct Sum {
+  const float4 *a, *b;
+  float4* out;
+  std::int64_t quads;
+};
+using Sums = Batch<Sum, 104>;
+constexpr int kStretchThreads = 256, kStretchQuads = kStretchThreads * kQuads;  // of a block
 
-__global__ void __launch_bounds__(kFillThreads) fill_stretches(const __grid_constant__ Stretches all, uint4 pattern) {
+__global__ void __launch_bounds__(kStretchThreads)
+    fill_stretches(const __grid_constant__ Stretches all, uint4 pattern) {
   const int item = all.item_of(blockIdx.x);
   const Stretch own = all.items[item];
-  const std::int64_t first = std::int64_t{blockIdx.x - all.first_block[item]} * kFillQuads + threadIdx.x;
+  const std::int64_t first = std::int64_t{blockIdx.x - all.first_block[item]} * kStretchQuads + threadIdx.x;
   for (int i = 0; i < kQuads; ++i)
-    if (first + i * kFillThreads < own.quads) own.data[first + i * kFillThreads] = pattern;
+    if (first + i * kStretchThreads < own.quads) own.data[first + i * kStretchThreads] = pattern;
+}
+
+__global__ void __launch_bounds__(kStretchThreads) add_stretches(const __grid_constant__ Sums all) {
+  const int item = all.item_of(blockIdx.x);
+  const Sum own = all.items[item];
+  const std::int64_t first = std::int64_t{blockIdx.x - all.first_block[item]} * kStretchQuads + threadIdx.x;
+  float4 a[kQuads], b[kQuads];
+#pragma unroll
+  for (int i = 0; i < kQuads; ++i)
+    if (first + i * kStretchThreads < own.quads)
+      a[i] = own.a[first + i * kStretchThreads], b[i] = own.b[first + i * kStretchThreads];
+#pragma unroll
+  for (int i = 0; i < kQuads; ++i)
+    if (first + i * kStretchThreads < own.quads) own.out[first + i * kStretchThreads] = sum(a[i], b[i]);
 }
 
 // Row by row: thread c of the first warp owns column c of the block's.
@@ -135,6 +156,28 @@ void run(const Fill& op, Queue& queue) {
          pattern_of(op.out.dtype, op.value), sheet);
 }
 
+// Without gaps, of whole quads.
+std::size_t run_adds(const std::vector<const Op*>& ops, std::size_t first, Queue& queue) {
+  Sums all;
+  static_assert(sizeof all <= kParametersMax);
+  Touched<2, 1> touched;
+  std::size_t i = first;
+  for (; i < ops.size() && !all.full(); ++i) {
+    const auto* op = std::get_if<Add>(ops[i]);
+    if (op == nullptr || op->out.elements() % 4 != 0) break;
+    const auto is_plain = [](const Tensor& x) { return x.dtype == Dtype::f32 && x.contiguous() && rows_aligned(x); };
+    if (!is_plain(op->a) || !is_plain(op->b) || !is_plain(op->out)) break;
+    if (!touched.take({op->a, op->b}, {op->out})) break;
+    check(*ops[i]);
+    const std::int64_t quads = op->out.elements() / 4;
+    all.add({static_cast<const float4*>(op->a.data), static_cast<const float4*>(op->b.data),
+             static_cast<float4*>(op->out.data), quads},
+            blocks_for(quads, kStretchQuads));
+  }
+  launch(queue, all.blocks(), kStretchThreads, 0, add_stretches, all);
+  return i - first;
+}
+
 // All of one pattern, so that it doesn't matter which of two that meet comes last.
 std::size_t run_fills(const std::vector<const Op*>& ops, std::size_t first, Queue& queue) {
   const Fill* head = stretch_of(*ops[first]);
@@ -152,9 +195,9 @@ std::size_t run_fills(const std::vector<const Op*>& ops, std::size_t first, Queu
     if (fill == nullptr || !same(*fill)) break;
     check(*ops[op]);
     const auto quads = fill->out.elements() * static_cast<std::int64_t>(bytes_of(fill->out.dtype)) / 16;
-    all.add({static_cast<uint4*>(fill->out.data), quads}, blocks_for(quads, kFillQuads));
+    all.add({static_cast<uint4*>(fill->out.data), quads}, blocks_for(quads, kStretchQuads));
   }
-  launch(queue, all.blocks(), kFillThreads, 0, fill_stretches, all, pattern);
+  launch(queue, all.blocks(), kStretchThreads, 0, fill_stretches, all, pattern);
   return op - first;
 }
 

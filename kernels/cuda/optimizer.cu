@@ -160,15 +160,13 @@ std::size_t run_updates(const std::vector<const Op*>& ops, std::size_t first, Qu
   if (head == nullptr) return 0;
   Pieces pieces{.all = {}, .by = rates_of(*head), .digests = nullptr};
   static_assert(sizeof pieces <= kParametersMax);
-  Written written[5];
+  Touched<1, 5> touched;
   std::size_t i = first;
   for (; i < ops.size() && !pieces.all.full(); ++i) {
     const AdamW* op = piece_of(*ops[i]);
     if (op == nullptr || rates_of(*op) != pieces.by || bool(op->digest) != bool(head->digest)) break;
-    if (!joins(written, {op->parameter, op->gradient, op->m, op->v, op->copy, op->digest})) break;
+    if (!touched.take({op->gradient}, {op->parameter, op->m, op->v, op->copy, op->digest})) break;
     check(*ops[i]);
-    int kind = 0;
-    for (const Tensor& x : {op->parameter, op->m, op->v, op->copy, op->digest}) written[kind++].add(x);
     pieces.all.add(piece(*op), blocks_for(op->parameter.elements() / 4, kPieceQuads));
   }
   if (head->digest) pieces.digests = queue.take<Digests>(pieces.all.blocks());

@@ -177,14 +177,12 @@ void run(const SumSquares& op, Queue& queue) {
 
 std::size_t run_square_sums(const std::vector<const Op*>& ops, std::size_t first, Queue& queue) {
   AllSquares all;
-  Written written[2];
+  Touched<1, 2> touched;
   std::size_t i = first;
   for (; i < ops.size() && !all.full(); ++i) {
     const auto* op = std::get_if<SumSquares>(ops[i]);
-    if (op == nullptr || !is_plain(op->x) || !joins(written, {op->x, op->out, op->bits})) break;
+    if (op == nullptr || !is_plain(op->x) || !touched.take({op->x}, {op->out, op->bits})) break;
     check(*ops[i]);
-    written[0].add(op->out);
-    written[1].add(op->bits);
     all.add(squares_of(*op, op->x.data), warps_of(*op));
   }
   if (all.count > 0) launch_squares(all, queue);

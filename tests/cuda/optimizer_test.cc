@@ -157,6 +157,25 @@ TEST_CASE("what is filled together is what is filled one by one, with two values
       });
 }
 
+TEST_CASE("additions that go together give what they give one by one, of sums of sums too", "[cuda][optimizer]") {
+  same_together(
+      [&](const std::vector<Owned>& x) {
+        Ops ops;
+        const auto part = [&](int of, std::int64_t at) {
+          return x[0].tensor().columns(of * 10000 + at, kWidths[at % 4]);
+        };
+        for (const auto& [a, b] : {std::pair{0, 2}, {1, 3}, {0, 1}, {3, 0}, {2, 1}, {1, 0}})
+          for (std::int64_t at = 0; at < 9; ++at)
+            ops.push_back(Add{part(a, at * 1000), part(b, at * 1000), part(at == 8 ? b : a, at * 1000)});
+        return ops;
+      },
+      [&] {
+        std::vector<Owned> x;
+        x.push_back(normal(1, 40000, 1));
+        return x;
+      });
+}
+
 TEST_CASE("sums of squares that go together are what each is alone", "[cuda][optimizer]") {
   const std::int64_t widths[] = {4096, 4, 140000, 5000, 1, 0, 131072, 4100};
   same_together(
