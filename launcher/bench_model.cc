@@ -220,6 +220,7 @@ void BenchModel::add_forward(Microbatch& at) const {
   head_forward(ops, m, w, at.slot.head);
   head_loss(ops, w, at.slot.head, at.batch.targets, static_cast<float>(1 / tokens), true);
   head_backward(ops, m, w, at.slot.head, gradient_of(at, m.num_hidden_layers - 1));
+  begin_backward(ops, at.slot.layers.back());
   add(at, "head", SegmentClass::backward, whole_.train.microbatches, std::move(ops));
 }
 
@@ -231,7 +232,6 @@ void BenchModel::add_backward(Microbatch& at) const {
     const LayerTensors& w = weights_[static_cast<std::size_t>(layer)];
     const bool routed = m.is_moe_layer(layer);
     Ops ops;
-    begin_backward(ops, slot);
     if (routed) {
       ops.push_back(Gather{slot.g_act, slot.sorted_token, at.gathered});
       ops.push_back(Copy{slot.sorted_weight, at.gates});
@@ -249,6 +249,7 @@ void BenchModel::add_backward(Microbatch& at) const {
       routed_backward(ops, m, w, slot, at.slot.scratch, answers);
     }
     attention_backward(ops, m, w, slot, at.slot.scratch, at.batch, gradient_of(at, layer - 1));
+    if (layer > 0) begin_backward(ops, at.slot.layers[static_cast<std::size_t>(layer) - 1]);
     add(at, name_of(layer), SegmentClass::backward, times_of(layer), std::move(ops));
     if (routed) add_expert_backward(at);
     Ops own;

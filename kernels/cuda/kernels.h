@@ -48,6 +48,8 @@ std::size_t run_adds(const std::vector<const Op*>& ops, std::size_t first, Queue
 std::size_t run_fills(const std::vector<const Op*>& ops, std::size_t first, Queue& queue);
 std::size_t run_square_sums(const std::vector<const Op*>& ops, std::size_t first, Queue& queue);
 std::size_t run_updates(const std::vector<const Op*>& ops, std::size_t first, Queue& queue);
+// A norm's backward and the copy that follows it; 2, or 0.
+std::size_t run_norm_and_copy(const std::vector<const Op*>& ops, std::size_t first, Queue& queue);
 // ops[first] and what goes with it in one launch; how many they are.
 std::size_t run_next(const std::vector<const Op*>& ops, std::size_t first, Queue& queue);
 

@@ -6,9 +6,11 @@
 // A block of threads works on one row after another, holds it in shared memory and has the next one on its way: each
 // operand is moved once, at most kColumnsMax columns. dx may be dy or add: a row's operands are read before it is written,
 // by the threads that write it.
+#include "kernels/cuda/batch.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/lanes.h"
 #include "kernels/cuda/threads.h"
+#include "kernels/shapes.h"
 
 namespace troupe::cuda {
 
@@ -78,8 +80,8 @@ __global__ void __launch_bounds__(threads)
 }
 
 struct Slopes {
-  View x, weight, inverse_rms, dy, add, dx;
-  float* parts;  // (blocks, D): dweight of each block's rows
+  View x, weight, inverse_rms, dy, add, dx, copy;  // copy: of dx, in bfloat16; or none
+  float* parts;                                    // (blocks, D): dweight of each block's rows
 };
 
 // x and g = weight dy of a row stand in shared memory while the next row is on its way.
@@ -126,7 +128,9 @@ __global__ void __launch_bounds__(threads, threads == kThreads ? 2 : 1) norm_slo
       const float4 v = quad_at(held, own_col(i)), g = quad_at(slopes, own_col(i));
       const float4 slope = make_float4(r * (g.x - v.x * along), r * (g.y - v.y * along), r * (g.z - v.z * along),
                                        r * (g.w - v.w * along));
-      store<whole>(op.dx, t, own_col(i), op.add ? sum(floats(op.add, more.bits[i]), slope) : slope);
+      const float4 value = op.add ? sum(floats(op.add, more.bits[i]), slope) : slope;
+      store<whole>(op.dx, t, own_col(i), value);
+      if (op.copy) store<whole>(op.copy, t, own_col(i), value);
     }
   }
   float* part = op.parts + std::int64_t{blockIdx.x} * cols;
@@ -177,12 +181,14 @@ void run(const Norm& op, Queue& queue) {
          op.inverse_rms, op.eps, static_cast<int>(together));
 }
 
-void run(const NormBackward& op, Queue& queue) {
+namespace {
+
+void launch_backward(const NormBackward& op, const Tensor& copy, Queue& queue) {
   must_fit(op.x.cols);
   const unsigned parts = blocks_for(op.x.rows, kRowBlock);
-  const Slopes slopes{
-      op.x, op.weight, op.inverse_rms, op.dy, op.add, op.dx, queue.take<float>(std::int64_t{parts} * op.x.cols)};
-  const bool whole = whole_quads(slopes.x, slopes.weight, slopes.dy, slopes.add, slopes.dx);
+  const Slopes slopes{op.x,   op.weight, op.inverse_rms, op.dy,
+                      op.add, op.dx,     copy,           queue.take<float>(std::int64_t{parts} * op.x.cols)};
+  const bool whole = whole_quads(slopes.x, slopes.weight, slopes.dy, slopes.add, slopes.dx, slopes.copy);
   const unsigned threads = threads_for(op.x.cols);
   const auto kernel = threads <= kThreads ? whole ? norm_slopes<true, kThreads> : norm_slopes<false, kThreads>
                       : whole ? norm_slopes<true, kThreadsMax>
@@ -190,6 +196,25 @@ void run(const NormBackward& op, Queue& queue) {
   launch(queue, parts, threads, shared_for(op.x.cols, 3), kernel, slopes);
   launch(queue, blocks_for(op.x.cols, kColumns), dim3(kColumns, kRuns), 0, add_parts, slopes.parts,
          static_cast<int>(parts), op.dweight);
+}
+
+}  // namespace
+
+void run(const NormBackward& op, Queue& queue) { launch_backward(op, {}, queue); }
+
+// A float32 slope whose copy in bfloat16 follows: both are written at once.
+std::size_t run_norm_and_copy(const std::vector<const Op*>& ops, std::size_t first, Queue& queue) {
+  const auto* op = std::get_if<NormBackward>(ops[first]);
+  const auto* copy = op != nullptr && first + 1 < ops.size() ? std::get_if<Copy>(ops[first + 1]) : nullptr;
+  if (copy == nullptr || copy->source != op->dx || op->dx.dtype != Dtype::f32 || copy->out.dtype != Dtype::bf16)
+    return 0;
+  Touched<7, 1> touched;
+  touched.take({op->x, op->weight, op->inverse_rms, op->dy, op->add, op->dx, op->dweight}, {{}});
+  if (!touched.take({{}, {}, {}, {}, {}, {}, {}}, {copy->out})) return 0;
+  check(*ops[first]);
+  check(*ops[first + 1]);
+  launch_backward(*op, copy->out, queue);
+  return 2;
 }
 
 }  // namespace troupe::cuda
