@@ -37,7 +37,7 @@ void launch_all_runs(const GroupedProduct& op, Queue& queue) {
 
 template <bool b_across>
 void launch_form(const GroupedProduct& op, Queue& queue) {
-  tile_columns_wgmma(op.c.cols) == kWideTile ? launch_all_runs<b_across, kWideTile>(op, queue)
+  tile_columns_wgmma(op) == kWideTile ? launch_all_runs<b_across, kWideTile>(op, queue)
                                              : launch_all_runs<b_across, kNarrowTile>(op, queue);
 }
 
@@ -49,7 +49,7 @@ struct Gradients {
 
   // False: it must wait for another launch. An earlier sum that isn't the last would be added to out of turn.
   bool take(const Product& op) {
-    if (runs == kRunsMax || tile_columns_wgmma(op.c.cols) != columns) return false;
+    if (runs == kRunsMax || tile_columns_wgmma(op) != columns) return false;
     const int last = sums.count - 1;
     if (last < 0 || tensors[static_cast<std::size_t>(last)] != op.c) {
       for (int s = 0; s < sums.count; ++s)
@@ -77,7 +77,7 @@ void run_wgmma(const GroupedProduct& op, Queue& queue) {
 }
 
 std::size_t run_gradients_wgmma(const std::vector<const Product*>& products, Queue& queue) {
-  Gradients batch{.sums = {}, .tensors = {}, .columns = tile_columns_wgmma(products.front()->c.cols)};
+  Gradients batch{.sums = {}, .tensors = {}, .columns = tile_columns_wgmma(*products.front())};
   batch.sums.accumulate = true;
   std::size_t taken = 0;
   while (taken < products.size() && batch.take(*products[taken])) ++taken;

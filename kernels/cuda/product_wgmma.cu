@@ -21,7 +21,7 @@ void launch_product(const Product& op, std::int64_t depth, Queue& queue) {
 template <bool a_across, bool b_across>
 void launch_form(const Product& op, Queue& queue) {
   const std::int64_t depth = a_across ? op.a.rows : op.a.cols;
-  tile_columns_wgmma(op.c.cols) == kWideTile ? launch_product<a_across, b_across, kWideTile>(op, depth, queue)
+  tile_columns_wgmma(op) == kWideTile ? launch_product<a_across, b_across, kWideTile>(op, depth, queue)
                                              : launch_product<a_across, b_across, kNarrowTile>(op, depth, queue);
 }
 

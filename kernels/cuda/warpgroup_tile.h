@@ -8,6 +8,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "kernels/cuda/bulk.h"
 #include "kernels/cuda/product.h"
@@ -17,9 +18,10 @@
 
 namespace troupe::cuda {
 
-constexpr int kGroupRows = 64, kTileRows = 128, kTileDepth = 64, kTileThreads = 384;
+constexpr int kGroupRows = 64, kTileRows = 128, kTileDepth = 64;
 constexpr int kNarrowTile = 128, kWideTile = 256;
-constexpr unsigned kTileBlocks = 132;  // multiprocessors of an H100
+constexpr int kTileThreads = 384;
+constexpr unsigned kMultiprocessors = 132;  // of an H100
 
 // What a launch computes: sums, each of so many runs, a kernel's parameter.
 template <int capacity>
@@ -118,95 +120,144 @@ struct TileWalk {
   }
 };
 
-// What one thread of a group holds of a tile: see warpgroup.h.
+// What one thread of a group holds of a tile: see warpgroup.h. Where the whole tile is inside and c allows two columns at
+// once, nothing is asked on the way, so that all reads are under way together. Wide tiles always are so, but for rows.
 template <int kN>
-struct TileFragment {
-  std::int64_t row, col;  // of its first element
+class TileFragment {
+ public:
   float sums[kN / 2];
 
-  __device__ void begin(std::int64_t tile_row, std::int64_t tile_col, const View& c, bool accumulate) {
+  __device__ TileFragment(int tile_row, int tile_col, const View& c)
+      : c_(c),
+        rows_(static_cast<int>(c.rows)),
+        cols_(static_cast<int>(c.cols)),
+        whole_(tile_row + kTileRows <= c.rows && tile_col + kN <= c.cols && c.quads) {
     const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
-    row = tile_row + warp * 16 + lane / 4, col = tile_col + lane % 4 * 2;
+    row_ = tile_row + warp * 16 + lane / 4, col_ = tile_col + lane % 4 * 2;
+  }
+
+  __device__ void begin(bool from_c) {
+    if (from_c) return take<true>(c_, 1);
 #pragma unroll
     for (int i = 0; i < kN / 2; ++i) sums[i] = 0;
-    if (!accumulate) return;
+  }
+  __device__ void add(const View& bias, const View& more) {
+    if constexpr (kN == kWideTile) return;
+    if (bias) take<false>(bias, 0);
+    if (more) take<false>(more, 1);
+  }
+  __device__ void end() const {
+    const bool eights =
+        c_.dtype == Dtype::bf16 && c_.stride % 8 == 0 && reinterpret_cast<std::uintptr_t>(c_.data) % 16 == 0;
+    if (eights)
+      kN == kWideTile || whole_ ? put_halves<true>() : put_halves<false>();
+    else if (kN == kWideTile || (whole_ && c_.dtype == Dtype::f32))
+      put_whole_pairs();
+    else if constexpr (kN != kWideTile)
+      put_pairs();
+  }
+
+ private:
+  // Adds x, or its only row where `down` is 0; alone: x is the sums.
+  template <bool alone>
+  __device__ void take(const View& x, int down) {
+    if constexpr (kN == kWideTile) return take_whole<alone>(x.at<const float>(row_, col_), 8 * x.stride);
+    if (!whole_ || !x.quads) return take_some<alone>(x, down);
+    if (x.dtype == Dtype::f32)
+      take_whole<alone>(x.at<const float>(down * row_, col_), down * 8 * x.stride);
+    else
+      take_whole<alone>(x.at<const std::uint16_t>(down * row_, col_), down * 8 * x.stride);
+  }
+  // Some at a time: what is read ahead takes registers.
+  template <bool alone, typename T>
+  __device__ void take_whole(const T* first, std::int64_t eight_rows) {
+    constexpr int kAhead = 16;
+    const T* rows[2] = {first, first + eight_rows};
 #pragma unroll
-    for (int i = 0; i < kN / 2; i += 2) {
-      const std::int64_t r = row + i / 2 % 2 * 8, column = col + i / 4 * 8;
-      if (r >= c.rows || column >= c.cols) continue;
-      if (c.quads && column + 1 < c.cols) {
-        const float2 pair = *reinterpret_cast<const float2*>(c.at<const float>(r, column));
-        sums[i] = pair.x, sums[i + 1] = pair.y;
-      } else {
-        sums[i] = *c.at<const float>(r, column);
-        if (column + 1 < c.cols) sums[i + 1] = *c.at<const float>(r, column + 1);
+    for (int i = 0; i < kN / 2; i += 2 * kAhead) {
+      float2 read[kAhead];
+#pragma unroll
+      for (int j = 0; j < kAhead; ++j)
+        read[j] = row_ + j % 2 * 8 < rows_ ? pair(rows[j % 2] + (i / 2 + j) / 2 * 8) : make_float2(0, 0);
+#pragma unroll
+      for (int j = 0; j < kAhead; ++j) {
+        sums[i + 2 * j] = alone ? read[j].x : sums[i + 2 * j] + read[j].x;
+        sums[i + 2 * j + 1] = alone ? read[j].y : sums[i + 2 * j + 1] + read[j].y;
       }
     }
   }
-
-  __device__ void add(const View& bias, const View& more, const View& c) {
-    if (!bias && !more) return;
+  __device__ static float2 pair(const float* from) { return *reinterpret_cast<const float2*>(from); }
+  __device__ static float2 pair(const std::uint16_t* from) {
+    const unsigned both = *reinterpret_cast<const unsigned*>(from);
+    return make_float2(__uint_as_float(both << 16), __uint_as_float(both & 0xFFFF0000U));
+  }
+  template <bool alone>
+  __device__ void take_some(const View& x, int down) {
 #pragma unroll
     for (int i = 0; i < kN / 2; ++i) {
-      const std::int64_t r = row + i / 2 % 2 * 8, column = col + i / 4 * 8 + i % 2;
-      if (r >= c.rows || column >= c.cols) continue;
-      if (bias) sums[i] = sums[i] + bias.get(0, column);
-      if (more) sums[i] = sums[i] + more.get(r, column);
+      int row = row_ + i / 2 % 2 * 8, col = col_ + i / 4 * 8 + i % 2;
+      keep_here(row), keep_here(col);
+      const float one = row < rows_ && col < cols_ ? x.get(down * row, col) : 0.0F;
+      sums[i] = alone ? one : sums[i] + one;
     }
   }
 
-  __device__ void end(const View& c) const {
-    const bool wide = c.dtype == Dtype::bf16 && c.stride % 8 == 0 && reinterpret_cast<std::uintptr_t>(c.data) % 16 == 0;
+  __device__ void put_pairs() const {
+#pragma unroll
+    for (int i = 0; i < kN / 2; ++i) {
+      int row = row_ + i / 2 % 2 * 8, col = col_ + i / 4 * 8 + i % 2;
+      keep_here(row), keep_here(col);
+      if (row < rows_ && col < cols_) c_.put(row, col, sums[i]);
+    }
+  }
+  __device__ void put_whole_pairs() const {
+    float* rows[2] = {c_.at<float>(row_, col_), c_.at<float>(row_ + 8, col_)};
+#pragma unroll
+    for (int i = 0; i < kN / 2; i += 2)
+      if (row_ + i / 2 % 2 * 8 < rows_)
+        *reinterpret_cast<float2*>(rows[i / 2 % 2] + i / 4 * 8) = make_float2(sums[i], sums[i + 1]);
+  }
+
+  // Four lanes have two columns each of four times eight: they swap, so that each has eight neighbours to write at once.
+  template <bool whole>
+  __device__ void put_halves() const {
+    const int t = static_cast<int>(threadIdx.x) % 4;
+    const bool odd = t % 2 == 1, high = t / 2 == 1;
 #pragma unroll
     for (int i = 0; i < kN / 2; i += 16)
 #pragma unroll
       for (int half = 0; half < 4; half += 2) {
-        const std::int64_t r = row + half * 4, first = col + i / 4 * 8;
-        if (wide)
-          put_eights(c, r, first, i + half);
-        else
-          for (int j = 0; j < 4; ++j) put_pair(c, r, first + 8 * j, sums[i + half + 4 * j], sums[i + half + 4 * j + 1]);
+        unsigned words[4];
+#pragma unroll
+        for (int j = 0; j < 4; ++j) words[j] = pack_halves(sums[i + half + 4 * j], sums[i + half + 4 * j + 1]);
+#pragma unroll
+        for (int j = 0; j < 4; j += 2) {
+          const unsigned other = __shfl_xor_sync(0xFFFFFFFFU, odd ? words[j] : words[j + 1], 1);
+          (odd ? words[j] : words[j + 1]) = other;
+        }
+#pragma unroll
+        for (int j = 0; j < 2; ++j) {
+          const unsigned other = __shfl_xor_sync(0xFFFFFFFFU, high ? words[j] : words[j + 2], 2);
+          (high ? words[j] : words[j + 2]) = other;
+        }
+        put_eight<whole>(words, row_ + half * 4, col_ + i / 4 * 8 + 6 * t);
       }
   }
-
- private:
-  // Four lanes have two columns each of four times eight: they swap, so that each has eight neighbours to write at once.
-  __device__ void put_eights(const View& c, std::int64_t r, std::int64_t first, int i) const {
-    const int t = static_cast<int>(threadIdx.x) % 4;
-    const bool odd = t % 2 == 1, high = t / 2 == 1;
-    unsigned words[4];
+  template <bool whole>
+  __device__ void put_eight(const unsigned (&words)[4], int row, int col) const {
+    if (row >= rows_ || (!whole && col >= cols_)) return;
+    std::uint16_t* to = c_.at<std::uint16_t>(row, col);
+    if (whole || col + 8 <= cols_)
+      *reinterpret_cast<uint4*>(to) = make_uint4(words[0], words[1], words[2], words[3]);
+    else
 #pragma unroll
-    for (int j = 0; j < 4; ++j) words[j] = pack_halves(sums[i + 4 * j], sums[i + 4 * j + 1]);
-#pragma unroll
-    for (int j = 0; j < 4; j += 2) {
-      const unsigned other = __shfl_xor_sync(0xFFFFFFFFU, odd ? words[j] : words[j + 1], 1);
-      (odd ? words[j] : words[j + 1]) = other;
-    }
-#pragma unroll
-    for (int j = 0; j < 2; ++j) {
-      const unsigned other = __shfl_xor_sync(0xFFFFFFFFU, high ? words[j] : words[j + 2], 2);
-      (high ? words[j] : words[j + 2]) = other;
-    }
-    const std::int64_t column = first - 2 * t + 8 * t;
-    if (r >= c.rows || column >= c.cols) return;
-    if (column + 8 <= c.cols) {
-      *reinterpret_cast<uint4*>(c.at<std::uint16_t>(r, column)) = make_uint4(words[0], words[1], words[2], words[3]);
-      return;
-    }
-#pragma unroll
-    for (int j = 0; j < 8; ++j)
-      if (column + j < c.cols) *c.at<std::uint16_t>(r, column + j) = static_cast<std::uint16_t>(words[j / 2] >> j % 2 * 16);
+      for (int j = 0; j < 8; ++j)
+        if (col + j < cols_) to[j] = static_cast<std::uint16_t>(words[j / 2] >> j % 2 * 16);
   }
 
-  __device__ static void put_pair(const View& c, std::int64_t r, std::int64_t column, float first, float second) {
-    if (r >= c.rows || column >= c.cols) return;
-    if (column + 1 < c.cols && c.quads && c.dtype == Dtype::f32) {
-      *reinterpret_cast<float2*>(c.at<float>(r, column)) = make_float2(first, second);
-      return;
-    }
-    c.put(r, column, first);
-    if (column + 1 < c.cols) c.put(r, column + 1, second);
-  }
+  const View& c_;
+  int row_, col_, rows_, cols_;  // of its first element; of c
+  bool whole_;
 };
 
 // The thread that feeds.
@@ -251,24 +302,30 @@ __global__ void __launch_bounds__(kTileThreads, 1) sum_tiles(const __grid_consta
   const int group = static_cast<int>(threadIdx.x) / 128;
   if (group == 2) {
     shrink_registers<40>();
-    if (threadIdx.x == kTileThreads - 128) feed_tiles<a_across, b_across, kN, capacity>(sums, ring);
+    if (threadIdx.x == 256) feed_tiles<a_across, b_across, kN, capacity>(sums, ring);
   } else {
     grow_registers<232>();
     for (TileWalk<capacity, kN> walk(sums); walk.more(); walk.next()) {
       int steps = 0;
       for (int run = sums.first_run[walk.sum]; run < sums.first_run[walk.sum + 1]; ++run) steps += sums.steps[run];
-      TileFragment<kN> fragment;
-      fragment.begin(walk.row, walk.col, walk.c(), sums.accumulate);
+      TileFragment<kN> fragment(walk.row, walk.col, walk.c());
+      fragment.begin(sums.accumulate);
       multiply_tile<a_across, b_across, kN>(fragment.sums, ring, steps, group);
-      fragment.add(sums.bias, sums.add, walk.c());
-      fragment.end(walk.c());
+      fragment.add(sums.bias, sums.add);
+      fragment.end();
     }
   }
 }
 
-// Wide tiles where the columns fill them.
-inline int tile_columns_wgmma(std::int64_t columns) {
-  return columns % kWideTile != 0 && columns < 4 * kWideTile ? kNarrowTile : kWideTile;
+// Wide tiles where columns fill them and nothing is asked of them but to be written.
+inline int tile_columns_wgmma(const Product& op) {
+  static const char* const forced = std::getenv("TROUPE_TILE");
+  const bool plain = !op.bias && !op.add && rows_aligned(op.c) && (!op.accumulate || op.transpose_a);
+  return plain && op.c.cols % kWideTile == 0 && forced == nullptr ? kWideTile : kNarrowTile;
+}
+inline int tile_columns_wgmma(const GroupedProduct& op) {
+  static const char* const forced = std::getenv("TROUPE_TILE");
+  return rows_aligned(op.c) && op.c.cols % kWideTile == 0 && forced == nullptr ? kWideTile : kNarrowTile;
 }
 inline int tile_steps(std::int64_t depth) { return static_cast<int>((depth + kTileDepth - 1) / kTileDepth); }
 
@@ -284,7 +341,7 @@ void launch_sums(TileSums<capacity>& sums, Queue& queue) {
   for (int s = 0; s < sums.count; ++s)
     sums.first_tile[s + 1] = sums.first_tile[s] + static_cast<int>(blocks_for(sums.c[s].rows, kTileRows) *
                                                                    blocks_for(sums.c[s].cols, kN));
-  launch(queue, std::min(static_cast<unsigned>(sums.first_tile[sums.count]), kTileBlocks), kTileThreads,
+  launch(queue, std::min(static_cast<unsigned>(sums.first_tile[sums.count]), kMultiprocessors), kTileThreads,
          TileRing<a_across, b_across, kN>::kShared, sum_tiles<a_across, b_across, kN, capacity>, sums);
 }
 
