@@ -12,16 +12,6 @@ namespace {
 
 constexpr int kRowBlock = 64, kScores = kRowBlock / 2, kRowStages = 3;
 
-// Rows behind the span's last are zeros, whatever their facts.
-__device__ void fetch_facts(RowFacts* to, const AttentionViews& f, const Tile& t, int kv_head, int first,
-                            const RowFacts* facts) {
-  const int i = static_cast<int>(threadIdx.x), r = first + i;
-  if (i >= kRowBlock) return;
-  const bool inside = r < t.q_count * f.group;
-  const std::int64_t row = t.q_begin + r / f.group;
-  copy_async(to + i, inside ? facts + row * f.heads + kv_head * f.group + r % f.group : facts, inside ? 16 : 0);
-}
-
 // A warp's sixteen keys, from the span's number `key` on, and a block of rows.
 struct KeysAndRows {
   const AttentionViews& f;
@@ -29,26 +19,27 @@ struct KeysAndRows {
   int key, row;
 
   // The first row of the block that sees key + i; negative: all do.
-  __device__ int first_place(int i) const { return (key + i - (t.k_count - t.q_count)) * f.group - row; }
+  __device__ int first_place(int i) const { return key + i - (t.k_count - t.q_count) - row; }
   // Products k q to weights P; zero where a row doesn't see a key.
-  __device__ void weigh(float (&s)[kScores], const RowFacts* facts, float factor) const {
+  __device__ void weigh(float (&p)[kScores], const float (&s)[kScores], const RowFacts* facts, float factor) const {
     const int g = lane_of_warp() / 4, pair = lane_of_warp() % 4;
 #pragma unroll
     for (int i = 0; i < kScores; ++i)
-      s[i] = power_of_two(fmaf(s[i], factor, facts[i / 4 * 8 + 2 * pair + i % 2].shift));
+      p[i] = power_of_two(fmaf(s[i], factor, facts[i / 4 * 8 + 2 * pair + i % 2].shift));
     if (first_place(15) <= 0) return;
     const int first[2] = {first_place(g) - 2 * pair, first_place(g + 8) - 2 * pair};
 #pragma unroll
     for (int i = 0; i < kScores; ++i)
-      if (i / 4 * 8 + i % 2 < first[i / 2 % 2]) s[i] = 0;
+      if (i / 4 * 8 + i % 2 < first[i / 2 % 2]) p[i] = 0;
   }
 };
 
 // Of rows 16k .. 16k + 15: dS / scale from P and dP.
-__device__ void differentiate(float (&dp)[kScores], const float (&p)[kScores], const RowFacts* facts, int k) {
+__device__ void differentiate(float (&ds)[kScores], const float (&p)[kScores], const float (&dp)[kScores],
+                              const RowFacts* facts, int k) {
   const int pair = lane_of_warp() % 4;
 #pragma unroll
-  for (int i = 8 * k; i < 8 * k + 8; ++i) dp[i] = p[i] * (dp[i] - facts[i / 4 * 8 + 2 * pair + i % 2].mean);
+  for (int i = 8 * k; i < 8 * k + 8; ++i) ds[i] = p[i] * (dp[i] - facts[i / 4 * 8 + 2 * pair + i % 2].mean);
 }
 
 // Sums of a warp's sixteen keys from the span's key number `key` on: columns of x from `begin` on, `width` of them.
@@ -119,60 +110,69 @@ __global__ void __launch_bounds__(kGroupThreads, 1)
   const float factor = f.scale * kLog2OfE;
   memory.keys().fetch(key_rows(f, t, kv_head, whole.k), t.first);
   memory.values().fetch(value_rows(f, t, kv_head, whole.v), t.first);
-  const auto fetch = [&](int row, int stage) {
-    memory.queries(stage).fetch(query_rows(f, f.q, t, kv_head, f.dim, whole.q), row);
-    memory.douts(stage).fetch(query_rows(f, dout, t, kv_head, f.v_dim, whole.dout), row);
-    fetch_facts(memory.facts(stage), f, t, kv_head, row, facts);
+  const int begin = t.first_query(t.first) / kRowBlock * kRowBlock, end = t.q_count;
+  const std::uint16_t* query = f.q.at<const std::uint16_t>(t.q_begin + begin, std::int64_t{kv_head} * dim) +
+                               Queries::own_place(f.q.stride);
+  const std::uint16_t* dout_row = dout.at<const std::uint16_t>(t.q_begin + begin, std::int64_t{kv_head} * v_dim) +
+                                  Douts::own_place(dout.stride);
+  const RowFacts* fact = facts + (t.q_begin + begin + threadIdx.x % kRowBlock) * std::int64_t{f.heads} + kv_head;
+  // Rows behind the span's last are zeros, whatever their facts.
+  const auto fetch = [&](int left, int stage) {
+    if (left <= 0) return copy_async_commit();
+    memory.queries(stage).fetch(query, f.q.stride, left);
+    memory.douts(stage).fetch(dout_row, dout.stride, left);
+    const int i = static_cast<int>(threadIdx.x);
+    if (i < kRowBlock) copy_async(memory.facts(stage) + i, fact, i < left ? 16 : 0);
     copy_async_commit();
+    query += kRowBlock * f.q.stride;
+    dout_row += kRowBlock * dout.stride;
+    fact += kRowBlock * f.heads;
   };
-  const int begin = t.first_query(t.first) * f.group / kRowBlock * kRowBlock, end = t.q_count * f.group;
   const int group = group_of_block(), own = static_cast<int>(threadIdx.x) / 32 * 16;
   const Source keys = memory.keys().by_rows(group * kGroupRows), values = memory.values().by_rows(group * kGroupRows);
-  float dk_sums[dim / 2], dv_sums[v_dim / 2], s[kScores], dp[kScores];
+  float dk_sums[dim / 2], dv_sums[v_dim / 2];
   unsigned weights[kRowBlock / 16][4], slopes[kRowBlock / 16][4];
   clear(dk_sums);
   clear(dv_sums);
-  fetch(begin, 0);
+  fetch(end - begin, 0);
+  fetch(end - begin - kRowBlock, 1);
   int stage = 0;
   for (int row = begin; row < end; row += kRowBlock) {
-    const int next = stage + 1 == kRowStages ? 0 : stage + 1;
-    meet_for_products();
-    if (row + kRowBlock < end) fetch(row + kRowBlock, next);
+    meet_for_products<1>();
     const RowFacts* own_facts = memory.facts(stage);
     const Source douts = memory.douts(stage).by_columns(), queries = memory.queries(stage).by_columns();
-    hold(s);
-    hold(dp);
+    float s[kScores], dp[kScores], p[kScores], ds[kScores];
     group_fence();
     multiply_rows<dim, Keys, Queries>(s, keys, memory.queries(stage).by_rows(0));
     group_commit();
     multiply_rows<v_dim, Values, Douts>(dp, values, memory.douts(stage).by_rows(0));
     group_commit();
-    group_wait<1>();  // for the sums of the block before too
+    group_wait<1>();
     hold(s);
-    KeysAndRows{f, t, t.first + own, row}.weigh(s, own_facts, factor);
+    KeysAndRows{f, t, t.first + own, row}.weigh(p, s, own_facts, factor);
     group_wait<0>();
     hold(dp);
     hold(dk_sums);
     hold(dv_sums);
-    hold(weights);
-    hold(slopes);
 #pragma unroll
     for (int k = 0; k < kRowBlock / 16; ++k) {
-      differentiate(dp, s, own_facts, k);
-      round_to_left(weights[k], s, k);
-      round_to_left(slopes[k], dp, k);
+      differentiate(ds, p, dp, own_facts, k);
+      round_to_left(weights[k], p, k);
+      round_to_left(slopes[k], ds, k);
       group_fence();
       group_multiply_add<true>(dv_sums, weights[k], douts.at(Douts::across(16 * k)));
       group_multiply_add<true>(dk_sums, slopes[k], queries.at(Queries::across(16 * k)));
     }
     group_commit();
-    stage = next;
+    const int before = stage == 0 ? kRowStages - 1 : stage - 1;  // nobody needs it any more
+    fetch(end - row - 2 * kRowBlock, before);
+    stage = stage + 1 == kRowStages ? 0 : stage + 1;
+    group_wait<0>();  // so many registers are under way that the next block's products find none
+    hold(dk_sums);
+    hold(dv_sums);
+    hold(weights);
+    hold(slopes);
   }
-  group_wait<0>();
-  hold(dk_sums);
-  hold(dv_sums);
-  hold(weights);
-  hold(slopes);
 #pragma unroll
   for (int i = 0; i < dim / 2; ++i) dk_sums[i] *= f.scale;
   write(dv, t, t.first + own, dv_sums, f.v_dim, kv_head * f.v_head_stride);

@@ -10,10 +10,13 @@ namespace troupe::cuda {
 
 constexpr int kGroupThreads = 256, kGroupRows = 64, kTileRows = 128;
 
-// f(Widths) where the op's heads are as wide as these kernels are made for. False: they aren't.
+// f(Widths) where the op's heads are as wide as these kernels are made for, and stand where 16 bytes may go at once.
+// False: they aren't.
 template <typename F>
 bool with_group_widths(const Attention& op, F f) {
-  if (op.own_dim + op.shared_dim == 192 && op.v_dim == 128 && op.scale > 0) return f(Widths<192, 128>{}), true;
+  const WholePieces whole = whole_pieces(op);
+  if (op.heads != op.kv_heads || !(op.scale > 0) || !whole.q || !whole.k || !whole.v) return false;
+  if (op.own_dim + op.shared_dim == 192 && op.v_dim == 128) return f(Widths<192, 128>{}), true;
   return false;
 }
 
@@ -24,14 +27,12 @@ struct Panels {
   static_assert(cols % 64 == 0 && rows % 32 == 0);
   unsigned char* data;
 
-  // Rows `first` and on; asynchronous where pieces are whole. The block's threads share the work.
+  // Rows `first` and on, behind the last zeros; asynchronous. The block's threads share the work.
   __device__ void fetch(const HalfRows& from, int first) const {
-    if (!from.whole) return fetch_singly(from, first);
-    constexpr int step = kGroupThreads / 8;
-    const int begin = static_cast<int>(threadIdx.x) / 8, chunk = static_cast<int>(threadIdx.x) % 8;
+    const int begin = own_row(), chunk = own_chunk();
     unsigned char* to = data + panel_offset(begin, chunk);
 #pragma unroll
-    for (int r = 0; r < rows; r += step) {
+    for (int r = 0; r < rows; r += kFetchRows) {
       const int bytes = first + begin + r < from.count ? 16 : 0;  // what isn't inside isn't read
       const HalfRows::Row row = from.row(first + begin + r);
 #pragma unroll
@@ -41,6 +42,16 @@ struct Panels {
       }
     }
   }
+  // The same of rows that stand at from + own_place() and every `stride` elements, `count` of them.
+  __device__ void fetch(const std::uint16_t* from, std::int64_t stride, int count) const {
+    unsigned char* to = data + panel_offset(own_row(), own_chunk());
+#pragma unroll
+    for (int r = 0; r < rows; r += kFetchRows)
+#pragma unroll
+      for (int c = 0; c < cols; c += 64)
+        copy_async(to + c / 64 * kPanel + r * kPanelRow, from + r * stride + c, own_row() + r < count ? 16 : 0);
+  }
+  static __device__ std::int64_t own_place(std::int64_t stride) { return own_row() * stride + own_chunk() * 8; }
 
   // As a left operand's rows or a right one's columns, from row `row` on; 16 of their columns, those at along(col).
   __device__ Source by_rows(int row) const { return Source({data + row * kPanelRow, 0}); }
@@ -50,16 +61,9 @@ struct Panels {
   static constexpr int across(int row) { return row * kPanelRow; }
 
  private:
-  __device__ void fetch_singly(const HalfRows& from, int first) const {
-#pragma unroll 1
-    for (int i = static_cast<int>(threadIdx.x); i < rows * cols; i += kGroupThreads) {
-      const int r = i / cols, c = i % cols;
-      const HalfRows::Row row = from.row(first + r);
-      unsigned char* to = data + c / 64 * kPanel + panel_offset(r, c % 64 / 8) + c % 8 * 2;
-      *reinterpret_cast<std::uint16_t*>(to) =
-          first + r < from.count ? (c < from.own_dim ? row.own : row.shared)[c] : std::uint16_t{0};
-    }
-  }
+  static constexpr int kFetchRows = kGroupThreads / 8;
+  static __device__ int own_row() { return static_cast<int>(threadIdx.x) / 8; }
+  static __device__ int own_chunk() { return static_cast<int>(threadIdx.x) % 8; }
 };
 
 // Where panels may begin in the block's shared memory; a launch asks for kPanelAtom bytes more than it needs.
@@ -71,9 +75,10 @@ __device__ inline unsigned char* panel_memory() {
 // The group's number, as all its lanes know it.
 __device__ inline int group_of_block() { return __shfl_sync(kWarp, static_cast<int>(threadIdx.x) / 128, 0); }
 
-// What was copied is seen by the block's products, and everybody is here.
-__device__ inline void meet_for_products() {
-  copy_async_wait<0>();
+// What was copied, but for `left` of the newest groups, is seen by the block's products, and everybody is here.
+template <int left = 0>
+__device__ void meet_for_products() {
+  copy_async_wait<left>();
   fence_for_products();
   __syncthreads();
 }
