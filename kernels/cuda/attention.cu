@@ -114,8 +114,10 @@ void run(const AttentionBackward& op, Queue& queue) {
   RowFacts* facts = queue.take<RowFacts>(f.q.rows * f.heads);
   launch(queue, blocks_for(f.q.rows * f.heads, kFactRows), kFactThreads, 0, note_facts, f, op.dout, facts);
   if (!all_half(f) || op.dout.dtype != Dtype::bf16 || !flash_fits(f)) return differentiate_exactly(op, facts, queue);
-  (goes_to_groups(f, Way::queries) && rows_aligned(op.dout) ? queries_gradient_on_groups : queries_gradient_flash)(op, facts, queue);
-  (goes_to_groups(f, Way::keys) && rows_aligned(op.dout) ? keys_gradient_on_groups : keys_gradient_flash)(op, facts, queue);
+  (goes_to_groups(f, Way::queries) && rows_aligned(op.dout) ? queries_gradient_on_groups : queries_gradient_flash)(
+      op, facts, queue);
+  (goes_to_groups(f, Way::keys) && rows_aligned(op.dout) ? keys_gradient_on_groups : keys_gradient_flash)(op, facts,
+                                                                                                          queue);
 }
 
 }  // namespace troupe::cuda

@@ -111,10 +111,10 @@ __global__ void __launch_bounds__(kGroupThreads, 1)
   memory.keys().fetch(key_rows(f, t, kv_head, whole.k), t.first);
   memory.values().fetch(value_rows(f, t, kv_head, whole.v), t.first);
   const int begin = t.first_query(t.first) / kRowBlock * kRowBlock, end = t.q_count;
-  const std::uint16_t* query = f.q.at<const std::uint16_t>(t.q_begin + begin, std::int64_t{kv_head} * dim) +
-                               Queries::own_place(f.q.stride);
-  const std::uint16_t* dout_row = dout.at<const std::uint16_t>(t.q_begin + begin, std::int64_t{kv_head} * v_dim) +
-                                  Douts::own_place(dout.stride);
+  const std::uint16_t* query =
+      f.q.at<const std::uint16_t>(t.q_begin + begin, std::int64_t{kv_head} * dim) + Queries::own_place(f.q.stride);
+  const std::uint16_t* dout_row =
+      dout.at<const std::uint16_t>(t.q_begin + begin, std::int64_t{kv_head} * v_dim) + Douts::own_place(dout.stride);
   const RowFacts* fact = facts + (t.q_begin + begin + threadIdx.x % kRowBlock) * std::int64_t{f.heads} + kv_head;
   // Rows behind the span's last are zeros, whatever their facts.
   const auto fetch = [&](int left, int stage) {

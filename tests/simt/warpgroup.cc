@@ -35,8 +35,7 @@ Row row_of(const Operand& a, bool across, int g) {
 Row row_of_fragments(const unsigned char* lanes, int g, int half) {
   Row row;
   for (int k = 0; k < 16; ++k)
-    row[static_cast<std::size_t>(k)] =
-        widened(lanes + (g * 4 + k % 8 / 2) * 16 + (k / 8 * 2 + half) * 4 + k % 2 * 2);
+    row[static_cast<std::size_t>(k)] = widened(lanes + (g * 4 + k % 8 / 2) * 16 + (k / 8 * 2 + half) * 4 + k % 2 * 2);
   return row;
 }
 
@@ -49,8 +48,8 @@ void multiply(int thread, float* c, int columns, const Row (&rows)[2], const Ope
         float& sum = c[4 * j + 2 * half + i];
         double block = 0;  // summed by itself, as in mma.cc
         for (int k = 0; k < 16; ++k)
-          block += static_cast<double>(rows[half][static_cast<std::size_t>(k)]) *
-                   element(b, b_across, 8 * j + 2 * t + i, k);
+          block +=
+              static_cast<double>(rows[half][static_cast<std::size_t>(k)]) * element(b, b_across, 8 * j + 2 * t + i, k);
         sum = static_cast<float>((fresh ? 0.0F : sum) + block);
       }
 }
