@@ -65,6 +65,12 @@ void finish_copies(int left);  // but for so many of the newest groups
 void do_later(std::function<void()> work);
 void end_work();
 void finish_work(int left);
+// Barriers of a block by their place in shared memory: a phase is over when all have arrived and as many bytes were
+// delivered as they expect. What is delivered later comes when somebody waits for it.
+void begin_barrier(const void* barrier, int arrivals);
+void arrive(const void* barrier, int expected_bytes);
+void wait(const void* barrier, int parity);
+void deliver_later(const void* barrier, void* to, int bytes, std::function<void()> work);
 
 template <typename T>
 T from_lane(unsigned mask, T value, int lane, const char* what) {
