@@ -83,6 +83,10 @@ void multiply_held_later(float* c, int columns, const unsigned* a, const Operand
   });
 }
 void group_commit() { simt::end_work(); }
-void group_wait_for(int left) { simt::finish_work(left); }
+// A warp waits together.
+void group_wait_for(int left) {
+  simt::finish_work(left);
+  __syncwarp();
+}
 
 }  // namespace troupe::cuda
