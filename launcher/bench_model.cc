@@ -138,7 +138,8 @@ void BenchModel::write_batch(Microbatch& at, std::uint64_t number) const {
     const std::int32_t span[4] = {s * length, length, s * length, length};
     std::copy_n(span, 4, at.slot.spans.row<std::int32_t>(s));
   }
-  at.batch = {at.slot.ids, at.slot.targets, at.slot.positions, at.slot.spans.row_range(0, sequences), cosine_, sine_};
+  const BatchTensors& near = at.slot.near;
+  at.batch = {near.ids, near.targets, near.positions, near.spans.row_range(0, sequences), cosine_, sine_};
 }
 
 std::vector<Ops> BenchModel::values() const {
@@ -194,7 +195,10 @@ void BenchModel::add_forward(Microbatch& at) const {
   const ModelConfig& m = config_.model;
   const std::string table = "model.embed_tokens.weight";
   add(at, "embedding", SegmentClass::forward, whole_.train.microbatches,
-      {Embedding{at.batch.ids, dense_->masters(table, table), input_of(at, 0)}});
+      {Copy{at.slot.ids, at.batch.ids}, Copy{at.slot.targets, at.batch.targets},
+       Copy{at.slot.positions, at.batch.positions},
+       Copy{at.slot.spans.row_range(0, at.batch.spans.rows), at.batch.spans},
+       Embedding{at.batch.ids, dense_->masters(table, table), input_of(at, 0)}});
   for (int layer = 0; layer < m.num_hidden_layers; ++layer) {
     const LayerSlot& slot = at.slot.layers[static_cast<std::size_t>(layer)];
     const LayerTensors& w = weights_[static_cast<std::size_t>(layer)];

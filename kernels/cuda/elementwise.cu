@@ -2,15 +2,18 @@
 // Add and Copy assign; SumRows owns its accumulation. Each operand is moved once.
 #include <bit>
 
+#include "kernels/cuda/batch.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/move.h"
 #include "kernels/cuda/quads.h"
+#include "kernels/shapes.h"
 
 namespace troupe::cuda {
 
 namespace {
 
 constexpr int kQuads = 4;
+constexpr std::size_t kLittle = std::size_t{1} << 20;  // bytes
 // A block sums kSumColumns columns. Its threads fetch the next kSumRows rows of them while one warp adds the last ones.
 constexpr int kSumColumns = 32, kSumRows = 128, kSumThreads = 256, kSumQuads = kSumColumns / 4,
               kSumFetches = kSumRows * kSumQuads / kSumThreads;
@@ -32,6 +35,22 @@ __global__ void fill_quads(View out, uint4 pattern, Sheet<kQuads> sheet) {
   const std::int64_t t = sheet.row();
   if (t >= sheet.rows) return;
   for (int i = 0; i < kQuads; ++i) store_bits<whole>(out, t, sheet.col(i), pattern);
+}
+
+// Tensors without gaps, of whole quads of words.
+struct Stretch {
+  uint4* data;
+  std::int64_t quads;
+};
+using Stretches = Batch<Stretch, 160>;
+constexpr int kFillThreads = 256, kFillQuads = kFillThreads * kQuads;  // of a block
+
+__global__ void __launch_bounds__(kFillThreads) fill_stretches(const __grid_constant__ Stretches all, uint4 pattern) {
+  const int item = all.item_of(blockIdx.x);
+  const Stretch own = all.items[item];
+  const std::int64_t first = std::int64_t{blockIdx.x - all.first_block[item]} * kFillQuads + threadIdx.x;
+  for (int i = 0; i < kQuads; ++i)
+    if (first + i * kFillThreads < own.quads) own.data[first + i * kFillThreads] = pattern;
 }
 
 // Row by row: thread c of the first warp owns column c of the block's.
@@ -78,13 +97,22 @@ uint4 pattern_of(Dtype dtype, float value) {
   return make_uint4(low, high, low, high);
 }
 
+// Null: not one that can go with others.
+const Fill* stretch_of(const Op& op) {
+  const auto* one = std::get_if<Fill>(&op);
+  if (one == nullptr || !one->out || !one->out.contiguous() || !rows_aligned(one->out)) return nullptr;
+  return static_cast<std::size_t>(one->out.elements()) * bytes_of(one->out.dtype) % 16 == 0 ? one : nullptr;
+}
+
 }  // namespace
 
-// Of one type and without gaps it is a plain copy, which also knows best how to reach the host's memory.
+// Of one type and without gaps it is a plain copy, which also knows best how to reach the host's memory; of little, a
+// kernel begins sooner.
 void run(const Copy& op, Queue& queue) {
-  if (op.source.dtype != op.out.dtype || !op.source.contiguous() || !op.out.contiguous())
-    return move_rows(op.source, {}, op.out, Move::straight, queue);
   const std::size_t size = static_cast<std::size_t>(op.out.elements()) * bytes_of(op.out.dtype);
+  if (op.source.dtype != op.out.dtype || !op.source.contiguous() || !op.out.contiguous() ||
+      (size <= kLittle && op.out.dtype != Dtype::f64))
+    return move_rows(op.source, {}, op.out, Move::straight, queue);
   if (size > 0)
     must(cudaMemcpyAsync(op.out.data, op.source.data, size, cudaMemcpyDefault, queue.stream()), "copying a tensor");
 }
@@ -105,6 +133,29 @@ void run(const Fill& op, Queue& queue) {
   const Sheet<kQuads> sheet(out.rows, out.cols);
   launch(queue, sheet.blocks(), sheet.threads(), 0, whole_quads(View(out)) ? fill_quads<true> : fill_quads<false>, out,
          pattern_of(op.out.dtype, op.value), sheet);
+}
+
+// All of one pattern, so that it doesn't matter which of two that meet comes last.
+std::size_t run_fills(const std::vector<const Op*>& ops, std::size_t first, Queue& queue) {
+  const Fill* head = stretch_of(*ops[first]);
+  if (head == nullptr) return 0;
+  const uint4 pattern = pattern_of(head->out.dtype, head->value);
+  const auto same = [&](const Fill& op) {
+    const uint4 own = pattern_of(op.out.dtype, op.value);
+    return own.x == pattern.x && own.y == pattern.y && own.z == pattern.z && own.w == pattern.w;
+  };
+  Stretches all;
+  static_assert(sizeof all + sizeof pattern <= kParametersMax);
+  std::size_t op = first;
+  for (; op < ops.size() && !all.full(); ++op) {
+    const Fill* fill = stretch_of(*ops[op]);
+    if (fill == nullptr || !same(*fill)) break;
+    check(*ops[op]);
+    const auto quads = fill->out.elements() * static_cast<std::int64_t>(bytes_of(fill->out.dtype)) / 16;
+    all.add({static_cast<uint4*>(fill->out.data), quads}, blocks_for(quads, kFillQuads));
+  }
+  launch(queue, all.blocks(), kFillThreads, 0, fill_stretches, all, pattern);
+  return op - first;
 }
 
 void run(const SumRows& op, Queue& queue) {

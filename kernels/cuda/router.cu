@@ -177,9 +177,11 @@ __global__ void scan_blocks(int* counts, int blocks, View totals) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   if (e >= totals.cols) return;
   int* own = counts + std::int64_t{e} * blocks;
-  int before = 0;
+  int before = 0, next = lane < blocks ? own[lane] : 0;
   for (int first = 0; first < blocks; first += 32) {
-    const int b = first + lane, count = b < blocks ? own[b] : 0, through = scan_warp(count);
+    const int b = first + lane, count = next;
+    next = b + 32 < blocks ? own[b + 32] : 0;  // under way while this one is added
+    const int through = scan_warp(count);
     if (b < blocks) own[b] = before + through - count;
     before += __shfl_sync(kWarp, through, 31);
   }
