@@ -25,7 +25,6 @@ constexpr int kTileThreads = 384;
 // Tiles of 256 columns, of 128 by turns, and of 128 for any c.
 enum class Tiles { wide, turns, ragged };
 constexpr int columns_of(Tiles tiles) { return tiles == Tiles::wide ? 256 : 128; }
-constexpr unsigned kMultiprocessors = 132;  // of an H100
 
 // What a launch computes: sums, each of so many runs, a kernel's parameter.
 template <int capacity>
@@ -236,10 +235,10 @@ template <bool a_across, bool b_across, Tiles tiles>
 struct TileRing {
   static constexpr int kN = columns_of(tiles), kStages = kN == 256 ? 4 : 6, kPanel = kTileDepth * kPanelRow;
   static constexpr int kBytesA = kTileRows * kPanelRow, kStage = kBytesA + kN * kPanelRow;
-  static constexpr std::size_t kShared = std::size_t{kStages} * kStage + kPanelAtom + 2 * kStages * sizeof(Barrier);
+  static constexpr std::size_t kShared = std::size_t{kStages} * kStage + kPanelAtom + (2 * kStages + 2) * sizeof(Barrier);
 
   unsigned char* stages;
-  Barrier *full, *empty;
+  Barrier *full, *empty, *turn;  // of a group: the other has seen all stages of its tile
   int at = 0, parity = 0;
 
   __device__ TileRing() {
@@ -247,10 +246,12 @@ struct TileRing {
     stages = reinterpret_cast<unsigned char*>((start + kPanelAtom - 1) / kPanelAtom * kPanelAtom);
     full = reinterpret_cast<Barrier*>(stages + kStages * kStage);
     empty = full + kStages;
+    turn = empty + kStages;
   }
   // One thread. A stage is given back by every warp that read it.
   __device__ void begin() const {
     for (int i = 0; i < kStages; ++i) begin_barrier(full[i], 1), begin_barrier(empty[i], tiles == Tiles::turns ? 4 : 8);
+    for (int i = 0; i < 2; ++i) begin_barrier(turn[i], 4);
   }
   __device__ void skip(int steps) {
     at += steps;
@@ -336,16 +337,19 @@ __device__ void feed_tiles(const TileSums<capacity>& sums, Ring& ring) {
   }
 }
 
-// `steps` stages of a tile, each given back when its products are over.
+// `steps` stages of a tile, each given back when its products are over. `seen`: told when none is waited for any more.
 template <typename Fragment, int parts, typename Ring>
-__device__ void multiply_tile(Fragment (&of)[parts], Ring& ring, int steps, int row) {
-  if (steps == 0) return;
+__device__ void multiply_tile(Fragment (&of)[parts], Ring& ring, int steps, int row, Barrier* seen) {
   const bool tells = threadIdx.x % 32 == 0;
-  wait(ring.full[ring.at], ring.parity);
-  for (int i = 0; i < parts; ++i) hold(of[i].sums);
-  ring.multiply(of, row);  // apart, so that from the loop's begin to its end sums are only the tensor cores'
-  Barrier* last = &ring.empty[ring.at];
-  ring.next();
+  Barrier* last = nullptr;
+  if (steps > 0) {
+    wait(ring.full[ring.at], ring.parity);
+#pragma unroll
+    for (int i = 0; i < parts; ++i) hold(of[i].sums);
+    ring.multiply(of, row);  // apart, so that from the loop's begin to its end sums are only the tensor cores'
+    last = &ring.empty[ring.at];
+    ring.next();
+  }
   for (int step = 1; step < steps; ++step) {
     wait(ring.full[ring.at], ring.parity);
     ring.multiply(of, row);
@@ -354,7 +358,13 @@ __device__ void multiply_tile(Fragment (&of)[parts], Ring& ring, int steps, int 
     last = &ring.empty[ring.at];
     ring.next();
   }
+  if (seen != nullptr) {
+    __syncwarp();  // all its lanes have seen them
+    if (tells) arrive(*seen);
+  }
+  if (steps == 0) return;
   group_wait<0>();
+#pragma unroll
   for (int i = 0; i < parts; ++i) hold(of[i].sums);
   if (tells) arrive(*last);
 }
@@ -365,11 +375,11 @@ __device__ void take_tiles(const TileSums<capacity>& sums, Ring& ring, int group
   constexpr int kN = columns_of(tiles), kParts = tiles == Tiles::turns ? 2 : 1;
   using Fragment = std::conditional_t<tiles == Tiles::ragged, RaggedFragment<kN>, PlainFragment<kN>>;
   const int row = tiles == Tiles::turns ? 0 : group * kGroupRows;
-  int turn = 0;
-  for (TileWalk<capacity, kN> walk(sums); walk.more(); walk.next(), turn ^= 1) {
+  int number = 0;  // of the block's tiles
+  for (TileWalk<capacity, kN> walk(sums); walk.more(); walk.next(), ++number) {
     int steps = 0;
     for (int run = sums.first_run[walk.sum]; run < sums.first_run[walk.sum + 1]; ++run) steps += sums.steps[run];
-    if (tiles == Tiles::turns && turn != group) {
+    if (tiles == Tiles::turns && number % 2 != group) {
       ring.skip(steps);
       continue;
     }
@@ -379,7 +389,9 @@ __device__ void take_tiles(const TileSums<capacity>& sums, Ring& ring, int group
       of[i].place(walk.row + row + i * kGroupRows, walk.col, walk.c());
       of[i].begin(walk.c(), sums.accumulate);
     }
-    multiply_tile(of, ring, steps, row);
+    // A parity tells a stage's phases apart only from one to the next: so not before the other group has seen its own.
+    if (tiles == Tiles::turns && number > 0) wait(ring.turn[group], (number - 1) / 2 % 2);
+    multiply_tile(of, ring, steps, row, tiles == Tiles::turns ? &ring.turn[1 - group] : nullptr);
 #pragma unroll
     for (int i = 0; i < kParts; ++i) {
       of[i].add(sums.bias, sums.add);
@@ -434,7 +446,7 @@ void launch_sums(TileSums<capacity>& sums, Queue& queue) {
   for (int s = 0; s < sums.count; ++s)
     sums.first_tile[s + 1] = sums.first_tile[s] + static_cast<int>(blocks_for(sums.c[s].rows, kTileRows) *
                                                                    blocks_for(sums.c[s].cols, columns_of(tiles)));
-  launch(queue, std::min(static_cast<unsigned>(sums.first_tile[sums.count]), kMultiprocessors), kTileThreads,
+  launch(queue, std::min(static_cast<unsigned>(sums.first_tile[sums.count]), multiprocessors()), kTileThreads,
          TileRing<a_across, b_across, tiles>::kShared, sum_tiles<a_across, b_across, tiles, capacity>, sums);
 }
 

@@ -51,6 +51,8 @@ void upload(Ranges& ranges) {
     range.on_device = static_cast<char*>(memory) + past;
     must(cudaMemcpy(range.on_device, begin, range.size, cudaMemcpyHostToDevice), "copying to the GPU");
   }
+  // A copy may still be under way when it returns, and an op's stream waits for no other.
+  must(cudaDeviceSynchronize(), "copying to the GPU");
 }
 
 void download(const Ranges& ranges) {
