@@ -3,6 +3,9 @@
 // there can be, a kernel lists those that there are.
 #include "kernels/cuda/attention.h"
 
+#include <cstdlib>
+#include <string_view>
+
 #include "kernels/cuda/kernels.h"
 
 namespace troupe::cuda {
@@ -66,13 +69,30 @@ __global__ void note_facts(AttentionViews f, View dout, RowFacts* facts) {
   }
   const float mean = fold_sum(lanes);
   if (!inside || first != 0) return;
-  facts[i] = {*f.row_max.at<const float>(row, head), *f.row_scale.at<const float>(row, head), mean, 0};
+  const float highest = *f.row_max.at<const float>(row, head), share = *f.row_scale.at<const float>(row, head);
+  facts[i] = {highest, share, mean, log2f(share) - highest * kLog2OfE};
 }
 
 bool all_half(const Attention& op) {
   return op.q.dtype == Dtype::bf16 && op.k.dtype == Dtype::bf16 && op.v.dtype == Dtype::bf16 &&
          (op.shared_dim == 0 || op.k_shared.dtype == Dtype::bf16);
 }
+
+enum class Way { mma, forward, keys, queries, all };
+// TROUPE_ATTENTION: which parts go to warpgroups.
+Way way() {
+  static const Way chosen = [] {
+    const char* word = std::getenv("TROUPE_ATTENTION");
+    const std::string_view name = word == nullptr ? "wgmma" : word;
+    return name == "mma"       ? Way::mma
+           : name == "forward" ? Way::forward
+           : name == "keys"    ? Way::keys
+           : name == "queries" ? Way::queries
+                               : Way::all;
+  }();
+  return chosen;
+}
+bool goes_to_groups(const Attention& op, Way part) { return groups_fit(op) && (way() == Way::all || way() == part); }
 
 }  // namespace
 
@@ -84,6 +104,7 @@ Tiles key_tiles(Queue& queue, const Attention& op, int size) {
 }
 
 void run(const Attention& op, Queue& queue) {
+  if (all_half(op) && goes_to_groups(op, Way::forward)) return attend_on_groups(op, queue);
   if (all_half(op) && attend_flash(op, queue)) return;
   attend_exactly(op, queue);
 }
@@ -93,8 +114,10 @@ void run(const AttentionBackward& op, Queue& queue) {
   RowFacts* facts = queue.take<RowFacts>(f.q.rows * f.heads);
   launch(queue, blocks_for(f.q.rows * f.heads, kFactRows), kFactThreads, 0, note_facts, f, op.dout, facts);
   if (!all_half(f) || op.dout.dtype != Dtype::bf16 || !flash_fits(f)) return differentiate_exactly(op, facts, queue);
-  queries_gradient_flash(op, facts, queue);
-  keys_gradient_flash(op, facts, queue);
+  (goes_to_groups(f, Way::queries) && rows_aligned(op.dout) ? queries_gradient_on_groups : queries_gradient_flash)(
+      op, facts, queue);
+  (goes_to_groups(f, Way::keys) && rows_aligned(op.dout) ? keys_gradient_on_groups : keys_gradient_flash)(op, facts,
+                                                                                                          queue);
 }
 
 }  // namespace troupe::cuda

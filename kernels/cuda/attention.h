@@ -9,6 +9,8 @@
 
 namespace troupe::cuda {
 
+constexpr float kLog2OfE = 1.44269504F;
+
 struct AttentionViews {
   View spans, q, k, k_shared, v, out, row_max, row_scale;
   int heads, kv_heads, group, own_dim, shared_dim, dim, v_dim;
@@ -59,7 +61,7 @@ Tiles key_tiles(Queue& queue, const Attention& op, int size);
 
 // What the backward knows of a query row of a head before it looks at keys: (rows of q, heads).
 struct RowFacts {
-  float highest, share, mean, unused;  // row_max, row_scale, <dout, out>
+  float highest, share, mean, shift;  // row_max, row_scale, <dout, out>; P = 2^(log2 e s + shift)
 };
 
 // Any operands, in the CPU's order.
@@ -72,5 +74,14 @@ bool attend_flash(const Attention& op, Queue& queue);
 bool flash_fits(const Attention& op);
 void queries_gradient_flash(const AttentionBackward& op, const RowFacts* facts, Queue& queue);
 void keys_gradient_flash(const AttentionBackward& op, const RowFacts* facts, Queue& queue);
+// dk_shared[j, c] = sum_g shares[g, j, c], shares (kv_heads, keys, pitch), tiles of `size` keys.
+void sum_key_shares(const AttentionBackward& op, const float* shares, int pitch, const Tiles& tiles, int size,
+                    Queue& queue);
+
+// The same on warpgroups. REQUIRES: groups_fit, which goes by heads' widths alone.
+bool groups_fit(const Attention& op);
+void attend_on_groups(const Attention& op, Queue& queue);
+void queries_gradient_on_groups(const AttentionBackward& op, const RowFacts* facts, Queue& queue);
+void keys_gradient_on_groups(const AttentionBackward& op, const RowFacts* facts, Queue& queue);
 
 }  // namespace troupe::cuda

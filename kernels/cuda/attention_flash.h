@@ -11,7 +11,6 @@ constexpr int kKeys = 64, kWarpRows = 16, kStages = 2;
 constexpr int kSkew = 8;  // elements behind a row, so that eight rows' pieces of 16 bytes lie in different banks
 template <int dim>
 constexpr int kBlocks = dim <= 64 ? 2 : 1;  // of a multiprocessor at once, as registers go
-constexpr float kLog2OfE = 1.44269504F;
 
 // Widths of a head in shared memory; what a head lacks is zero.
 template <int of_queries, int of_values>

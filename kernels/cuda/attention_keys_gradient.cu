@@ -170,11 +170,11 @@ __global__ void __launch_bounds__(kThreads, dim <= 32 ? 2 : 1)
 }
 
 // dk_shared[j, c] = sum_g shares[g, j, c], four columns a thread; blockIdx.y cuts the tile's rows.
-__global__ void sum_shares(View dk_shared, const float* shares, int pitch, int kv_heads, Tiles tiles) {
+__global__ void sum_shares(View dk_shared, const float* shares, int pitch, int kv_heads, Tiles tiles, int size) {
   const Tile t = tiles.data[blockIdx.x];
   const int quads = pitch / 4, i = static_cast<int>(blockIdx.y * kSumThreads + threadIdx.x), col = i % quads * 4;
   const int key = t.first + i / quads;
-  if (t.q_count == 0 || i >= kTileKeys * quads || key >= t.k_count) return;
+  if (t.q_count == 0 || i >= size * quads || key >= t.k_count) return;
   const std::int64_t row = t.k_begin + key;
   float4 total = make_float4(0, 0, 0, 0);
 #pragma unroll kHeadsAtOnce
@@ -193,12 +193,16 @@ void go(const AttentionBackward& op, const RowFacts* facts, Queue& queue) {
   float* shares = queue.take<float>(f.kv_heads * f.k.rows * pitch);
   launch(queue, dim3(tiles.count, static_cast<unsigned>(f.kv_heads)), kThreads, 2 * elements, keys_gradient<dim, v_dim>,
          f, whole_pieces(f, op.dout), op.dout, op.dk, op.dv, shares, pitch, facts, tiles);
-  if (f.shared_dim > 0)
-    launch(queue, dim3(tiles.count, blocks_for(std::int64_t{kTileKeys} * pitch / 4, kSumThreads)), kSumThreads, 0,
-           sum_shares, op.dk_shared, shares, pitch, f.kv_heads, tiles);
+  if (f.shared_dim > 0) sum_key_shares(op, shares, pitch, tiles, kTileKeys, queue);
 }
 
 }  // namespace
+
+void sum_key_shares(const AttentionBackward& op, const float* shares, int pitch, const Tiles& tiles, int size,
+                    Queue& queue) {
+  launch(queue, dim3(tiles.count, blocks_for(std::int64_t{size} * pitch / 4, kSumThreads)), kSumThreads, 0, sum_shares,
+         op.dk_shared, shares, pitch, op.forward.kv_heads, tiles, size);
+}
 
 void keys_gradient_flash(const AttentionBackward& op, const RowFacts* facts, Queue& queue) {
   with_widths(op.forward, [&](auto widths) { go<decltype(widths)::dim, decltype(widths)::v_dim>(op, facts, queue); });

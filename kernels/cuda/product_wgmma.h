@@ -1,6 +1,8 @@
 // Products of bfloat16 on warpgroups (sm_90a), of operands whose rows begin at multiples of 16 bytes.
 #pragma once
 
+#include <vector>
+
 #include "kernels/cuda/runtime.h"
 #include "kernels/op.h"
 
@@ -8,6 +10,11 @@ namespace troupe::cuda {
 
 // What a row of c depends on is not looked at: it never decides.
 bool takes_wgmma(const Product& op);
+bool takes_wgmma(const GroupedProduct& op);
 void run_wgmma(const Product& op, Queue& queue);  // REQUIRES: takes_wgmma
+void run_wgmma(const GroupedProduct& op, Queue& queue);
+
+// The first of these in one launch; how many they are. REQUIRES: each takes_wgmma, and c += a^T b and nothing else.
+std::size_t run_gradients_wgmma(const std::vector<const Product*>& products, Queue& queue);
 
 }  // namespace troupe::cuda

@@ -13,6 +13,9 @@ __device__ T* dynamic_shared() {
   return reinterpret_cast<T*>(memory);
 }
 
+// The compiler works out nothing that comes from `value` ahead of this place: what it keeps ready takes registers.
+__device__ inline void keep_here(int& value) { asm volatile("" : "+r"(value)); }
+
 // What can't be stops the GPU: an index that leads out of its tensor reads or writes nothing.
 __device__ inline void insist(bool fact) {
   if (!fact) __trap();

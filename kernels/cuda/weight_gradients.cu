@@ -13,6 +13,7 @@ namespace troupe::cuda {
 namespace {
 
 constexpr int kRunsMax = 32;  // of a launch: they travel as a kernel's parameter
+constexpr std::size_t kTogetherMax = 64;  // looked at for a launch
 
 struct Sums {
   HalfMatrix a[kRunsMax], b[kRunsMax];
@@ -38,14 +39,12 @@ __global__ __launch_bounds__(Tile::kThreads,
   tile.finish(c, View(), View());
 }
 
-// Those that go to warpgroups aren't for here.
-const Product* gradient_of(const Op& op, const Queue& queue) {
+const Product* gradient_of(const Op& op) {
   const auto* one = std::get_if<Product>(&op);
   if (one == nullptr || !one->transpose_a || one->transpose_b || !one->accumulate) return nullptr;
   if (one->bias || one->add || one->a_scaling) return nullptr;
   if (one->a.dtype != Dtype::bf16 || one->b.dtype != Dtype::bf16) return nullptr;
   if (!rows_aligned(one->a) || !rows_aligned(one->b)) return nullptr;
-  if (queue.warpgroups() && takes_wgmma(*one)) return nullptr;
   return one;
 }
 
@@ -86,18 +85,21 @@ void launch_sums(Sums& sums, Queue& queue) {
 }  // namespace
 
 std::size_t run_weight_gradients(const std::vector<const Op*>& ops, std::size_t first, Queue& queue) {
-  const Product* head = gradient_of(*ops[first], queue);
-  if (head == nullptr) return 0;
-  Batch batch{.sums = {}, .tensors = {}, .columns = tile_columns(head->c.cols)};
-  std::size_t op = first;
-  for (; op < ops.size(); ++op) {
-    const Product* product = gradient_of(*ops[op], queue);
+  std::vector<const Product*> products;
+  for (std::size_t op = first; op < ops.size() && products.size() < kTogetherMax; ++op) {
+    const Product* product = gradient_of(*ops[op]);
     if (product == nullptr) break;
     check(*ops[op]);
-    if (!batch.take(*product)) break;
+    products.push_back(product);
   }
-  with_tile_columns(head->c.cols, [&](auto columns) { launch_sums<decltype(columns)::kValue>(batch.sums, queue); });
-  return op - first;
+  if (products.empty()) return 0;
+  if (queue.warpgroups()) return run_gradients_wgmma(products, queue);
+  Batch batch{.sums = {}, .tensors = {}, .columns = tile_columns(products.front()->c.cols)};
+  std::size_t taken = 0;
+  while (taken < products.size() && batch.take(*products[taken])) ++taken;
+  with_tile_columns(products.front()->c.cols,
+                    [&](auto columns) { launch_sums<decltype(columns)::kValue>(batch.sums, queue); });
+  return taken;
 }
 
 }  // namespace troupe::cuda

@@ -208,6 +208,8 @@ TEST_CASE("bfloat16 attention on tensor cores follows plain loops, backward too"
   check_against_reference(several_tiles);
   Case latent({2, 2, 128, 64, 128}, {0, 30, 0, 95}, Dtype::bf16);
   check_against_reference(latent);
+  Case latent_tiles({2, 2, 128, 64, 128}, {0, 150, 0, 290, 150, 70, 290, 70}, Dtype::bf16);
+  check_against_reference(latent_tiles);
   Case whole({2, 1, 128, 0, 128}, {0, 20, 0, 20}, Dtype::bf16);
   check_against_reference(whole);
 }
@@ -220,46 +222,63 @@ TEST_CASE("bfloat16 heads wider than the tensor cores' tiles go the exact way", 
   CHECK(same_results(here, c));
 }
 
-TEST_CASE("a query's bfloat16 attention has the same bits alone, in part, or in training", "[cuda][attention]") {
-  for (const Shape& shape : {Shape{1, 1, 128, 64, 128}, Shape{6, 2, 64, 0, 64}, Shape{2, 1, 20, 8, 24, 3}}) {
-    Case all(shape, {0, 150, 0, 150}, Dtype::bf16);
-    run_op(all.op.forward);
-    for (const auto& [begin, count] : {std::pair{0, 1}, {1, 1}, {63, 1}, {64, 1}, {149, 1}, {17, 5}, {100, 40}}) {
-      // The keys stand elsewhere, as in a cache, before rows that aren't numbers.
-      const Attention& f = all.op.forward;
-      const std::int64_t seen = begin + count;
-      const Owned kv(170, all.kv.tensor().cols, Dtype::bf16, 8), shared(170, all.k_shared.tensor().cols, Dtype::bf16);
-      for (std::int64_t j = 0; j < seen; ++j) {
-        std::memcpy(kv.tensor().address(j + 7, 0), all.kv.tensor().address(j, 0), 2 * std::size_t(kv.tensor().cols));
-        std::memcpy(shared.tensor().address(j + 7, 0), all.k_shared.tensor().address(j, 0),
-                    2 * std::size_t(shared.tensor().cols));
-      }
-      Attention some = f;
-      const Owned spans = integers(1, 4, {0, count, 7, static_cast<std::int32_t>(seen)});
-      const Owned out(count, f.out.cols, Dtype::bf16), row_max(count, f.heads), row_scale(count, f.heads);
-      some.spans = spans, some.q = f.q.row_range(begin, count), some.k = kv.tensor().columns(0, f.k.cols);
-      some.v = kv.tensor().columns(shape.own, f.v.cols);
-      if (shape.shared > 0) some.k_shared = shared;
-      some.out = out, some.row_max = row_max, some.row_scale = row_scale;
-      run_op(some);
-      CHECK(same_bits(out, f.out.row_range(begin, count)));
-      CHECK(same_bits(row_max, f.row_max.row_range(begin, count)));
-      CHECK(same_bits(row_scale, f.row_scale.row_range(begin, count)));
+namespace {
+
+using Part = std::pair<int, int>;  // the first query of a span, and how many
+
+void check_bits_of_parts(const Shape& shape, int rows, const std::vector<Part>& parts) {
+  Case all(shape, {0, rows, 0, rows}, Dtype::bf16);
+  run_op(all.op.forward);
+  for (const auto& [begin, count] : parts) {
+    // The keys stand elsewhere, as in a cache, before rows that aren't numbers.
+    const Attention& f = all.op.forward;
+    const std::int64_t seen = begin + count;
+    const Owned kv(rows + 20, all.kv.tensor().cols, Dtype::bf16, 8),
+        shared(rows + 20, all.k_shared.tensor().cols, Dtype::bf16);
+    for (std::int64_t j = 0; j < seen; ++j) {
+      std::memcpy(kv.tensor().address(j + 7, 0), all.kv.tensor().address(j, 0), 2 * std::size_t(kv.tensor().cols));
+      std::memcpy(shared.tensor().address(j + 7, 0), all.k_shared.tensor().address(j, 0),
+                  2 * std::size_t(shared.tensor().cols));
     }
+    Attention some = f;
+    const Owned spans = integers(1, 4, {0, count, 7, static_cast<std::int32_t>(seen)});
+    const Owned out(count, f.out.cols, Dtype::bf16), row_max(count, f.heads), row_scale(count, f.heads);
+    some.spans = spans, some.q = f.q.row_range(begin, count), some.k = kv.tensor().columns(0, f.k.cols);
+    some.v = kv.tensor().columns(shape.own, f.v.cols);
+    if (shape.shared > 0) some.k_shared = shared;
+    some.out = out, some.row_max = row_max, some.row_scale = row_scale;
+    run_op(some);
+    CHECK(same_bits(out, f.out.row_range(begin, count)));
+    CHECK(same_bits(row_max, f.row_max.row_range(begin, count)));
+    CHECK(same_bits(row_scale, f.row_scale.row_range(begin, count)));
   }
 }
 
-TEST_CASE("a span's gradients are the same bits beside other spans", "[cuda][attention]") {
-  const Shape shape{4, 2, 16, 8, 32};
-  Case alone(shape, {0, 70, 0, 70}, Dtype::bf16),
-      among(shape, {0, 70, 0, 70, 70, 3, 70, 9, 73, 20, 79, 20}, Dtype::bf16);
+void check_gradients_beside_others(const Shape& shape, int rows) {
+  const int others = rows + 23;
+  Case alone(shape, {0, rows, 0, rows}, Dtype::bf16),
+      among(shape, {0, rows, 0, rows, rows, 3, rows, 9, rows + 3, 20, rows + 9, 20, others, 1, rows + 29, 140},
+            Dtype::bf16);
   alone.run();
   for (int again = 0; again < 3; ++again) {
     among.run();
     for (const auto& [one, other] :
          {std::pair{&alone.dq, &among.dq}, {&alone.dkv, &among.dkv}, {&alone.dk_shared, &among.dk_shared}})
-      CHECK(same_bits(*one, other->tensor().row_range(0, 70)));
+      CHECK(same_bits(*one, other->tensor().row_range(0, rows)));
   }
+}
+
+}  // namespace
+
+TEST_CASE("a query's bfloat16 attention has the same bits alone, in part, or in training", "[cuda][attention]") {
+  for (const Shape& shape : {Shape{1, 1, 128, 64, 128}, Shape{6, 2, 64, 0, 64}, Shape{2, 1, 20, 8, 24, 3}})
+    check_bits_of_parts(shape, 150, {{0, 1}, {1, 1}, {63, 1}, {64, 1}, {149, 1}, {17, 5}, {100, 40}});
+  check_bits_of_parts({2, 2, 128, 64, 128}, 290, {{127, 1}, {128, 1}, {256, 1}, {289, 1}, {120, 20}, {100, 150}});
+}
+
+TEST_CASE("a span's gradients are the same bits beside other spans", "[cuda][attention]") {
+  check_gradients_beside_others({4, 2, 16, 8, 32}, 70);
+  check_gradients_beside_others({2, 2, 128, 64, 128}, 150);
 }
 
 TEST_CASE("attention without queries or spans does nothing", "[cuda][attention]") {

@@ -41,6 +41,16 @@ struct CopyLater {
   int bytes;
 };
 
+struct PhaseBarrier {
+  int arrivals = 0, awaited = 0, bytes = 0;  // of a phase; still to come in this one
+  unsigned phase = 0;
+  struct Delivery {
+    int bytes;
+    std::function<void()> work;
+  };
+  std::vector<Delivery> deliveries;
+};
+
 struct Fiber {
   ucontext_t context{};
   jmp_buf state{};
@@ -66,6 +76,7 @@ class Block {
     body_ = &body;
     count_ = alive_ = count;
     barrier_ = {};
+    phases_.clear();
     warps_.clear();
     warps_.resize((count + 31) / 32);
     std::memset(shared_.data(), kUnwritten, config.dynamicSmemBytes);
@@ -130,6 +141,31 @@ class Block {
     }
   }
 
+  void begin_barrier(const void* at, int arrivals) {
+    if (phases_.contains(at)) fail("a barrier that is begun twice");
+    phases_[at] = {arrivals, arrivals, 0, 0, {}};
+  }
+  void arrive(const void* at, int bytes) {
+    PhaseBarrier& barrier = phase_barrier(at);
+    if (barrier.awaited == 0) fail("one more arrives at a barrier than its phase awaits");
+    barrier.bytes += bytes;
+    --barrier.awaited;
+    end_phase(barrier);
+  }
+  void deliver_later(const void* at, void* to, int bytes, std::function<void()> work) {
+    std::memset(to, kUnwritten, static_cast<std::size_t>(bytes));
+    phase_barrier(at).deliveries.push_back({bytes, std::move(work)});
+  }
+  void wait_for_phase(const void* at, int parity) {
+    PhaseBarrier& barrier = phase_barrier(at);
+    if (barrier.awaited == 0) deliver(barrier);
+    // The phase of this parity is over if the one under way has the other.
+    wait([this, &barrier, parity] {
+      if (barrier.awaited == 0) deliver(barrier);
+      return (barrier.phase & 1U) != static_cast<unsigned>(parity);
+    });
+  }
+
   unsigned char* shared() { return shared_.data(); }
   std::uint64_t draw() {
     state_ ^= state_ << 13;
@@ -139,6 +175,25 @@ class Block {
 
  private:
   Block() : fibers_(kThreadsMax), shared_(kSharedMax) {}
+
+  PhaseBarrier& phase_barrier(const void* at) {
+    const auto found = phases_.find(at);
+    if (found == phases_.end()) fail("a barrier that nobody began");
+    return found->second;
+  }
+  void deliver(PhaseBarrier& barrier) {
+    for (const PhaseBarrier::Delivery& one : std::exchange(barrier.deliveries, {})) {
+      one.work();
+      barrier.bytes -= one.bytes;
+    }
+    end_phase(barrier);
+  }
+  static void end_phase(PhaseBarrier& barrier) {
+    if (barrier.awaited > 0 || barrier.bytes != 0) return;
+    barrier.awaited = barrier.arrivals;
+    ++barrier.phase;
+  }
+
   unsigned linear(uint3 t) const { return t.x + blockDim.x * (t.y + blockDim.y * t.z); }
 
   [[noreturn]] void fail(const std::string& what) {
@@ -236,6 +291,7 @@ class Block {
   std::vector<std::map<unsigned, Meeting>> warps_;
   std::vector<unsigned> order_;
   Meeting barrier_;
+  std::map<const void*, PhaseBarrier> phases_;
   std::uint64_t state_ = 1;  // of the order
   const std::function<void()>* body_ = nullptr;
   unsigned count_ = 0, alive_ = 0;
@@ -257,6 +313,12 @@ void finish_copies(int left) { Block::get().finish_copies(left); }
 void do_later(std::function<void()> work) { Block::get().do_later(std::move(work)); }
 void end_work() { Block::get().end_work(); }
 void finish_work(int left) { Block::get().finish_work(left); }
+void begin_barrier(const void* barrier, int arrivals) { Block::get().begin_barrier(barrier, arrivals); }
+void arrive(const void* barrier, int expected_bytes) { Block::get().arrive(barrier, expected_bytes); }
+void wait(const void* barrier, int parity) { Block::get().wait_for_phase(barrier, parity); }
+void deliver_later(const void* barrier, void* to, int bytes, std::function<void()> work) {
+  Block::get().deliver_later(barrier, to, bytes, std::move(work));
+}
 void* dynamic_shared() { return Block::get().shared(); }
 
 // Blocks in order, or the last one first.
@@ -293,6 +355,14 @@ cudaError_t cudaGetDeviceCount(int* count) {
   return cudaSuccess;
 }
 cudaError_t cudaSetDevice(int) { return cudaSuccess; }
+cudaError_t cudaGetDevice(int* device) {
+  *device = 0;
+  return cudaSuccess;
+}
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
+  *value = 2;
+  return cudaSuccess;
+}
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   *properties = {};
   properties->totalGlobalMem = std::size_t{1} << 33;

@@ -1,8 +1,19 @@
-#include "kernels/cuda/warpgroup.h"
+#include <array>
+
+#include "kernels/base/check.h"
+#include "kernels/cuda/warpgroup_forms.h"
 
 namespace troupe::cuda {
 
 namespace {
+
+using Row = std::array<float, 16>;  // of a left operand
+
+float widened(const void* at) {
+  std::uint16_t half = 0;
+  std::memcpy(&half, at, sizeof half);
+  return std::bit_cast<float>(static_cast<unsigned>(half) << 16);
+}
 
 // Of row or column x and place k of an operand.
 float element(const Operand& from, bool across, int x, int k) {
@@ -11,31 +22,71 @@ float element(const Operand& from, bool across, int x, int k) {
   const int beside = x / 64 * from.panel + k / 8 * kPanelAtom + k % 8 * kPanelRow + x % 64 * 2;
   std::uintptr_t at = start + static_cast<std::uintptr_t>(across ? beside : along);
   at ^= (at >> 7 & 7U) << 4;  // the swizzle
-  return std::bit_cast<float>(static_cast<unsigned>(*reinterpret_cast<const std::uint16_t*>(at)) << 16);
+  return widened(reinterpret_cast<const void*>(at));
 }
 
-void multiply(int thread, float* c, int columns, const Operand& a, const Operand& b, bool a_across, bool b_across) {
-  const int g = thread / 32 * 16 + thread % 32 / 4, t = thread % 4;
-  for (int half = 0; half < 2; ++half) {
-    float row[16];
-    for (int k = 0; k < 16; ++k) row[k] = element(a, a_across, g + 8 * half, k);
+Row row_of(const Operand& a, bool across, int g) {
+  Row row;
+  for (int k = 0; k < 16; ++k) row[static_cast<std::size_t>(k)] = element(a, across, g, k);
+  return row;
+}
+
+// Row g + 8 half of a warp's sixteen from the fragments of its lanes.
+Row row_of_fragments(const unsigned char* lanes, int g, int half) {
+  Row row;
+  for (int k = 0; k < 16; ++k)
+    row[static_cast<std::size_t>(k)] = widened(lanes + (g * 4 + k % 8 / 2) * 16 + (k / 8 * 2 + half) * 4 + k % 2 * 2);
+  return row;
+}
+
+// Rows of thread number `thread` of the group.
+void multiply(int thread, float* c, int columns, const Row (&rows)[2], const Operand& b, bool b_across, bool fresh) {
+  const int t = thread % 4;
+  for (int half = 0; half < 2; ++half)
     for (int j = 0; j < columns / 8; ++j)
       for (int i = 0; i < 2; ++i) {
         float& sum = c[4 * j + 2 * half + i];
         double block = 0;  // summed by itself, as in mma.cc
-        for (int k = 0; k < 16; ++k) block += static_cast<double>(row[k]) * element(b, b_across, 8 * j + 2 * t + i, k);
-        sum = static_cast<float>(sum + block);
+        for (int k = 0; k < 16; ++k)
+          block +=
+              static_cast<double>(rows[half][static_cast<std::size_t>(k)]) * element(b, b_across, 8 * j + 2 * t + i, k);
+        sum = static_cast<float>((fresh ? 0.0F : sum) + block);
       }
-  }
+}
+
+void later(float* c, int columns, const Operand& a, const Operand& b, bool a_across, bool b_across, bool fresh) {
+  const int thread = static_cast<int>(threadIdx.x % 128), g = thread / 32 * 16 + thread % 32 / 4;
+  simt::do_later([=] {
+    const Row rows[2] = {row_of(a, a_across, g), row_of(a, a_across, g + 8)};
+    multiply(thread, c, columns, rows, b, b_across, fresh);
+  });
 }
 
 }  // namespace
 
 void multiply_later(float* c, int columns, const Operand& a, const Operand& b, bool a_across, bool b_across) {
-  const int thread = static_cast<int>(threadIdx.x % 128);
-  simt::do_later([=] { multiply(thread, c, columns, a, b, a_across, b_across); });
+  later(c, columns, a, b, a_across, b_across, false);
+}
+void multiply_fresh_later(float* c, int columns, const Operand& a, const Operand& b, bool a_across, bool b_across) {
+  later(c, columns, a, b, a_across, b_across, true);
+}
+void multiply_held_later(float* c, int columns, const unsigned* a, const Operand& b, bool b_across, bool fresh) {
+  std::array<unsigned, 4> own;
+  std::copy_n(a, 4, own.begin());
+  const unsigned char* lanes = simt::exchange(0xFFFFFFFFU, own.data(), sizeof own, "group_multiply_add");
+  const int thread = static_cast<int>(threadIdx.x % 128), g = thread % 32 / 4;
+  const std::array rows{row_of_fragments(lanes, g, 0), row_of_fragments(lanes, g, 1)};
+  simt::do_later([=] {
+    CHECK(std::equal(own.begin(), own.end(), a), "a left operand in registers changed before its product was over");
+    const Row both[2] = {rows[0], rows[1]};
+    multiply(thread, c, columns, both, b, b_across, fresh);
+  });
 }
 void group_commit() { simt::end_work(); }
-void group_wait_for(int left) { simt::finish_work(left); }
+// A warp waits together.
+void group_wait_for(int left) {
+  simt::finish_work(left);
+  __syncwarp();
+}
 
 }  // namespace troupe::cuda

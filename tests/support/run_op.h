@@ -9,8 +9,9 @@ namespace troupe::test {
 void run_op(const Op& op);
 // Several in order, those that a device takes into one launch together.
 void run_ops(const Ops& ops);
-// REQUIRES: the device is CUDA's, and the product is one for warpgroups (takes_wgmma).
+// REQUIRES: the device is CUDA's, and products are such that go to warpgroups (takes_wgmma).
 void run_on_warpgroups(const Product& op);
+void run_on_warpgroups(const Ops& ops);
 
 bool on_cpu();
 // Float32 results of products and of attention are chains in the order that op.h gives; bfloat16 ones too?

@@ -7,6 +7,8 @@
 
 namespace troupe::cuda {
 
+inline void keep_here(int&) {}
+
 template <typename T>
 T* dynamic_shared() {
   return static_cast<T*>(simt::dynamic_shared());

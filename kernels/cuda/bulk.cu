@@ -1,0 +1,49 @@
+#include "kernels/cuda/bulk.h"
+
+#include <cuda.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/base/check.h"
+#include "kernels/cuda/runtime.h"
+
+namespace troupe::cuda {
+
+namespace {
+
+static_assert(sizeof(BoxMap) == sizeof(CUtensorMap));
+using Encode = decltype(cuTensorMapEncodeTiled);
+
+// The driver's function: nothing is linked against the driver.
+Encode* encoder() {
+  void* function = nullptr;
+  cudaDriverEntryPointQueryResult found{};
+  must(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &found),
+       "asking the driver for bulk copies");
+  if (found != cudaDriverEntryPointSuccess || function == nullptr)
+    throw Error("cuda: the driver knows no bulk copies; update it to one for CUDA 12 or newer");
+  return reinterpret_cast<Encode*>(function);
+}
+
+}  // namespace
+
+BoxMap box_map(const HalfMatrix& matrix, int box_rows) {
+  static Encode* const encode = encoder();
+  const std::int64_t row_bytes = std::max(matrix.stride, (matrix.cols + 7) / 8 * 8) * 2;
+  const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(matrix.cols), static_cast<cuuint64_t>(matrix.rows)};
+  const cuuint64_t strides[1] = {static_cast<cuuint64_t>(row_bytes)};
+  const cuuint32_t box[2] = {kBoxColumns, static_cast<cuuint32_t>(box_rows)}, steps[2] = {1, 1};
+  CUtensorMap map;
+  const CUresult result =
+      encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<std::uint16_t*>(matrix.data), sizes, strides, box, steps,
+             CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+             CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  CHECK(result == CUDA_SUCCESS, "a map of {} x {} elements, {} apart, in boxes of {} rows: the driver says {}", matrix.rows,
+        matrix.cols, matrix.stride, box_rows, static_cast<int>(result));
+  BoxMap copy;
+  std::memcpy(&copy, &map, sizeof copy);
+  return copy;
+}
+
+}  // namespace troupe::cuda
