@@ -56,6 +56,11 @@ __device__ inline void copy_box(void* to, const BoxMap& from, int row, int col, 
       "l"(&from), "r"(col), "r"(row), "r"(shared_address(&done))
       : "memory");
 }
+// The same box into the L2 cache.
+__device__ inline void fetch_box(const BoxMap& from, int row, int col) {
+  asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global.tile [%0, {%1, %2}];\n" ::"l"(&from), "r"(col), "r"(row)
+               : "memory");
+}
 __device__ inline void fetch_map(const BoxMap& map) {
   asm volatile("prefetch.tensormap [%0];\n" ::"l"(&map) : "memory");
 }

@@ -31,13 +31,13 @@ void launch_runs(const GroupedProduct& op, std::size_t& run, std::int64_t& row, 
 
 template <bool b_across>
 void launch_form(const GroupedProduct& op, Queue& queue) {
-  with_tiles(tiles_for(op.c, {}, {}, false, op.a.cols), [&](auto tiles) {
+  with_tiles(tiles_for(op.c, {}, {}, false), [&](auto tiles) {
     std::int64_t row = 0;
     for (std::size_t run = 0; run < op.rows.size();) launch_runs<b_across, tiles()>(op, run, row, queue);
   });
 }
 
-Tiles tiles_of(const Product& op) { return tiles_for(op.c, {}, {}, true, op.a.rows); }
+Tiles tiles_of(const Product& op) { return tiles_for(op.c, {}, {}, true); }
 
 // The sums of one launch, and which tensors they are.
 struct Gradients {

@@ -10,7 +10,7 @@ namespace {
 template <bool a_across, bool b_across>
 void launch_product(const Product& op, Queue& queue) {
   const std::int64_t depth = a_across ? op.a.rows : op.a.cols;
-  with_tiles(tiles_for(op.c, op.bias, op.add, op.accumulate, depth), [&](auto tiles) {
+  with_tiles(tiles_for(op.c, op.bias, op.add, op.accumulate), [&](auto tiles) {
     TileSums<1> sums{};
     if (depth > 0) {
       sums.a[0] = side_map<kTileRows>(op.a, a_across);

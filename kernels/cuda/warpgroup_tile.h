@@ -1,8 +1,7 @@
 // Sums of products of bfloat16 matrices on warpgroups: c (m, n) = start + sum over runs of a b, in tiles of 128 rows and
 // kN columns. A block is three warpgroups: one thread of the last has boxes of both operands copied into a ring of stages
-// in shared memory, 64 along k each; the two others multiply. Blocks stay and take tile after tile.
-// Wide tiles (256 columns) read least: each group holds 64 of the rows. Of those by turns (128) a group has every second
-// tile, so that one multiplies while the other reads or writes c: for sums that are short for their c.
+// in shared memory, 64 along k each; the two others multiply, 64 rows each. Blocks stay and take tile after tile, so that
+// the next tile's stages fill while one is written.
 // The law: an element is one chain over k in blocks of 16, increasing, that starts from c where the sum accumulates; what
 // lies beyond the matrices are zeros and adds nothing. So it depends on no other row nor on the tile, and a sum may be cut
 // along k at multiples of 16.
@@ -22,8 +21,8 @@ namespace troupe::cuda {
 
 constexpr int kGroupRows = 64, kTileRows = 128, kTileDepth = 64;
 constexpr int kTileThreads = 384;
-// Tiles of 256 columns, of 128 by turns, and of 128 for any c.
-enum class Tiles { wide, turns, ragged };
+// Of 256 columns, which read least; of 128; of 128 for any c.
+enum class Tiles { wide, narrow, ragged };
 constexpr int columns_of(Tiles tiles) { return tiles == Tiles::wide ? 256 : 128; }
 
 // What a launch computes: sums, each of so many runs, a kernel's parameter.
@@ -37,6 +36,7 @@ struct TileSums {
   View bias, add;
   int count;
   bool one_a, accumulate;
+  int ahead;
 };
 
 // Where a thread's first element of 64 rows of a tile stands (see warpgroup.h), and where c ends.
@@ -235,10 +235,10 @@ template <bool a_across, bool b_across, Tiles tiles>
 struct TileRing {
   static constexpr int kN = columns_of(tiles), kStages = kN == 256 ? 4 : 6, kPanel = kTileDepth * kPanelRow;
   static constexpr int kBytesA = kTileRows * kPanelRow, kStage = kBytesA + kN * kPanelRow;
-  static constexpr std::size_t kShared = std::size_t{kStages} * kStage + kPanelAtom + (2 * kStages + 2) * sizeof(Barrier);
+  static constexpr std::size_t kShared = std::size_t{kStages} * kStage + kPanelAtom + 2 * kStages * sizeof(Barrier);
 
   unsigned char* stages;
-  Barrier *full, *empty, *turn;  // of a group: the other has seen all stages of its tile
+  Barrier *full, *empty;
   int at = 0, parity = 0;
 
   __device__ TileRing() {
@@ -246,17 +246,10 @@ struct TileRing {
     stages = reinterpret_cast<unsigned char*>((start + kPanelAtom - 1) / kPanelAtom * kPanelAtom);
     full = reinterpret_cast<Barrier*>(stages + kStages * kStage);
     empty = full + kStages;
-    turn = empty + kStages;
   }
   // One thread. A stage is given back by every warp that read it.
   __device__ void begin() const {
-    for (int i = 0; i < kStages; ++i) begin_barrier(full[i], 1), begin_barrier(empty[i], tiles == Tiles::turns ? 4 : 8);
-    for (int i = 0; i < 2; ++i) begin_barrier(turn[i], 4);
-  }
-  __device__ void skip(int steps) {
-    at += steps;
-    parity ^= at / kStages % 2;
-    at %= kStages;
+    for (int i = 0; i < kStages; ++i) begin_barrier(full[i], 1), begin_barrier(empty[i], 8);
   }
   __device__ void next() {
     if (++at < kStages) return;
@@ -272,6 +265,17 @@ struct TileRing {
     copy_side<b_across, kN>(stage() + kBytesA, b, col, k);
     next();
   }
+  __device__ void fetch(const BoxMap& a, const BoxMap& b, int row, int col, int k) const {
+    fetch_side<a_across, kTileRows>(a, row, k);
+    fetch_side<b_across, kN>(b, col, k);
+  }
+  template <bool across, int size>
+  __device__ static void fetch_side(const BoxMap& from, int outer, int k) {
+    if constexpr (across)
+      for (int i = 0; i < size / 64; ++i) fetch_box(from, k, outer + i * 64);
+    else
+      fetch_box(from, outer, k);
+  }
   template <bool across, int size>
   __device__ void copy_side(unsigned char* to, const BoxMap& from, int outer, int k) const {
     if constexpr (across)
@@ -280,17 +284,14 @@ struct TileRing {
       copy_box(to, from, outer, k, full[at]);
   }
 
-  // Of 64 rows a part, from `row` of the tile on.
-  template <typename Fragment, int parts>
-  __device__ void multiply(Fragment (&of)[parts], int row) const {
+  // The group's 64 rows.
+  __device__ void multiply(float (&sums)[kN / 2], int group) const {
     const unsigned char* a = stage();
     group_fence();
 #pragma unroll
     for (int k = 0; k < kTileDepth; k += 16)
-#pragma unroll
-      for (int i = 0; i < parts; ++i)
-        group_multiply_add<a_across, b_across>(of[i].sums, part_of<a_across>(a, row + i * kGroupRows, k),
-                                               part_of<b_across>(a + kBytesA, 0, k));
+      group_multiply_add<a_across, b_across>(sums, part_of<a_across>(a, group * kGroupRows, k),
+                                             part_of<b_across>(a + kBytesA, 0, k));
     group_commit();
   }
   template <bool across>
@@ -326,77 +327,92 @@ struct TileWalk {
   }
 };
 
-// The thread that feeds.
+// One step after another of a block's tiles: what fills a stage.
+template <int capacity, int kN>
+class FeedPlace {
+ public:
+  __device__ explicit FeedPlace(const TileSums<capacity>& sums) : sums_(sums), walk_(sums) { begin_tile(); }
+  __device__ bool more() const { return walk_.more(); }
+  __device__ void next() {
+    ++step_;
+    settle();
+  }
+  __device__ const BoxMap& a() const { return sums_.a[sums_.one_a ? 0 : run_]; }
+  __device__ const BoxMap& b() const { return sums_.b[run_]; }
+  __device__ int row() const { return walk_.row + sums_.first_row[walk_.sum]; }
+  __device__ int col() const { return walk_.col; }
+  __device__ int k() const { return step_ * kTileDepth; }
+
+ private:
+  __device__ void begin_tile() {
+    if (!walk_.more()) return;
+    run_ = sums_.first_run[walk_.sum], step_ = 0;
+    settle();
+  }
+  // To the next step that there is.
+  __device__ void settle() {
+    while (walk_.more()) {
+      for (; run_ < sums_.first_run[walk_.sum + 1]; ++run_, step_ = 0)
+        if (step_ < sums_.steps[run_]) return;
+      walk_.next();
+      if (walk_.more()) run_ = sums_.first_run[walk_.sum], step_ = 0;
+    }
+  }
+
+  const TileSums<capacity>& sums_;
+  TileWalk<capacity, kN> walk_;
+  int run_ = 0, step_ = 0;
+};
+
+// The thread that feeds. Some steps ahead of the stages it has boxes brought into the L2 cache.
 template <typename Ring, int capacity>
 __device__ void feed_tiles(const TileSums<capacity>& sums, Ring& ring) {
-  for (TileWalk<capacity, Ring::kN> walk(sums); walk.more(); walk.next()) {
-    const int row = walk.row + sums.first_row[walk.sum];
-    for (int run = sums.first_run[walk.sum]; run < sums.first_run[walk.sum + 1]; ++run)
-      for (int step = 0; step < sums.steps[run]; ++step)
-        ring.fill(sums.a[sums.one_a ? 0 : run], sums.b[run], row, walk.col, step * kTileDepth);
+  FeedPlace<capacity, Ring::kN> place(sums), ahead(sums);
+  for (int i = 0; i < sums.ahead && ahead.more(); ++i) ahead.next();
+  for (; place.more(); place.next()) {
+    if (sums.ahead > 0 && ahead.more()) {
+      ring.fetch(ahead.a(), ahead.b(), ahead.row(), ahead.col(), ahead.k());
+      ahead.next();
+    }
+    ring.fill(place.a(), place.b(), place.row(), place.col(), place.k());
   }
 }
 
-// `steps` stages of a tile, each given back when its products are over. `seen`: told when none is waited for any more.
-template <typename Fragment, int parts, typename Ring>
-__device__ void multiply_tile(Fragment (&of)[parts], Ring& ring, int steps, int row, Barrier* seen) {
+// `steps` stages of a tile, each given back when its products are over.
+template <typename Ring>
+__device__ void multiply_tile(float (&sums)[Ring::kN / 2], Ring& ring, int steps, int group) {
+  if (steps == 0) return;
   const bool tells = threadIdx.x % 32 == 0;
-  Barrier* last = nullptr;
-  if (steps > 0) {
-    wait(ring.full[ring.at], ring.parity);
-#pragma unroll
-    for (int i = 0; i < parts; ++i) hold(of[i].sums);
-    ring.multiply(of, row);  // apart, so that from the loop's begin to its end sums are only the tensor cores'
-    last = &ring.empty[ring.at];
-    ring.next();
-  }
+  wait(ring.full[ring.at], ring.parity);
+  hold(sums);
+  ring.multiply(sums, group);  // apart, so that from the loop's begin to its end sums are only the tensor cores'
+  Barrier* last = &ring.empty[ring.at];
+  ring.next();
   for (int step = 1; step < steps; ++step) {
     wait(ring.full[ring.at], ring.parity);
-    ring.multiply(of, row);
+    ring.multiply(sums, group);
     group_wait<1>();
     if (tells) arrive(*last);
     last = &ring.empty[ring.at];
     ring.next();
   }
-  if (seen != nullptr) {
-    __syncwarp();  // all its lanes have seen them
-    if (tells) arrive(*seen);
-  }
-  if (steps == 0) return;
   group_wait<0>();
-#pragma unroll
-  for (int i = 0; i < parts; ++i) hold(of[i].sums);
+  hold(sums);
   if (tells) arrive(*last);
 }
 
-// A group's way over the block's tiles: its rows of each, or all rows of every second one.
 template <Tiles tiles, typename Ring, int capacity>
 __device__ void take_tiles(const TileSums<capacity>& sums, Ring& ring, int group) {
-  constexpr int kN = columns_of(tiles), kParts = tiles == Tiles::turns ? 2 : 1;
-  using Fragment = std::conditional_t<tiles == Tiles::ragged, RaggedFragment<kN>, PlainFragment<kN>>;
-  const int row = tiles == Tiles::turns ? 0 : group * kGroupRows;
-  int number = 0;  // of the block's tiles
-  for (TileWalk<capacity, kN> walk(sums); walk.more(); walk.next(), ++number) {
+  constexpr int kN = columns_of(tiles);
+  for (TileWalk<capacity, kN> walk(sums); walk.more(); walk.next()) {
     int steps = 0;
     for (int run = sums.first_run[walk.sum]; run < sums.first_run[walk.sum + 1]; ++run) steps += sums.steps[run];
-    if (tiles == Tiles::turns && number % 2 != group) {
-      ring.skip(steps);
-      continue;
-    }
-    Fragment of[kParts];
-#pragma unroll
-    for (int i = 0; i < kParts; ++i) {
-      of[i].place(walk.row + row + i * kGroupRows, walk.col, walk.c());
-      of[i].begin(walk.c(), sums.accumulate);
-    }
-    // A parity tells a stage's phases apart only from one to the next: so not before the other group has seen its own.
-    if (tiles == Tiles::turns && number > 0) wait(ring.turn[group], (number - 1) / 2 % 2);
-    multiply_tile(of, ring, steps, row, tiles == Tiles::turns ? &ring.turn[1 - group] : nullptr);
-#pragma unroll
-    for (int i = 0; i < kParts; ++i) {
-      of[i].add(sums.bias, sums.add);
-      of[i].end(walk.c());
-    }
+    std::conditional_t<tiles == Tiles::ragged, RaggedFragment<kN>, PlainFragment<kN>> of;
+    of.place(walk.row + group * kGroupRows, walk.col, walk.c());
+    of.begin(walk.c(), sums.accumulate);
+    multiply_tile(of.sums, ring, steps, group);
+    of.add(sums.bias, sums.add);
+    of.end(walk.c());
   }
 }
 
@@ -415,21 +431,18 @@ __global__ void __launch_bounds__(kTileThreads, 1) sum_tiles(const __grid_consta
   }
 }
 
-// Wide tiles where columns fill them and the sum is long for its c. What depends on the rows of c decides nothing.
-inline Tiles tiles_for(const Tensor& c, const Tensor& bias, const Tensor& add, bool accumulate, std::int64_t depth) {
-  constexpr std::int64_t kLong = 2048;
-  static const char* const forced = std::getenv("TROUPE_TILE");
+// What depends on the rows of c decides nothing.
+inline Tiles tiles_for(const Tensor& c, const Tensor& bias, const Tensor& add, bool accumulate) {
   const auto chunks = [](const Tensor& x) { return rows_aligned(x) && x.cols % 8 == 0; };
   const bool plain = !bias && chunks(c) && (!add || (add.dtype == Dtype::f32 && chunks(add)));
   if (!plain || (accumulate && c.dtype != Dtype::f32)) return Tiles::ragged;
-  const bool wide = forced == nullptr ? depth >= kLong : forced[0] == 'w';
-  return c.cols % columns_of(Tiles::wide) == 0 && !add && wide ? Tiles::wide : Tiles::turns;
+  return c.cols % columns_of(Tiles::wide) == 0 && !add ? Tiles::wide : Tiles::narrow;
 }
 // Calls with(std::integral_constant) of these tiles.
 template <typename With>
 void with_tiles(Tiles tiles, With with) {
   if (tiles == Tiles::wide) return with(std::integral_constant<Tiles, Tiles::wide>());
-  if (tiles == Tiles::turns) return with(std::integral_constant<Tiles, Tiles::turns>());
+  if (tiles == Tiles::narrow) return with(std::integral_constant<Tiles, Tiles::narrow>());
   with(std::integral_constant<Tiles, Tiles::ragged>());
 }
 inline int tile_steps(std::int64_t depth) { return static_cast<int>((depth + kTileDepth - 1) / kTileDepth); }
@@ -442,6 +455,8 @@ BoxMap side_map(const HalfMatrix& x, bool across) {
 
 template <bool a_across, bool b_across, Tiles tiles, int capacity>
 void launch_sums(TileSums<capacity>& sums, Queue& queue) {
+  static const char* const forced = std::getenv("TROUPE_AHEAD");
+  sums.ahead = forced == nullptr ? 4 : std::atoi(forced);
   sums.first_tile[0] = 0;
   for (int s = 0; s < sums.count; ++s)
     sums.first_tile[s + 1] = sums.first_tile[s] + static_cast<int>(blocks_for(sums.c[s].rows, kTileRows) *

@@ -62,7 +62,7 @@ TEST_CASE("a product on warpgroups is the sum over k in every form, with ragged 
         }
 }
 
-TEST_CASE("long sums on warpgroups go in wide tiles", "[product][warpgroup]") {
+TEST_CASE("long sums on warpgroups come round the stages many times", "[product][warpgroup]") {
   for (const bool accumulate : {false, true}) {
     Operands o({100, 512, 2064, accumulate, false, accumulate, accumulate ? Dtype::f32 : Dtype::bf16});
     o.op.bias = o.op.add = {};
