@@ -16,13 +16,15 @@ template <bool b_across, Tiles tiles>
 void launch_runs(const GroupedProduct& op, std::size_t& run, std::int64_t& row, Queue& queue) {
   TileSums<kRunsMax> sums{};
   sums.one_a = true;
-  if (op.a.cols > 0) sums.a[0] = side_map<kTileRows>(op.a, false);
+  if (op.a.cols > 0) sums.a[0] = side_map(op.a, kTileRows, false);
   for (; run < op.rows.size() && sums.count < kRunsMax; row += op.rows[run++]) {
     if (op.rows[run] == 0) continue;
     const int s = sums.count++;
-    sums.b[s] = side_map<columns_of(tiles)>(op.b[run], b_across);
+    if (op.a.cols > 0) sums.b[s] = side_map(op.b[run], columns_of(tiles), b_across);
     sums.steps[s] = tile_steps(op.a.cols);
-    sums.c[s] = op.c.row_range(row, op.rows[run]);
+    const Tensor c = op.c.row_range(row, op.rows[run]);
+    sums.c[s] = c;
+    if (tiles != Tiles::ragged) sums.boxes_of_c[s] = box_map(c, kGroupRows);
     sums.first_row[s] = static_cast<int>(row);
     sums.first_run[s + 1] = s + 1;
   }
@@ -54,6 +56,7 @@ struct Gradients {
       for (int s = 0; s < sums.count; ++s)
         if (tensors[static_cast<std::size_t>(s)].data == op.c.data) return false;
       tensors[static_cast<std::size_t>(sums.count)] = op.c;
+      if (tiles != Tiles::ragged) sums.boxes_of_c[sums.count] = box_map(op.c, kGroupRows);
       sums.c[sums.count++] = op.c;
     }
     if (op.a.rows > 0) sums.a[runs] = box_map(op.a, kTileDepth);

@@ -8,7 +8,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cstdlib>
 #include <type_traits>
 
 #include "kernels/cuda/bulk.h"
@@ -29,6 +28,7 @@ constexpr int columns_of(Tiles tiles) { return tiles == Tiles::wide ? 256 : 128;
 template <int capacity>
 struct TileSums {
   BoxMap a[capacity], b[capacity];  // of a run; a[0] of all where `one_a`
+  BoxMap boxes_of_c[capacity], boxes_of_add;  // of a sum, 64 rows each; not of ragged ones
   int steps[capacity];              // of a run: its depth in kTileDepth
   View c[capacity];
   int first_row[capacity];                                // of a sum in its runs' a
@@ -36,7 +36,60 @@ struct TileSums {
   View bias, add;
   int count;
   bool one_a, accumulate;
-  int ahead;
+};
+
+// What a thread holds of a group's 64 rows of a tile (see warpgroup.h), whose c comes and goes in boxes of 64 rows.
+template <int kN>
+struct BoxedFragment {
+  static constexpr int kParts = kN / 64, kBox = kGroupRows * kBoxWidth;  // of 64 columns; bytes
+  float sums[kN / 2];
+
+  __device__ void clear() {
+#pragma unroll
+    for (int i = 0; i < kN / 2; ++i) sums[i] = 0;
+  }
+
+  // Part `part` of a float32 matrix, two boxes, is the sums or is added to them.
+  template <bool alone>
+  __device__ void take(int part, const unsigned char* boxes) {
+#pragma unroll
+    for (int j = 0; j < 8; ++j)
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const float2 read = *reinterpret_cast<const float2*>(boxes + j / 4 * kBox + place_of_pair(j % 4, half));
+        float* to = &sums[4 * (8 * part + j) + 2 * half];
+        to[0] = alone ? read.x : to[0] + read.x, to[1] = alone ? read.y : to[1] + read.y;
+      }
+  }
+
+  // Writes a box of c from column `first` (of the tile) on: 64 columns of bfloat16 or 32 of float32.
+  __device__ void put_halves(int first, unsigned char* box) const {
+    const int lane = static_cast<int>(threadIdx.x) % 32, row = warp_row() + lane % 16, j = first / 8;
+#pragma unroll
+    for (int k = 0; k < 8; k += 2) {
+      const float* from = &sums[4 * (j + k)];
+      const unsigned words[4] = {pack_halves(from[0], from[1]), pack_halves(from[2], from[3]),
+                                 pack_halves(from[4], from[5]), pack_halves(from[6], from[7])};
+      store_matrices(box + panel_offset(row, k + lane / 16), words);
+    }
+  }
+  __device__ void put_floats(int first, unsigned char* box) const {
+#pragma unroll
+    for (int j = 0; j < 4; ++j)
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const float* from = &sums[4 * (first / 8 + j) + 2 * half];
+        *reinterpret_cast<float2*>(box + place_of_pair(j, half)) = make_float2(from[0], from[1]);
+      }
+  }
+
+ private:
+  __device__ static int warp_row() { return static_cast<int>(threadIdx.x) % 128 / 32 * 16; }
+  // In a box of float32: columns 8j + 2t and the next, of this thread's upper or lower row.
+  __device__ static int place_of_pair(int j, int half) {
+    const int lane = static_cast<int>(threadIdx.x) % 32, t = lane % 4;
+    return panel_offset(warp_row() + lane / 4 + 8 * half, 2 * j + t / 2) + t % 2 * 8;
+  }
 };
 
 // Where a thread's first element of 64 rows of a tile stands (see warpgroup.h), and where c ends.
@@ -48,98 +101,8 @@ __device__ inline ThreadPlace place_of_thread(int row, int col, const View& c) {
   return {row + warp * 16 + lane / 4, col + lane % 4 * 2, static_cast<int>(c.rows), static_cast<int>(c.cols)};
 }
 
-// Eight neighbours of a row of bfloat16, of which c may lack some.
-__device__ inline void put_eight(const View& c, const unsigned (&words)[4], int row, int col, int cols) {
-  auto* to = c.at<std::uint16_t>(row, col);
-  if (col + 8 <= cols)
-    *reinterpret_cast<uint4*>(to) = make_uint4(words[0], words[1], words[2], words[3]);
-  else
-#pragma unroll
-    for (int j = 0; j < 8; ++j)
-      if (col + j < cols) to[j] = static_cast<std::uint16_t>(words[j / 2] >> j % 2 * 16);
-}
-
-// Four lanes have two columns each of four times eight: they swap, so that each has eight neighbours to write at once.
-// REQUIRES: c's rows begin at multiples of 16 bytes.
-template <int count>
-__device__ void put_halves(const float (&sums)[count], const ThreadPlace& at, const View& c) {
-  const int t = static_cast<int>(threadIdx.x) % 4;
-  const bool odd = t % 2 == 1, high = t / 2 == 1;
-#pragma unroll
-  for (int i = 0; i < count; i += 16)
-#pragma unroll
-    for (int half = 0; half < 4; half += 2) {
-      unsigned words[4];
-#pragma unroll
-      for (int j = 0; j < 4; ++j) words[j] = pack_halves(sums[i + half + 4 * j], sums[i + half + 4 * j + 1]);
-#pragma unroll
-      for (int j = 0; j < 4; j += 2) {
-        const unsigned other = __shfl_xor_sync(0xFFFFFFFFU, odd ? words[j] : words[j + 1], 1);
-        (odd ? words[j] : words[j + 1]) = other;
-      }
-#pragma unroll
-      for (int j = 0; j < 2; ++j) {
-        const unsigned other = __shfl_xor_sync(0xFFFFFFFFU, high ? words[j] : words[j + 2], 2);
-        (high ? words[j] : words[j + 2]) = other;
-      }
-      const int row = at.row + half * 4, col = at.col + i / 4 * 8 + 6 * t;
-      if (row < at.rows && col < at.cols) put_eight(c, words, row, col, at.cols);
-    }
-}
-
-// What a thread holds of 64 rows of a tile of a c whose rows are whole chunks of 16 bytes, as those of its addend, which
-// is float32.
-template <int kN>
-class PlainFragment {
- public:
-  float sums[kN / 2];
-
-  __device__ void place(int row, int col, const View& c) { at_ = place_of_thread(row, col, c); }
-  __device__ void begin(const View& c, bool from_c) {
-    if (from_c) return take<true>(c);
-#pragma unroll
-    for (int i = 0; i < kN / 2; ++i) sums[i] = 0;
-  }
-  __device__ void add(const View&, const View& more) {
-    if constexpr (kN == 128)
-      if (more) take<false>(more);
-  }
-  __device__ void end(const View& c) const { c.dtype == Dtype::bf16 ? put_halves(sums, at_, c) : put_pairs(c); }
-
- private:
-  __device__ bool inside(int i) const { return at_.row + i / 2 % 2 * 8 < at_.rows && (kN == 256 || at_.col + i / 4 * 8 < at_.cols); }
-
-  // Some at a time: what is read ahead takes registers.
-  template <bool alone>
-  __device__ void take(const View& x) {
-    constexpr int kAhead = 16;
-    const float* rows[2] = {x.at<const float>(at_.row, at_.col), x.at<const float>(at_.row + 8, at_.col)};
-#pragma unroll
-    for (int i = 0; i < kN / 2; i += 2 * kAhead) {
-      float2 read[kAhead];
-#pragma unroll
-      for (int j = 0; j < kAhead; ++j)
-        read[j] = inside(i + 2 * j) ? *reinterpret_cast<const float2*>(rows[j % 2] + (i / 2 + j) / 2 * 8)
-                                    : make_float2(0, 0);
-#pragma unroll
-      for (int j = 0; j < kAhead; ++j) {
-        sums[i + 2 * j] = alone ? read[j].x : sums[i + 2 * j] + read[j].x;
-        sums[i + 2 * j + 1] = alone ? read[j].y : sums[i + 2 * j + 1] + read[j].y;
-      }
-    }
-  }
-  __device__ void put_pairs(const View& c) const {
-    float* rows[2] = {c.at<float>(at_.row, at_.col), c.at<float>(at_.row + 8, at_.col)};
-#pragma unroll
-    for (int i = 0; i < kN / 2; i += 2)
-      if (inside(i)) *reinterpret_cast<float2*>(rows[i / 2 % 2] + i / 4 * 8) = make_float2(sums[i], sums[i + 1]);
-  }
-
-  ThreadPlace at_;
-};
-
-// The same of any c, with bias and any addend. Where all of it is inside and memory allows two columns at once, nothing is
-// asked on the way.
+// The same of any c, with bias and any addend, read and written by the threads. Where all of it is inside and memory allows
+// two columns at once, nothing is asked on the way.
 template <int kN>
 class RaggedFragment {
  public:
@@ -160,12 +123,7 @@ class RaggedFragment {
     if (more) take<false>(more, 1);
   }
   __device__ void end(const View& c) const {
-    const bool eights =
-        c.dtype == Dtype::bf16 && c.stride % 8 == 0 && reinterpret_cast<std::uintptr_t>(c.data) % 16 == 0;
-    if (eights)
-      put_halves(sums, at_, c);
-    else
-      whole_ && c.dtype == Dtype::f32 ? put_whole_pairs(c) : put_pairs(c);
+    whole_ && c.dtype == Dtype::f32 ? put_whole_pairs(c) : put_pairs(c);
   }
 
  private:
@@ -235,7 +193,10 @@ template <bool a_across, bool b_across, Tiles tiles>
 struct TileRing {
   static constexpr int kN = columns_of(tiles), kStages = kN == 256 ? 4 : 6, kPanel = kTileDepth * kPanelRow;
   static constexpr int kBytesA = kTileRows * kPanelRow, kStage = kBytesA + kN * kPanelRow;
-  static constexpr std::size_t kShared = std::size_t{kStages} * kStage + kPanelAtom + 2 * kStages * sizeof(Barrier);
+  static constexpr int kBox = BoxedFragment<kN>::kBox, kDesk = 4 * kBox;  // two boxes for each group to write from
+  static constexpr std::size_t kShared =
+      std::size_t{kStages} * kStage + kDesk + kPanelAtom + 2 * kStages * sizeof(Barrier);
+  static_assert(kStage >= 4 * kBox);
 
   unsigned char* stages;
   Barrier *full, *empty;
@@ -244,7 +205,7 @@ struct TileRing {
   __device__ TileRing() {
     const auto start = reinterpret_cast<std::uintptr_t>(dynamic_shared<unsigned char>());
     stages = reinterpret_cast<unsigned char*>((start + kPanelAtom - 1) / kPanelAtom * kPanelAtom);
-    full = reinterpret_cast<Barrier*>(stages + kStages * kStage);
+    full = reinterpret_cast<Barrier*>(stages + kStages * kStage + kDesk);
     empty = full + kStages;
   }
   // One thread. A stage is given back by every warp that read it.
@@ -256,6 +217,7 @@ struct TileRing {
     at = 0, parity ^= 1;
   }
   __device__ unsigned char* stage() const { return stages + at * kStage; }
+  __device__ unsigned char* desk(int group, int box) const { return stages + kStages * kStage + (2 * group + box) * kBox; }
 
   // 64 along k of both operands, from row `row` of A, column `col` of B and `k` on.
   __device__ void fill(const BoxMap& a, const BoxMap& b, int row, int col, int k) {
@@ -265,16 +227,13 @@ struct TileRing {
     copy_side<b_across, kN>(stage() + kBytesA, b, col, k);
     next();
   }
-  __device__ void fetch(const BoxMap& a, const BoxMap& b, int row, int col, int k) const {
-    fetch_side<a_across, kTileRows>(a, row, k);
-    fetch_side<b_across, kN>(b, col, k);
-  }
-  template <bool across, int size>
-  __device__ static void fetch_side(const BoxMap& from, int outer, int k) {
-    if constexpr (across)
-      for (int i = 0; i < size / 64; ++i) fetch_box(from, k, outer + i * 64);
-    else
-      fetch_box(from, outer, k);
+  // 64 columns of a float32 matrix, from (row, col) on: two boxes for each group.
+  __device__ void fill_with(const BoxMap& matrix, int row, int col) {
+    wait(empty[at], parity ^ 1);
+    arrive_expecting(full[at], 4 * kBox);
+    for (int i = 0; i < 4; ++i)
+      copy_box(stage() + i * kBox, matrix, row + i / 2 * kGroupRows, col + i % 2 * 32, full[at]);
+    next();
   }
   template <bool across, int size>
   __device__ void copy_side(unsigned char* to, const BoxMap& from, int outer, int k) const {
@@ -327,54 +286,19 @@ struct TileWalk {
   }
 };
 
-// One step after another of a block's tiles: what fills a stage.
-template <int capacity, int kN>
-class FeedPlace {
- public:
-  __device__ explicit FeedPlace(const TileSums<capacity>& sums) : sums_(sums), walk_(sums) { begin_tile(); }
-  __device__ bool more() const { return walk_.more(); }
-  __device__ void next() {
-    ++step_;
-    settle();
-  }
-  __device__ const BoxMap& a() const { return sums_.a[sums_.one_a ? 0 : run_]; }
-  __device__ const BoxMap& b() const { return sums_.b[run_]; }
-  __device__ int row() const { return walk_.row + sums_.first_row[walk_.sum]; }
-  __device__ int col() const { return walk_.col; }
-  __device__ int k() const { return step_ * kTileDepth; }
-
- private:
-  __device__ void begin_tile() {
-    if (!walk_.more()) return;
-    run_ = sums_.first_run[walk_.sum], step_ = 0;
-    settle();
-  }
-  // To the next step that there is.
-  __device__ void settle() {
-    while (walk_.more()) {
-      for (; run_ < sums_.first_run[walk_.sum + 1]; ++run_, step_ = 0)
-        if (step_ < sums_.steps[run_]) return;
-      walk_.next();
-      if (walk_.more()) run_ = sums_.first_run[walk_.sum], step_ = 0;
-    }
-  }
-
-  const TileSums<capacity>& sums_;
-  TileWalk<capacity, kN> walk_;
-  int run_ = 0, step_ = 0;
-};
-
-// The thread that feeds. Some steps ahead of the stages it has boxes brought into the L2 cache.
-template <typename Ring, int capacity>
+// The thread that feeds: what a sum starts from, its steps, what is added to it.
+template <Tiles tiles, typename Ring, int capacity>
 __device__ void feed_tiles(const TileSums<capacity>& sums, Ring& ring) {
-  FeedPlace<capacity, Ring::kN> place(sums), ahead(sums);
-  for (int i = 0; i < sums.ahead && ahead.more(); ++i) ahead.next();
-  for (; place.more(); place.next()) {
-    if (sums.ahead > 0 && ahead.more()) {
-      ring.fetch(ahead.a(), ahead.b(), ahead.row(), ahead.col(), ahead.k());
-      ahead.next();
-    }
-    ring.fill(place.a(), place.b(), place.row(), place.col(), place.k());
+  const auto feed_matrix = [&](const BoxMap& matrix, int row, int col) {
+    for (int part = 0; part < Ring::kN / 64; ++part) ring.fill_with(matrix, row, col + part * 64);
+  };
+  for (TileWalk<capacity, Ring::kN> walk(sums); walk.more(); walk.next()) {
+    const int row = walk.row + sums.first_row[walk.sum];
+    if (tiles != Tiles::ragged && sums.accumulate) feed_matrix(sums.boxes_of_c[walk.sum], walk.row, walk.col);
+    for (int run = sums.first_run[walk.sum]; run < sums.first_run[walk.sum + 1]; ++run)
+      for (int step = 0; step < sums.steps[run]; ++step)
+        ring.fill(sums.a[sums.one_a ? 0 : run], sums.b[run], row, walk.col, step * kTileDepth);
+    if (tiles != Tiles::ragged && sums.add) feed_matrix(sums.boxes_of_add, walk.row, walk.col);
   }
 }
 
@@ -401,19 +325,77 @@ __device__ void multiply_tile(float (&sums)[Ring::kN / 2], Ring& ring, int steps
   if (tells) arrive(*last);
 }
 
+// A matrix that comes through the ring's stages is the sums or is added to them.
+template <bool alone, int kN, typename Ring>
+__device__ void take_matrix(BoxedFragment<kN>& fragment, Ring& ring, int group) {
+#pragma unroll
+  for (int part = 0; part < kN / 64; ++part) {
+    wait(ring.full[ring.at], ring.parity);
+    fragment.template take<alone>(part, ring.stage() + 2 * group * Ring::kBox);
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) arrive(ring.empty[ring.at]);
+    ring.next();
+  }
+}
+
+// The group's rows of a tile to c, box after box: one is written to shared memory while the one before leaves it.
+template <int columns, int kN, typename Ring, typename Put>
+__device__ void put_boxes(const Ring& ring, int group, const BoxMap& c, int row, int col, Put put) {
+  const bool tells = threadIdx.x % 128 == 0;
+#pragma unroll
+  for (int first = 0; first < kN; first += columns) {
+    unsigned char* box = ring.desk(group, first / columns % 2);
+    if (tells) write_boxes_read<1>();
+    meet_group(group);
+    put(first, box);
+    fence_for_products();
+    meet_group(group);
+    if (!tells) continue;
+    write_box(c, row, col + first, box);
+    write_boxes_commit();
+  }
+}
+
+template <int kN, typename Ring, int capacity>
+__device__ void take_boxed_tile(const TileSums<capacity>& sums, const TileWalk<capacity, kN>& walk, int steps, Ring& ring,
+                                int group) {
+  BoxedFragment<kN> fragment;
+  if (sums.accumulate)
+    take_matrix<true>(fragment, ring, group);
+  else
+    fragment.clear();
+  multiply_tile(fragment.sums, ring, steps, group);
+  if (sums.add) take_matrix<false>(fragment, ring, group);
+  const BoxMap& c = sums.boxes_of_c[walk.sum];
+  const int row = walk.row + group * kGroupRows;
+  if (walk.c().dtype == Dtype::bf16)
+    put_boxes<64, kN>(ring, group, c, row, walk.col, [&](int col, unsigned char* box) { fragment.put_halves(col, box); });
+  else
+    put_boxes<32, kN>(ring, group, c, row, walk.col, [&](int col, unsigned char* box) { fragment.put_floats(col, box); });
+}
+
+template <int kN, typename Ring, int capacity>
+__device__ void take_ragged_tile(const TileSums<capacity>& sums, const TileWalk<capacity, kN>& walk, int steps, Ring& ring,
+                                 int group) {
+  RaggedFragment<kN> fragment;
+  fragment.place(walk.row + group * kGroupRows, walk.col, walk.c());
+  fragment.begin(walk.c(), sums.accumulate);
+  multiply_tile(fragment.sums, ring, steps, group);
+  fragment.add(sums.bias, sums.add);
+  fragment.end(walk.c());
+}
+
 template <Tiles tiles, typename Ring, int capacity>
 __device__ void take_tiles(const TileSums<capacity>& sums, Ring& ring, int group) {
-  constexpr int kN = columns_of(tiles);
-  for (TileWalk<capacity, kN> walk(sums); walk.more(); walk.next()) {
+  for (TileWalk<capacity, columns_of(tiles)> walk(sums); walk.more(); walk.next()) {
     int steps = 0;
     for (int run = sums.first_run[walk.sum]; run < sums.first_run[walk.sum + 1]; ++run) steps += sums.steps[run];
-    std::conditional_t<tiles == Tiles::ragged, RaggedFragment<kN>, PlainFragment<kN>> of;
-    of.place(walk.row + group * kGroupRows, walk.col, walk.c());
-    of.begin(walk.c(), sums.accumulate);
-    multiply_tile(of.sums, ring, steps, group);
-    of.add(sums.bias, sums.add);
-    of.end(walk.c());
+    if constexpr (tiles == Tiles::ragged)
+      take_ragged_tile(sums, walk, steps, ring, group);
+    else
+      take_boxed_tile(sums, walk, steps, ring, group);
   }
+  if (tiles != Tiles::ragged && threadIdx.x % 128 == 0) write_boxes_wait();
 }
 
 template <bool a_across, bool b_across, Tiles tiles, int capacity>
@@ -424,19 +406,19 @@ __global__ void __launch_bounds__(kTileThreads, 1) sum_tiles(const __grid_consta
   const int group = static_cast<int>(threadIdx.x) / 128;
   if (group == 2) {
     shrink_registers<40>();
-    if (threadIdx.x == 256) feed_tiles(sums, ring);
+    if (threadIdx.x == 256) feed_tiles<tiles>(sums, ring);
   } else {
     grow_registers<232>();
     take_tiles<tiles>(sums, ring, group);
   }
 }
 
-// What depends on the rows of c decides nothing.
+// Wide ones where they don't compute much more beyond c's columns. What depends on the rows of c decides nothing.
 inline Tiles tiles_for(const Tensor& c, const Tensor& bias, const Tensor& add, bool accumulate) {
-  const auto chunks = [](const Tensor& x) { return rows_aligned(x) && x.cols % 8 == 0; };
-  const bool plain = !bias && chunks(c) && (!add || (add.dtype == Dtype::f32 && chunks(add)));
-  if (!plain || (accumulate && c.dtype != Dtype::f32)) return Tiles::ragged;
-  return c.cols % columns_of(Tiles::wide) == 0 && !add ? Tiles::wide : Tiles::narrow;
+  const bool boxes = !bias && rows_aligned(c) && (!add || (add.dtype == Dtype::f32 && rows_aligned(add)));
+  if (!boxes || (accumulate && c.dtype != Dtype::f32)) return Tiles::ragged;
+  const auto computed = [&](Tiles tiles) { return blocks_for(c.cols, columns_of(tiles)) * columns_of(tiles); };
+  return 10 * computed(Tiles::wide) <= 11 * computed(Tiles::narrow) ? Tiles::wide : Tiles::narrow;
 }
 // Calls with(std::integral_constant) of these tiles.
 template <typename With>
@@ -447,16 +429,11 @@ void with_tiles(Tiles tiles, With with) {
 }
 inline int tile_steps(std::int64_t depth) { return static_cast<int>((depth + kTileDepth - 1) / kTileDepth); }
 
-// An operand's map; `across`: k runs down its rows.
-template <int size>
-BoxMap side_map(const HalfMatrix& x, bool across) {
-  return x.rows > 0 && x.cols > 0 ? box_map(x, across ? kTileDepth : size) : BoxMap{};
-}
+// An operand's map; `across`: k runs down its rows. `size`: a tile's rows or columns.
+inline BoxMap side_map(const Tensor& x, int size, bool across) { return box_map(x, across ? kTileDepth : size); }
 
 template <bool a_across, bool b_across, Tiles tiles, int capacity>
 void launch_sums(TileSums<capacity>& sums, Queue& queue) {
-  static const char* const forced = std::getenv("TROUPE_AHEAD");
-  sums.ahead = forced == nullptr ? 4 : std::atoi(forced);
   sums.first_tile[0] = 0;
   for (int s = 0; s < sums.count; ++s)
     sums.first_tile[s + 1] = sums.first_tile[s] + static_cast<int>(blocks_for(sums.c[s].rows, kTileRows) *

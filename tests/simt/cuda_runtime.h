@@ -65,6 +65,12 @@ void finish_copies(int left);  // but for so many of the newest groups
 void do_later(std::function<void()> work);
 void end_work();
 void finish_work(int left);
+// The thread's own writes from shared memory, likewise.
+void write_later(std::function<void()> work);
+void end_writes();
+void finish_writes(int left);
+// So many threads of a block meet at the barrier of this number.
+void meet(int number, unsigned threads);
 // Barriers of a block by their place in shared memory: a phase is over when all have arrived and as many bytes were
 // delivered as they expect. What is delivered later comes when somebody waits for it.
 void begin_barrier(const void* barrier, int arrivals);
