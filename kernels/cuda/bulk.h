@@ -17,7 +17,8 @@ constexpr int kBoxWidth = 128, kBoxRowsMax = 256;  // bytes; rows
 struct alignas(64) BoxMap {
   unsigned long long words[16];
 };
-// REQUIRES: rows at multiples of 16 bytes, at least one row and one column; 0 < box_rows <= kBoxRowsMax.
+// REQUIRES: rows are whole chunks of 16 bytes (of a smaller rest the copies would write and read all), at least one row
+// and one column; 0 < box_rows <= kBoxRowsMax.
 BoxMap box_map(const Tensor& matrix, int box_rows);
 
 // Arrivals and bytes are awaited by phases: parity 0, 1, 0, ...

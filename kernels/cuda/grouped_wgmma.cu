@@ -70,8 +70,7 @@ struct Gradients {
 }  // namespace
 
 bool takes_wgmma(const GroupedProduct& op) {
-  const auto suits = [](const Tensor& x) { return x.dtype == Dtype::bf16 && rows_aligned(x); };
-  return suits(op.a) && std::all_of(op.b.begin(), op.b.end(), suits);
+  return is_in_chunks(op.a) && std::all_of(op.b.begin(), op.b.end(), is_in_chunks);
 }
 
 void run_wgmma(const GroupedProduct& op, Queue& queue) {

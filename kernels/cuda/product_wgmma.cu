@@ -29,9 +29,7 @@ void launch_product(const Product& op, Queue& queue) {
 
 }  // namespace
 
-bool takes_wgmma(const Product& op) {
-  return op.a.dtype == Dtype::bf16 && op.b.dtype == Dtype::bf16 && rows_aligned(op.a) && rows_aligned(op.b);
-}
+bool takes_wgmma(const Product& op) { return is_in_chunks(op.a) && is_in_chunks(op.b); }
 
 void run_wgmma(const Product& op, Queue& queue) {
   if (op.transpose_a)

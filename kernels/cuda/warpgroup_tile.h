@@ -415,7 +415,10 @@ __global__ void __launch_bounds__(kTileThreads, 1) sum_tiles(const __grid_consta
 
 // Wide ones where they don't compute much more beyond c's columns. What depends on the rows of c decides nothing.
 inline Tiles tiles_for(const Tensor& c, const Tensor& bias, const Tensor& add, bool accumulate) {
-  const bool boxes = !bias && rows_aligned(c) && (!add || (add.dtype == Dtype::f32 && rows_aligned(add)));
+  const auto chunks = [](const Tensor& x) {
+    return rows_aligned(x) && x.cols * static_cast<std::int64_t>(bytes_of(x.dtype)) % 16 == 0;
+  };
+  const bool boxes = !bias && chunks(c) && (!add || (add.dtype == Dtype::f32 && chunks(add)));
   if (!boxes || (accumulate && c.dtype != Dtype::f32)) return Tiles::ragged;
   const auto computed = [&](Tiles tiles) { return blocks_for(c.cols, columns_of(tiles)) * columns_of(tiles); };
   return 10 * computed(Tiles::wide) <= 11 * computed(Tiles::narrow) ? Tiles::wide : Tiles::narrow;
