@@ -332,6 +332,7 @@ __device__ void take_matrix(BoxedFragment<kN>& fragment, Ring& ring, int group) 
   for (int part = 0; part < kN / 64; ++part) {
     wait(ring.full[ring.at], ring.parity);
     fragment.template take<alone>(part, ring.stage() + 2 * group * Ring::kBox);
+    fence_for_products();  // read before the stage is given back: copies don't wait for what threads have under way
     __syncwarp();
     if (threadIdx.x % 32 == 0) arrive(ring.empty[ring.at]);
     ring.next();
