@@ -22,6 +22,11 @@ std::uint64_t pack(int phase, std::uint32_t attempt, std::int64_t number) {
          static_cast<std::uint64_t>(number) << 16;
 }
 
+// Where a chunk is all rows of a microbatch and came from the same node. A part of a payload would hold all of it.
+bool keeps_rows(const Config& config, std::int64_t microbatch) {
+  return config.layout.nodes == 1 && config.layout.expert_shards == 1 && chunks_max(config, microbatch) == 1;
+}
+
 }  // namespace
 
 // A forward chunk's slot is free before its answer goes: its channel's credits bound them, or the microbatches in flight.
@@ -44,8 +49,10 @@ ShardPool shard_pool(const Config& config, const StageShape& shape) {
       std::max(1.0, static_cast<double>(microbatch) / config.layout.expert_shards / static_cast<double>(pool.rows));
   const auto kept = std::count_if(moe_layers.begin(), moe_layers.end(), [&](int l) { return goes_back(config, l); });
   pool.stash = static_cast<int>(static_cast<double>(in_flight * kept) * mean_chunks * config.layout.stash_factor);
+  pool.keeps_rows = keeps_rows(config, microbatch);
+  pool.rows_bytes = static_cast<std::size_t>(pool.rows * config.model.hidden_size) * bytes_of(activation_type(config));
   Carver measure;
-  carve_chunk(measure, config.model, pool.rows, activation_type(config), config.is_fp8());
+  carve_chunk(measure, config.model, pool.rows, activation_type(config), config.is_fp8(), !pool.keeps_rows);
   pool.chunk_bytes = (measure.used() + 63) / 64 * 64;
   return pool;
 }
@@ -66,7 +73,8 @@ ExpertShard::ExpertShard(const Context& context, const Config& config, int stage
   memory_ = context_.allocate(pool_.chunk_bytes * static_cast<std::size_t>(count), Place::device);
   for (int i = 0; i < count; ++i) {
     Carver carver(static_cast<char*>(memory_.data) + pool_.chunk_bytes * static_cast<std::size_t>(i));
-    slots_.push_back(carve_chunk(carver, config.model, pool_.rows, activation_type(config), config.is_fp8()));
+    slots_.push_back(
+        carve_chunk(carver, config.model, pool_.rows, activation_type(config), config.is_fp8(), !pool_.keeps_rows));
   }
   const ExpertRange range = experts_of(config, shard);
   for (const int layer : layers_) {
@@ -160,15 +168,31 @@ void ExpertShard::begin(const ExpertBatch& batch, const Address& from) {
   batch.key.direction == Direction::forward ? begin_forward(chunk) : begin_backward(chunk);
 }
 
+// Payloads outlive the segments that read them: their chunk has them until its last one is done.
+void ExpertShard::bring_rows(Ops& ops, Chunk& chunk, const Payload& rows) {
+  if (pool_.keeps_rows)
+    chunk.rows = rows;
+  else
+    ops.push_back(Copy{tensor_of(rows, chunk.batch.rows, config_.model.hidden_size, activation_type(config_)),
+                       memory_of(chunk).x});
+}
+
+ChunkSlot ExpertShard::memory_of(const Chunk& chunk) const {
+  ChunkSlot slot = first_rows(slots_[static_cast<std::size_t>(chunk.slot)], chunk.batch.rows);
+  if (pool_.keeps_rows)
+    slot.x = tensor_of(chunk.rows, chunk.batch.rows, config_.model.hidden_size, activation_type(config_));
+  return slot;
+}
+
 void ExpertShard::begin_forward(Chunk& chunk) {
   const ExpertBatch& batch = chunk.batch;
   const Dtype wire = activation_type(config_);
   const std::int64_t rows = batch.rows, d = config_.model.hidden_size;
   chunk.slot = take_slot();
   chunk.hidden = context_.pool_to(chunk.from).take(static_cast<std::size_t>(rows * d) * bytes_of(wire));
-  const ChunkSlot slot = first_rows(slots_[static_cast<std::size_t>(chunk.slot)], rows);
-  Ops ops{Copy{tensor_of(batch.hidden, rows, d, wire), slot.x}};
-  expert_forward(ops, weights_of(batch.key), batch.counts, slot, tensor_of(chunk.hidden, rows, d, wire));
+  Ops ops;
+  bring_rows(ops, chunk, batch.hidden);
+  expert_forward(ops, weights_of(batch.key), batch.counts, memory_of(chunk), tensor_of(chunk.hidden, rows, d, wire));
   submit(SegmentClass::forward, chunk, Phase::forward, std::move(ops));
 }
 
@@ -177,7 +201,7 @@ void ExpertShard::forward_done(Chunk& chunk) {
   chunk.stashed = batch.key.kind == WorkKind::train && goes_back(config_, batch.key.layer) && stash_used_ < pool_.stash;
   if (chunk.stashed) {
     ++stash_used_;
-    stash_[{batch.key.layer, batch.key.microbatch, batch.key.chunk}] = chunk.slot;
+    stash_[{batch.key.layer, batch.key.microbatch, batch.key.chunk}] = {chunk.slot, chunk.rows};
   } else {
     free_slot(chunk.slot);
   }
@@ -193,8 +217,11 @@ void ExpertShard::begin_backward(Chunk& chunk) {
   if (rows == 0) return backward_done(chunk);
   const auto kept = stash_.find({batch.key.layer, batch.key.microbatch, batch.key.chunk});
   chunk.stashed = kept != stash_.end();
-  chunk.slot = chunk.stashed ? kept->second : take_slot();
-  if (chunk.stashed) stash_.erase(kept);
+  chunk.slot = chunk.stashed ? kept->second.slot : take_slot();
+  if (chunk.stashed) {
+    chunk.rows = std::move(kept->second.rows);
+    stash_.erase(kept);
+  }
   CHECK(chunk.stashed || batch.inputs, "{}: neither stashed nor sent again", to_string(batch.key));
   Tensor dx;
   if (passes_gradient(config_, batch.key.layer)) {
@@ -202,10 +229,9 @@ void ExpertShard::begin_backward(Chunk& chunk) {
     dx = tensor_of(chunk.hidden, rows, d, wire);
   }
   chunk.dots = context_.pool_to(chunk.from).take(static_cast<std::size_t>(rows) * 4);
-  const ChunkSlot slot = first_rows(slots_[static_cast<std::size_t>(chunk.slot)], rows);
   Ops ops;
-  if (!chunk.stashed) ops.push_back(Copy{tensor_of(batch.inputs, rows, d, wire), slot.x});
-  expert_backward(ops, weights_of(batch.key), batch.counts, slot, !chunk.stashed,
+  if (!chunk.stashed) bring_rows(ops, chunk, batch.inputs);
+  expert_backward(ops, weights_of(batch.key), batch.counts, memory_of(chunk), !chunk.stashed,
                   tensor_of(batch.hidden, rows, d, wire), tensor_of(batch.gates, rows, 1), dx,
                   tensor_of(chunk.dots, rows, 1));
   submit(SegmentClass::backward, chunk, Phase::backward, std::move(ops));
@@ -247,9 +273,8 @@ void ExpertShard::submit_weights(Chunk& chunk) {
   RecycledVector<std::pair<std::uint32_t, Ops>> work;
   for (std::uint32_t group = 0; group < groups && chunk.batch.rows > 0; ++group) {
     Ops ops;
-    expert_weight_gradients(ops, chunk.batch.counts,
-                            first_rows(slots_[static_cast<std::size_t>(chunk.slot)], chunk.batch.rows), accumulators,
-                            group * kExpertsTogether, kExpertsTogether);
+    expert_weight_gradients(ops, chunk.batch.counts, memory_of(chunk), accumulators, group * kExpertsTogether,
+                            kExpertsTogether);
     if (!ops.empty()) work.emplace_back(1 + place * groups + group, std::move(ops));
   }
   chunk.weights_left = static_cast<int>(work.size());

@@ -27,6 +27,9 @@ struct ShardPool {
   std::int64_t rows = 0;  // of one chunk
   int in_flight = 0, stash = 0;
   std::size_t chunk_bytes = 0;
+  // Rows that came stay where they are, in their payload, in place of a copy; a chunk's are so many bytes.
+  bool keeps_rows = false;
+  std::size_t rows_bytes = 0;
 };
 ShardPool shard_pool(const Config& config, const StageShape& shape);
 
@@ -56,9 +59,14 @@ class ExpertShard {
     Address from;
     int slot = -1;  // -1: no rows
     bool stashed = false;
+    Payload rows;             // that are kept
     Payload hidden, dots;     // the answer
     std::int64_t number = 0;  // for completions
     int weights_left = 0;     // segments of its weight gradients
+  };
+  struct Stashed {
+    int slot;
+    Payload rows;
   };
   using ChunkKey = std::tuple<std::int32_t, std::int32_t, std::int32_t>;  // layer, microbatch, chunk
   struct LayerTurn {
@@ -88,6 +96,8 @@ class ExpertShard {
   void apply_decision();
   void applied();
   void send_snapshot();
+  void bring_rows(Ops& ops, Chunk& chunk, const Payload& rows);
+  ChunkSlot memory_of(const Chunk& chunk) const;
   int take_slot();
   void free_slot(int slot);
   void grant(const Address& to, Direction direction, int layer);
@@ -117,7 +127,7 @@ class ExpertShard {
   std::vector<Credit> early_credits_;
   std::int64_t next_number_ = 0;
   RecycledMap<std::int64_t, Chunk> chunks_;  // under way, by number
-  RecycledMap<ChunkKey, int> stash_;         // slots kept for the backward
+  RecycledMap<ChunkKey, Stashed> stash_;     // kept for the backward
   RecycledMap<int, LayerTurn> turns_;
   std::vector<std::pair<ExpertBatch, Address>> early_;  // of the next version
   int layers_done_ = 0;

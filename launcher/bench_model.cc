@@ -4,6 +4,7 @@
 #include <cmath>
 #include <utility>
 
+#include "actors/expert_shard.h"
 #include "actors/owner.h"
 #include "kernels/base/random.h"
 #include "kernels/model/rope_table.h"
@@ -63,6 +64,7 @@ BenchModel::BenchModel(Device& device, const Config& config, std::size_t apart)
   const ModelConfig& m = config_.model;
   routed_rows_ = m.is_mla() ? std::int64_t{config_.microbatch_rows()} * m.num_experts_per_tok : 0;
   chunk_rows_ = std::min<std::int64_t>(routed_rows_, config_.layout.chunk_rows_max);
+  keeps_rows_ = routed_rows_ > 0 && shard_pool(config_, shape_).keeps_rows;
   dense_ = std::make_unique<BenchWeights>(device, config_, stage_parameters(config_, shape_));
   for (int layer = 0; layer < m.num_hidden_layers; ++layer) {
     weights_.push_back(bind_layer(
@@ -204,7 +206,8 @@ void BenchModel::add_forward(Microbatch& at) const {
     const LayerTensors& w = weights_[static_cast<std::size_t>(layer)];
     Ops ops;
     attention_forward(ops, m, layer, w, slot, at.batch);
-    if (m.is_moe_layer(layer)) ops.push_back(Gather{slot.z2, slot.sorted_token, at.gathered});
+    if (m.is_moe_layer(layer))
+      ops.push_back(Gather{slot.z2, slot.sorted_token, keeps_rows_ ? at.chunk.x : at.gathered});
     if (slot.mlp_out) mlp_forward(ops, w, slot);
     RecycledVector<Tensor> pieces;
     for (std::int64_t row = 0; m.is_moe_layer(layer) && row < routed_rows_; row += chunk_rows_)
@@ -266,7 +269,8 @@ void BenchModel::add_backward(Microbatch& at) const {
 
 void BenchModel::add_expert_forward(Microbatch& at) const {
   const int layer = config_.model.num_hidden_layers - 1;
-  Ops ops{Copy{at.gathered.row_range(0, chunk_rows_), at.chunk.x}};
+  Ops ops;
+  if (!keeps_rows_) ops.push_back(Copy{at.gathered.row_range(0, chunk_rows_), at.chunk.x});
   expert_forward(ops, expert_weights_, counts_, at.chunk, at.results.row_range(0, chunk_rows_));
   const double chunks = static_cast<double>(routed_rows_) / static_cast<double>(chunk_rows_);
   add(at, "experts", SegmentClass::forward, times_of(layer) * chunks, std::move(ops));

@@ -85,6 +85,7 @@ class BenchModel {
   Config config_;  // a layer of each kind
   StageShape shape_;
   std::int64_t routed_rows_ = 0, chunk_rows_ = 0;
+  bool keeps_rows_ = false;  // a chunk reads the rows where they were gathered
   std::unique_ptr<BenchWeights> dense_, experts_;
   std::vector<LayerTensors> weights_, accumulators_;
   std::vector<ExpertTensors> expert_weights_, expert_accumulators_;

@@ -139,6 +139,10 @@ ActorPlan plan_shard(const Config& config, const StageShape& shape, int shard) {
   const ShardPool pool = shard_pool(config, shape);
   actor.activations = pool.chunk_bytes * static_cast<std::size_t>(pool.in_flight);
   actor.stash = pool.chunk_bytes * static_cast<std::size_t>(pool.stash);
+  if (!pool.keeps_rows) return actor;
+  const std::size_t kept = pool.rows_bytes * static_cast<std::size_t>(pool.in_flight + pool.stash);
+  actor.buffers += kept;
+  if (config.device.kind != "cuda") actor.shared += kept;  // with a GPU they stay in its memory
   return actor;
 }
 

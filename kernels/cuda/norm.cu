@@ -6,6 +6,8 @@
 // A block of threads works on one row after another, holds it in shared memory and has the next one on its way: each
 // operand is moved once, at most kColumnsMax columns. dx may be dy or add: a row's operands are read before it is written,
 // by the threads that write it.
+#include <cstdlib>
+
 #include "kernels/cuda/batch.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/lanes.h"
@@ -19,7 +21,7 @@ namespace {
 constexpr std::int64_t kColumnsMax = 16384;                         // kThreadsMax threads with kReadAhead quads each
 constexpr int kThreads = 256, kThreadsMax = 1024;                   // a short row takes fewer
 constexpr std::int64_t kBlocksEnough = 1024, kRowsTogetherMax = 8;  // rows that share one reading of weight
-constexpr int kRowBlock = 16, kPartsRun = 32, kRuns = 32, kColumns = 32;
+constexpr int kRowBlock = 16, kPartsRun = 32, kRuns = 32, kColumns = 8;
 
 // Threads that a row takes: each has kReadAhead quads, if there are so many.
 unsigned threads_for(std::int64_t cols) { return std::max(blocks_for(cols, 4 * kReadAhead * 32) * 32, 32U); }
@@ -76,6 +78,81 @@ __global__ void __launch_bounds__(threads)
 #pragma unroll
     for (int i = 0; i < kReadAhead; ++i)
       store<whole>(y, t, own_col(i), multiply(floats(weight, factors.bits[i]), multiply(own[i], r)));
+  }
+}
+
+// Rows of few columns: a warp has `rows` of them at once, in registers, and waits for nobody else; a thread has `quads`
+// quads of each. For the sums they stand in shared memory, where half a warp takes a row.
+constexpr int kWarps = 4;
+constexpr int pitch_of(int quads) { return quads * 128 + kFold; }  // neighbours begin in other banks
+
+template <bool whole, int quads, int rows>
+struct WarpRows {
+  uint4 bits[rows][quads];
+
+  static __device__ int col(int i) { return static_cast<int>(threadIdx.x % 32 + i * 32) * 4; }
+  __device__ void read(const View& x, std::int64_t first) {
+#pragma unroll
+    for (int t = 0; t < rows; ++t)
+#pragma unroll
+      for (int i = 0; i < quads; ++i)
+        bits[t][i] = first + t < x.rows ? fetch<whole>(x, first + t, col(i)) : make_uint4(0, 0, 0, 0);
+  }
+};
+
+template <int rows>
+struct RowSums {
+  float of[rows];
+
+  // Every thread has the sums of a[c] b[c] of all rows.
+  __device__ RowSums(const float* a, const float* b, int cols, int pitch) {
+    const int half = static_cast<int>(threadIdx.x) / 16 % 2, lane = static_cast<int>(threadIdx.x) % kFold;
+#pragma unroll
+    for (int t = 0; t < rows; t += 2) {
+      float total = 0;
+      if (t + half < rows) {
+        const float *left = a + (t + half) * pitch, *right = b + (t + half) * pitch;
+#pragma unroll 16
+        for (int c = lane; c < cols; c += kFold) total = fmaf(left[c], right[c], total);
+      }
+      total = fold_lanes(total);
+      of[t] = __shfl_sync(kWarp, total, 0);
+      if (t + 1 < rows) of[t + 1] = __shfl_sync(kWarp, total, 16);
+    }
+  }
+};
+
+template <bool whole, int quads, int rows>
+__global__ void __launch_bounds__(32 * kWarps)
+    norm_warps(const __grid_constant__ View x, const __grid_constant__ View weight, const __grid_constant__ View y,
+               const __grid_constant__ View inverse_rms, float eps) {
+  constexpr int kPitch = pitch_of(quads);
+  __shared__ float4 memory[kWarps * rows * kPitch / 4];
+  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+  const int cols = static_cast<int>(x.cols);
+  const std::int64_t first = (std::int64_t{blockIdx.x} * kWarps + warp) * rows;
+  float* held = reinterpret_cast<float*>(memory) + warp * rows * kPitch;
+  WarpRows<whole, quads, rows> own;
+  own.read(x, first);
+  float4 values[rows][quads];
+#pragma unroll
+  for (int t = 0; t < rows; ++t)
+#pragma unroll
+    for (int i = 0; i < quads; ++i) {
+      values[t][i] = floats(x, own.bits[t][i]);
+      quad_at(held + t * kPitch, own.col(i)) = values[t][i];
+    }
+  __syncwarp();
+  const RowSums<rows> squares(held, held, cols, kPitch);
+#pragma unroll
+  for (int t = 0; t < rows; ++t) {
+    if (first + t >= x.rows) continue;
+    const float r = 1.0F / sqrtf(squares.of[t] / static_cast<float>(cols) + eps);
+    if (lane == 0) *inverse_rms.at<float>(first + t, 0) = r;
+#pragma unroll
+    for (int i = 0; i < quads; ++i)
+      store<whole>(y, first + t, own.col(i),
+                   multiply(floats(weight, fetch<whole>(weight, 0, own.col(i))), multiply(values[t][i], r)));
   }
 }
 
@@ -141,23 +218,96 @@ __global__ void __launch_bounds__(threads, threads == kThreads ? 2 : 1) norm_slo
   }
 }
 
+// The rows of a part by `warps` warps, `rows` each at once. What a row adds to dweight stands in its place in shared
+// memory once its sum is done; the block's threads then have columns, and add the rows in order.
+template <bool whole, int quads, int rows, int warps>
+__global__ void __launch_bounds__(32 * warps, (quads > 2 ? 16 : 32) / warps)
+    slopes_warps(const __grid_constant__ Slopes op) {
+  constexpr int kPitch = pitch_of(quads), kTogether = rows * warps,
+                kOwn = (quads * 128 + 32 * warps - 1) / (32 * warps);
+  static_assert(kRowBlock % kTogether == 0);
+  using Rows = WarpRows<whole, quads, rows>;
+  auto *all_held = dynamic_shared<float>(), *all_slopes = all_held + kTogether * kPitch;
+  const int warp = static_cast<int>(threadIdx.x) / 32, cols = static_cast<int>(op.x.cols);
+  float *held = all_held + warp * rows * kPitch, *slopes = all_slopes + warp * rows * kPitch;
+  float share[kOwn] = {};
+#pragma unroll 1
+  for (int pass = 0; pass < kRowBlock / kTogether; ++pass) {
+    const std::int64_t begin = std::int64_t{blockIdx.x} * kRowBlock + pass * kTogether, first = begin + warp * rows;
+    Rows x, dy, more;
+    x.read(op.x, first);
+    dy.read(op.dy, first);
+    if (op.add) more.read(op.add, first);
+    float r[rows];
+#pragma unroll
+    for (int t = 0; t < rows; ++t) r[t] = first + t < op.x.rows ? *op.inverse_rms.at<const float>(first + t, 0) : 0.0F;
+#pragma unroll
+    for (int i = 0; i < quads; ++i) {
+      const float4 w = floats(op.weight, fetch<whole>(op.weight, 0, Rows::col(i)));
+#pragma unroll
+      for (int t = 0; t < rows; ++t) {
+        quad_at(held + t * kPitch, Rows::col(i)) = floats(op.x, x.bits[t][i]);
+        quad_at(slopes + t * kPitch, Rows::col(i)) = multiply(w, floats(op.dy, dy.bits[t][i]));
+      }
+    }
+    __syncwarp();
+    const RowSums<rows> sums(slopes, held, cols, kPitch);
+    __syncwarp();
+#pragma unroll
+    for (int t = 0; t < rows; ++t) {
+      const float along = r[t] * r[t] * (sums.of[t] / static_cast<float>(cols));
+#pragma unroll
+      for (int i = 0; i < quads; ++i) {
+        const float4 v = floats(op.x, x.bits[t][i]), g = quad_at(slopes + t * kPitch, Rows::col(i));
+        const float4 slope = make_float4(r[t] * (g.x - v.x * along), r[t] * (g.y - v.y * along),
+                                         r[t] * (g.z - v.z * along), r[t] * (g.w - v.w * along));
+        const float4 value = op.add ? sum(floats(op.add, more.bits[t][i]), slope) : slope;
+        quad_at(held + t * kPitch, Rows::col(i)) = multiply(floats(op.dy, dy.bits[t][i]), multiply(v, r[t]));
+        if (first + t >= op.x.rows) continue;
+        store<whole>(op.dx, first + t, Rows::col(i), value);
+        if (op.copy) store<whole>(op.copy, first + t, Rows::col(i), value);
+      }
+    }
+    __syncthreads();
+    const int count = static_cast<int>(min(std::int64_t{kTogether}, op.x.rows - begin));
+#pragma unroll
+    for (int i = 0; i < kOwn; ++i) {
+      const int c = static_cast<int>(threadIdx.x) + i * 32 * warps;
+#pragma unroll
+      for (int t = 0; t < kTogether; ++t)
+        if (t < count && c < cols) share[i] = share[i] + all_held[t * kPitch + c];
+    }
+    __syncthreads();
+  }
+#pragma unroll
+  for (int i = 0; i < kOwn; ++i) {
+    const int c = static_cast<int>(threadIdx.x) + i * 32 * warps;
+    if (c < cols) op.parts[std::int64_t{blockIdx.x} * cols + c] = share[i];
+  }
+}
+
 // dweight[d] = the parts' sum: thread (d, run) adds kPartsRun of them in order, the first then adds the runs in order.
-__global__ void add_parts(const float* parts, int count, View dweight) {
+__global__ void __launch_bounds__(kColumns* kRuns) add_parts(const float* parts, int count, View dweight) {
   __shared__ float runs[kRuns][kColumns];
   const std::int64_t d = std::int64_t{blockIdx.x} * kColumns + threadIdx.x;
   const bool inside = d < dweight.cols;
   float total = 0;
   for (int begin = 0; begin < count; begin += kRuns * kPartsRun) {
     const int first = begin + static_cast<int>(threadIdx.y) * kPartsRun;
-    float own = 0;
-#pragma unroll 8
-    for (int b = first; b < min(first + kPartsRun, count); ++b)
-      if (inside) own = own + parts[b * dweight.cols + d];
+    float values[kPartsRun], own = 0;
+#pragma unroll
+    for (int i = 0; i < kPartsRun; ++i)
+      if (inside && first + i < count) values[i] = parts[(first + i) * dweight.cols + d];
+#pragma unroll
+    for (int i = 0; i < kPartsRun; ++i)
+      if (inside && first + i < count) own = own + values[i];
     __syncthreads();
     runs[threadIdx.y][threadIdx.x] = own;
     __syncthreads();
-    for (int run = 0; threadIdx.y == 0 && run < kRuns && begin + run * kPartsRun < count; ++run)
-      total = total + runs[run][threadIdx.x];
+    if (threadIdx.y != 0) continue;
+#pragma unroll
+    for (int run = 0; run < kRuns; ++run)
+      if (begin + run * kPartsRun < count) total = total + runs[run][threadIdx.x];
   }
   if (inside && threadIdx.y == 0) dweight.put(0, d, total);
 }
@@ -166,9 +316,33 @@ void must_fit(std::int64_t cols) {
   if (cols > kColumnsMax) throw Error("cuda: a norm of {} columns; at most {} fit a block", cols, kColumnsMax);
 }
 
+int variant() {
+  static const char* const chosen = std::getenv("TROUPE_NORM");
+  return chosen == nullptr ? 1 : std::atoi(chosen);
+}
+
+template <int quads, int rows>
+void launch_warps(const Norm& op, Queue& queue) {
+  const View x = op.x, weight = op.weight, y = op.y;
+  launch(queue, blocks_for(op.x.rows, kWarps * rows), 32 * kWarps, 0,
+         whole_quads(x, weight, y) ? norm_warps<true, quads, rows> : norm_warps<false, quads, rows>, x, weight, y,
+         op.inverse_rms, op.eps);
+}
+
+template <int quads, int rows, int warps>
+void launch_slopes(const Slopes& slopes, bool whole, unsigned parts, Queue& queue) {
+  launch(queue, parts, 32 * warps, std::size_t{2} * rows * warps * pitch_of(quads) * sizeof(float),
+         whole ? slopes_warps<true, quads, rows, warps> : slopes_warps<false, quads, rows, warps>, slopes);
+}
+
 }  // namespace
 
 void run(const Norm& op, Queue& queue) {
+  if (variant() > 0) {
+    if (op.x.cols <= 256) return launch_warps<2, 4>(op, queue);
+    if (op.x.cols <= 512) return launch_warps<4, 2>(op, queue);
+    if (op.x.cols <= 1024) return launch_warps<8, 1>(op, queue);
+  }
   must_fit(op.x.cols);
   const std::int64_t together = std::clamp(op.x.rows / kBlocksEnough, std::int64_t{1}, kRowsTogetherMax);
   const View x = op.x, weight = op.weight, y = op.y;
@@ -183,17 +357,28 @@ void run(const Norm& op, Queue& queue) {
 
 namespace {
 
+void launch_rows(const Slopes& slopes, bool whole, unsigned parts, Queue& queue) {
+  const unsigned threads = threads_for(slopes.x.cols);
+  const auto kernel = threads <= kThreads ? whole ? norm_slopes<true, kThreads> : norm_slopes<false, kThreads>
+                      : whole ? norm_slopes<true, kThreadsMax>
+                                          : norm_slopes<false, kThreadsMax>;
+  launch(queue, parts, threads, shared_for(slopes.x.cols, 3), kernel, slopes);
+}
+
 void launch_backward(const NormBackward& op, const Tensor& copy, Queue& queue) {
   must_fit(op.x.cols);
   const unsigned parts = blocks_for(op.x.rows, kRowBlock);
   const Slopes slopes{op.x,   op.weight, op.inverse_rms, op.dy,
                       op.add, op.dx,     copy,           queue.take<float>(std::int64_t{parts} * op.x.cols)};
   const bool whole = whole_quads(slopes.x, slopes.weight, slopes.dy, slopes.add, slopes.dx, slopes.copy);
-  const unsigned threads = threads_for(op.x.cols);
-  const auto kernel = threads <= kThreads ? whole ? norm_slopes<true, kThreads> : norm_slopes<false, kThreads>
-                      : whole ? norm_slopes<true, kThreadsMax>
-                                          : norm_slopes<false, kThreadsMax>;
-  launch(queue, parts, threads, shared_for(op.x.cols, 3), kernel, slopes);
+  if (variant() > 0 && op.x.cols <= 256)
+    launch_slopes<2, 2, 8>(slopes, whole, parts, queue);
+  else if (variant() == 2 && op.x.cols <= 1024)
+    launch_slopes<8, 1, 4>(slopes, whole, parts, queue);
+  else if (variant() == 3 && op.x.cols <= 1024)
+    launch_slopes<8, 1, 8>(slopes, whole, parts, queue);
+  else
+    launch_rows(slopes, whole, parts, queue);
   launch(queue, blocks_for(op.x.cols, kColumns), dim3(kColumns, kRuns), 0, add_parts, slopes.parts,
          static_cast<int>(parts), op.dweight);
 }

@@ -6,10 +6,10 @@
 
 namespace troupe {
 
-ChunkSlot carve_chunk(Carver& c, const ModelConfig& config, std::int64_t rows, Dtype act, bool fp8) {
+ChunkSlot carve_chunk(Carver& c, const ModelConfig& config, std::int64_t rows, Dtype act, bool fp8, bool has_x) {
   ChunkSlot chunk;
   chunk.fp8 = fp8;
-  chunk.x = c.tensor(rows, config.hidden_size, act);
+  if (has_x) chunk.x = c.tensor(rows, config.hidden_size, act);
   chunk.gate_up = c.tensor(rows, 2 * config.moe_intermediate_size, act);
   chunk.h = c.tensor(rows, config.moe_intermediate_size, act);
   chunk.dh = c.tensor(rows, config.moe_intermediate_size, act);
@@ -19,7 +19,7 @@ ChunkSlot carve_chunk(Carver& c, const ModelConfig& config, std::int64_t rows, D
 
 ChunkSlot first_rows(const ChunkSlot& chunk, std::int64_t rows) {
   return {chunk.fp8,
-          chunk.x.row_range(0, rows),
+          chunk.x ? chunk.x.row_range(0, rows) : Tensor{},
           chunk.gate_up.row_range(0, rows),
           chunk.h.row_range(0, rows),
           chunk.dh.row_range(0, rows),

@@ -18,13 +18,15 @@ struct ExpertTensors {
 // Memory of one chunk, from its arrival until its forward answer (or stash end), or its turn in the strict sum.
 struct ChunkSlot {
   bool fp8 = false;  // products read E4M3
-  Tensor x;          // (R, D) act
+  Tensor x;          // (R, D) act; absent where it stays as it came
   Tensor gate_up;    // (R, 2I) act; its gradient after the backward
   Tensor h, dh;      // (R, I) act
   Tensor scaled;     // (R, D) act, gate * dy
 };
 
-ChunkSlot carve_chunk(Carver& carver, const ModelConfig& config, std::int64_t rows, Dtype act, bool fp8);
+// has_x: with room for x.
+ChunkSlot carve_chunk(Carver& carver, const ModelConfig& config, std::int64_t rows, Dtype act, bool fp8,
+                      bool has_x = true);
 ChunkSlot first_rows(const ChunkSlot& chunk, std::int64_t rows);
 
 using Counts = RecycledVector<std::int32_t>;

@@ -13,8 +13,8 @@ namespace {
 struct Shape {
   std::int64_t rows, cols, slack;
 };
-const std::vector<Shape> kShapes = {{0, 8, 0},    {1, 1, 0},    {5, 16, 0},  {3, 37, 2},
-                                    {17, 132, 4}, {2, 4100, 0}, {2, 5003, 1}};
+const std::vector<Shape> kShapes = {{0, 8, 0},    {1, 1, 0},    {5, 16, 0},   {3, 37, 2},  {17, 132, 4},
+                                    {2, 4100, 0}, {2, 5003, 1}, {35, 256, 0}, {9, 509, 1}, {18, 1024, 4}};
 
 // dweight as the kernels add it: rows within blocks of 16, blocks within runs of 32, runs.
 Owned weight_slope(const NormBackward& op) {
