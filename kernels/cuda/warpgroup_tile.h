@@ -335,14 +335,21 @@ BoxMap side_map(const HalfMatrix& x, bool across) {
   return x.rows > 0 && x.cols > 0 ? box_map(x, across ? kTileDepth : size) : BoxMap{};
 }
 
-template <bool a_across, bool b_across, int kN, int capacity>
-void launch_sums(TileSums<capacity>& sums, Queue& queue) {
+// Numbers the tiles of all sums; the blocks of their launch.
+template <int kN, int capacity>
+unsigned number_tiles(TileSums<capacity>& sums) {
   sums.first_tile[0] = 0;
   for (int s = 0; s < sums.count; ++s)
     sums.first_tile[s + 1] = sums.first_tile[s] + static_cast<int>(blocks_for(sums.c[s].rows, kTileRows) *
                                                                    blocks_for(sums.c[s].cols, kN));
-  launch(queue, std::min(static_cast<unsigned>(sums.first_tile[sums.count]), kMultiprocessors), kTileThreads,
-         TileRing<a_across, b_across, kN>::kShared, sum_tiles<a_across, b_across, kN, capacity>, sums);
+  return std::min(static_cast<unsigned>(sums.first_tile[sums.count]), kMultiprocessors);
+}
+
+template <bool a_across, bool b_across, int kN, int capacity>
+void launch_sums(TileSums<capacity>& sums, Queue& queue) {
+  const unsigned blocks = number_tiles<kN>(sums);
+  launch(queue, blocks, kTileThreads, TileRing<a_across, b_across, kN>::kShared,
+         sum_tiles<a_across, b_across, kN, capacity>, sums);
 }
 
 }  // namespace troupe::cuda

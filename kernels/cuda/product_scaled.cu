@@ -1,0 +1,58 @@
+// Products in FP8: both operands become codes and scales (quantize.h), then sums of E4M3 (scaled_tile.h); bias, then add,
+// come after the last tile, rounded once. c is assigned, or its own start.
+#include "kernels/cuda/product_scaled.h"
+
+#include "kernels/cuda/scaled_tile.h"
+
+namespace troupe::cuda {
+
+namespace {
+
+constexpr int kRunsMax = 64;  // of a launch: their maps are a kernel's parameter
+
+}  // namespace
+
+void run_scaled(const Product& op, Queue& queue) {
+  if (op.c.rows == 0 || op.c.cols == 0) return;
+  ScaledSums<1> sums{};
+  sums.a_width = 1;
+  if ((op.transpose_a ? op.a.rows : op.a.cols) > 0)
+    set_run<kNarrowTile>(sums, 0, quantize({op.a}, op.a_scaling, op.transpose_a, queue).front(),
+                         quantize({op.b}, op.b_scaling, !op.transpose_b, queue).front());
+  TileSums<1>& tiles = sums.tiles;
+  tiles.c[0] = op.c, tiles.bias = op.bias, tiles.add = op.add;
+  tiles.first_run[1] = 1;
+  tiles.count = 1, tiles.accumulate = op.accumulate;
+  launch_scaled(sums, op.b_scaling.width == 1, queue);
+}
+
+// Runs that have rows, as many in a launch as it takes; the matrix of each is quantized, of others not.
+void run_scaled(const GroupedProduct& op, Queue& queue) {
+  if (op.a.rows == 0 || op.c.cols == 0) return;
+  CHECK(op.a_scaling.width == 1, "tiles of runs {} rows wide have no kernels for GPUs", op.a_scaling.width);
+  std::vector<Tensor> matrices;
+  for (std::size_t run = 0; run < op.b.size(); ++run)
+    if (op.rows[run] > 0) matrices.push_back(op.b[run]);
+  const bool any = op.a.cols > 0;
+  const Codes a = any ? quantize({op.a}, op.a_scaling, false, queue).front() : Codes{};
+  const std::vector<Codes> b = any ? quantize(matrices, op.b_scaling, !op.transpose_b, queue) : std::vector<Codes>();
+  std::size_t next = 0;
+  std::int64_t row = 0;
+  for (std::size_t run = 0; run < op.rows.size();) {
+    ScaledSums<kRunsMax> sums{};
+    sums.a_width = 1;
+    TileSums<kRunsMax>& tiles = sums.tiles;
+    tiles.one_a = true;
+    for (; run < op.rows.size() && tiles.count < kRunsMax; row += op.rows[run++]) {
+      if (op.rows[run] == 0) continue;
+      const int s = tiles.count++;
+      if (any) set_run<kNarrowTile>(sums, s, a, b[next++]);
+      tiles.c[s] = op.c.row_range(row, op.rows[run]);
+      tiles.first_row[s] = static_cast<int>(row);
+      tiles.first_run[s + 1] = s + 1;
+    }
+    launch_scaled(sums, op.b_scaling.width == 1, queue);
+  }
+}
+
+}  // namespace troupe::cuda

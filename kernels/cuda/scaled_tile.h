@@ -1,0 +1,158 @@
+// Sums of products of E4M3 matrices on warpgroups: the tiles, the ring and the feeding thread of warpgroup_tile.h, whose
+// stages are 128 codes deep here. A stage's products are a sum of their own, in four blocks of 32 on tensor cores; then
+//   c[i,j] = fma(scale_a, scale_b * sum, c[i,j])   in float32, while the other group's products go on.
+// The law: an element is such a chain over tiles of 128 along k, in order, that starts from c where the sum accumulates; it
+// depends on no other row, and a sum may be cut along k at multiples of 128 (kScaledDepth), as the CPU's. Its bits are the
+// CPU's only where tensor cores lose none (codes.h).
+#pragma once
+
+#include "kernels/cuda/codes.h"
+#include "kernels/cuda/quantize.h"
+#include "kernels/cuda/warpgroup_tile.h"
+
+namespace troupe::cuda {
+
+// What a launch computes: of codes, whose boxes are those of half as many elements of two bytes.
+template <int capacity>
+struct ScaledSums {
+  TileSums<capacity> tiles;
+  const float *a_scales[capacity], *b_scales[capacity];  // of a run; a_scales[0] of all where `one_a`
+  int a_stride[capacity], b_stride[capacity];            // from one tile of k to the next
+  int a_width;
+};
+
+// The scales of a step that a thread's elements need. columns: each column of B has its own.
+template <bool columns, int kN>
+struct StepScales {
+  float a[2], b[columns ? kN / 4 : 1];
+};
+
+// A thread's scales of a tile of c, step after step.
+template <bool columns, int kN, int capacity>
+class ScaleWalk {
+ public:
+  __device__ ScaleWalk(const ScaledSums<capacity>& sums, const TileWalk<capacity, kN>& walk)
+      : sums_(sums), run_(sums.tiles.first_run[walk.sum] - 1) {
+    const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+    const int row = walk.row + sums.tiles.first_row[walk.sum] + warp * 16 + lane / 4;
+    row_ = row / sums.a_width, below_ = (row + 8) / sums.a_width - row_;
+    col_ = columns ? walk.col + lane % 4 * 2 : walk.col / static_cast<int>(kScaledDepth);
+  }
+  __device__ StepScales<columns, kN> next() {
+    while (left_ == 0) begin_run();
+    StepScales<columns, kN> scales;
+    scales.a[0] = a_[0], scales.a[1] = a_[below_];
+    if constexpr (columns)
+#pragma unroll
+      for (int j = 0; j < kN / 8; ++j) {
+        const float2 pair = *reinterpret_cast<const float2*>(b_ + 8 * j);
+        scales.b[2 * j] = pair.x, scales.b[2 * j + 1] = pair.y;
+      }
+    else
+      scales.b[0] = b_[0];
+    a_ += a_stride_, b_ += b_stride_, --left_;
+    return scales;
+  }
+
+ private:
+  __device__ void begin_run() {
+    ++run_;
+    left_ = sums_.tiles.steps[run_];
+    const int a = sums_.tiles.one_a ? 0 : run_;
+    a_ = sums_.a_scales[a] + row_, b_ = sums_.b_scales[run_] + col_;
+    a_stride_ = sums_.a_stride[a], b_stride_ = sums_.b_stride[run_];
+  }
+
+  const ScaledSums<capacity>& sums_;
+  const float *a_ = nullptr, *b_ = nullptr;
+  int run_, left_ = 0, row_, below_, col_, a_stride_ = 0, b_stride_ = 0;
+};
+
+template <int kN>
+using CodeRing = TileRing<false, false, kN>;
+
+// 128 along k of a group's rows: part = their products, under way.
+template <int kN>
+__device__ void multiply_codes(float (&part)[kN / 2], const CodeRing<kN>& ring, int group) {
+  const unsigned char *a = ring.stage(), *b = a + CodeRing<kN>::kBytesA;
+  const auto part_of = [](const unsigned char* panels, int row, int k) {
+    return Operand{panels + row * kPanelRow + k, 0};
+  };
+  group_fence();
+  group_multiply_codes<true>(part, part_of(a, group * kGroupRows, 0), part_of(b, 0, 0));
+#pragma unroll
+  for (int k = 32; k < kPanelRow; k += 32)
+    group_multiply_codes<false>(part, part_of(a, group * kGroupRows, k), part_of(b, 0, k));
+  group_commit();
+}
+
+template <bool columns, int kN>
+__device__ void add_scaled(float (&sums)[kN / 2], const float (&part)[kN / 2], const StepScales<columns, kN>& scales) {
+#pragma unroll
+  for (int i = 0; i < kN / 2; ++i)
+    sums[i] = fmaf(scales.a[i / 2 % 2], scales.b[columns ? i / 4 * 2 + i % 2 : 0] * part[i], sums[i]);
+}
+
+template <bool columns, int kN, int capacity>
+__device__ void multiply_scaled_tile(float (&sums)[kN / 2], CodeRing<kN>& ring, ScaleWalk<columns, kN, capacity>& walk,
+                                     int steps, int group) {
+  const bool tells = threadIdx.x % 128 == 0;
+  float part[kN / 2] = {};
+  for (int step = 0; step < steps; ++step) {
+    wait(ring.full[ring.at], ring.parity);
+    multiply_codes<kN>(part, ring, group);
+    const StepScales<columns, kN> scales = walk.next();  // read while products are under way
+    group_wait<0>();
+    hold(part);
+    if (tells) arrive(ring.empty[ring.at]);
+    ring.next();
+    add_scaled<columns, kN>(sums, part, scales);
+  }
+}
+
+template <bool columns, int kN, int capacity>
+__global__ void __launch_bounds__(kTileThreads, 1) scaled_tiles(const __grid_constant__ ScaledSums<capacity> sums) {
+  CodeRing<kN> ring;
+  if (threadIdx.x == 0) ring.begin();
+  __syncthreads();
+  const int group = static_cast<int>(threadIdx.x) / 128;
+  if (group == 2) {
+    shrink_registers<40>();
+    if (threadIdx.x == 256) feed_tiles<false, false, kN, capacity>(sums.tiles, ring);
+  } else {
+    grow_registers<232>();
+    for (TileWalk<capacity, kN> walk(sums.tiles); walk.more(); walk.next()) {
+      int steps = 0;
+      for (int run = sums.tiles.first_run[walk.sum]; run < sums.tiles.first_run[walk.sum + 1]; ++run)
+        steps += sums.tiles.steps[run];
+      TileFragment<kN> fragment(walk.row, walk.col, walk.c());
+      fragment.begin(sums.tiles.accumulate);
+      ScaleWalk<columns, kN, capacity> scales(sums, walk);
+      multiply_scaled_tile<columns, kN, capacity>(fragment.sums, ring, scales, steps, group);
+      fragment.add(sums.tiles.bias, sums.tiles.add);
+      fragment.end();
+    }
+  }
+}
+
+// Run number `run` of a launch: a's rows times b's.
+template <int kN, int capacity>
+void set_run(ScaledSums<capacity>& sums, int run, const Codes& a, const Codes& b) {
+  const int left = sums.tiles.one_a ? 0 : run;
+  sums.tiles.a[left] = side_map<kTileRows>(a.matrix(), false);
+  sums.tiles.b[run] = side_map<kN>(b.matrix(), false);
+  sums.tiles.steps[run] = static_cast<int>(blocks_for(a.depth, kScaledDepth));
+  sums.a_scales[left] = a.scales, sums.b_scales[run] = b.scales;
+  sums.a_stride[left] = static_cast<int>(a.scale_stride), sums.b_stride[run] = static_cast<int>(b.scale_stride);
+  sums.a_width = static_cast<int>(a.width);
+}
+
+// `columns`: of the scales of every b.
+template <int capacity>
+void launch_scaled(ScaledSums<capacity>& sums, bool columns, Queue& queue) {
+  const unsigned blocks = number_tiles<kNarrowTile>(sums.tiles);
+  launch(queue, blocks, kTileThreads, CodeRing<kNarrowTile>::kShared,
+         columns ? scaled_tiles<true, kNarrowTile, capacity> : scaled_tiles<false, kNarrowTile, capacity>, sums);
+}
+
+}  // namespace troupe::cuda
