@@ -6,6 +6,7 @@
 
 #include "kernels/base/check.h"
 #include "kernels/cuda/codes.h"
+#include "kernels/cuda/view.h"
 #include "kernels/tiles.h"
 
 namespace troupe::cuda {
@@ -212,13 +213,6 @@ void launch_quantize(const Source& source, const Target& to, const Tensor& x, un
 std::int64_t round_up(std::int64_t x, std::int64_t to) { return (x + to - 1) / to * to; }
 
 }  // namespace
-
-HalfMatrix Codes::matrix() const {
-  HalfMatrix halves;
-  halves.data = reinterpret_cast<const std::uint16_t*>(data);
-  halves.rows = rows, halves.cols = halves.stride = stride / 2;
-  return halves;
-}
 
 std::vector<Codes> quantize(const std::vector<Tensor>& matrices, const Scaling& scaling, bool down, Queue& queue) {
   CHECK(scaling.width == 1 || scaling.width == kScaledDepth, "tiles {} wide have no kernels for GPUs", scaling.width);

@@ -3,8 +3,8 @@
 
 #include <vector>
 
-#include "kernels/cuda/product.h"
 #include "kernels/cuda/runtime.h"
+#include "kernels/op.h"
 
 namespace troupe::cuda {
 
@@ -15,9 +15,6 @@ struct Codes {
   float* scales = nullptr;  // [tile of k][row / width], at least kScaleRows more than there are
   std::int64_t rows = 0, depth = 0, width = 1;
   std::int64_t stride = 0, scale_stride = 0;  // from row to row, from tile to tile
-
-  // Two codes an element: boxes of bytes.
-  HalfMatrix matrix() const;
 };
 constexpr std::int64_t kScaleRows = 128;  // a product's tile reads so many scales from any row on
 

@@ -97,9 +97,10 @@ template <bool columns, int kN, int capacity>
 __device__ void multiply_scaled_tile(float (&sums)[kN / 2], CodeRing<kN>& ring, ScaleWalk<columns, kN, capacity>& walk,
                                      int steps, int group) {
   const bool tells = threadIdx.x % 128 == 0;
-  float part[kN / 2] = {};
+#pragma unroll 1
   for (int step = 0; step < steps; ++step) {
     wait(ring.full[ring.at], ring.parity);
+    float part[kN / 2];
     multiply_codes<kN>(part, ring, group);
     const StepScales<columns, kN> scales = walk.next();  // read while products are under way
     group_wait<0>();
@@ -107,6 +108,7 @@ __device__ void multiply_scaled_tile(float (&sums)[kN / 2], CodeRing<kN>& ring, 
     if (tells) arrive(ring.empty[ring.at]);
     ring.next();
     add_scaled<columns, kN>(sums, part, scales);
+    hold(sums);
   }
 }
 
@@ -135,12 +137,20 @@ __global__ void __launch_bounds__(kTileThreads, 1) scaled_tiles(const __grid_con
   }
 }
 
+// Codes in twos, as boxes take them.
+inline HalfMatrix code_pairs(const Codes& codes) {
+  HalfMatrix pairs;
+  pairs.data = reinterpret_cast<const std::uint16_t*>(codes.data);
+  pairs.rows = codes.rows, pairs.cols = pairs.stride = codes.stride / 2;
+  return pairs;
+}
+
 // Run number `run` of a launch: a's rows times b's.
 template <int kN, int capacity>
 void set_run(ScaledSums<capacity>& sums, int run, const Codes& a, const Codes& b) {
   const int left = sums.tiles.one_a ? 0 : run;
-  sums.tiles.a[left] = side_map<kTileRows>(a.matrix(), false);
-  sums.tiles.b[run] = side_map<kN>(b.matrix(), false);
+  sums.tiles.a[left] = side_map<kTileRows>(code_pairs(a), false);
+  sums.tiles.b[run] = side_map<kN>(code_pairs(b), false);
   sums.tiles.steps[run] = static_cast<int>(blocks_for(a.depth, kScaledDepth));
   sums.a_scales[left] = a.scales, sums.b_scales[run] = b.scales;
   sums.a_stride[left] = static_cast<int>(a.scale_stride), sums.b_stride[run] = static_cast<int>(b.scale_stride);
