@@ -112,17 +112,66 @@ __device__ void multiply_scaled_tile(float (&sums)[kN / 2], CodeRing<kN>& ring, 
   }
 }
 
+// A group's part of a tile. Stages are multiplied two ahead of what is added: while one part is added, the next is under way.
 template <bool columns, int kN, int capacity>
+class ScaledTile {
+ public:
+  __device__ ScaledTile(float (&sums)[kN / 2], CodeRing<kN>& ring, ScaleWalk<columns, kN, capacity>& walk, int group)
+      : sums_(sums), ring_(ring), walk_(walk), group_(group) {}
+
+  __device__ void multiply(int steps) {
+    if (steps == 0) return;
+    float one[kN / 2], other[kN / 2];
+    StepScales<columns, kN> one_scales, other_scales;
+    begin(one, one_scales);
+    for (; steps > 2; steps -= 2) {
+      begin(other, other_scales);
+      end<1>(one, one_scales);
+      begin(one, one_scales);
+      end<1>(other, other_scales);
+    }
+    if (steps == 2) {
+      begin(other, other_scales);
+      end<1>(one, one_scales);
+      end<0>(other, other_scales);
+    } else {
+      end<0>(one, one_scales);
+    }
+  }
+
+ private:
+  __device__ void begin(float (&part)[kN / 2], StepScales<columns, kN>& scales) {
+    wait(ring_.full[ring_.at], ring_.parity);
+    multiply_codes<kN>(part, ring_, group_);
+    scales = walk_.next();
+    ring_.next();
+  }
+  template <int under_way>
+  __device__ void end(float (&part)[kN / 2], const StepScales<columns, kN>& scales) {
+    group_wait<under_way>();
+    hold(part);
+    if (threadIdx.x % 128 == 0) arrive(ring_.empty[done_]);
+    if (++done_ == CodeRing<kN>::kStages) done_ = 0;
+    add_scaled<columns, kN>(sums_, part, scales);
+  }
+
+  float (&sums_)[kN / 2];
+  CodeRing<kN>& ring_;
+  ScaleWalk<columns, kN, capacity>& walk_;
+  int group_, done_ = ring_.at;
+};
+
+template <bool columns, int kN, bool ahead, int capacity>
 __global__ void __launch_bounds__(kTileThreads, 1) scaled_tiles(const __grid_constant__ ScaledSums<capacity> sums) {
   CodeRing<kN> ring;
   if (threadIdx.x == 0) ring.begin();
   __syncthreads();
   const int group = static_cast<int>(threadIdx.x) / 128;
   if (group == 2) {
-    shrink_registers<40>();
+    shrink_registers<24>();
     if (threadIdx.x == 256) feed_tiles<false, false, kN, capacity>(sums.tiles, ring);
   } else {
-    grow_registers<232>();
+    grow_registers<240>();
     for (TileWalk<capacity, kN> walk(sums.tiles); walk.more(); walk.next()) {
       int steps = 0;
       for (int run = sums.tiles.first_run[walk.sum]; run < sums.tiles.first_run[walk.sum + 1]; ++run)
@@ -130,7 +179,10 @@ __global__ void __launch_bounds__(kTileThreads, 1) scaled_tiles(const __grid_con
       TileFragment<kN> fragment(walk.row, walk.col, walk.c());
       fragment.begin(sums.tiles.accumulate);
       ScaleWalk<columns, kN, capacity> scales(sums, walk);
-      multiply_scaled_tile<columns, kN, capacity>(fragment.sums, ring, scales, steps, group);
+      if constexpr (ahead)
+        ScaledTile<columns, kN, capacity>(fragment.sums, ring, scales, group).multiply(steps);
+      else
+        multiply_scaled_tile<columns, kN, capacity>(fragment.sums, ring, scales, steps, group);
       fragment.add(sums.tiles.bias, sums.tiles.add);
       fragment.end();
     }
@@ -160,9 +212,13 @@ void set_run(ScaledSums<capacity>& sums, int run, const Codes& a, const Codes& b
 // `columns`: of the scales of every b.
 template <int capacity>
 void launch_scaled(ScaledSums<capacity>& sums, bool columns, Queue& queue) {
+  static const char* const way = std::getenv("TROUPE_FP8");
+  const bool ahead = way != nullptr && way[0] == '1';
   const unsigned blocks = number_tiles<kNarrowTile>(sums.tiles);
-  launch(queue, blocks, kTileThreads, CodeRing<kNarrowTile>::kShared,
-         columns ? scaled_tiles<true, kNarrowTile, capacity> : scaled_tiles<false, kNarrowTile, capacity>, sums);
+  const auto kernel = columns ? scaled_tiles<true, kNarrowTile, false, capacity>
+                      : ahead ? scaled_tiles<false, kNarrowTile, true, capacity>
+                              : scaled_tiles<false, kNarrowTile, false, capacity>;
+  launch(queue, blocks, kTileThreads, CodeRing<kNarrowTile>::kShared, kernel, sums);
 }
 
 }  // namespace troupe::cuda
