@@ -12,18 +12,22 @@ constexpr int kRunsMax = 64;  // of a launch: their maps are a kernel's paramete
 
 }  // namespace
 
-void run_scaled(const Product& op, Queue& queue) {
-  if (op.c.rows == 0 || op.c.cols == 0) return;
+void multiply_codes(const Product& op, const Codes& a, const Codes& b, Queue& queue) {
   ScaledSums<1> sums{};
   sums.a_width = 1;
-  if ((op.transpose_a ? op.a.rows : op.a.cols) > 0)
-    set_run<kNarrowTile>(sums, 0, quantize({op.a}, op.a_scaling, op.transpose_a, queue).front(),
-                         quantize({op.b}, op.b_scaling, !op.transpose_b, queue).front());
+  if (a.depth > 0) set_run<kNarrowTile>(sums, 0, a, b);
   TileSums<1>& tiles = sums.tiles;
   tiles.c[0] = op.c, tiles.bias = op.bias, tiles.add = op.add;
   tiles.first_run[1] = 1;
   tiles.count = 1, tiles.accumulate = op.accumulate;
   launch_scaled(sums, op.b_scaling.width == 1, queue);
+}
+
+void run_scaled(const Product& op, Queue& queue) {
+  if (op.c.rows == 0 || op.c.cols == 0) return;
+  if ((op.transpose_a ? op.a.rows : op.a.cols) == 0) return multiply_codes(op, {}, {}, queue);
+  const Codes a = quantize({op.a}, op.a_scaling, op.transpose_a, queue).front();
+  multiply_codes(op, a, quantize({op.b}, op.b_scaling, !op.transpose_b, queue).front(), queue);
 }
 
 // Runs that have rows, as many in a launch as it takes; the matrix of each is quantized, of others not.
