@@ -2,13 +2,42 @@
 // come after the last tile, rounded once. c is assigned, or its own start.
 #include "kernels/cuda/product_scaled.h"
 
+#include <array>
+
 #include "kernels/cuda/scaled_tile.h"
 
 namespace troupe::cuda {
 
 namespace {
 
-constexpr int kRunsMax = 64;  // of a launch: their maps are a kernel's parameter
+constexpr int kRunsMax = 64;                               // of a launch: their maps are a kernel's parameter
+constexpr std::int64_t kCodesMax = std::int64_t{1} << 28;  // bytes at once, where several products could wait
+
+// Sums that go together. A sum's products, which follow each other (kernels/strand.h), are its runs: each begins a tile of
+// its own along k, as it would alone.
+struct ScaledGradients {
+  ScaledSums<kRunsMax> sums{};
+  std::array<Tensor, kRunsMax> tensors;
+  std::vector<Tensor> a, b;
+  std::int64_t size = 0;  // of the codes
+
+  // False: it must wait for another launch. An earlier sum that isn't the last would be added to out of turn.
+  bool take(const Product& op) {
+    size += op.a.elements() + op.b.elements();
+    if (!a.empty() && (a.size() == kRunsMax || size > kCodesMax)) return false;
+    TileSums<kRunsMax>& tiles = sums.tiles;
+    const int last = tiles.count - 1;
+    if (last < 0 || tensors[static_cast<std::size_t>(last)] != op.c) {
+      for (int s = 0; s < tiles.count; ++s)
+        if (tensors[static_cast<std::size_t>(s)].data == op.c.data) return false;
+      tensors[static_cast<std::size_t>(tiles.count)] = op.c;
+      tiles.c[tiles.count++] = op.c;
+    }
+    a.push_back(op.a), b.push_back(op.b);
+    tiles.first_run[tiles.count] = static_cast<int>(a.size());
+    return true;
+  }
+};
 
 }  // namespace
 
@@ -57,6 +86,20 @@ void run_scaled(const GroupedProduct& op, Queue& queue) {
     }
     launch_scaled(sums, op.b_scaling.width == 1, queue);
   }
+}
+
+std::size_t run_gradients_scaled(const std::vector<const Product*>& products, Queue& queue) {
+  ScaledGradients batch;
+  batch.sums.a_width = 1;
+  batch.sums.tiles.accumulate = true;
+  std::size_t taken = 0;
+  while (taken < products.size() && batch.take(*products[taken])) ++taken;
+  const std::vector<Codes> a = quantize(batch.a, products.front()->a_scaling, true, queue);
+  const std::vector<Codes> b = quantize(batch.b, products.front()->b_scaling, true, queue);
+  for (std::size_t run = 0; run < taken; ++run)
+    if (a[run].depth > 0) set_run<kNarrowTile>(batch.sums, static_cast<int>(run), a[run], b[run]);
+  launch_scaled(batch.sums, true, queue);
+  return taken;
 }
 
 }  // namespace troupe::cuda

@@ -13,4 +13,8 @@ void multiply_codes(const Product& op, const Codes& a, const Codes& b, Queue& qu
 void run_scaled(const Product& op, Queue& queue);
 void run_scaled(const GroupedProduct& op, Queue& queue);
 
+// The first of these in one launch, and few more for their codes; how many they are. REQUIRES: each c += a^T b and nothing
+// else, scaled in tiles one wide.
+std::size_t run_gradients_scaled(const std::vector<const Product*>& products, Queue& queue);
+
 }  // namespace troupe::cuda

@@ -17,14 +17,12 @@ constexpr int kMatricesMax = 64;  // of a launch: a kernel's parameter
 constexpr int kSide = static_cast<int>(kScaledDepth), kEight = 8, kLanes = kSide / kEight, kThreads = 256;
 constexpr int kDown = kThreads / kLanes, kRowsEach = kSide / kDown;
 
-struct Source {
-  View x[kMatricesMax];
+struct Matrix {
+  View x;
+  Codes to;
 };
-// Of the first matrix; the others' lie so many elements behind.
-struct Target {
-  unsigned char* codes;
-  float* scales;
-  std::int64_t rows, stride, scale_stride, codes_each, scales_each;
+struct Matrices {
+  Matrix all[kMatricesMax];
   float floor;
 };
 
@@ -79,15 +77,15 @@ __device__ inline unsigned four_codes(float a, float b, float c, float d) {
 
 // Tiles of one row: sixteen threads have one each time.
 template <bool whole>
-__global__ __launch_bounds__(kThreads) void quantize_rows(const __grid_constant__ Source source,
-                                                          const __grid_constant__ Target to) {
+__global__ __launch_bounds__(kThreads) void quantize_rows(const __grid_constant__ Matrices matrices) {
   constexpr int kAtOnce = 4;
   const int lane = static_cast<int>(threadIdx.x) % kLanes;
-  const View& x = source.x[blockIdx.z];
+  const View& x = matrices.all[blockIdx.z].x;
+  const Codes& to = matrices.all[blockIdx.z].to;
   const std::int64_t tile = blockIdx.x, col = tile * kSide + lane * kEight;
   const std::int64_t first = std::int64_t{blockIdx.y} * kDown * kAtOnce + threadIdx.x / kLanes;
-  unsigned char* codes = to.codes + blockIdx.z * to.codes_each;
-  float* scales = to.scales + blockIdx.z * to.scales_each + tile * to.scale_stride;
+  if (tile * kSide >= to.depth) return;
+  float* scales = to.scales + tile * to.scale_stride;
   float values[kAtOnce][kEight];
 #pragma unroll
   for (int i = 0; i < kAtOnce; ++i) read_eight<whole>(values[i], x, first + i * kDown, col);
@@ -101,14 +99,14 @@ __global__ __launch_bounds__(kThreads) void quantize_rows(const __grid_constant_
 #pragma unroll
     for (int distance = kLanes / 2; distance > 0; distance /= 2)
       largest = max(largest, __shfl_xor_sync(kWarp, largest, distance));
-    const float scale = scale_of(largest, to.floor);
+    const float scale = scale_of(largest, matrices.floor);
     const Divisor divisor(scale);
 #pragma unroll
     for (int j = 0; j < kEight; ++j) v[j] = divisor.quotient_of(v[j]);
     if (row >= to.rows) continue;
     if (lane == 0) scales[row] = scale;
     if (col < to.stride)
-      *reinterpret_cast<uint2*>(codes + row * to.stride + col) =
+      *reinterpret_cast<uint2*>(to.data + row * to.stride + col) =
           make_uint2(four_codes(v[0], v[1], v[2], v[3]), four_codes(v[4], v[5], v[6], v[7]));
   }
 }
@@ -152,22 +150,21 @@ __device__ void find_scales(const float (&v)[kRowsEach][kEight], float floor, Sq
 }
 
 template <bool whole, bool columns, bool turned>
-__global__ __launch_bounds__(kThreads) void quantize_squares(const __grid_constant__ Source source,
-                                                             const __grid_constant__ Target to) {
+__global__ __launch_bounds__(kThreads) void quantize_squares(const __grid_constant__ Matrices matrices) {
   __shared__ SquareMemory shared;
   const int thread = static_cast<int>(threadIdx.x), lane = thread % kLanes, row = thread / kLanes * kRowsEach;
-  const View& x = source.x[blockIdx.z];
+  const View& x = matrices.all[blockIdx.z].x;
+  const Codes& to = matrices.all[blockIdx.z].to;
   const std::int64_t first_row = std::int64_t{blockIdx.y} * kSide, first_col = std::int64_t{blockIdx.x} * kSide;
-  unsigned char* codes = to.codes + blockIdx.z * to.codes_each;
+  if (first_row >= x.rows || first_col >= x.cols) return;  // of a smaller matrix than others
   float v[kRowsEach][kEight];
 #pragma unroll
   for (int i = 0; i < kRowsEach; ++i) read_eight<whole>(v[i], x, first_row + row + i, first_col + lane * kEight);
-  find_scales<columns>(v, to.floor, shared);
-  float* scales = to.scales + blockIdx.z * to.scales_each;
+  find_scales<columns>(v, matrices.floor, shared);
   if (columns && thread < kSide && first_col + thread < to.rows)
-    scales[blockIdx.y * to.scale_stride + first_col + thread] = shared.scales[thread];
+    to.scales[blockIdx.y * to.scale_stride + first_col + thread] = shared.scales[thread];
   if (!columns && thread == 0)
-    scales[turned ? blockIdx.y * to.scale_stride + blockIdx.x : blockIdx.x * to.scale_stride + blockIdx.y] =
+    to.scales[turned ? blockIdx.y * to.scale_stride + blockIdx.x : blockIdx.x * to.scale_stride + blockIdx.y] =
         shared.scales[0];
 #pragma unroll
   for (int j = 0; j < kEight; ++j) {
@@ -183,70 +180,61 @@ __global__ __launch_bounds__(kThreads) void quantize_squares(const __grid_consta
     __syncthreads();
     for (int c = thread / kLanes; c < kSide && first_col + c < to.rows; c += kDown)
       if (first_row + lane * kEight < to.stride)
-        *reinterpret_cast<uint2*>(codes + (first_col + c) * to.stride + first_row + lane * kEight) =
+        *reinterpret_cast<uint2*>(to.data + (first_col + c) * to.stride + first_row + lane * kEight) =
             shared.turned[c][lane ^ c / kEight];
   } else if (first_col + lane * kEight < to.stride) {
 #pragma unroll
     for (int i = 0; i < kRowsEach; ++i)
       if (first_row + row + i < to.rows)
-        *reinterpret_cast<uint2*>(codes + (first_row + row + i) * to.stride + first_col + lane * kEight) =
+        *reinterpret_cast<uint2*>(to.data + (first_row + row + i) * to.stride + first_col + lane * kEight) =
             make_uint2(four_codes(v[i][0], v[i][1], v[i][2], v[i][3]), four_codes(v[i][4], v[i][5], v[i][6], v[i][7]));
   }
 }
 static_assert(kRowsEach == kEight);
 
 template <bool whole>
-void launch_quantize(const Source& source, const Target& to, const Tensor& x, unsigned matrices, bool columns,
-                     bool down, Queue& queue) {
-  const dim3 squares(blocks_for(x.cols, kSide), blocks_for(x.rows, kSide), matrices);
+void launch_quantize(const Matrices& matrices, dim3 size, bool columns, bool down, Queue& queue) {
+  const dim3 squares(blocks_for(size.x, kSide), blocks_for(size.y, kSide), size.z);
   if (columns && !down)
-    launch(queue, dim3(squares.x, blocks_for(x.rows, 4 * kDown), matrices), kThreads, 0, quantize_rows<whole>, source,
-           to);
-  else if (columns)
-    launch(queue, squares, kThreads, 0, quantize_squares<whole, true, true>, source, to);
-  else if (down)
-    launch(queue, squares, kThreads, 0, quantize_squares<whole, false, true>, source, to);
+    launch(queue, dim3(squares.x, blocks_for(size.y, 4 * kDown), size.z), kThreads, 0, quantize_rows<whole>, matrices);
   else
-    launch(queue, squares, kThreads, 0, quantize_squares<whole, false, false>, source, to);
+    launch(queue, squares, kThreads, 0,
+           columns ? quantize_squares<whole, true, true>
+           : down  ? quantize_squares<whole, false, true>
+                   : quantize_squares<whole, false, false>,
+           matrices);
 }
 
 std::int64_t round_up(std::int64_t x, std::int64_t to) { return (x + to - 1) / to * to; }
 
+Codes codes_for(const Tensor& x, const Scaling& scaling, bool down, Queue& queue) {
+  Codes codes{.rows = down ? x.cols : x.rows, .depth = down ? x.rows : x.cols, .width = scaling.width};
+  codes.stride = round_up(codes.depth, 16);
+  codes.scale_stride = round_up(tiles_count(codes.rows, codes.width) + kScaleRows, 4);
+  codes.data = queue.take<unsigned char>(codes.rows * codes.stride);
+  codes.scales = queue.take<float>(tiles_count(codes.depth, kScaledDepth) * codes.scale_stride);
+  return codes;
+}
+
 }  // namespace
 
-std::vector<Codes> quantize(const std::vector<Tensor>& matrices, const Scaling& scaling, bool down, Queue& queue) {
+std::vector<Codes> quantize(const std::vector<Tensor>& tensors, const Scaling& scaling, bool down, Queue& queue) {
   CHECK(scaling.width == 1 || scaling.width == kScaledDepth, "tiles {} wide have no kernels for GPUs", scaling.width);
-  const Tensor& x = matrices.front();
-  Codes one{.rows = down ? x.cols : x.rows, .depth = down ? x.rows : x.cols, .width = scaling.width};
-  one.stride = round_up(one.depth, 16);
-  one.scale_stride = round_up(tiles_count(one.rows, one.width) + kScaleRows, 4);
-  const auto count = static_cast<std::int64_t>(matrices.size());
-  const std::int64_t codes_each = one.rows * one.stride;
-  const std::int64_t scales_each = tiles_count(one.depth, kScaledDepth) * one.scale_stride;
-  one.data = queue.take<unsigned char>(count * codes_each);
-  one.scales = queue.take<float>(count * scales_each);
   std::vector<Codes> all;
-  Source source{};
-  for (std::int64_t m = 0; m < count; ++m) {
-    source.x[m % kMatricesMax] = matrices[static_cast<std::size_t>(m)];
-    Codes next = one;
-    next.data += m * codes_each, next.scales += m * scales_each;
-    all.push_back(next);
-    const std::int64_t first = m / kMatricesMax * kMatricesMax;
-    if (m + 1 < count && m + 1 < first + kMatricesMax) continue;
-    const Target to{.codes = all[static_cast<std::size_t>(first)].data,
-                    .scales = all[static_cast<std::size_t>(first)].scales,
-                    .rows = one.rows,
-                    .stride = one.stride,
-                    .scale_stride = one.scale_stride,
-                    .codes_each = codes_each,
-                    .scales_each = scales_each,
-                    .floor = scaling.floor};
-    bool whole = x.dtype == Dtype::bf16 && x.cols % kEight == 0;
-    for (std::int64_t i = first; i <= m; ++i) whole = whole && rows_aligned(matrices[static_cast<std::size_t>(i)]);
-    const auto here = static_cast<unsigned>(m + 1 - first);
-    whole ? launch_quantize<true>(source, to, x, here, scaling.width == 1, down, queue)
-          : launch_quantize<false>(source, to, x, here, scaling.width == 1, down, queue);
+  for (std::size_t first = 0; first < tensors.size(); first += kMatricesMax) {
+    Matrices matrices{.all = {}, .floor = scaling.floor};
+    dim3 size(0, 0, 0);
+    bool whole = true;
+    for (std::size_t i = first; i < std::min(first + kMatricesMax, tensors.size()); ++i) {
+      const Tensor& x = tensors[i];
+      all.push_back(codes_for(x, scaling, down, queue));
+      matrices.all[size.z++] = {x, all.back()};
+      size.x = std::max(size.x, static_cast<unsigned>(x.cols)),
+      size.y = std::max(size.y, static_cast<unsigned>(x.rows));
+      whole = whole && x.dtype == Dtype::bf16 && x.cols % kEight == 0 && rows_aligned(x);
+    }
+    whole ? launch_quantize<true>(matrices, size, scaling.width == 1, down, queue)
+          : launch_quantize<false>(matrices, size, scaling.width == 1, down, queue);
   }
   return all;
 }

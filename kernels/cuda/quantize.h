@@ -18,7 +18,7 @@ struct Codes {
 };
 constexpr std::int64_t kScaleRows = 128;  // a product's tile reads so many scales from any row on
 
-// `down`: k runs down the tensors' columns. Matrices of one shape and type. REQUIRES: a width of 1 or of kScaledDepth.
-std::vector<Codes> quantize(const std::vector<Tensor>& matrices, const Scaling& scaling, bool down, Queue& queue);
+// `down`: k runs down the tensors' columns. REQUIRES: a width of 1 or of kScaledDepth.
+std::vector<Codes> quantize(const std::vector<Tensor>& tensors, const Scaling& scaling, bool down, Queue& queue);
 
 }  // namespace troupe::cuda

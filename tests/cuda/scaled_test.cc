@@ -209,3 +209,32 @@ TEST_CASE("a grouped scaled product has the bits of its products", "[scaled]") {
     CHECK(same_bits(c, expected));
   }
 }
+
+TEST_CASE("scaled weight gradients that go together add what each would alone, in their order", "[scaled]") {
+  const std::int64_t rows[] = {5, 128, 70, 1, 300, 33};
+  std::vector<Owned> a, b;
+  for (std::uint64_t m = 0; m < 6; ++m) {
+    a.push_back(normal(rows[m], 136, 2 * m, kHalf));
+    b.push_back(normal(rows[m], 72, 2 * m + 1, kHalf));
+  }
+  // Of each op: which rows, and to which sum; sum 0 comes again behind others.
+  const std::pair<std::size_t, std::size_t> plan[] = {{0, 0}, {1, 0}, {2, 1}, {3, 1}, {4, 1}, {5, 2}, {2, 0}, {1, 3}};
+  const auto sums = [] {
+    std::vector<Owned> c;
+    for (std::uint64_t s = 0; s < 4; ++s) c.push_back(s == 3 ? normal(136, 24, 50 + s) : normal(136, 72, 50 + s));
+    return c;
+  };
+  const auto gradient = [&](const std::pair<std::size_t, std::size_t>& op, const std::vector<Owned>& c) {
+    const Tensor& sum = c[op.second];
+    return linear_weight_gradient(true, a[op.first], b[op.first].tensor().columns(0, sum.cols), sum);
+  };
+  const std::vector<Owned> alone = sums();
+  for (const auto& op : plan) run_op(gradient(op, alone));
+  for (int again = 0; again < 3; ++again) {
+    const std::vector<Owned> together = sums();
+    Ops ops;
+    for (const auto& op : plan) ops.push_back(gradient(op, together));
+    run_ops(ops);
+    for (std::size_t s = 0; s < alone.size(); ++s) CHECK(same_bits(together[s], alone[s]));
+  }
+}
