@@ -41,15 +41,25 @@ struct ScaledGradients {
 
 }  // namespace
 
-void multiply_codes(const Product& op, const Codes& a, const Codes& b, Queue& queue) {
+namespace {
+
+template <int kN>
+void multiply_tiles(const Product& op, const Codes& a, const Codes& b, Queue& queue) {
   ScaledSums<1> sums{};
   sums.a_width = 1;
-  if (a.depth > 0) set_run<kNarrowTile>(sums, 0, a, b);
+  if (a.depth > 0) set_run<kN>(sums, 0, a, b);
   TileSums<1>& tiles = sums.tiles;
   tiles.c[0] = op.c, tiles.bias = op.bias, tiles.add = op.add;
   tiles.first_run[1] = 1;
   tiles.count = 1, tiles.accumulate = op.accumulate;
-  launch_scaled(sums, op.b_scaling.width == 1, queue);
+  launch_scaled<kN>(sums, op.b_scaling.width == 1, queue);
+}
+
+}  // namespace
+
+void multiply_codes(const Product& op, const Codes& a, const Codes& b, Queue& queue) {
+  op.b_scaling.width > 1 && scaled_columns(op.c) == kMiddleTile ? multiply_tiles<kMiddleTile>(op, a, b, queue)
+                                                                : multiply_tiles<kNarrowTile>(op, a, b, queue);
 }
 
 void run_scaled(const Product& op, Queue& queue) {
@@ -84,7 +94,7 @@ void run_scaled(const GroupedProduct& op, Queue& queue) {
       tiles.first_row[s] = static_cast<int>(row);
       tiles.first_run[s + 1] = s + 1;
     }
-    launch_scaled(sums, op.b_scaling.width == 1, queue);
+    launch_scaled<kNarrowTile>(sums, op.b_scaling.width == 1, queue);
   }
 }
 
@@ -98,7 +108,7 @@ std::size_t run_gradients_scaled(const std::vector<const Product*>& products, Qu
   const std::vector<Codes> b = quantize(batch.b, products.front()->b_scaling, true, queue);
   for (std::size_t run = 0; run < taken; ++run)
     if (a[run].depth > 0) set_run<kNarrowTile>(batch.sums, static_cast<int>(run), a[run], b[run]);
-  launch_scaled(batch.sums, true, queue);
+  launch_scaled<kNarrowTile>(batch.sums, true, queue);
   return taken;
 }
 

@@ -12,6 +12,8 @@
 
 namespace troupe::cuda {
 
+constexpr int kMiddleTile = 192;
+
 // What a launch computes: of codes, whose boxes are those of half as many elements of two bytes.
 template <int capacity>
 struct ScaledSums {
@@ -21,10 +23,13 @@ struct ScaledSums {
   int a_width;
 };
 
-// The scales of a step that a thread's elements need. columns: each column of B has its own.
+// The scales of a step that a thread's elements need. columns: each column of B has its own; else 128 share one.
 template <bool columns, int kN>
 struct StepScales {
-  float a[2], b[columns ? kN / 4 : 1];
+  static constexpr int kShare = kN % static_cast<int>(kScaledDepth) == 0 ? 128 : 64;
+  float a[2], b[columns ? kN / 4 : kN / kShare];
+
+  __device__ float of(int i) const { return b[columns ? i / 4 * 2 + i % 2 : i / (kShare / 2)]; }
 };
 
 // A thread's scales of a tile of c, step after step.
@@ -37,6 +42,7 @@ class ScaleWalk {
     const int row = walk.row + sums.tiles.first_row[walk.sum] + warp * 16 + lane / 4;
     row_ = row / sums.a_width, below_ = (row + 8) / sums.a_width - row_;
     col_ = columns ? walk.col + lane % 4 * 2 : walk.col / static_cast<int>(kScaledDepth);
+    odd_ = walk.col / 64 % 2;
   }
   __device__ StepScales<columns, kN> next() {
     while (left_ == 0) begin_run();
@@ -49,7 +55,9 @@ class ScaleWalk {
         scales.b[2 * j] = pair.x, scales.b[2 * j + 1] = pair.y;
       }
     else
-      scales.b[0] = b_[0];
+#pragma unroll
+      for (int i = 0; i < kN / StepScales<columns, kN>::kShare; ++i)
+        scales.b[i] = b_[StepScales<columns, kN>::kShare == 64 ? (odd_ + i) / 2 : i];
     a_ += a_stride_, b_ += b_stride_, --left_;
     return scales;
   }
@@ -65,7 +73,7 @@ class ScaleWalk {
 
   const ScaledSums<capacity>& sums_;
   const float *a_ = nullptr, *b_ = nullptr;
-  int run_, left_ = 0, row_, below_, col_, a_stride_ = 0, b_stride_ = 0;
+  int run_, left_ = 0, row_, below_, col_, odd_, a_stride_ = 0, b_stride_ = 0;
 };
 
 template <int kN>
@@ -89,8 +97,7 @@ __device__ void multiply_codes(float (&part)[kN / 2], const CodeRing<kN>& ring, 
 template <bool columns, int kN>
 __device__ void add_scaled(float (&sums)[kN / 2], const float (&part)[kN / 2], const StepScales<columns, kN>& scales) {
 #pragma unroll
-  for (int i = 0; i < kN / 2; ++i)
-    sums[i] = fmaf(scales.a[i / 2 % 2], scales.b[columns ? i / 4 * 2 + i % 2 : 0] * part[i], sums[i]);
+  for (int i = 0; i < kN / 2; ++i) sums[i] = fmaf(scales.a[i / 2 % 2], scales.of(i) * part[i], sums[i]);
 }
 
 template <bool columns, int kN, int capacity>
@@ -209,16 +216,23 @@ void set_run(ScaledSums<capacity>& sums, int run, const Codes& a, const Codes& b
   sums.a_width = static_cast<int>(a.width);
 }
 
+inline int scaled_columns(const View& c) {
+  static const char* const way = std::getenv("TROUPE_FP8");
+  return c.cols > kNarrowTile && way != nullptr && way[0] == '2' ? kMiddleTile : kNarrowTile;
+}
+
 // `columns`: of the scales of every b.
-template <int capacity>
+template <int kN, int capacity>
 void launch_scaled(ScaledSums<capacity>& sums, bool columns, Queue& queue) {
   static const char* const way = std::getenv("TROUPE_FP8");
   const bool ahead = way != nullptr && way[0] == '1';
-  const unsigned blocks = number_tiles<kNarrowTile>(sums.tiles);
-  const auto kernel = columns ? scaled_tiles<true, kNarrowTile, false, capacity>
-                      : ahead ? scaled_tiles<false, kNarrowTile, true, capacity>
-                              : scaled_tiles<false, kNarrowTile, false, capacity>;
-  launch(queue, blocks, kTileThreads, CodeRing<kNarrowTile>::kShared, kernel, sums);
+  const unsigned blocks = number_tiles<kN>(sums.tiles);
+  auto kernel = scaled_tiles<false, kN, false, capacity>;
+  if constexpr (kN == kNarrowTile) {
+    if (ahead) kernel = scaled_tiles<false, kN, true, capacity>;
+    if (columns) kernel = scaled_tiles<true, kN, false, capacity>;
+  }
+  launch(queue, blocks, kTileThreads, CodeRing<kN>::kShared, kernel, sums);
 }
 
 }  // namespace troupe::cuda

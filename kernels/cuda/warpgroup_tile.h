@@ -38,7 +38,7 @@ struct TileSums {
 
 template <bool a_across, bool b_across, int kN>
 struct TileRing {
-  static constexpr int kStages = kN == kWideTile ? 4 : 6, kPanel = kTileDepth * kPanelRow;
+  static constexpr int kStages = kN <= 128 ? 6 : kN <= 192 ? 5 : 4, kPanel = kTileDepth * kPanelRow;
   static constexpr int kBytesA = kTileRows * kPanelRow, kStage = kBytesA + kN * kPanelRow;
   static constexpr std::size_t kShared = std::size_t{kStages} * kStage + kPanelAtom + 2 * kStages * sizeof(Barrier);
 
