@@ -210,6 +210,9 @@ class Stage {
   LayerSlot layer_view(int slot, int unit) const;
   SlotScratch scratch_view(int slot, int unit) const;
   const BatchTensors& batch_of(int slot, int unit) const;
+  void backward_to_previous(Ops& ops, int slot, int unit);
+  bool above_begins(int unit) const;
+  void bring_batch(Ops& ops, int slot);
   int layer_of(int unit) const {
     return unit == shape_.layers ? config_.model.num_hidden_layers : shape_.first_layer + unit;
   }

@@ -40,11 +40,10 @@ void Stage::backward_unit(int slot, int unit, Ops ops) {
     attention_forward(ops, config_.model, layer_of(unit), w, view, batch_of(slot, unit), {}, true);
     if (view.mlp_out) mlp_forward(ops, w, view);
   }
-  begin_backward(ops, view);
+  if (!above_begins(unit)) begin_backward(ops, view);
   if (!routed(unit)) {
     mlp_backward(ops, w, view, scratch_view(slot, unit));
-    attention_backward(ops, config_.model, w, view, scratch_view(slot, unit), batch_of(slot, unit),
-                       previous_gradient(slot, unit));
+    backward_to_previous(ops, slot, unit);
     return submit(SegmentClass::backward, slot, unit, Phase::layer_backward, std::move(ops));
   }
   const Dtype wire = activation_type(config_);
@@ -83,9 +82,7 @@ void Stage::backward_results(int slot) {
   const int unit = work.unit;
   if (!passes(unit)) return go_down(slot, unit);  // its experts alone learn, and they have their rows
   const std::int64_t d = config_.model.hidden_size;
-  const LayerTensors& w = weights_[static_cast<std::size_t>(unit)];
   const LayerSlot view = layer_view(slot, unit);
-  const SlotScratch scratch = scratch_view(slot, unit);
   RoutedGradients routed_gradients;
   for (const Piece& piece : work.pieces) {
     if (piece.chunk.rows == 0) continue;
@@ -96,8 +93,9 @@ void Stage::backward_results(int slot) {
   routed_gradients.balance_scale =
       static_cast<float>(config_.balance_alpha() / (static_cast<double>(length) * config_.train.batch_sequences));
   Ops ops;
-  routed_backward(ops, config_.model, w, view, scratch, routed_gradients);
-  attention_backward(ops, config_.model, w, view, scratch, batch_of(slot, unit), previous_gradient(slot, unit));
+  routed_backward(ops, config_.model, weights_[static_cast<std::size_t>(unit)], view, scratch_view(slot, unit),
+                  routed_gradients);
+  backward_to_previous(ops, slot, unit);
   if (is_mtp(unit)) {
     const HeadSlot head = first_rows(memory.head, work.rows);
     mtp_backward(ops, config_.model, mtp_, first_sequences(memory.mtp, work.sequences, work.length), head.final,
@@ -106,6 +104,16 @@ void Stage::backward_results(int slot) {
   }
   submit(SegmentClass::backward, slot, unit, Phase::layer_backward, std::move(ops));
 }
+
+void Stage::backward_to_previous(Ops& ops, int slot, int unit) {
+  attention_backward(ops, config_.model, weights_[static_cast<std::size_t>(unit)], layer_view(slot, unit),
+                     scratch_view(slot, unit), batch_of(slot, unit), previous_gradient(slot, unit));
+  if (!is_mtp(unit) && unit > 0 && goes_back(unit - 1) && above_begins(unit - 1))
+    begin_backward(ops, layer_view(slot, unit - 1));
+}
+
+// The unit above makes this one's copy of the gradient right behind it: a GPU writes both at once.
+bool Stage::above_begins(int unit) const { return !is_mtp(unit) && unit < last_unit(); }
 
 // With recomputation the layers share their activations: the next backward waits for this one's weight gradients.
 bool Stage::recomputes(int unit) const { return config_.train.recompute && !is_mtp(unit); }

@@ -13,10 +13,27 @@ constexpr Address kConductor{Role::conductor, 0};
 
 }  // namespace
 
+// On a GPU ops reach what messages brought over the bus: those of all layers read a copy.
+void Stage::bring_batch(Ops& ops, int slot) {
+  BatchTensors& batch = works_[static_cast<std::size_t>(slot)].batch;
+  const BatchTensors& near = slots_[static_cast<std::size_t>(slot)].near;
+  const auto bring = [&](Tensor& tensor, const Tensor& to) {
+    if (!tensor || !to || tensor.data == to.data) return;
+    const Tensor copy = to.row_range(0, tensor.rows);
+    ops.push_back(Copy{tensor, copy});
+    tensor = copy;
+  };
+  bring(batch.ids, near.ids);
+  bring(batch.targets, near.targets);
+  bring(batch.positions, near.positions);
+  bring(batch.spans, near.spans);
+}
+
 void Stage::begin_forward(int slot) {
   Work& work = works_[static_cast<std::size_t>(slot)];
   const Tensor x = layer_view(slot, 0).x;
   Ops ops;
+  if (!work.generate) bring_batch(ops, slot);
   if (shape_.first) {
     ops.push_back(Embedding{work.batch.ids, masters_of(work, "model.embed_tokens.weight"), x});
   } else {
@@ -247,7 +264,7 @@ PolicyLoss Stage::policy_loss(int slot, bool gradient) const {
 void Stage::sum_policy(Work& work, const StageSlot& memory) const {
   MicrobatchLoss& sums = work.loss;
   for (std::int64_t t = 0; t < work.rows; ++t) {
-    if (*work.batch.targets.row<std::int32_t>(t) < 0) continue;
+    if (*memory.targets.row<std::int32_t>(t) < 0) continue;
     const float *result = memory.results.row<float>(t), recorded = *memory.policy.row<float>(t);
     sums.loss_sum += static_cast<double>(result[0]);
     sums.kl_sum += static_cast<double>(result[2]);
@@ -290,7 +307,7 @@ void Stage::head_done(int slot, int unit) {
     sum_policy(work, memory);
   else
     std::tie(work.loss.loss_sum, work.loss.targets) =
-        sum_losses(memory.head.loss.row_range(0, work.rows), work.batch.targets);
+        sum_losses(memory.head.loss.row_range(0, work.rows), memory.targets.row_range(0, work.rows));
   if (!work.train()) {
     finish_evaluation(slot);
     return release(slot);

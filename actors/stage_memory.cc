@@ -35,6 +35,10 @@ StageSlot carve_slot(Carver& c, const Config& config, const StageShape& shape) {
   slot.targets = c.shared_tensor(n, 1, Dtype::i32);
   slot.positions = c.shared_tensor(n, 1, Dtype::i32);
   slot.spans = c.shared_tensor(n, 4, Dtype::i32);
+  if (shape.first) slot.near.ids = c.tensor(n, 1, Dtype::i32);
+  if (shape.last) slot.near.targets = c.tensor(n, 1, Dtype::i32);
+  slot.near.positions = c.tensor(n, 1, Dtype::i32);
+  slot.near.spans = c.tensor(n, 4, Dtype::i32);
   slot.cache_rows = c.shared_tensor(n, 1, Dtype::i32);
   slot.sample_rows = c.shared_tensor(n, 1, Dtype::i32);
   slot.counters = c.shared_tensor(n, 2, Dtype::i32);

@@ -20,13 +20,23 @@ void ReadyHeap::push_ready(Segment segment) {
   std::push_heap(heap_.begin(), heap_.end(), later);
 }
 
-void ReadyHeap::pop(std::vector<Segment>& out) {
+Segment ReadyHeap::pop_best() {
+  std::pop_heap(heap_.begin(), heap_.end(), later);
+  Segment best = std::move(heap_.back().segment);
+  heap_.pop_back();
+  return best;
+}
+
+void ReadyHeap::pop(std::vector<Segment>& out, std::size_t beside) {
   CHECK(!heap_.empty(), "pop from an empty ready heap");
   out.clear();
-  std::pop_heap(heap_.begin(), heap_.end(), later);
-  out.push_back(std::move(heap_.back().segment));
-  heap_.pop_back();
-  if (out[0].strand == 0) return;
+  out.push_back(pop_best());
+  if (out[0].strand == 0) {
+    if (out[0].key.segment_class != SegmentClass::apply) return;
+    const auto joins = [&](const Segment& next) { return next.strand == 0 && next.key == out[0].key; };
+    while (out.size() < beside && !heap_.empty() && joins(heap_.front().segment)) out.push_back(pop_best());
+    return;
+  }
   auto& parked = strands_.at(out[0].strand);
   double flops = cost(out[0]).flops;
   std::size_t taken = 0;

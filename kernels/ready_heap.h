@@ -30,11 +30,14 @@ class ReadyHeap {
  public:
   static constexpr int kTogether = 4;
   static constexpr double kTogetherFlops = 4e8;
+  static constexpr std::size_t kBeside = 64;  // as a GPU wants them
   // together: so many segments of a strand may run at once, and no more once they are worth kTogetherFlops.
   explicit ReadyHeap(int together = kTogether) : together_(together) {}
   void push(Segment segment);
   // The best segment, and what may run with it, into `out` (cleared first). REQUIRES: !empty()
-  void pop(std::vector<Segment>& out);
+  // beside: so many of class apply without a strand, which are small and know nothing of each other, come at once if they
+  // have one key; for a device that spreads each of them over all of its processors.
+  void pop(std::vector<Segment>& out, std::size_t beside = 1);
   // What pop() gave has run: the next of its strand is ready.
   void done(const std::vector<Segment>& segments);
   bool empty() const { return heap_.empty(); }
@@ -43,6 +46,7 @@ class ReadyHeap {
 
  private:
   void push_ready(Segment segment);
+  Segment pop_best();
   struct Entry {
     Segment segment;
     std::uint64_t arrival;

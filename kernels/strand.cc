@@ -36,4 +36,12 @@ void ops_by_sum(const std::vector<Segment>& segments, std::vector<const Op*>& ou
   }
 }
 
+void ops_in_turn(const std::vector<Segment>& segments, std::vector<const Op*>& out) {
+  std::size_t longest = 0;
+  for (const Segment& segment : segments) longest = std::max(longest, segment.ops.size());
+  for (std::size_t turn = 0; turn < longest; ++turn)
+    for (const Segment& segment : segments)
+      if (turn < segment.ops.size()) out.push_back(&segment.ops[turn]);
+}
+
 }  // namespace troupe

@@ -138,7 +138,8 @@ void BenchModel::write_batch(Microbatch& at, std::uint64_t number) const {
     const std::int32_t span[4] = {s * length, length, s * length, length};
     std::copy_n(span, 4, at.slot.spans.row<std::int32_t>(s));
   }
-  at.batch = {at.slot.ids, at.slot.targets, at.slot.positions, at.slot.spans.row_range(0, sequences), cosine_, sine_};
+  const BatchTensors& near = at.slot.near;
+  at.batch = {near.ids, near.targets, near.positions, near.spans.row_range(0, sequences), cosine_, sine_};
 }
 
 std::vector<Ops> BenchModel::values() const {
@@ -194,7 +195,10 @@ void BenchModel::add_forward(Microbatch& at) const {
   const ModelConfig& m = config_.model;
   const std::string table = "model.embed_tokens.weight";
   add(at, "embedding", SegmentClass::forward, whole_.train.microbatches,
-      {Embedding{at.batch.ids, dense_->masters(table, table), input_of(at, 0)}});
+      {Copy{at.slot.ids, at.batch.ids}, Copy{at.slot.targets, at.batch.targets},
+       Copy{at.slot.positions, at.batch.positions},
+       Copy{at.slot.spans.row_range(0, at.batch.spans.rows), at.batch.spans},
+       Embedding{at.batch.ids, dense_->masters(table, table), input_of(at, 0)}});
   for (int layer = 0; layer < m.num_hidden_layers; ++layer) {
     const LayerSlot& slot = at.slot.layers[static_cast<std::size_t>(layer)];
     const LayerTensors& w = weights_[static_cast<std::size_t>(layer)];
@@ -216,6 +220,7 @@ void BenchModel::add_forward(Microbatch& at) const {
   head_forward(ops, m, w, at.slot.head);
   head_loss(ops, w, at.slot.head, at.batch.targets, static_cast<float>(1 / tokens), true);
   head_backward(ops, m, w, at.slot.head, gradient_of(at, m.num_hidden_layers - 1));
+  begin_backward(ops, at.slot.layers.back());
   add(at, "head", SegmentClass::backward, whole_.train.microbatches, std::move(ops));
 }
 
@@ -227,7 +232,6 @@ void BenchModel::add_backward(Microbatch& at) const {
     const LayerTensors& w = weights_[static_cast<std::size_t>(layer)];
     const bool routed = m.is_moe_layer(layer);
     Ops ops;
-    begin_backward(ops, slot);
     if (routed) {
       ops.push_back(Gather{slot.g_act, slot.sorted_token, at.gathered});
       ops.push_back(Copy{slot.sorted_weight, at.gates});
@@ -245,6 +249,7 @@ void BenchModel::add_backward(Microbatch& at) const {
       routed_backward(ops, m, w, slot, at.slot.scratch, answers);
     }
     attention_backward(ops, m, w, slot, at.slot.scratch, at.batch, gradient_of(at, layer - 1));
+    if (layer > 0) begin_backward(ops, at.slot.layers[static_cast<std::size_t>(layer) - 1]);
     add(at, name_of(layer), SegmentClass::backward, times_of(layer), std::move(ops));
     if (routed) add_expert_backward(at);
     Ops own;

@@ -3,6 +3,7 @@
 
 #include "actors/owner.h"
 #include "kernels/base/random.h"
+#include "kernels/ready_heap.h"
 #include "launcher/bench_model.h"
 
 namespace troupe {
@@ -85,6 +86,7 @@ void BenchWeights::learn(Ops& ops) const {
   step.beta1 = static_cast<float>(t.beta1);
   step.beta2 = static_cast<float>(t.beta2);
   step.eps = static_cast<float>(t.epsilon);
+  Ops updates;
   for (std::size_t i = 0; i < count; ++i) {
     const Parameter& p = block_.parameters()[i];
     if (p.kind == ParameterKind::router_bias) {
@@ -102,9 +104,14 @@ void BenchWeights::learn(Ops& ops) const {
       step.m = flat(m_, at, size, Dtype::f32);
       step.v = flat(v_, at, size, Dtype::f32);
       if (copies_.data != nullptr) step.copy = flat(copies_, at, size, Dtype::bf16);
-      ops.push_back(step);
-      ops.push_back(Fill{step.gradient, 0});
+      updates.push_back(step);
     }
+  }
+  // As segments that wait at the same time go: so many updates, then their gradients are cleared.
+  for (std::size_t first = 0; first < updates.size(); first += ReadyHeap::kBeside) {
+    const std::size_t end = std::min(updates.size(), first + ReadyHeap::kBeside);
+    for (std::size_t i = first; i < end; ++i) ops.push_back(updates[i]);
+    for (std::size_t i = first; i < end; ++i) ops.push_back(Fill{std::get<AdamW>(updates[i]).gradient, 0});
   }
 }
 

@@ -88,6 +88,39 @@ TEST_CASE("the heap gives backward before forward, older before younger, weight 
   CHECK(heap.empty());
 }
 
+TEST_CASE("a device that wants them together gets the segments of one apply, and no others with them", "[ready_heap]") {
+  ReadyHeap heap;
+  for (const std::uint64_t token : {1, 2, 3}) heap.push(segment(SegmentClass::apply, 0, 0, 0, token));
+  heap.push(segment(SegmentClass::apply, 1, 0, 0, 4));
+  heap.push(segment(SegmentClass::backward, 0, 0, 0, 5));
+  heap.push(segment(SegmentClass::backward, 0, 0, 0, 6));
+  const auto next = [&](std::size_t beside) {
+    std::vector<Segment> some;
+    heap.pop(some, beside);
+    std::vector<std::uint64_t> all;
+    for (const Segment& one : some) all.push_back(one.done.token);
+    return all;
+  };
+  CHECK(next(2) == std::vector<std::uint64_t>{1, 2});
+  CHECK(next(2) == std::vector<std::uint64_t>{3});
+  CHECK(next(2) == std::vector<std::uint64_t>{4});
+  CHECK(next(2) == std::vector<std::uint64_t>{5});
+  CHECK(next(2) == std::vector<std::uint64_t>{6});
+}
+
+TEST_CASE("the ops of independent segments go in turn", "[ready_heap]") {
+  const auto fills = [](std::initializer_list<float> values) {
+    Segment one;
+    for (const float value : values) one.ops.push_back(Fill{{}, value});
+    return one;
+  };
+  const std::vector<Segment> segments{fills({1, 4, 6}), fills({2}), fills({3, 5})};
+  std::vector<const Op*> ops;
+  ops_in_turn(segments, ops);
+  REQUIRE(ops.size() == 6);
+  for (std::size_t i = 0; i < ops.size(); ++i) CHECK(std::get<Fill>(*ops[i]).value == static_cast<float>(i + 1));
+}
+
 TEST_CASE("segments of a strand run in the order in which they came, those that wait together", "[ready_heap]") {
   ReadyHeap heap(3);
   const auto weights = [](std::uint64_t token, std::uint64_t strand) {

@@ -28,17 +28,19 @@ Encode* encoder() {
 
 }  // namespace
 
-BoxMap box_map(const HalfMatrix& matrix, int box_rows) {
+BoxMap box_map(const Tensor& matrix, int box_rows) {
   static Encode* const encode = encoder();
-  const std::int64_t row_bytes = std::max(matrix.stride, (matrix.cols + 7) / 8 * 8) * 2;
+  const auto size = static_cast<std::int64_t>(bytes_of(matrix.dtype)), chunk = 16 / size;
+  const std::int64_t stride = std::max(matrix.stride, (matrix.cols + chunk - 1) / chunk * chunk);
+  const auto type = matrix.dtype == Dtype::f32 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
   const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(matrix.cols), static_cast<cuuint64_t>(matrix.rows)};
-  const cuuint64_t strides[1] = {static_cast<cuuint64_t>(row_bytes)};
-  const cuuint32_t box[2] = {kBoxColumns, static_cast<cuuint32_t>(box_rows)}, steps[2] = {1, 1};
+  const cuuint64_t strides[1] = {static_cast<cuuint64_t>(stride * size)};
+  const cuuint32_t box[2] = {static_cast<cuuint32_t>(kBoxWidth / size), static_cast<cuuint32_t>(box_rows)};
+  const cuuint32_t steps[2] = {1, 1};
   CUtensorMap map;
-  const CUresult result =
-      encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<std::uint16_t*>(matrix.data), sizes, strides, box, steps,
-             CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-             CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult result = encode(&map, type, 2, matrix.data, sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+                                 CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                                 CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   CHECK(result == CUDA_SUCCESS, "a map of {} x {} elements, {} apart, in boxes of {} rows: the driver says {}", matrix.rows,
         matrix.cols, matrix.stride, box_rows, static_cast<int>(result));
   BoxMap copy;

@@ -1,23 +1,25 @@
-// What moves whole boxes of a matrix into shared memory and tells when they are there: sm_90's bulk copies (TMA), barriers
-// in shared memory, and registers that warpgroups give each other. tests/simt has a twin of this file.
-// A box is `rows` rows of 64 bfloat16 columns; it becomes a panel as warpgroup.h reads it. Beyond the matrix: zeros.
+// What moves whole boxes of a matrix into shared memory and back: sm_90's bulk copies (TMA), the barriers that tell when
+// boxes are there, and registers that warpgroups give each other. tests/simt has a twin of this file.
+// A box is some rows of 128 bytes, of which the 16-byte chunk c of row r stands at place c ^ (r % 8): a panel as
+// warpgroup.h reads it. Beyond the matrix are zeros, and nothing is written.
 #pragma once
 
 #include <cuda_runtime.h>
 
 #include "kernels/cuda/mma.h"
-#include "kernels/cuda/product.h"
+#include "kernels/tensor.h"
 
 namespace troupe::cuda {
 
-constexpr int kBoxColumns = 64, kBoxRowsMax = 256;
+constexpr int kBoxWidth = 128, kBoxRowsMax = 256;  // bytes; rows
 
 // A matrix as the copies see it: what CUDA calls CUtensorMap.
 struct alignas(64) BoxMap {
   unsigned long long words[16];
 };
-// REQUIRES: rows at multiples of 16 bytes, at least one row and one column; 0 < box_rows <= kBoxRowsMax.
-BoxMap box_map(const HalfMatrix& matrix, int box_rows);
+// REQUIRES: rows are whole chunks of 16 bytes (of a smaller rest the copies would write and read all), at least one row
+// and one column; 0 < box_rows <= kBoxRowsMax.
+BoxMap box_map(const Tensor& matrix, int box_rows);
 
 // Arrivals and bytes are awaited by phases: parity 0, 1, 0, ...
 struct Barrier {
@@ -56,9 +58,24 @@ __device__ inline void copy_box(void* to, const BoxMap& from, int row, int col, 
       "l"(&from), "r"(col), "r"(row), "r"(shared_address(&done))
       : "memory");
 }
-__device__ inline void fetch_map(const BoxMap& map) {
-  asm volatile("prefetch.tensormap [%0];\n" ::"l"(&map) : "memory");
+
+// A box that was written into shared memory: by threads that met behind fence_for_products(), of whom one calls this. The
+// place may be written again when its group has been read, and the group is over when it has been waited for.
+__device__ inline void write_box(const BoxMap& to, int row, int col, const void* from) {
+  asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%0, {%1, %2}], [%3];\n" ::"l"(&to), "r"(col),
+               "r"(row), "r"(shared_address(from))
+               : "memory");
 }
+__device__ inline void write_boxes_commit() { asm volatile("cp.async.bulk.commit_group;\n" ::: "memory"); }
+// Until at most `left` of this thread's newest groups are still to be read.
+template <int left>
+__device__ void write_boxes_read() {
+  asm volatile("cp.async.bulk.wait_group.read %0;\n" ::"n"(left) : "memory");
+}
+__device__ inline void write_boxes_wait() { asm volatile("cp.async.bulk.wait_group 0;\n" ::: "memory"); }
+
+// The 128 threads of a warpgroup meet.
+__device__ inline void meet_group(int group) { asm volatile("bar.sync %0, 128;\n" ::"r"(group + 1) : "memory"); }
 
 // From here on a thread of this warpgroup has so many registers. All its threads come here once.
 template <int count>

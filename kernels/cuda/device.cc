@@ -107,7 +107,7 @@ bool CudaDevice::launch_next() {
   {
     std::lock_guard lock(ready_mutex_);
     if (heap_.empty()) return false;
-    heap_.pop(flight.segments);
+    heap_.pop(flight.segments, ReadyHeap::kBeside);
     waiting_.store(heap_.size(), std::memory_order_release);
   }
   launch(flight);
@@ -123,7 +123,7 @@ void CudaDevice::launch(Flight& flight) {
     if (options_.watch != nullptr) options_.watch->begins(0, flight.segments, flight.begin_us);
   }
   ops_.clear();
-  ops_by_sum(flight.segments, ops_);
+  flight.segments.front().strand == 0 ? ops_in_turn(flight.segments, ops_) : ops_by_sum(flight.segments, ops_);
   for (std::size_t op = 0; op < ops_.size();)
     op += options_.profiled ? run_timed(op, flight.segments.front().key.segment_class) : run_next(op);
   if (events_.empty()) events_.push_back(make_event(cudaEventDisableTiming));

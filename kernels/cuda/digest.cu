@@ -30,25 +30,12 @@ __global__ void digest_blocks(View x, View copy, std::uint64_t first, Sheet<kQua
   if (threadIdx.x == 0 && threadIdx.y == 0) parts[blockIdx.x] = all;
 }
 
-__global__ void fold_digests(const Digests* parts, unsigned count, unsigned* out) {
-  Digests own{0, 0};
-#pragma unroll 4
-  for (unsigned i = threadIdx.x; i < count; i += kFoldThreads) {
-    own.x += parts[i].x;
-    own.copy += parts[i].copy;
-  }
-  const Digests all = digests_of_block(own);
-  if (threadIdx.x != 0) return;
-  out[0] = static_cast<unsigned>(all.x);
-  out[1] = static_cast<unsigned>(all.x >> 32);
-  out[2] = static_cast<unsigned>(all.copy);
-  out[3] = static_cast<unsigned>(all.copy >> 32);
-}
+__global__ void fold_parts(const Digests* parts, unsigned count, unsigned* out) { fold_digests(parts, count, out); }
 
 }  // namespace
 
 void write_digest(const Digests* parts, unsigned count, const Tensor& out, Queue& queue) {
-  launch(queue, 1, kFoldThreads, 0, fold_digests, parts, count, static_cast<unsigned*>(out.data));
+  launch(queue, 1, kFoldThreads, 0, fold_parts, parts, count, static_cast<unsigned*>(out.data));
 }
 
 void run(const Digest& op, Queue& queue) {

@@ -43,6 +43,22 @@ __device__ inline Digests digests_of_block(Digests own) {
   return own;
 }
 
+// out[0..3] = the sum of `count` parts, by one block of threads.
+__device__ inline void fold_digests(const Digests* parts, unsigned count, unsigned* out) {
+  Digests own{0, 0};
+#pragma unroll 4
+  for (unsigned i = threadIdx.x; i < count; i += blockDim.x) {
+    own.x += parts[i].x;
+    own.copy += parts[i].copy;
+  }
+  const Digests all = digests_of_block(own);
+  if (threadIdx.x != 0) return;
+  out[0] = static_cast<unsigned>(all.x);
+  out[1] = static_cast<unsigned>(all.x >> 32);
+  out[2] = static_cast<unsigned>(all.copy);
+  out[3] = static_cast<unsigned>(all.copy >> 32);
+}
+
 // out (1, 4) i32 = the sum of `count` parts.
 void write_digest(const Digests* parts, unsigned count, const Tensor& out, Queue& queue);
 

@@ -12,53 +12,55 @@ namespace {
 constexpr int kRunsMax = 64;  // of a launch: their maps are a kernel's parameter
 
 // Runs that have rows, from `run` on as many as a launch takes; moves `run` and `row` behind them.
-template <bool b_across, int kN>
+template <bool b_across, Tiles tiles>
 void launch_runs(const GroupedProduct& op, std::size_t& run, std::int64_t& row, Queue& queue) {
   TileSums<kRunsMax> sums{};
   sums.one_a = true;
-  if (op.a.cols > 0) sums.a[0] = side_map<kTileRows>(op.a, false);
+  if (op.a.cols > 0) sums.a[0] = side_map(op.a, kTileRows, false);
   for (; run < op.rows.size() && sums.count < kRunsMax; row += op.rows[run++]) {
     if (op.rows[run] == 0) continue;
     const int s = sums.count++;
-    sums.b[s] = side_map<kN>(op.b[run], b_across);
+    if (op.a.cols > 0) sums.b[s] = side_map(op.b[run], columns_of(tiles), b_across);
     sums.steps[s] = tile_steps(op.a.cols);
-    sums.c[s] = op.c.row_range(row, op.rows[run]);
+    const Tensor c = op.c.row_range(row, op.rows[run]);
+    sums.c[s] = c;
+    if (tiles != Tiles::ragged) sums.boxes_of_c[s] = box_map(c, kGroupRows);
     sums.first_row[s] = static_cast<int>(row);
     sums.first_run[s + 1] = s + 1;
   }
-  launch_sums<false, b_across, kN>(sums, queue);
-}
-
-template <bool b_across, int kN>
-void launch_all_runs(const GroupedProduct& op, Queue& queue) {
-  std::int64_t row = 0;
-  for (std::size_t run = 0; run < op.rows.size();) launch_runs<b_across, kN>(op, run, row, queue);
+  launch_sums<false, b_across, tiles>(sums, queue);
 }
 
 template <bool b_across>
 void launch_form(const GroupedProduct& op, Queue& queue) {
-  tile_columns_wgmma(op) == kWideTile ? launch_all_runs<b_across, kWideTile>(op, queue)
-                                             : launch_all_runs<b_across, kNarrowTile>(op, queue);
+  with_tiles(tiles_for(op.c, {}, {}, false), [&](auto tiles) {
+    std::int64_t row = 0;
+    for (std::size_t run = 0; run < op.rows.size();) launch_runs<b_across, tiles()>(op, run, row, queue);
+  });
 }
+
+Tiles tiles_of(const Product& op) { return tiles_for(op.c, {}, {}, true); }
 
 // The sums of one launch, and which tensors they are.
 struct Gradients {
   TileSums<kRunsMax> sums{};
   std::array<Tensor, kRunsMax> tensors;
-  int columns, runs = 0;
+  Tiles tiles;
+  int runs = 0;
 
   // False: it must wait for another launch. An earlier sum that isn't the last would be added to out of turn.
   bool take(const Product& op) {
-    if (runs == kRunsMax || tile_columns_wgmma(op) != columns) return false;
+    if (runs == kRunsMax || tiles_of(op) != tiles) return false;
     const int last = sums.count - 1;
     if (last < 0 || tensors[static_cast<std::size_t>(last)] != op.c) {
       for (int s = 0; s < sums.count; ++s)
         if (tensors[static_cast<std::size_t>(s)].data == op.c.data) return false;
       tensors[static_cast<std::size_t>(sums.count)] = op.c;
+      if (tiles != Tiles::ragged) sums.boxes_of_c[sums.count] = box_map(op.c, kGroupRows);
       sums.c[sums.count++] = op.c;
     }
-    sums.a[runs] = side_map<kTileRows>(op.a, true);
-    sums.b[runs] = columns == kWideTile ? side_map<kWideTile>(op.b, true) : side_map<kNarrowTile>(op.b, true);
+    if (op.a.rows > 0) sums.a[runs] = box_map(op.a, kTileDepth);
+    if (op.a.rows > 0) sums.b[runs] = box_map(op.b, kTileDepth);
     sums.steps[runs] = tile_steps(op.a.rows);
     sums.first_run[sums.count] = ++runs;
     return true;
@@ -68,8 +70,7 @@ struct Gradients {
 }  // namespace
 
 bool takes_wgmma(const GroupedProduct& op) {
-  const auto suits = [](const Tensor& x) { return x.dtype == Dtype::bf16 && rows_aligned(x); };
-  return suits(op.a) && std::all_of(op.b.begin(), op.b.end(), suits);
+  return is_in_chunks(op.a) && std::all_of(op.b.begin(), op.b.end(), is_in_chunks);
 }
 
 void run_wgmma(const GroupedProduct& op, Queue& queue) {
@@ -77,12 +78,11 @@ void run_wgmma(const GroupedProduct& op, Queue& queue) {
 }
 
 std::size_t run_gradients_wgmma(const std::vector<const Product*>& products, Queue& queue) {
-  Gradients batch{.sums = {}, .tensors = {}, .columns = tile_columns_wgmma(*products.front())};
+  Gradients batch{.sums = {}, .tensors = {}, .tiles = tiles_of(*products.front())};
   batch.sums.accumulate = true;
   std::size_t taken = 0;
   while (taken < products.size() && batch.take(*products[taken])) ++taken;
-  batch.columns == kWideTile ? launch_sums<true, true, kWideTile>(batch.sums, queue)
-                             : launch_sums<true, true, kNarrowTile>(batch.sums, queue);
+  with_tiles(batch.tiles, [&](auto tiles) { launch_sums<true, true, tiles()>(batch.sums, queue); });
   return taken;
 }
 

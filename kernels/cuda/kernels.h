@@ -42,8 +42,14 @@ void run(const Digest& op, Queue& queue);
 
 void run(const Op& op, Queue& queue);
 
-// The first of ops[first], ... that are weight gradients and may go together, in one launch; how many they are.
+// The first of ops[first], ... that are of one kind and may go together, in one launch; how many they are.
 std::size_t run_weight_gradients(const std::vector<const Op*>& ops, std::size_t first, Queue& queue);
+std::size_t run_adds(const std::vector<const Op*>& ops, std::size_t first, Queue& queue);
+std::size_t run_fills(const std::vector<const Op*>& ops, std::size_t first, Queue& queue);
+std::size_t run_square_sums(const std::vector<const Op*>& ops, std::size_t first, Queue& queue);
+std::size_t run_updates(const std::vector<const Op*>& ops, std::size_t first, Queue& queue);
+// A norm's backward and the copy that follows it; 2, or 0.
+std::size_t run_norm_and_copy(const std::vector<const Op*>& ops, std::size_t first, Queue& queue);
 // ops[first] and what goes with it in one launch; how many they are.
 std::size_t run_next(const std::vector<const Op*>& ops, std::size_t first, Queue& queue);
 

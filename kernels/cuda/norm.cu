@@ -3,43 +3,69 @@
 //   dx = add + r (g - x r^2 mean_d(g x)),  g = weight dy;   dweight[d] = sum_t dy[t,d] (x[t,d] r[t]), assigned
 // Formulas and order are the CPU's (kernels/cpu/norm.cc), but for dweight: rows are summed in order within blocks of
 // kRowBlock, those in order within runs of kPartsRun, then the runs in order, so that enough threads have work.
-// A block of threads works on one row after another and holds it in shared memory: each operand is moved once, at most
-// kColumnsMax columns. dx may be dy or add: a row's operands are read before it is written.
+// A block of threads works on one row after another, holds it in shared memory and has the next one on its way: each
+// operand is moved once, at most kColumnsMax columns. dx may be dy or add: a row's operands are read before it is written,
+// by the threads that write it.
+#include "kernels/cuda/batch.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/lanes.h"
 #include "kernels/cuda/threads.h"
+#include "kernels/shapes.h"
 
 namespace troupe::cuda {
 
 namespace {
 
-constexpr std::int64_t kColumnsMax = 16384;                         // three rows of float32 in a block's shared memory
-constexpr int kThreads = 256;                                       // at most; a short row takes fewer
+constexpr std::int64_t kColumnsMax = 16384;                         // kThreadsMax threads with kReadAhead quads each
+constexpr int kThreads = 256, kThreadsMax = 1024;                   // a short row takes fewer
 constexpr std::int64_t kBlocksEnough = 1024, kRowsTogetherMax = 8;  // rows that share one reading of weight
 constexpr int kRowBlock = 16, kPartsRun = 32, kRuns = 32, kColumns = 32;
 
 // Threads that a row takes: each has kReadAhead quads, if there are so many.
-unsigned threads_for(std::int64_t cols) {
-  return std::min(unsigned{kThreads}, std::max(blocks_for(cols, 4 * kReadAhead * 32) * 32, 32U));
-}
+unsigned threads_for(std::int64_t cols) { return std::max(blocks_for(cols, 4 * kReadAhead * 32) * 32, 32U); }
 std::size_t shared_for(std::int64_t cols, int rows) { return static_cast<std::size_t>(padded(cols)) * rows * 4; }
 
 __device__ float4& quad_at(float* row, int col) { return *reinterpret_cast<float4*>(row + col); }
+__device__ int own_col(int i) { return static_cast<int>(threadIdx.x + i * blockDim.x) * 4; }
+
+// The thread's own quads of a row, on their way from memory.
+template <bool whole>
+struct Quads {
+  uint4 bits[kReadAhead];
+
+  __device__ void read(const View& x, std::int64_t row) {
+#pragma unroll
+    for (int i = 0; i < kReadAhead; ++i) bits[i] = fetch<whole>(x, row, own_col(i));
+  }
+};
 
 // The first warp's sum of a[c] b[c] in lanes.
 __device__ float row_product(const float* a, const float* b, int cols) {
   return fold_lanes(add_products(0, a, b, cols, static_cast<int>(threadIdx.x)));
 }
 
-template <bool whole>
-__global__ void norm_rows(View x, View weight, View y, View inverse_rms, float eps, int rows_together) {
+__device__ float4 multiply(float4 a, float4 b) { return make_float4(a.x * b.x, a.y * b.y, a.z * b.z, a.w * b.w); }
+__device__ float4 multiply(float4 a, float b) { return multiply(a, make_float4(b, b, b, b)); }
+
+template <bool whole, int threads>
+__global__ void __launch_bounds__(threads)
+    norm_rows(const __grid_constant__ View x, const __grid_constant__ View weight, const __grid_constant__ View y,
+              View inverse_rms, float eps, int rows_together) {
   __shared__ float shared_r;
-  auto *held = dynamic_shared<float>(), *factors = held + padded(x.cols);
+  auto* held = dynamic_shared<float>();
   const int cols = static_cast<int>(x.cols);
-  for_own_quads<whole>(weight, 0, [&](int col, float4 w) { quad_at(factors, col) = w; });
   const std::int64_t begin = std::int64_t{blockIdx.x} * rows_together, end = min(begin + rows_together, x.rows);
+  Quads<whole> next, factors;
+  next.read(x, begin);
+  factors.read(weight, 0);
   for (std::int64_t t = begin; t < end; ++t) {
-    for_own_quads<whole>(x, t, [&](int col, float4 v) { quad_at(held, col) = v; });
+    float4 own[kReadAhead];
+#pragma unroll
+    for (int i = 0; i < kReadAhead; ++i) {
+      own[i] = floats(x, next.bits[i]);
+      if (own_col(i) < cols) quad_at(held, own_col(i)) = own[i];
+    }
+    if (t + 1 < end) next.read(x, t + 1);
     __syncthreads();
     if (threadIdx.x < 32) {
       const float r = 1.0F / sqrtf(row_product(held, held, cols) / static_cast<float>(cols) + eps);
@@ -47,83 +73,72 @@ __global__ void norm_rows(View x, View weight, View y, View inverse_rms, float e
     }
     __syncthreads();
     const float r = shared_r;
-    for (int col = static_cast<int>(threadIdx.x) * 4; col < cols; col += static_cast<int>(blockDim.x) * 4) {
-      const float4 v = quad_at(held, col), w = quad_at(factors, col);
-      store<whole>(y, t, col, make_float4(w.x * (v.x * r), w.y * (v.y * r), w.z * (v.z * r), w.w * (v.w * r)));
-    }
+#pragma unroll
+    for (int i = 0; i < kReadAhead; ++i)
+      store<whole>(y, t, own_col(i), multiply(floats(weight, factors.bits[i]), multiply(own[i], r)));
   }
 }
-
-__device__ float4 multiply(float4 a, float4 b) { return make_float4(a.x * b.x, a.y * b.y, a.z * b.z, a.w * b.w); }
 
 struct Slopes {
-  View x, weight, inverse_rms, dy, add, dx;
-  float* parts;  // (blocks, D): dweight of each block's rows
+  View x, weight, inverse_rms, dy, add, dx, copy;  // copy: of dx, in bfloat16; or none
+  float* parts;                                    // (blocks, D): dweight of each block's rows
 };
 
-// Row t of x and of g = weight dy into shared memory, and its share of dweight onto `share`.
-template <bool whole>
-__device__ void hold_row(const Slopes& op, std::int64_t t, float r, float* held, float* slopes, float* share) {
-  const int cols = static_cast<int>(op.x.cols), step = static_cast<int>(blockDim.x) * 4;
-  for (int first = static_cast<int>(threadIdx.x) * 4; first < cols; first += step * kReadAhead) {
-    uint4 xs[kReadAhead], dys[kReadAhead], weights[kReadAhead];
-    for (int i = 0; i < kReadAhead; ++i) {
-      xs[i] = fetch<whole>(op.x, t, first + i * step);
-      dys[i] = fetch<whole>(op.dy, t, first + i * step);
-      weights[i] = fetch<whole>(op.weight, 0, first + i * step);
-    }
-    for (int i = 0; i < kReadAhead; ++i) {
-      const int col = first + i * step;
-      if (col >= cols) continue;
-      const float4 v = floats(op.x, xs[i]), dy = floats(op.dy, dys[i]);
-      quad_at(held, col) = v;
-      quad_at(slopes, col) = multiply(floats(op.weight, weights[i]), dy);
-      quad_at(share, col) = sum(quad_at(share, col), multiply(dy, multiply(v, make_float4(r, r, r, r))));
-    }
-  }
-}
-
-// dx of the row that is held.
-template <bool whole>
-__device__ void write_row(const Slopes& op, std::int64_t t, float r, float along, float* held, float* slopes) {
-  const int cols = static_cast<int>(op.x.cols), step = static_cast<int>(blockDim.x) * 4;
-  for (int first = static_cast<int>(threadIdx.x) * 4; first < cols; first += step * kReadAhead) {
-    uint4 more[kReadAhead] = {};
-    for (int i = 0; i < kReadAhead; ++i)
-      if (op.add) more[i] = fetch<whole>(op.add, t, first + i * step);
-    for (int i = 0; i < kReadAhead; ++i) {
-      const int col = first + i * step;
-      if (col >= cols) continue;
-      const float4 v = quad_at(held, col), g = quad_at(slopes, col);
-      const float4 slope = make_float4(r * (g.x - v.x * along), r * (g.y - v.y * along), r * (g.z - v.z * along),
-                                       r * (g.w - v.w * along));
-      store<whole>(op.dx, t, col, op.add ? sum(floats(op.add, more[i]), slope) : slope);
-    }
-  }
-}
-
-template <bool whole>
-__global__ void norm_slopes(const __grid_constant__ Slopes op) {
+// x and g = weight dy of a row stand in shared memory while the next row is on its way.
+template <bool whole, int threads>
+__global__ void __launch_bounds__(threads, threads == kThreads ? 2 : 1) norm_slopes(const __grid_constant__ Slopes op) {
   __shared__ float shared_along;
   const int cols = static_cast<int>(op.x.cols);
-  auto *held = dynamic_shared<float>(), *slopes = held + padded(cols), *share = slopes + padded(cols);
-  for (int col = static_cast<int>(threadIdx.x) * 4; col < cols; col += static_cast<int>(blockDim.x) * 4)
-    quad_at(share, col) = make_float4(0, 0, 0, 0);
+  auto *held = dynamic_shared<float>(), *slopes = held + padded(cols), *factors = slopes + padded(cols);
   const std::int64_t begin = std::int64_t{blockIdx.x} * kRowBlock, end = min(begin + kRowBlock, op.x.rows);
+  float4 share[kReadAhead] = {};
+  Quads<whole> next_x, next_dy, more;
+  float next_r = *op.inverse_rms.at<const float>(begin, 0);
+  next_x.read(op.x, begin);
+  next_dy.read(op.dy, begin);
+  more.read(op.weight, 0);
+  for (int i = 0; i < kReadAhead; ++i)
+    if (own_col(i) < cols) quad_at(factors, own_col(i)) = floats(op.weight, more.bits[i]);
   for (std::int64_t t = begin; t < end; ++t) {
-    const float r = *op.inverse_rms.at<const float>(t, 0);
-    hold_row<whole>(op, t, r, held, slopes, share);
+    const float r = next_r;
+#pragma unroll
+    for (int i = 0; i < kReadAhead; ++i) {
+      if (own_col(i) >= cols) continue;
+      const float4 v = floats(op.x, next_x.bits[i]), dy = floats(op.dy, next_dy.bits[i]);
+      quad_at(held, own_col(i)) = v;
+      quad_at(slopes, own_col(i)) = multiply(quad_at(factors, own_col(i)), dy);
+      share[i] = sum(share[i], multiply(dy, multiply(v, r)));
+    }
+    if (op.add) more.read(op.add, t);
+    if (t + 1 < end) {
+      next_r = *op.inverse_rms.at<const float>(t + 1, 0);
+      next_x.read(op.x, t + 1);
+      next_dy.read(op.dy, t + 1);
+    }
     __syncthreads();
     if (threadIdx.x < 32) {
       const float total = row_product(slopes, held, cols);
       if (threadIdx.x == 0) shared_along = r * r * (total / static_cast<float>(cols));
     }
     __syncthreads();
-    write_row<whole>(op, t, r, shared_along, held, slopes);
+    const float along = shared_along;
+#pragma unroll
+    for (int i = 0; i < kReadAhead; ++i) {
+      if (own_col(i) >= cols) continue;
+      const float4 v = quad_at(held, own_col(i)), g = quad_at(slopes, own_col(i));
+      const float4 slope = make_float4(r * (g.x - v.x * along), r * (g.y - v.y * along), r * (g.z - v.z * along),
+                                       r * (g.w - v.w * along));
+      const float4 value = op.add ? sum(floats(op.add, more.bits[i]), slope) : slope;
+      store<whole>(op.dx, t, own_col(i), value);
+      if (op.copy) store<whole>(op.copy, t, own_col(i), value);
+    }
   }
   float* part = op.parts + std::int64_t{blockIdx.x} * cols;
-  for (int col = static_cast<int>(threadIdx.x) * 4; col < cols; col += static_cast<int>(blockDim.x) * 4)
-    for (int i = col; i < min(col + 4, cols); ++i) part[i] = share[i];
+#pragma unroll
+  for (int i = 0; i < kReadAhead; ++i) {
+    const float values[4] = {share[i].x, share[i].y, share[i].z, share[i].w};
+    for (int j = 0; j < min(4, cols - own_col(i)); ++j) part[own_col(i) + j] = values[j];
+  }
 }
 
 // dweight[d] = the parts' sum: thread (d, run) adds kPartsRun of them in order, the first then adds the runs in order.
@@ -157,21 +172,49 @@ void run(const Norm& op, Queue& queue) {
   must_fit(op.x.cols);
   const std::int64_t together = std::clamp(op.x.rows / kBlocksEnough, std::int64_t{1}, kRowsTogetherMax);
   const View x = op.x, weight = op.weight, y = op.y;
-  launch(queue, blocks_for(op.x.rows, together), threads_for(op.x.cols), shared_for(op.x.cols, 2),
-         whole_quads(x, weight, y) ? norm_rows<true> : norm_rows<false>, x, weight, y, op.inverse_rms, op.eps,
-         static_cast<int>(together));
+  const bool whole = whole_quads(x, weight, y);
+  const unsigned threads = threads_for(op.x.cols);
+  const auto kernel = threads <= kThreads ? whole ? norm_rows<true, kThreads> : norm_rows<false, kThreads>
+                      : whole ? norm_rows<true, kThreadsMax>
+                                          : norm_rows<false, kThreadsMax>;
+  launch(queue, blocks_for(op.x.rows, together), threads, shared_for(op.x.cols, 1), kernel, x, weight, y,
+         op.inverse_rms, op.eps, static_cast<int>(together));
 }
 
-void run(const NormBackward& op, Queue& queue) {
+namespace {
+
+void launch_backward(const NormBackward& op, const Tensor& copy, Queue& queue) {
   must_fit(op.x.cols);
   const unsigned parts = blocks_for(op.x.rows, kRowBlock);
-  const Slopes slopes{
-      op.x, op.weight, op.inverse_rms, op.dy, op.add, op.dx, queue.take<float>(std::int64_t{parts} * op.x.cols)};
-  const bool whole = whole_quads(slopes.x, slopes.weight, slopes.dy, slopes.add, slopes.dx);
-  launch(queue, parts, threads_for(op.x.cols), shared_for(op.x.cols, 3), whole ? norm_slopes<true> : norm_slopes<false>,
-         slopes);
+  const Slopes slopes{op.x,   op.weight, op.inverse_rms, op.dy,
+                      op.add, op.dx,     copy,           queue.take<float>(std::int64_t{parts} * op.x.cols)};
+  const bool whole = whole_quads(slopes.x, slopes.weight, slopes.dy, slopes.add, slopes.dx, slopes.copy);
+  const unsigned threads = threads_for(op.x.cols);
+  const auto kernel = threads <= kThreads ? whole ? norm_slopes<true, kThreads> : norm_slopes<false, kThreads>
+                      : whole ? norm_slopes<true, kThreadsMax>
+                                          : norm_slopes<false, kThreadsMax>;
+  launch(queue, parts, threads, shared_for(op.x.cols, 3), kernel, slopes);
   launch(queue, blocks_for(op.x.cols, kColumns), dim3(kColumns, kRuns), 0, add_parts, slopes.parts,
          static_cast<int>(parts), op.dweight);
+}
+
+}  // namespace
+
+void run(const NormBackward& op, Queue& queue) { launch_backward(op, {}, queue); }
+
+// A float32 slope whose copy in bfloat16 follows: both are written at once.
+std::size_t run_norm_and_copy(const std::vector<const Op*>& ops, std::size_t first, Queue& queue) {
+  const auto* op = std::get_if<NormBackward>(ops[first]);
+  const auto* copy = op != nullptr && first + 1 < ops.size() ? std::get_if<Copy>(ops[first + 1]) : nullptr;
+  if (copy == nullptr || copy->source != op->dx || op->dx.dtype != Dtype::f32 || copy->out.dtype != Dtype::bf16)
+    return 0;
+  Touched<7, 1> touched;
+  touched.take({op->x, op->weight, op->inverse_rms, op->dy, op->add, op->dx, op->dweight}, {{}});
+  if (!touched.take({{}, {}, {}, {}, {}, {}, {}}, {copy->out})) return 0;
+  check(*ops[first]);
+  check(*ops[first + 1]);
+  launch_backward(*op, copy->out, queue);
+  return 2;
 }
 
 }  // namespace troupe::cuda

@@ -57,42 +57,72 @@ __device__ Slot find(const Pieces& pieces, std::int64_t place, float weight) {
   return {piece.data + (place - piece.begin) * piece.stride_bytes, weight, piece.wide};
 }
 
-// add0[t] + add1[t] of a quad.
+// A thread's quads of add0[t] and add1[t]: on their way while the slots are found.
 template <bool whole>
-__device__ float4 start_of(const View& add0, const View& add1, std::int64_t t, std::int64_t col) {
-  const uint4 first = add0 ? fetch<whole>(add0, t, col) : make_uint4(0, 0, 0, 0);
-  const uint4 second = add1 ? fetch<whole>(add1, t, col) : make_uint4(0, 0, 0, 0);
-  const float4 start = add0 ? floats(add0, first) : make_float4(0, 0, 0, 0);
-  return add1 ? sum(start, floats(add1, second)) : start;
-}
+struct Start {
+  uint4 first[kCombineQuads] = {}, second[kCombineQuads] = {};
 
-// sums += weight * row for slots first .. first + kSlotsAhead - 1 of `count`, in order.
+  __device__ void read(const View& add0, const View& add1, std::int64_t t, std::int64_t col, std::int64_t step) {
+    for (int i = 0; i < kCombineQuads; ++i) {
+      if (add0) first[i] = fetch<whole>(add0, t, col + i * step);
+      if (add1) second[i] = fetch<whole>(add1, t, col + i * step);
+    }
+  }
+  __device__ float4 sum_of(const View& add0, const View& add1, int i) const {
+    const float4 start = add0 ? floats(add0, first[i]) : make_float4(0, 0, 0, 0);
+    return add1 ? sum(start, floats(add1, second[i])) : start;
+  }
+};
+
+// A quad of a row on its way: of whole bfloat16 rows half as many registers.
+struct HalfQuad {
+  uint2 bits;
+  __device__ void read(const Slot& slot, std::int64_t cols, std::int64_t col) {
+    bits = col < cols ? *reinterpret_cast<const uint2*>(slot.row + col * 2) : make_uint2(0, 0);
+  }
+  __device__ float4 value(const Slot&) const { return widen(bits); }
+};
 template <bool whole>
+struct AnyQuad {
+  uint4 bits;
+  __device__ void read(const Slot& slot, std::int64_t cols, std::int64_t col) {
+    bits = fetch<whole>(slot.row, slot.wide, cols, col);
+  }
+  __device__ float4 value(const Slot& slot) const { return floats(slot.wide, bits); }
+};
+
+// sums += weight * row for slots first .. first + kSlotsAhead - 1 of `count`, in order; `begin` sets the sums once the
+// rows are on their way.
+template <typename Quad, typename Begin>
 __device__ void add_slots(float4 (&sums)[kCombineQuads], const Slot* slots, int first, int count, std::int64_t cols,
-                          std::int64_t col, std::int64_t step) {
-  uint4 bits[kSlotsAhead][kCombineQuads];
+                          std::int64_t col, std::int64_t step, Begin begin) {
+  Quad quads[kSlotsAhead][kCombineQuads];
   for (int k = 0; k < kSlotsAhead; ++k)
     for (int i = 0; i < kCombineQuads; ++i)
-      if (first + k < count)
-        bits[k][i] = fetch<whole>(slots[first + k].row, slots[first + k].wide, cols, col + i * step);
+      if (first + k < count) quads[k][i].read(slots[first + k], cols, col + i * step);
+  begin();
   for (int k = 0; k < kSlotsAhead; ++k)
     for (int i = 0; i < kCombineQuads; ++i) {
       if (first + k >= count) continue;
       const float w = slots[first + k].weight;
-      const float4 v = floats(slots[first + k].wide, bits[k][i]);
-      sums[i] = add_products(sums[i], make_float4(w, w, w, w), v);
+      sums[i] = add_products(sums[i], make_float4(w, w, w, w), quads[k][i].value(slots[first + k]));
     }
 }
 
-template <bool whole>
-__global__ void combine(const __grid_constant__ Pieces pieces, View position, View weight, View add0, View add1,
-                        View out, Sheet<kCombineQuads> sheet) {
+template <bool whole, typename Quad>
+__global__ void __launch_bounds__(Sheet<kCombineQuads>::kThreads)
+    combine(const __grid_constant__ Pieces pieces, View position, View weight, View add0, View add1, View out,
+            Sheet<kCombineQuads> sheet) {
   __shared__ Slot table[kRowsMax][kSlots];
   const std::int64_t t = sheet.row(), col = sheet.col(0), step = sheet.step();
   const bool inside = t < sheet.rows;
   float4 sums[kCombineQuads] = {};
-  if (inside)
-    for (int i = 0; i < kCombineQuads; ++i) sums[i] = start_of<whole>(add0, add1, t, col + i * step);
+  Start<whole> start;
+  if (inside) start.read(add0, add1, t, col, step);
+  const auto begin = [&] {
+    for (int i = 0; i < kCombineQuads; ++i) sums[i] = start.sum_of(add0, add1, i);
+  };
+  if (position.cols == 0) begin();
   for (std::int64_t first = 0; first < position.cols; first += kSlots) {
     const int count = static_cast<int>(min(position.cols - first, std::int64_t{kSlots}));
     __syncthreads();
@@ -104,7 +134,9 @@ __global__ void combine(const __grid_constant__ Pieces pieces, View position, Vi
     __syncthreads();
     if (inside)
       for (int k = 0; k < count; k += kSlotsAhead)
-        add_slots<whole>(sums, table[threadIdx.y], k, count, out.cols, col, step);
+        add_slots<Quad>(sums, table[threadIdx.y], k, count, out.cols, col, step, [&] {
+          if (first + k == 0) begin();
+        });
   }
   if (inside)
     for (int i = 0; i < kCombineQuads; ++i) store<whole>(out, t, col + i * step, sums[i]);
@@ -163,9 +195,16 @@ void run(const Scatter& op, Queue& queue) { move_rows(op.source, op.index, op.ou
 void run(const Combine& op, Queue& queue) {
   const Sheet<kCombineQuads> sheet(op.out.rows, op.out.cols);
   bool whole = whole_quads(View(op.out), View(op.add0), View(op.add1));
-  for (const Tensor& piece : op.pieces) whole = whole && whole_quads(View(piece));
-  launch(queue, sheet.blocks(), sheet.threads(), 0, whole ? combine<true> : combine<false>, pieces_of(op, queue),
-         op.position, op.weight, op.add0, op.add1, op.out, sheet);
+  bool halves = true;
+  for (const Tensor& piece : op.pieces) {
+    whole = whole && whole_quads(View(piece));
+    halves = halves && (!piece || piece.dtype == Dtype::bf16);
+  }
+  const auto kernel = !whole   ? combine<false, AnyQuad<false>>
+                      : halves ? combine<true, HalfQuad>
+                               : combine<true, AnyQuad<true>>;
+  launch(queue, sheet.blocks(), sheet.threads(), 0, kernel, pieces_of(op, queue), op.position, op.weight, op.add0,
+         op.add1, op.out, sheet);
 }
 
 void run(const ScaleRows& op, Queue& queue) {

@@ -13,9 +13,12 @@ namespace {
 constexpr int kRunsMax = 64;                               // of a launch: their maps are a kernel's parameter
 constexpr std::int64_t kCodesMax = std::int64_t{1} << 28;  // bytes at once, where several products could wait
 
-// Sums that go together. A sum's products, which follow each other (kernels/strand.h), are its runs: each begins a tile of
+Tiles gradient_tiles(const Product& op) { return scaled_tiles_for(op.c, {}, {}, true, true); }
+
+// Sums that go together, of one kind of tiles. A sum's products, which follow each other (kernels/strand.h), are its runs: each begins a tile of
 // its own along k, as it would alone.
 struct ScaledGradients {
+  Tiles tiles;
   ScaledSums<kRunsMax> sums{};
   std::array<Tensor, kRunsMax> tensors;
   std::vector<Tensor> a, b;
@@ -25,41 +28,35 @@ struct ScaledGradients {
   bool take(const Product& op) {
     size += op.a.elements() + op.b.elements();
     if (!a.empty() && (a.size() == kRunsMax || size > kCodesMax)) return false;
-    TileSums<kRunsMax>& tiles = sums.tiles;
-    const int last = tiles.count - 1;
+    if (gradient_tiles(op) != tiles) return false;
+    int& count = sums.tiles.count;
+    const int last = count - 1;
     if (last < 0 || tensors[static_cast<std::size_t>(last)] != op.c) {
-      for (int s = 0; s < tiles.count; ++s)
+      for (int s = 0; s < count; ++s)
         if (tensors[static_cast<std::size_t>(s)].data == op.c.data) return false;
-      tensors[static_cast<std::size_t>(tiles.count)] = op.c;
-      tiles.c[tiles.count++] = op.c;
+      tensors[static_cast<std::size_t>(count++)] = op.c;
     }
     a.push_back(op.a), b.push_back(op.b);
-    tiles.first_run[tiles.count] = static_cast<int>(a.size());
+    sums.tiles.first_run[count] = static_cast<int>(a.size());
     return true;
   }
 };
 
 }  // namespace
 
-namespace {
-
-template <int kN>
-void multiply_tiles(const Product& op, const Codes& a, const Codes& b, Queue& queue) {
-  ScaledSums<1> sums{};
-  sums.a_width = 1;
-  if (a.depth > 0) set_run<kN>(sums, 0, a, b);
-  TileSums<1>& tiles = sums.tiles;
-  tiles.c[0] = op.c, tiles.bias = op.bias, tiles.add = op.add;
-  tiles.first_run[1] = 1;
-  tiles.count = 1, tiles.accumulate = op.accumulate;
-  launch_scaled<kN>(sums, op.b_scaling.width == 1, queue);
-}
-
-}  // namespace
-
 void multiply_codes(const Product& op, const Codes& a, const Codes& b, Queue& queue) {
-  op.b_scaling.width > 1 && scaled_columns(op.c) == kMiddleTile ? multiply_tiles<kMiddleTile>(op, a, b, queue)
-                                                                : multiply_tiles<kNarrowTile>(op, a, b, queue);
+  const bool columns = op.b_scaling.width == 1;
+  with_scaled_tiles(scaled_tiles_for(op.c, op.bias, op.add, op.accumulate, columns), [&](auto tiles) {
+    ScaledSums<1> sums{};
+    sums.a_width = 1;
+    if (a.depth > 0) set_run<tiles()>(sums, 0, a, b);
+    set_sum<tiles()>(sums, 0, op.c);
+    if (tiles() != Tiles::ragged && op.add) sums.tiles.boxes_of_add = box_map(op.add, kGroupRows);
+    sums.tiles.bias = op.bias, sums.tiles.add = op.add;
+    sums.tiles.first_run[1] = 1;
+    sums.tiles.count = 1, sums.tiles.accumulate = op.accumulate;
+    launch_scaled<tiles()>(sums, columns, queue);
+  });
 }
 
 void run_scaled(const Product& op, Queue& queue) {
@@ -79,36 +76,40 @@ void run_scaled(const GroupedProduct& op, Queue& queue) {
   const bool any = op.a.cols > 0;
   const Codes a = any ? quantize({op.a}, op.a_scaling, false, queue).front() : Codes{};
   const std::vector<Codes> b = any ? quantize(matrices, op.b_scaling, !op.transpose_b, queue) : std::vector<Codes>();
-  std::size_t next = 0;
-  std::int64_t row = 0;
-  for (std::size_t run = 0; run < op.rows.size();) {
-    ScaledSums<kRunsMax> sums{};
-    sums.a_width = 1;
-    TileSums<kRunsMax>& tiles = sums.tiles;
-    tiles.one_a = true;
-    for (; run < op.rows.size() && tiles.count < kRunsMax; row += op.rows[run++]) {
-      if (op.rows[run] == 0) continue;
-      const int s = tiles.count++;
-      if (any) set_run<kNarrowTile>(sums, s, a, b[next++]);
-      tiles.c[s] = op.c.row_range(row, op.rows[run]);
-      tiles.first_row[s] = static_cast<int>(row);
-      tiles.first_run[s + 1] = s + 1;
+  const bool columns = op.b_scaling.width == 1;
+  with_scaled_tiles(scaled_tiles_for(op.c, {}, {}, false, columns), [&](auto tiles) {
+    std::size_t next = 0;
+    std::int64_t row = 0;
+    for (std::size_t run = 0; run < op.rows.size();) {
+      ScaledSums<kRunsMax> sums{};
+      sums.a_width = 1, sums.tiles.one_a = true;
+      for (int& s = sums.tiles.count; run < op.rows.size() && s < kRunsMax; row += op.rows[run++]) {
+        if (op.rows[run] == 0) continue;
+        if (any) set_run<tiles()>(sums, s, a, b[next++]);
+        set_sum<tiles()>(sums, s, op.c.row_range(row, op.rows[run]));
+        sums.tiles.first_row[s] = static_cast<int>(row);
+        ++s, sums.tiles.first_run[s] = s;
+      }
+      launch_scaled<tiles()>(sums, columns, queue);
     }
-    launch_scaled<kNarrowTile>(sums, op.b_scaling.width == 1, queue);
-  }
+  });
 }
 
 std::size_t run_gradients_scaled(const std::vector<const Product*>& products, Queue& queue) {
-  ScaledGradients batch;
+  ScaledGradients batch{.tiles = gradient_tiles(*products.front())};
   batch.sums.a_width = 1;
   batch.sums.tiles.accumulate = true;
   std::size_t taken = 0;
   while (taken < products.size() && batch.take(*products[taken])) ++taken;
   const std::vector<Codes> a = quantize(batch.a, products.front()->a_scaling, true, queue);
   const std::vector<Codes> b = quantize(batch.b, products.front()->b_scaling, true, queue);
-  for (std::size_t run = 0; run < taken; ++run)
-    if (a[run].depth > 0) set_run<kNarrowTile>(batch.sums, static_cast<int>(run), a[run], b[run]);
-  launch_scaled<kNarrowTile>(batch.sums, true, queue);
+  with_scaled_tiles(batch.tiles, [&](auto tiles) {
+    for (std::size_t run = 0; run < taken; ++run)
+      if (a[run].depth > 0) set_run<tiles()>(batch.sums, static_cast<int>(run), a[run], b[run]);
+    for (int s = 0; s < batch.sums.tiles.count; ++s)
+      set_sum<tiles()>(batch.sums, s, batch.tensors[static_cast<std::size_t>(s)]);
+    launch_scaled<tiles()>(batch.sums, true, queue);
+  });
   return taken;
 }
 

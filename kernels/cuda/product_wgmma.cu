@@ -7,35 +7,35 @@ namespace troupe::cuda {
 
 namespace {
 
-template <bool a_across, bool b_across, int kN>
-void launch_product(const Product& op, std::int64_t depth, Queue& queue) {
-  TileSums<1> sums{};
-  if (depth > 0) sums.a[0] = side_map<kTileRows>(op.a, a_across), sums.b[0] = side_map<kN>(op.b, b_across);
-  sums.steps[0] = tile_steps(depth);
-  sums.c[0] = op.c, sums.bias = op.bias, sums.add = op.add;
-  sums.first_run[1] = 1;
-  sums.count = 1, sums.accumulate = op.accumulate;
-  launch_sums<a_across, b_across, kN>(sums, queue);
-}
-
 template <bool a_across, bool b_across>
-void launch_form(const Product& op, Queue& queue) {
+void launch_product(const Product& op, Queue& queue) {
+  if (op.c.elements() == 0) return;
   const std::int64_t depth = a_across ? op.a.rows : op.a.cols;
-  tile_columns_wgmma(op) == kWideTile ? launch_product<a_across, b_across, kWideTile>(op, depth, queue)
-                                             : launch_product<a_across, b_across, kNarrowTile>(op, depth, queue);
+  with_tiles(tiles_for(op.c, op.bias, op.add, op.accumulate), [&](auto tiles) {
+    TileSums<1> sums{};
+    if (depth > 0) {
+      sums.a[0] = side_map(op.a, kTileRows, a_across);
+      sums.b[0] = side_map(op.b, columns_of(tiles()), b_across);
+    }
+    if (tiles() != Tiles::ragged) sums.boxes_of_c[0] = box_map(op.c, kGroupRows);
+    if (tiles() != Tiles::ragged && op.add) sums.boxes_of_add = box_map(op.add, kGroupRows);
+    sums.steps[0] = tile_steps(depth);
+    sums.c[0] = op.c, sums.bias = op.bias, sums.add = op.add;
+    sums.first_run[1] = 1;
+    sums.count = 1, sums.accumulate = op.accumulate;
+    launch_sums<a_across, b_across, tiles()>(sums, queue);
+  });
 }
 
 }  // namespace
 
-bool takes_wgmma(const Product& op) {
-  return op.a.dtype == Dtype::bf16 && op.b.dtype == Dtype::bf16 && rows_aligned(op.a) && rows_aligned(op.b);
-}
+bool takes_wgmma(const Product& op) { return is_in_chunks(op.a) && is_in_chunks(op.b); }
 
 void run_wgmma(const Product& op, Queue& queue) {
   if (op.transpose_a)
-    op.transpose_b ? launch_form<true, false>(op, queue) : launch_form<true, true>(op, queue);
+    op.transpose_b ? launch_product<true, false>(op, queue) : launch_product<true, true>(op, queue);
   else
-    op.transpose_b ? launch_form<false, false>(op, queue) : launch_form<false, true>(op, queue);
+    op.transpose_b ? launch_product<false, false>(op, queue) : launch_product<false, true>(op, queue);
 }
 
 }  // namespace troupe::cuda

@@ -1,12 +1,18 @@
-// Products of bfloat16 on warpgroups (sm_90a), of operands whose rows begin at multiples of 16 bytes.
+// Products of bfloat16 on warpgroups (sm_90a), of operands whose rows are whole chunks of 16 bytes: bulk copies know no
+// smaller ones.
 #pragma once
 
 #include <vector>
 
+#include "kernels/cuda/rows.h"
 #include "kernels/cuda/runtime.h"
 #include "kernels/op.h"
 
 namespace troupe::cuda {
+
+inline bool is_in_chunks(const Tensor& half) {
+  return half.dtype == Dtype::bf16 && rows_aligned(half) && half.cols % 8 == 0;
+}
 
 // What a row of c depends on is not looked at: it never decides.
 bool takes_wgmma(const Product& op);

@@ -1,6 +1,7 @@
 // Rotary positions, in place: with (c, s) = (cosine, sine)[positions[t], i] each pair (a, b) of a head's `dim` columns
 // becomes (a c - b s, a s + b c); inverse takes -s. Pairs are columns (2i, 2i + 1) or (i, i + dim / 2). Bits are the
-// CPU's. A thread turns four pairs of one head: two quads, read and written once; the tables stay in the caches.
+// CPU's. A thread turns kEach times four pairs of one head: two quads each, read and written once; all of its reads are
+// under way before it waits for the first. The tables stay in the caches.
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/quads.h"
 #include "kernels/cuda/threads.h"
@@ -9,13 +10,13 @@ namespace troupe::cuda {
 
 namespace {
 
-constexpr int kThreads = 256, kPairs = 4;
+constexpr int kThreads = 256, kPairs = 4, kEach = 4;
 
 struct Turn {
   View x, positions, cosine, sine;
-  int groups;  // of four pairs, in a head
-  int items;   // groups of all heads
-  int chunks;  // blocks a row
+  unsigned groups;  // of four pairs, in a head
+  unsigned items;   // groups of all heads
+  unsigned count;   // items of all rows
   int head_stride, offset, pairs;
   bool interleaved;
   float sign;
@@ -26,15 +27,27 @@ __device__ void turn(float& a, float& b, float c, float s) {
   a = first, b = second;
 }
 
+// Where an item stands, and what it is turned by.
+struct Item {
+  std::int64_t row, position, left, right;  // left, right: columns of its two quads
+  int pair;
+};
+
+__device__ Item item_at(const Turn& op, unsigned number) {
+  const unsigned row = number / op.items, within = number % op.items;
+  Item item;
+  item.row = row;
+  item.position = *op.positions.at<const std::int32_t>(row, 0);
+  item.pair = static_cast<int>(within % op.groups) * kPairs;
+  const std::int64_t first = op.offset + std::int64_t{within / op.groups} * op.head_stride;
+  item.left = first + (op.interleaved ? 2 * item.pair : item.pair);
+  item.right = op.interleaved ? item.left + 4 : item.left + op.pairs;
+  return item;
+}
+
 // Two quads: of neighbours (a, b, a, b), or four a and four b.
-__device__ void turn_whole(const Turn& op, std::int64_t t, std::int64_t position, std::int64_t first, int pair) {
-  const std::int64_t left = first + (op.interleaved ? 2 * pair : pair),
-                     right = op.interleaved ? left + 4 : left + op.pairs;
-  const uint4 left_bits = fetch<true>(op.x, t, left), right_bits = fetch<true>(op.x, t, right);
-  const float4 c = floats(true, fetch<true>(op.cosine, position, pair));
-  float4 s = floats(true, fetch<true>(op.sine, position, pair));
+__device__ void turn_quads(const Turn& op, float4& v, float4& w, float4 c, float4 s) {
   s = make_float4(op.sign * s.x, op.sign * s.y, op.sign * s.z, op.sign * s.w);
-  float4 v = floats(op.x, left_bits), w = floats(op.x, right_bits);
   if (op.interleaved) {
     turn(v.x, v.y, c.x, s.x), turn(v.z, v.w, c.y, s.y);
     turn(w.x, w.y, c.z, s.z), turn(w.z, w.w, c.w, s.w);
@@ -42,44 +55,73 @@ __device__ void turn_whole(const Turn& op, std::int64_t t, std::int64_t position
     turn(v.x, w.x, c.x, s.x), turn(v.y, w.y, c.y, s.y);
     turn(v.z, w.z, c.z, s.z), turn(v.w, w.w, c.w, s.w);
   }
-  store<true>(op.x, t, left, v);
-  store<true>(op.x, t, right, w);
 }
 
-__device__ void turn_one(const Turn& op, std::int64_t t, std::int64_t position, std::int64_t first, int pair) {
-  const std::int64_t left = first + (op.interleaved ? 2 * pair : pair),
-                     right = op.interleaved ? left + 1 : left + op.pairs;
-  float a = op.x.get(t, left), b = op.x.get(t, right);
-  turn(a, b, op.cosine.get(position, pair), op.sign * op.sine.get(position, pair));
-  op.x.put(t, left, a);
-  op.x.put(t, right, b);
+// Quads of whole tensors.
+__global__ void __launch_bounds__(kThreads) turn_whole(const __grid_constant__ Turn op) {
+  const unsigned first = blockIdx.x * (kThreads * kEach) + threadIdx.x;
+  Item items[kEach];
+  uint4 left[kEach], right[kEach], cosine[kEach], sine[kEach];
+#pragma unroll
+  for (int i = 0; i < kEach; ++i)
+    if (first + i * kThreads < op.count) items[i] = item_at(op, first + i * kThreads);
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) {
+    if (first + i * kThreads >= op.count) continue;
+    const Item& item = items[i];
+    insist(item.position >= 0 && item.position < op.cosine.rows);
+    left[i] = fetch<true>(op.x, item.row, item.left);
+    right[i] = fetch<true>(op.x, item.row, item.right);
+    cosine[i] = fetch<true>(op.cosine, item.position, item.pair);
+    sine[i] = fetch<true>(op.sine, item.position, item.pair);
+  }
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) {
+    if (first + i * kThreads >= op.count) continue;
+    float4 v = floats(op.x, left[i]), w = floats(op.x, right[i]);
+    turn_quads(op, v, w, floats(true, cosine[i]), floats(true, sine[i]));
+    store<true>(op.x, items[i].row, items[i].left, v);
+    store<true>(op.x, items[i].row, items[i].right, w);
+  }
 }
 
-template <bool whole>
-__global__ void turn_rows(const __grid_constant__ Turn op) {
-  const std::int64_t t = blockIdx.x / op.chunks;
-  const int item = static_cast<int>(blockIdx.x % op.chunks * kThreads + threadIdx.x);
-  if (item >= op.items) return;
-  const std::int64_t position = *op.positions.at<const std::int32_t>(t, 0);
-  insist(position >= 0 && position < op.cosine.rows);
-  const int head = item / op.groups, pair = item % op.groups * kPairs;
-  const std::int64_t first = op.offset + std::int64_t{head} * op.head_stride;
-  if constexpr (whole)
-    turn_whole(op, t, position, first, pair);
-  else
-    for (int i = pair; i < min(pair + kPairs, op.pairs); ++i) turn_one(op, t, position, first, i);
+// Pair by pair: a and b are neighbours, or as far apart as there are pairs.
+__global__ void __launch_bounds__(kThreads) turn_some(const __grid_constant__ Turn op) {
+  const unsigned number = blockIdx.x * kThreads + threadIdx.x;
+  if (number >= op.count) return;
+  const Item item = item_at(op, number);
+  insist(item.position >= 0 && item.position < op.cosine.rows);
+  for (int i = 0; i < min(kPairs, op.pairs - item.pair); ++i) {
+    const std::int64_t left = item.left + (op.interleaved ? 2 * i : i), right = left + (op.interleaved ? 1 : op.pairs);
+    float a = op.x.get(item.row, left), b = op.x.get(item.row, right);
+    turn(a, b, op.cosine.get(item.position, item.pair + i), op.sign * op.sine.get(item.position, item.pair + i));
+    op.x.put(item.row, left, a);
+    op.x.put(item.row, right, b);
+  }
 }
 
 }  // namespace
 
 void run(const Rope& op, Queue& queue) {
-  const int pairs = op.dim / 2, groups = (pairs + kPairs - 1) / kPairs, items = groups * op.heads;
-  const int chunks = static_cast<int>(blocks_for(items, kThreads));
-  const Turn turn{op.x,   op.positions,   op.cosine, op.sine, groups,         items,
-                  chunks, op.head_stride, op.offset, pairs,   op.interleaved, op.inverse ? -1.0F : 1.0F};
+  const int pairs = op.dim / 2;
+  const unsigned groups = blocks_for(pairs, kPairs), items = groups * static_cast<unsigned>(op.heads);
+  const std::int64_t count = op.x.rows * items;
+  CHECK(count < std::int64_t{1} << 31, "a rotation of {} groups of pairs", count);
+  const Turn turn{op.x,
+                  op.positions,
+                  op.cosine,
+                  op.sine,
+                  groups,
+                  items,
+                  static_cast<unsigned>(count),
+                  op.head_stride,
+                  op.offset,
+                  pairs,
+                  op.interleaved,
+                  op.inverse ? -1.0F : 1.0F};
   const bool whole = turn.x.quads && op.x.cols % 4 == 0 && whole_quads(turn.cosine, turn.sine) &&
                      op.head_stride % 4 == 0 && op.offset % 4 == 0 && pairs % kPairs == 0;
-  launch(queue, static_cast<unsigned>(op.x.rows * chunks), kThreads, 0, whole ? turn_rows<true> : turn_rows<false>,
+  launch(queue, blocks_for(count, whole ? kThreads * kEach : kThreads), kThreads, 0, whole ? turn_whole : turn_some,
          turn);
 }
 

@@ -171,19 +171,22 @@ __device__ int scan_warp(int value) {
   return value;
 }
 
-// counts[e, b] becomes the number of the expert's rows in blocks before b; totals: of all blocks. A warp an expert.
-__global__ void scan_blocks(int* counts, int blocks, View totals) {
+// counts[e, b] becomes the number of the expert's rows in blocks before b; totals: of all blocks, and a copy of them, as
+// the host's memory may be far. A warp an expert.
+__global__ void scan_blocks(int* counts, int blocks, View totals, int* near_totals) {
   const int e = static_cast<int>(blockIdx.x) * kWarps + static_cast<int>(threadIdx.x) / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   if (e >= totals.cols) return;
   int* own = counts + std::int64_t{e} * blocks;
-  int before = 0;
+  int before = 0, next = lane < blocks ? own[lane] : 0;
   for (int first = 0; first < blocks; first += 32) {
-    const int b = first + lane, count = b < blocks ? own[b] : 0, through = scan_warp(count);
+    const int b = first + lane, count = next;
+    next = b + 32 < blocks ? own[b + 32] : 0;  // under way while this one is added
+    const int through = scan_warp(count);
     if (b < blocks) own[b] = before + through - count;
     before += __shfl_sync(kWarp, through, 31);
   }
-  if (lane == 0) *totals.at<std::int32_t>(0, e) = before;
+  if (lane == 0) *totals.at<std::int32_t>(0, e) = near_totals[e] = before;
 }
 
 struct Plan {
@@ -191,12 +194,12 @@ struct Plan {
 };
 
 // next[e]: where the first row of expert e in this block stands.
-__device__ void find_places(const Plan& op, const int* before, int* next) {
+__device__ void find_places(const Plan& op, const int* totals, const int* before, int* next) {
   const int experts = static_cast<int>(op.counts.cols), lane = static_cast<int>(threadIdx.x);
   if (threadIdx.x >= 32) return;
   int begin = 0;
   for (int first = 0; first < experts; first += 32) {
-    const int e = first + lane, count = e < experts ? *op.counts.at<const std::int32_t>(0, e) : 0;
+    const int e = first + lane, count = e < experts ? totals[e] : 0;
     const int through = scan_warp(count);
     if (e < experts) next[e] = begin + through - count + before[std::int64_t{e} * gridDim.x + blockIdx.x];
     begin += __shfl_sync(kWarp, through, 31);
@@ -204,14 +207,14 @@ __device__ void find_places(const Plan& op, const int* before, int* next) {
 }
 
 // A thread has an expert, and meets the block's rows in order.
-__global__ void __launch_bounds__(kThreads) place_rows(Plan op, const int* before) {
+__global__ void __launch_bounds__(kThreads) place_rows(Plan op, const int* totals, const int* before) {
   const int experts = static_cast<int>(op.counts.cols), slots = static_cast<int>(op.indices.cols);
   int *next = dynamic_shared<int>(), *chosen = next + experts;
   const std::int64_t begin = std::int64_t{blockIdx.x} * kPlanRows;
   const int count = static_cast<int>(min(std::int64_t{kPlanRows}, op.indices.rows - begin)) * slots;
   for (int i = static_cast<int>(threadIdx.x); i < count; i += kThreads)
     chosen[i] = *op.indices.at<const std::int32_t>(begin + i / slots, i % slots);
-  find_places(op, before, next);
+  find_places(op, totals, before, next);
   __syncthreads();
   for (int e = static_cast<int>(threadIdx.x); e < experts; e += kThreads) {
     int place = next[e];
@@ -243,10 +246,11 @@ void run(const Router& op, Queue& queue) {
                   .reuse_indices = op.reuse_indices,
                   .scaling = op.scaling};
   const unsigned blocks = blocks_for(op.x.rows, kPlanRows);
-  int* counts = queue.take<int>(std::int64_t{blocks} * experts);
+  int *counts = queue.take<int>(std::int64_t{blocks} * experts), *totals = queue.take<int>(experts);
   const auto words = static_cast<std::size_t>(experts + kWarps * Slate::words(experts, op.groups, slots));
   launch(queue, blocks, kThreads, words * sizeof(int), router_rows, gate, balance, counts);
-  launch(queue, blocks_for(experts, kWarps), kThreads, 0, scan_blocks, counts, static_cast<int>(blocks), op.counts);
+  launch(queue, blocks_for(experts, kWarps), kThreads, 0, scan_blocks, counts, static_cast<int>(blocks), op.counts,
+         totals);
   const Plan plan{.indices = op.indices,
                   .weights = op.weights,
                   .position = op.position,
@@ -254,7 +258,7 @@ void run(const Router& op, Queue& queue) {
                   .sorted_weight = op.sorted_weight,
                   .counts = op.counts};
   launch(queue, blocks, kThreads, static_cast<std::size_t>(experts + kPlanRows * slots) * sizeof(int), place_rows, plan,
-         counts);
+         totals, counts);
   if (op.sequence_fraction) finish_balance(op, balance, queue);
 }
 

@@ -25,6 +25,7 @@ void finish_balance(const Router& op, const RowsBalance& rows, Queue& queue);
 template <typename LaneOf>
 __device__ float fold_row(int cols, LaneOf lane_of) {
   float sum = 0;
+#pragma unroll 4
   for (int c = static_cast<int>(threadIdx.x % kFold); c < cols; c += kFold) sum = lane_of(sum, c);
   return fold_lanes(sum);
 }

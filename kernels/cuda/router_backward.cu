@@ -20,10 +20,10 @@ struct Slopes {
   float scaling, balance_scale;
 };
 
-// A chosen expert and the slope of its score.
+// A chosen expert, its weight and score, and the slope of its score.
 struct Chosen {
   int expert;
-  float slope;
+  float weight, score, slope;
 };
 
 __device__ void weigh_chosen(const Slopes& op, std::int64_t t, Chosen* chosen) {
@@ -31,13 +31,14 @@ __device__ void weigh_chosen(const Slopes& op, std::int64_t t, Chosen* chosen) {
   for (int k = lane; k < slots; k += 32) {
     const int expert = *op.indices.at<const std::int32_t>(t, k), place = *op.position.at<const std::int32_t>(t, k);
     insist(expert >= 0 && expert < op.scores.cols && place >= 0 && place < op.dots.rows);
-    chosen[k] = {expert, *op.dots.at<const float>(place, 0)};
+    chosen[k] = {expert, *op.weights.at<const float>(t, k), *op.scores.at<const float>(t, expert),
+                 *op.dots.at<const float>(place, 0)};
   }
   __syncwarp();
   float mean = 0, total = kTiny;
   for (int k = 0; k < slots; ++k) {
-    mean += *op.weights.at<const float>(t, k) * chosen[k].slope;
-    total += *op.scores.at<const float>(t, chosen[k].expert);
+    mean += chosen[k].weight * chosen[k].slope;
+    total += chosen[k].score;
   }
   __syncwarp();
   for (int k = lane; k < slots; k += 32) {

@@ -42,8 +42,10 @@ __global__ void __launch_bounds__(kThreads) add_shares(View scores, const float*
     for (int i = 0; i < kEach; ++i) quotients[turn][i * kWarps + warp][lane] = next[i].score / next[i].total;
     read(first + kTokens);
     __syncthreads();  // the warp that adds is done with the turn before the last
-    if (warp == 0)
-      for (int t = 0; t < min(kTokens, length - first); ++t) share += quotients[turn][t][lane];
+    if (warp != 0) continue;
+    const int count = min(kTokens, length - first);
+#pragma unroll 16
+    for (int t = 0; t < count; ++t) share += quotients[turn][t][lane];
   }
   if (warp == 0 && e < scores.cols) shares[blockIdx.x * scores.cols + e] = share;
 }

@@ -15,7 +15,7 @@ namespace {
 
 constexpr int kThreadRows = 16, kThreadCols = 8, kThreads = kThreadRows * kThreadCols;
 constexpr int kDepth = 32;         // columns of a slice
-constexpr int kTilesWanted = 132;  // fewer leave processors idle: then smaller tiles are better
+constexpr int kTilesWanted = 120;  // far fewer leave processors idle: then smaller tiles are better
 
 // Rows of x or of weight. T: float or std::uint16_t.
 template <typename T>
@@ -127,7 +127,7 @@ void score(const Router& op, Queue& queue) {
 // The fewer tiles there are, the smaller they get, and the more slices are under way.
 template <typename T>
 void score(const Router& op, Queue& queue) {
-  if (Tile<T, 8, 8, 2>::count(op) >= kTilesWanted) return score<T, 8, 8, 2>(op, queue);
+  if (Tile<T, 8, 8, 3>::count(op) >= kTilesWanted) return score<T, 8, 8, 3>(op, queue);
   if (Tile<T, 4, 4, 4>::count(op) >= kTilesWanted) return score<T, 4, 4, 4>(op, queue);
   score<T, 2, 2, 8>(op, queue);
 }

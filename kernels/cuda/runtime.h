@@ -47,6 +47,14 @@ void launch(Queue& queue, dim3 grid, dim3 block, std::size_t shared_bytes, void 
   must(cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...), "launching a kernel");
 }
 
+// Of the GPU of this thread: blocks that stay and take their work in turns are so many.
+inline unsigned multiprocessors() {
+  int device = 0, count = 0;
+  must(cudaGetDevice(&device), "asking for the GPU");
+  must(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "asking for its multiprocessors");
+  return static_cast<unsigned>(count);
+}
+
 // Blocks of `size` that cover `count`.
 inline unsigned blocks_for(std::int64_t count, std::int64_t size) {
   return static_cast<unsigned>((count + size - 1) / size);

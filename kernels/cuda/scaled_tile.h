@@ -6,13 +6,13 @@
 // CPU's only where tensor cores lose none (codes.h).
 #pragma once
 
+#include <cstdlib>
+
 #include "kernels/cuda/codes.h"
 #include "kernels/cuda/quantize.h"
 #include "kernels/cuda/warpgroup_tile.h"
 
 namespace troupe::cuda {
-
-constexpr int kMiddleTile = 192;
 
 // What a launch computes: of codes, whose boxes are those of half as many elements of two bytes.
 template <int capacity>
@@ -76,13 +76,13 @@ class ScaleWalk {
   int run_, left_ = 0, row_, below_, col_, odd_, a_stride_ = 0, b_stride_ = 0;
 };
 
-template <int kN>
-using CodeRing = TileRing<false, false, kN>;
+template <Tiles tiles>
+using CodeRing = TileRing<false, false, tiles>;
 
 // 128 along k of a group's rows: part = their products, under way.
-template <int kN>
-__device__ void multiply_codes(float (&part)[kN / 2], const CodeRing<kN>& ring, int group) {
-  const unsigned char *a = ring.stage(), *b = a + CodeRing<kN>::kBytesA;
+template <typename Ring>
+__device__ void multiply_codes(float (&part)[Ring::kN / 2], const Ring& ring, int group) {
+  const unsigned char *a = ring.stage(), *b = a + Ring::kBytesA;
   const auto part_of = [](const unsigned char* panels, int row, int k) {
     return Operand{panels + row * kPanelRow + k, 0};
   };
@@ -100,30 +100,33 @@ __device__ void add_scaled(float (&sums)[kN / 2], const float (&part)[kN / 2], c
   for (int i = 0; i < kN / 2; ++i) sums[i] = fmaf(scales.a[i / 2 % 2], scales.of(i) * part[i], sums[i]);
 }
 
-template <bool columns, int kN, int capacity>
-__device__ void multiply_scaled_tile(float (&sums)[kN / 2], CodeRing<kN>& ring, ScaleWalk<columns, kN, capacity>& walk,
-                                     int steps, int group) {
-  const bool tells = threadIdx.x % 128 == 0;
+// A group's part of a tile: a step's products are added when they are over.
+template <bool columns, typename Ring, int capacity>
+__device__ void multiply_scaled_tile(float (&sums)[Ring::kN / 2], Ring& ring,
+                                     ScaleWalk<columns, Ring::kN, capacity>& walk, int steps, int group) {
+  const bool tells = threadIdx.x % 32 == 0;
 #pragma unroll 1
   for (int step = 0; step < steps; ++step) {
     wait(ring.full[ring.at], ring.parity);
-    float part[kN / 2];
-    multiply_codes<kN>(part, ring, group);
-    const StepScales<columns, kN> scales = walk.next();  // read while products are under way
+    float part[Ring::kN / 2];
+    multiply_codes(part, ring, group);
+    const StepScales<columns, Ring::kN> scales = walk.next();  // read while products are under way
     group_wait<0>();
     hold(part);
     if (tells) arrive(ring.empty[ring.at]);
     ring.next();
-    add_scaled<columns, kN>(sums, part, scales);
+    add_scaled<columns, Ring::kN>(sums, part, scales);
     hold(sums);
   }
 }
 
-// A group's part of a tile. Stages are multiplied two ahead of what is added: while one part is added, the next is under way.
-template <bool columns, int kN, int capacity>
-class ScaledTile {
+// The same with the next step's products under way while one's are added.
+template <bool columns, typename Ring, int capacity>
+class AheadTile {
  public:
-  __device__ ScaledTile(float (&sums)[kN / 2], CodeRing<kN>& ring, ScaleWalk<columns, kN, capacity>& walk, int group)
+  static constexpr int kN = Ring::kN;
+
+  __device__ AheadTile(float (&sums)[kN / 2], Ring& ring, ScaleWalk<columns, kN, capacity>& walk, int group)
       : sums_(sums), ring_(ring), walk_(walk), group_(group) {}
 
   __device__ void multiply(int steps) {
@@ -131,6 +134,7 @@ class ScaledTile {
     float one[kN / 2], other[kN / 2];
     StepScales<columns, kN> one_scales, other_scales;
     begin(one, one_scales);
+#pragma unroll 1
     for (; steps > 2; steps -= 2) {
       begin(other, other_scales);
       end<1>(one, one_scales);
@@ -149,7 +153,7 @@ class ScaledTile {
  private:
   __device__ void begin(float (&part)[kN / 2], StepScales<columns, kN>& scales) {
     wait(ring_.full[ring_.at], ring_.parity);
-    multiply_codes<kN>(part, ring_, group_);
+    multiply_codes(part, ring_, group_);
     scales = walk_.next();
     ring_.next();
   }
@@ -157,82 +161,90 @@ class ScaledTile {
   __device__ void end(float (&part)[kN / 2], const StepScales<columns, kN>& scales) {
     group_wait<under_way>();
     hold(part);
-    if (threadIdx.x % 128 == 0) arrive(ring_.empty[done_]);
-    if (++done_ == CodeRing<kN>::kStages) done_ = 0;
+    if (threadIdx.x % 32 == 0) arrive(ring_.empty[done_]);
+    if (++done_ == Ring::kStages) done_ = 0;
     add_scaled<columns, kN>(sums_, part, scales);
+    hold(sums_);
   }
 
   float (&sums_)[kN / 2];
-  CodeRing<kN>& ring_;
+  Ring& ring_;
   ScaleWalk<columns, kN, capacity>& walk_;
   int group_, done_ = ring_.at;
 };
 
-template <bool columns, int kN, bool ahead, int capacity>
+template <bool columns, Tiles tiles, bool ahead, int capacity>
 __global__ void __launch_bounds__(kTileThreads, 1) scaled_tiles(const __grid_constant__ ScaledSums<capacity> sums) {
-  CodeRing<kN> ring;
+  using Ring = CodeRing<tiles>;
+  Ring ring;
   if (threadIdx.x == 0) ring.begin();
   __syncthreads();
   const int group = static_cast<int>(threadIdx.x) / 128;
   if (group == 2) {
     shrink_registers<24>();
-    if (threadIdx.x == 256) feed_tiles<false, false, kN, capacity>(sums.tiles, ring);
+    if (threadIdx.x == 256) feed_tiles<tiles>(sums.tiles, ring);
   } else {
     grow_registers<240>();
-    for (TileWalk<capacity, kN> walk(sums.tiles); walk.more(); walk.next()) {
-      int steps = 0;
-      for (int run = sums.tiles.first_run[walk.sum]; run < sums.tiles.first_run[walk.sum + 1]; ++run)
-        steps += sums.tiles.steps[run];
-      TileFragment<kN> fragment(walk.row, walk.col, walk.c());
-      fragment.begin(sums.tiles.accumulate);
-      ScaleWalk<columns, kN, capacity> scales(sums, walk);
+    take_tiles<tiles>(sums.tiles, ring, group, [&](const auto& walk, auto& own) {
+      ScaleWalk<columns, Ring::kN, capacity> scales(sums, walk);
       if constexpr (ahead)
-        ScaledTile<columns, kN, capacity>(fragment.sums, ring, scales, group).multiply(steps);
+        AheadTile<columns, Ring, capacity>(own, ring, scales, group).multiply(walk.steps());
       else
-        multiply_scaled_tile<columns, kN, capacity>(fragment.sums, ring, scales, steps, group);
-      fragment.add(sums.tiles.bias, sums.tiles.add);
-      fragment.end();
-    }
+        multiply_scaled_tile<columns>(own, ring, scales, walk.steps(), group);
+    });
   }
 }
 
 // Codes in twos, as boxes take them.
-inline HalfMatrix code_pairs(const Codes& codes) {
-  HalfMatrix pairs;
-  pairs.data = reinterpret_cast<const std::uint16_t*>(codes.data);
-  pairs.rows = codes.rows, pairs.cols = pairs.stride = codes.stride / 2;
-  return pairs;
+inline Tensor code_pairs(const Codes& codes) {
+  return {codes.data, codes.rows, codes.stride / 2, codes.stride / 2, Dtype::bf16};
 }
 
 // Run number `run` of a launch: a's rows times b's.
-template <int kN, int capacity>
+template <Tiles tiles, int capacity>
 void set_run(ScaledSums<capacity>& sums, int run, const Codes& a, const Codes& b) {
   const int left = sums.tiles.one_a ? 0 : run;
-  sums.tiles.a[left] = side_map<kTileRows>(code_pairs(a), false);
-  sums.tiles.b[run] = side_map<kN>(code_pairs(b), false);
+  sums.tiles.a[left] = side_map(code_pairs(a), kTileRows, false);
+  sums.tiles.b[run] = side_map(code_pairs(b), columns_of(tiles), false);
   sums.tiles.steps[run] = static_cast<int>(blocks_for(a.depth, kScaledDepth));
   sums.a_scales[left] = a.scales, sums.b_scales[run] = b.scales;
   sums.a_stride[left] = static_cast<int>(a.scale_stride), sums.b_stride[run] = static_cast<int>(b.scale_stride);
   sums.a_width = static_cast<int>(a.width);
 }
-
-inline int scaled_columns(const View& c) {
-  static const char* const way = std::getenv("TROUPE_FP8");
-  return c.cols > kNarrowTile && way != nullptr && way[0] == '2' ? kMiddleTile : kNarrowTile;
+// Sum number `sum` of a launch.
+template <Tiles tiles, int capacity>
+void set_sum(ScaledSums<capacity>& sums, int sum, const Tensor& c) {
+  sums.tiles.c[sum] = c;
+  if (tiles != Tiles::ragged) sums.tiles.boxes_of_c[sum] = box_map(c, kGroupRows);
 }
 
-// `columns`: of the scales of every b.
-template <int kN, int capacity>
-void launch_scaled(ScaledSums<capacity>& sums, bool columns, Queue& queue) {
+inline char scaled_way() {
   static const char* const way = std::getenv("TROUPE_FP8");
-  const bool ahead = way != nullptr && way[0] == '1';
-  const unsigned blocks = number_tiles<kN>(sums.tiles);
-  auto kernel = scaled_tiles<false, kN, false, capacity>;
-  if constexpr (kN == kNarrowTile) {
-    if (ahead) kernel = scaled_tiles<false, kN, true, capacity>;
-    if (columns) kernel = scaled_tiles<true, kN, false, capacity>;
-  }
-  launch(queue, blocks, kTileThreads, CodeRing<kN>::kShared, kernel, sums);
+  return way == nullptr ? '0' : way[0];
+}
+
+// `columns`: each column of b has scales of its own.
+inline Tiles scaled_tiles_for(const Tensor& c, const Tensor& bias, const Tensor& add, bool accumulate, bool columns) {
+  const Tiles tiles = tiles_for(c, bias, add, accumulate);
+  if (tiles == Tiles::ragged || columns) return tiles == Tiles::wide ? Tiles::narrow : tiles;
+  return c.cols > 128 && scaled_way() == '2' ? Tiles::middle : Tiles::narrow;
+}
+template <typename With>
+void with_scaled_tiles(Tiles tiles, With with) {
+  if (tiles == Tiles::middle) return with(std::integral_constant<Tiles, Tiles::middle>());
+  if (tiles == Tiles::narrow) return with(std::integral_constant<Tiles, Tiles::narrow>());
+  with(std::integral_constant<Tiles, Tiles::ragged>());
+}
+
+template <Tiles tiles, int capacity>
+void launch_scaled(ScaledSums<capacity>& sums, bool columns, Queue& queue) {
+  const unsigned blocks = number_tiles<tiles>(sums.tiles);
+  auto kernel = scaled_tiles<false, tiles, false, capacity>;
+  if constexpr (tiles != Tiles::middle)
+    if (columns) kernel = scaled_tiles<true, tiles, false, capacity>;
+  if constexpr (tiles == Tiles::narrow)
+    if (!columns && scaled_way() == '1') kernel = scaled_tiles<false, tiles, true, capacity>;
+  launch(queue, blocks, kTileThreads, CodeRing<tiles>::kShared, kernel, sums);
 }
 
 }  // namespace troupe::cuda

@@ -12,7 +12,7 @@ namespace troupe::cuda {
 namespace {
 
 constexpr int kQuads = 2;
-constexpr int kDotColumns = Sheet<kQuads>::kThreads * 4 * kQuads;  // of a row with dots, at a time
+constexpr int kDotColumns = 32 * 4 * kQuads, kDotRows = 8;  // of a row with dots, at a time; rows of a block
 
 __device__ float silu(float gate) { return gate * sigmoid(gate); }
 
@@ -73,24 +73,23 @@ __global__ void swiglu_slopes(const __grid_constant__ Slopes op, Sheet<kQuads> s
   if (t < sheet.rows) slope_quads<whole>(op, t, sheet.col(0), sheet.step(), nullptr, nullptr);
 }
 
-// A block a row, kDotColumns of it at a time: the first warp adds the lanes' products.
+// A warp a row, kDotColumns of it at a time: all lanes work out the slopes, sixteen of them add products.
 template <bool whole>
-__global__ void swiglu_slopes_and_dots(const __grid_constant__ Slopes op) {
-  __shared__ float4 h[kDotColumns / 4], dh[kDotColumns / 4];
-  const std::int64_t t = blockIdx.x, width = op.dh.cols;
-  auto *h_row = reinterpret_cast<float*>(h), *dh_row = reinterpret_cast<float*>(dh);
-  const int step = static_cast<int>(blockDim.x) * 4, own = static_cast<int>(threadIdx.x) * 4;
+__global__ void __launch_bounds__(32 * kDotRows, 4) swiglu_slopes_and_dots(const __grid_constant__ Slopes op) {
+  __shared__ float4 h[kDotRows][kDotColumns / 4], dh[kDotRows][kDotColumns / 4];
+  const int row = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32, own = lane * 4;
+  const std::int64_t t = std::int64_t{blockIdx.x} * kDotRows + row, width = op.dh.cols;
+  if (t >= op.dh.rows) return;
+  auto *h_row = reinterpret_cast<float*>(h[row]), *dh_row = reinterpret_cast<float*>(dh[row]);
   float sum = 0;
-  for (std::int64_t begin = 0; begin < width; begin += kQuads * step) {
-    slope_quads<whole>(op, t, begin + own, step, h_row + own, dh_row + own);
-    __syncthreads();
-    const int count = static_cast<int>(min(width - begin, std::int64_t{kQuads} * step));
-    if (threadIdx.x < 32) sum = add_products(sum, dh_row, h_row, count, static_cast<int>(threadIdx.x));
-    if (begin + kQuads * step < width) __syncthreads();
+  for (std::int64_t begin = 0; begin < width; begin += kDotColumns) {
+    slope_quads<whole>(op, t, begin + own, kDotColumns / kQuads, h_row + own, dh_row + own);
+    __syncwarp();
+    sum = add_products(sum, dh_row, h_row, static_cast<int>(min(width - begin, std::int64_t{kDotColumns})), lane);
+    __syncwarp();
   }
-  if (threadIdx.x >= 32) return;
   sum = fold_lanes(sum);
-  if (threadIdx.x == 0) *op.dots.at<float>(t, 0) = sum;
+  if (lane == 0) *op.dots.at<float>(t, 0) = sum;
 }
 
 }  // namespace
@@ -115,7 +114,7 @@ void run(const SwiGluBackward& op, Queue& queue) {
   const bool whole = whole_quads(all.gate, all.up, all.dh, all.d_gate, all.d_up);
   const Sheet<kQuads> sheet(op.dh.rows, width);
   if (op.dots)
-    launch(queue, static_cast<unsigned>(op.dh.rows), sheet.across, 0,
+    launch(queue, blocks_for(op.dh.rows, kDotRows), 32 * kDotRows, 0,
            whole ? swiglu_slopes_and_dots<true> : swiglu_slopes_and_dots<false>, all);
   else
     launch(queue, sheet.blocks(), sheet.threads(), 0, whole ? swiglu_slopes<true> : swiglu_slopes<false>, all, sheet);

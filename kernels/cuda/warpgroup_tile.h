@@ -1,14 +1,14 @@
 // Sums of products of bfloat16 matrices on warpgroups: c (m, n) = start + sum over runs of a b, in tiles of 128 rows and
 // kN columns. A block is three warpgroups: one thread of the last has boxes of both operands copied into a ring of stages
-// in shared memory, 64 along k each; the two others hold 64 rows of the tile each and multiply. Blocks stay and take tile
-// after tile, so that the next tile's stages fill while a tile is written.
+// in shared memory, 64 along k each; the two others multiply, 64 rows each. Blocks stay and take tile after tile, so that
+// the next tile's stages fill while one is written.
 // The law: an element is one chain over k in blocks of 16, increasing, that starts from c where the sum accumulates; what
-// lies beyond the matrices are zeros and adds nothing. So it depends on no other row, and a sum may be cut along k at
-// multiples of 16.
+// lies beyond the matrices are zeros and adds nothing. So it depends on no other row nor on the tile, and a sum may be cut
+// along k at multiples of 16.
 #pragma once
 
 #include <algorithm>
-#include <cstdlib>
+#include <type_traits>
 
 #include "kernels/cuda/bulk.h"
 #include "kernels/cuda/product.h"
@@ -19,14 +19,16 @@
 namespace troupe::cuda {
 
 constexpr int kGroupRows = 64, kTileRows = 128, kTileDepth = 64;
-constexpr int kNarrowTile = 128, kWideTile = 256;
 constexpr int kTileThreads = 384;
-constexpr unsigned kMultiprocessors = 132;  // of an H100
+// Of 256 columns, which read least; of 192 (scaled_tile.h); of 128; of 128 for any c.
+enum class Tiles { wide, middle, narrow, ragged };
+constexpr int columns_of(Tiles tiles) { return tiles == Tiles::wide ? 256 : tiles == Tiles::middle ? 192 : 128; }
 
 // What a launch computes: sums, each of so many runs, a kernel's parameter.
 template <int capacity>
 struct TileSums {
   BoxMap a[capacity], b[capacity];  // of a run; a[0] of all where `one_a`
+  BoxMap boxes_of_c[capacity], boxes_of_add;  // of a sum, 64 rows each; not of ragged ones
   int steps[capacity];              // of a run: its depth in kTileDepth
   View c[capacity];
   int first_row[capacity];                                // of a sum in its runs' a
@@ -36,11 +38,165 @@ struct TileSums {
   bool one_a, accumulate;
 };
 
-template <bool a_across, bool b_across, int kN>
+// What a thread holds of a group's 64 rows of a tile (see warpgroup.h), whose c comes and goes in boxes of 64 rows.
+template <int kN>
+struct BoxedFragment {
+  static constexpr int kParts = kN / 64, kBox = kGroupRows * kBoxWidth;  // of 64 columns; bytes
+  float sums[kN / 2];
+
+  __device__ void clear() {
+#pragma unroll
+    for (int i = 0; i < kN / 2; ++i) sums[i] = 0;
+  }
+
+  // Part `part` of a float32 matrix, two boxes, is the sums or is added to them.
+  template <bool alone>
+  __device__ void take(int part, const unsigned char* boxes) {
+#pragma unroll
+    for (int j = 0; j < 8; ++j)
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const float2 read = *reinterpret_cast<const float2*>(boxes + j / 4 * kBox + place_of_pair(j % 4, half));
+        float* to = &sums[4 * (8 * part + j) + 2 * half];
+        to[0] = alone ? read.x : to[0] + read.x, to[1] = alone ? read.y : to[1] + read.y;
+      }
+  }
+
+  // Writes a box of c from column `first` (of the tile) on: 64 columns of bfloat16 or 32 of float32.
+  __device__ void put_halves(int first, unsigned char* box) const {
+    const int lane = static_cast<int>(threadIdx.x) % 32, row = warp_row() + lane % 16, j = first / 8;
+#pragma unroll
+    for (int k = 0; k < 8; k += 2) {
+      const float* from = &sums[4 * (j + k)];
+      const unsigned words[4] = {pack_halves(from[0], from[1]), pack_halves(from[2], from[3]),
+                                 pack_halves(from[4], from[5]), pack_halves(from[6], from[7])};
+      store_matrices(box + panel_offset(row, k + lane / 16), words);
+    }
+  }
+  __device__ void put_floats(int first, unsigned char* box) const {
+#pragma unroll
+    for (int j = 0; j < 4; ++j)
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const float* from = &sums[4 * (first / 8 + j) + 2 * half];
+        *reinterpret_cast<float2*>(box + place_of_pair(j, half)) = make_float2(from[0], from[1]);
+      }
+  }
+
+ private:
+  __device__ static int warp_row() { return static_cast<int>(threadIdx.x) % 128 / 32 * 16; }
+  // In a box of float32: columns 8j + 2t and the next, of this thread's upper or lower row.
+  __device__ static int place_of_pair(int j, int half) {
+    const int lane = static_cast<int>(threadIdx.x) % 32, t = lane % 4;
+    return panel_offset(warp_row() + lane / 4 + 8 * half, 2 * j + t / 2) + t % 2 * 8;
+  }
+};
+
+// Where a thread's first element of 64 rows of a tile stands (see warpgroup.h), and where c ends.
+struct ThreadPlace {
+  int row, col, rows, cols;
+};
+__device__ inline ThreadPlace place_of_thread(int row, int col, const View& c) {
+  const int warp = static_cast<int>(threadIdx.x) % 128 / 32, lane = static_cast<int>(threadIdx.x) % 32;
+  return {row + warp * 16 + lane / 4, col + lane % 4 * 2, static_cast<int>(c.rows), static_cast<int>(c.cols)};
+}
+
+// The same of any c, with bias and any addend, read and written by the threads. Where all of it is inside and memory allows
+// two columns at once, nothing is asked on the way.
+template <int kN>
+class RaggedFragment {
+ public:
+  float sums[kN / 2];
+
+  __device__ void place(int row, int col, const View& c) {
+    at_ = place_of_thread(row, col, c);
+    whole_ = row + kGroupRows <= c.rows && col + kN <= c.cols && c.quads;
+  }
+
+  __device__ void begin(const View& c, bool from_c) {
+    if (from_c) return take<true>(c, 1);
+#pragma unroll
+    for (int i = 0; i < kN / 2; ++i) sums[i] = 0;
+  }
+  __device__ void add(const View& bias, const View& more) {
+    if (bias) take<false>(bias, 0);
+    if (more) take<false>(more, 1);
+  }
+  __device__ void end(const View& c) const {
+    whole_ && c.dtype == Dtype::f32 ? put_whole_pairs(c) : put_pairs(c);
+  }
+
+ private:
+  // Adds x, or its only row where `down` is 0; alone: x is the sums.
+  template <bool alone>
+  __device__ void take(const View& x, int down) {
+    if (!whole_ || !x.quads) return take_some<alone>(x, down);
+    if (x.dtype == Dtype::f32)
+      take_whole<alone>(x.at<const float>(down * at_.row, at_.col), down * 8 * x.stride);
+    else
+      take_whole<alone>(x.at<const std::uint16_t>(down * at_.row, at_.col), down * 8 * x.stride);
+  }
+  // Some at a time: what is read ahead takes registers.
+  template <bool alone, typename T>
+  __device__ void take_whole(const T* first, std::int64_t eight_rows) {
+    constexpr int kAhead = 16;
+    const T* rows[2] = {first, first + eight_rows};
+#pragma unroll
+    for (int i = 0; i < kN / 2; i += 2 * kAhead) {
+      float2 read[kAhead];
+#pragma unroll
+      for (int j = 0; j < kAhead; ++j)
+        read[j] = pair(rows[j % 2] + (i / 2 + j) / 2 * 8);
+#pragma unroll
+      for (int j = 0; j < kAhead; ++j) {
+        sums[i + 2 * j] = alone ? read[j].x : sums[i + 2 * j] + read[j].x;
+        sums[i + 2 * j + 1] = alone ? read[j].y : sums[i + 2 * j + 1] + read[j].y;
+      }
+    }
+  }
+  __device__ static float2 pair(const float* from) { return *reinterpret_cast<const float2*>(from); }
+  __device__ static float2 pair(const std::uint16_t* from) {
+    const unsigned both = *reinterpret_cast<const unsigned*>(from);
+    return make_float2(__uint_as_float(both << 16), __uint_as_float(both & 0xFFFF0000U));
+  }
+  template <bool alone>
+  __device__ void take_some(const View& x, int down) {
+#pragma unroll
+    for (int i = 0; i < kN / 2; ++i) {
+      int row = at_.row + i / 2 % 2 * 8, col = at_.col + i / 4 * 8 + i % 2;
+      keep_here(row), keep_here(col);
+      const float one = row < at_.rows && col < at_.cols ? x.get(down * row, col) : 0.0F;
+      sums[i] = alone ? one : sums[i] + one;
+    }
+  }
+
+  __device__ void put_pairs(const View& c) const {
+#pragma unroll
+    for (int i = 0; i < kN / 2; ++i) {
+      int row = at_.row + i / 2 % 2 * 8, col = at_.col + i / 4 * 8 + i % 2;
+      keep_here(row), keep_here(col);
+      if (row < at_.rows && col < at_.cols) c.put(row, col, sums[i]);
+    }
+  }
+  __device__ void put_whole_pairs(const View& c) const {
+    float* rows[2] = {c.at<float>(at_.row, at_.col), c.at<float>(at_.row + 8, at_.col)};
+#pragma unroll
+    for (int i = 0; i < kN / 2; i += 2)
+      *reinterpret_cast<float2*>(rows[i / 2 % 2] + i / 4 * 8) = make_float2(sums[i], sums[i + 1]);
+  }
+
+  ThreadPlace at_;
+  bool whole_;
+};
+
+template <bool a_across, bool b_across, Tiles tiles>
 struct TileRing {
-  static constexpr int kStages = kN <= 128 ? 6 : kN <= 192 ? 5 : 4, kPanel = kTileDepth * kPanelRow;
+  static constexpr int kN = columns_of(tiles), kStages = kN > 128 ? 4 : 6, kPanel = kTileDepth * kPanelRow;
   static constexpr int kBytesA = kTileRows * kPanelRow, kStage = kBytesA + kN * kPanelRow;
-  static constexpr std::size_t kShared = std::size_t{kStages} * kStage + kPanelAtom + 2 * kStages * sizeof(Barrier);
+  static constexpr int kBox = BoxedFragment<kN>::kBox, kDesk = 4 * kBox;  // two boxes for each group to write from
+  static constexpr std::size_t kShared =
+      std::size_t{kStages} * kStage + kDesk + kPanelAtom + 2 * kStages * sizeof(Barrier);
+  static_assert(kStage >= 4 * kBox);
 
   unsigned char* stages;
   Barrier *full, *empty;
@@ -49,18 +205,19 @@ struct TileRing {
   __device__ TileRing() {
     const auto start = reinterpret_cast<std::uintptr_t>(dynamic_shared<unsigned char>());
     stages = reinterpret_cast<unsigned char*>((start + kPanelAtom - 1) / kPanelAtom * kPanelAtom);
-    full = reinterpret_cast<Barrier*>(stages + kStages * kStage);
+    full = reinterpret_cast<Barrier*>(stages + kStages * kStage + kDesk);
     empty = full + kStages;
   }
-  // One thread.
+  // One thread. A stage is given back by every warp that read it.
   __device__ void begin() const {
-    for (int i = 0; i < kStages; ++i) begin_barrier(full[i], 1), begin_barrier(empty[i], 2);
+    for (int i = 0; i < kStages; ++i) begin_barrier(full[i], 1), begin_barrier(empty[i], 8);
   }
   __device__ void next() {
     if (++at < kStages) return;
     at = 0, parity ^= 1;
   }
   __device__ unsigned char* stage() const { return stages + at * kStage; }
+  __device__ unsigned char* desk(int group, int box) const { return stages + kStages * kStage + (2 * group + box) * kBox; }
 
   // 64 along k of both operands, from row `row` of A, column `col` of B and `k` on.
   __device__ void fill(const BoxMap& a, const BoxMap& b, int row, int col, int k) {
@@ -68,6 +225,14 @@ struct TileRing {
     arrive_expecting(full[at], kStage);
     copy_side<a_across, kTileRows>(stage(), a, row, k);
     copy_side<b_across, kN>(stage() + kBytesA, b, col, k);
+    next();
+  }
+  // 64 columns of a float32 matrix, from (row, col) on: two boxes for each group.
+  __device__ void fill_with(const BoxMap& matrix, int row, int col) {
+    wait(empty[at], parity ^ 1);
+    arrive_expecting(full[at], 4 * kBox);
+    for (int i = 0; i < 4; ++i)
+      copy_box(stage() + i * kBox, matrix, row + i / 2 * kGroupRows, col + i % 2 * 32, full[at]);
     next();
   }
   template <bool across, int size>
@@ -78,6 +243,7 @@ struct TileRing {
       copy_box(to, from, outer, k, full[at]);
   }
 
+  // The group's 64 rows.
   __device__ void multiply(float (&sums)[kN / 2], int group) const {
     const unsigned char* a = stage();
     group_fence();
@@ -108,6 +274,11 @@ struct TileWalk {
     find();
   }
   __device__ const View& c() const { return sums.c[sum]; }
+  __device__ int steps() const {
+    int steps = 0;
+    for (int run = sums.first_run[sum]; run < sums.first_run[sum + 1]; ++run) steps += sums.steps[run];
+    return steps;
+  }
 
  private:
   __device__ void find() {
@@ -120,162 +291,27 @@ struct TileWalk {
   }
 };
 
-// What one thread of a group holds of a tile: see warpgroup.h. Where the whole tile is inside and c allows two columns at
-// once, nothing is asked on the way, so that all reads are under way together. Wide tiles always are so, but for rows.
-template <int kN>
-class TileFragment {
- public:
-  float sums[kN / 2];
-
-  __device__ TileFragment(int tile_row, int tile_col, const View& c)
-      : c_(c),
-        rows_(static_cast<int>(c.rows)),
-        cols_(static_cast<int>(c.cols)),
-        whole_(tile_row + kTileRows <= c.rows && tile_col + kN <= c.cols && c.quads) {
-    const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
-    row_ = tile_row + warp * 16 + lane / 4, col_ = tile_col + lane % 4 * 2;
-  }
-
-  __device__ void begin(bool from_c) {
-    if (from_c) return take<true>(c_, 1);
-#pragma unroll
-    for (int i = 0; i < kN / 2; ++i) sums[i] = 0;
-  }
-  __device__ void add(const View& bias, const View& more) {
-    if constexpr (kN == kWideTile) return;
-    if (bias) take<false>(bias, 0);
-    if (more) take<false>(more, 1);
-  }
-  __device__ void end() const {
-    const bool eights =
-        c_.dtype == Dtype::bf16 && c_.stride % 8 == 0 && reinterpret_cast<std::uintptr_t>(c_.data) % 16 == 0;
-    if (eights)
-      kN == kWideTile || whole_ ? put_halves<true>() : put_halves<false>();
-    else if (kN == kWideTile || (whole_ && c_.dtype == Dtype::f32))
-      put_whole_pairs();
-    else if constexpr (kN != kWideTile)
-      put_pairs();
-  }
-
- private:
-  // Adds x, or its only row where `down` is 0; alone: x is the sums.
-  template <bool alone>
-  __device__ void take(const View& x, int down) {
-    if constexpr (kN == kWideTile) return take_whole<alone>(x.at<const float>(row_, col_), 8 * x.stride);
-    if (!whole_ || !x.quads) return take_some<alone>(x, down);
-    if (x.dtype == Dtype::f32)
-      take_whole<alone>(x.at<const float>(down * row_, col_), down * 8 * x.stride);
-    else
-      take_whole<alone>(x.at<const std::uint16_t>(down * row_, col_), down * 8 * x.stride);
-  }
-  // Some at a time: what is read ahead takes registers.
-  template <bool alone, typename T>
-  __device__ void take_whole(const T* first, std::int64_t eight_rows) {
-    constexpr int kAhead = 16;
-    const T* rows[2] = {first, first + eight_rows};
-#pragma unroll
-    for (int i = 0; i < kN / 2; i += 2 * kAhead) {
-      float2 read[kAhead];
-#pragma unroll
-      for (int j = 0; j < kAhead; ++j)
-        read[j] = row_ + j % 2 * 8 < rows_ ? pair(rows[j % 2] + (i / 2 + j) / 2 * 8) : make_float2(0, 0);
-#pragma unroll
-      for (int j = 0; j < kAhead; ++j) {
-        sums[i + 2 * j] = alone ? read[j].x : sums[i + 2 * j] + read[j].x;
-        sums[i + 2 * j + 1] = alone ? read[j].y : sums[i + 2 * j + 1] + read[j].y;
-      }
-    }
-  }
-  __device__ static float2 pair(const float* from) { return *reinterpret_cast<const float2*>(from); }
-  __device__ static float2 pair(const std::uint16_t* from) {
-    const unsigned both = *reinterpret_cast<const unsigned*>(from);
-    return make_float2(__uint_as_float(both << 16), __uint_as_float(both & 0xFFFF0000U));
-  }
-  template <bool alone>
-  __device__ void take_some(const View& x, int down) {
-#pragma unroll
-    for (int i = 0; i < kN / 2; ++i) {
-      int row = row_ + i / 2 % 2 * 8, col = col_ + i / 4 * 8 + i % 2;
-      keep_here(row), keep_here(col);
-      const float one = row < rows_ && col < cols_ ? x.get(down * row, col) : 0.0F;
-      sums[i] = alone ? one : sums[i] + one;
-    }
-  }
-
-  __device__ void put_pairs() const {
-#pragma unroll
-    for (int i = 0; i < kN / 2; ++i) {
-      int row = row_ + i / 2 % 2 * 8, col = col_ + i / 4 * 8 + i % 2;
-      keep_here(row), keep_here(col);
-      if (row < rows_ && col < cols_) c_.put(row, col, sums[i]);
-    }
-  }
-  __device__ void put_whole_pairs() const {
-    float* rows[2] = {c_.at<float>(row_, col_), c_.at<float>(row_ + 8, col_)};
-#pragma unroll
-    for (int i = 0; i < kN / 2; i += 2)
-      if (row_ + i / 2 % 2 * 8 < rows_)
-        *reinterpret_cast<float2*>(rows[i / 2 % 2] + i / 4 * 8) = make_float2(sums[i], sums[i + 1]);
-  }
-
-  // Four lanes have two columns each of four times eight: they swap, so that each has eight neighbours to write at once.
-  template <bool whole>
-  __device__ void put_halves() const {
-    const int t = static_cast<int>(threadIdx.x) % 4;
-    const bool odd = t % 2 == 1, high = t / 2 == 1;
-#pragma unroll
-    for (int i = 0; i < kN / 2; i += 16)
-#pragma unroll
-      for (int half = 0; half < 4; half += 2) {
-        unsigned words[4];
-#pragma unroll
-        for (int j = 0; j < 4; ++j) words[j] = pack_halves(sums[i + half + 4 * j], sums[i + half + 4 * j + 1]);
-#pragma unroll
-        for (int j = 0; j < 4; j += 2) {
-          const unsigned other = __shfl_xor_sync(0xFFFFFFFFU, odd ? words[j] : words[j + 1], 1);
-          (odd ? words[j] : words[j + 1]) = other;
-        }
-#pragma unroll
-        for (int j = 0; j < 2; ++j) {
-          const unsigned other = __shfl_xor_sync(0xFFFFFFFFU, high ? words[j] : words[j + 2], 2);
-          (high ? words[j] : words[j + 2]) = other;
-        }
-        put_eight<whole>(words, row_ + half * 4, col_ + i / 4 * 8 + 6 * t);
-      }
-  }
-  template <bool whole>
-  __device__ void put_eight(const unsigned (&words)[4], int row, int col) const {
-    if (row >= rows_ || (!whole && col >= cols_)) return;
-    std::uint16_t* to = c_.at<std::uint16_t>(row, col);
-    if (whole || col + 8 <= cols_)
-      *reinterpret_cast<uint4*>(to) = make_uint4(words[0], words[1], words[2], words[3]);
-    else
-#pragma unroll
-      for (int j = 0; j < 8; ++j)
-        if (col + j < cols_) to[j] = static_cast<std::uint16_t>(words[j / 2] >> j % 2 * 16);
-  }
-
-  const View& c_;
-  int row_, col_, rows_, cols_;  // of its first element; of c
-  bool whole_;
-};
-
-// The thread that feeds.
-template <bool a_across, bool b_across, int kN, int capacity>
-__device__ void feed_tiles(const TileSums<capacity>& sums, TileRing<a_across, b_across, kN>& ring) {
-  for (TileWalk<capacity, kN> walk(sums); walk.more(); walk.next()) {
+// The thread that feeds: what a sum starts from, its steps, what is added to it.
+template <Tiles tiles, typename Ring, int capacity>
+__device__ void feed_tiles(const TileSums<capacity>& sums, Ring& ring) {
+  const auto feed_matrix = [&](const BoxMap& matrix, int row, int col) {
+    for (int part = 0; part < Ring::kN / 64; ++part) ring.fill_with(matrix, row, col + part * 64);
+  };
+  for (TileWalk<capacity, Ring::kN> walk(sums); walk.more(); walk.next()) {
     const int row = walk.row + sums.first_row[walk.sum];
+    if (tiles != Tiles::ragged && sums.accumulate) feed_matrix(sums.boxes_of_c[walk.sum], walk.row, walk.col);
     for (int run = sums.first_run[walk.sum]; run < sums.first_run[walk.sum + 1]; ++run)
       for (int step = 0; step < sums.steps[run]; ++step)
         ring.fill(sums.a[sums.one_a ? 0 : run], sums.b[run], row, walk.col, step * kTileDepth);
+    if (tiles != Tiles::ragged && sums.add) feed_matrix(sums.boxes_of_add, walk.row, walk.col);
   }
 }
 
-// A group's part of a tile: `steps` stages, each given back when its products are over.
-template <bool a_across, bool b_across, int kN>
-__device__ void multiply_tile(float (&sums)[kN / 2], TileRing<a_across, b_across, kN>& ring, int steps, int group) {
+// `steps` stages of a tile, each given back when its products are over.
+template <typename Ring>
+__device__ void multiply_tile(float (&sums)[Ring::kN / 2], Ring& ring, int steps, int group) {
   if (steps == 0) return;
-  const bool tells = threadIdx.x % 128 == 0;
+  const bool tells = threadIdx.x % 32 == 0;
   wait(ring.full[ring.at], ring.parity);
   hold(sums);
   ring.multiply(sums, group);  // apart, so that from the loop's begin to its end sums are only the tensor cores'
@@ -294,62 +330,132 @@ __device__ void multiply_tile(float (&sums)[kN / 2], TileRing<a_across, b_across
   if (tells) arrive(*last);
 }
 
-template <bool a_across, bool b_across, int kN, int capacity>
+// A matrix that comes through the ring's stages is the sums or is added to them.
+template <bool alone, int kN, typename Ring>
+__device__ void take_matrix(BoxedFragment<kN>& fragment, Ring& ring, int group) {
+#pragma unroll
+  for (int part = 0; part < kN / 64; ++part) {
+    wait(ring.full[ring.at], ring.parity);
+    fragment.template take<alone>(part, ring.stage() + 2 * group * Ring::kBox);
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) arrive(ring.empty[ring.at]);
+    ring.next();
+  }
+}
+
+// The group's rows of a tile to c, box after box: one is written to shared memory while the one before leaves it.
+template <int columns, int kN, typename Ring, typename Put>
+__device__ void put_boxes(const Ring& ring, int group, const BoxMap& c, int row, int col, Put put) {
+  const bool tells = threadIdx.x % 128 == 0;
+#pragma unroll
+  for (int first = 0; first < kN; first += columns) {
+    unsigned char* box = ring.desk(group, first / columns % 2);
+    if (tells) write_boxes_read<1>();
+    meet_group(group);
+    put(first, box);
+    fence_for_products();
+    meet_group(group);
+    if (!tells) continue;
+    write_box(c, row, col + first, box);
+    write_boxes_commit();
+  }
+}
+
+template <int kN, typename Ring, int capacity, typename Multiply>
+__device__ void take_boxed_tile(const TileSums<capacity>& sums, const TileWalk<capacity, kN>& walk, Ring& ring, int group,
+                                Multiply multiply) {
+  BoxedFragment<kN> fragment;
+  if (sums.accumulate)
+    take_matrix<true>(fragment, ring, group);
+  else
+    fragment.clear();
+  multiply(walk, fragment.sums);
+  if (sums.add) take_matrix<false>(fragment, ring, group);
+  const BoxMap& c = sums.boxes_of_c[walk.sum];
+  const int row = walk.row + group * kGroupRows;
+  if (walk.c().dtype == Dtype::bf16)
+    put_boxes<64, kN>(ring, group, c, row, walk.col, [&](int col, unsigned char* box) { fragment.put_halves(col, box); });
+  else
+    put_boxes<32, kN>(ring, group, c, row, walk.col, [&](int col, unsigned char* box) { fragment.put_floats(col, box); });
+}
+
+template <int kN, int capacity, typename Multiply>
+__device__ void take_ragged_tile(const TileSums<capacity>& sums, const TileWalk<capacity, kN>& walk, int group,
+                                 Multiply multiply) {
+  RaggedFragment<kN> fragment;
+  fragment.place(walk.row + group * kGroupRows, walk.col, walk.c());
+  fragment.begin(walk.c(), sums.accumulate);
+  multiply(walk, fragment.sums);
+  fragment.add(sums.bias, sums.add);
+  fragment.end(walk.c());
+}
+
+// multiply(walk, sums) adds all products of the group's rows of a tile.
+template <Tiles tiles, typename Ring, int capacity, typename Multiply>
+__device__ void take_tiles(const TileSums<capacity>& sums, Ring& ring, int group, Multiply multiply) {
+  for (TileWalk<capacity, columns_of(tiles)> walk(sums); walk.more(); walk.next()) {
+    if constexpr (tiles == Tiles::ragged)
+      take_ragged_tile(sums, walk, group, multiply);
+    else
+      take_boxed_tile(sums, walk, ring, group, multiply);
+  }
+  if (tiles != Tiles::ragged && threadIdx.x % 128 == 0) write_boxes_wait();
+}
+
+template <bool a_across, bool b_across, Tiles tiles, int capacity>
 __global__ void __launch_bounds__(kTileThreads, 1) sum_tiles(const __grid_constant__ TileSums<capacity> sums) {
-  TileRing<a_across, b_across, kN> ring;
+  TileRing<a_across, b_across, tiles> ring;
   if (threadIdx.x == 0) ring.begin();
   __syncthreads();
   const int group = static_cast<int>(threadIdx.x) / 128;
   if (group == 2) {
     shrink_registers<40>();
-    if (threadIdx.x == 256) feed_tiles<a_across, b_across, kN, capacity>(sums, ring);
+    if (threadIdx.x == 256) feed_tiles<tiles>(sums, ring);
   } else {
     grow_registers<232>();
-    for (TileWalk<capacity, kN> walk(sums); walk.more(); walk.next()) {
-      int steps = 0;
-      for (int run = sums.first_run[walk.sum]; run < sums.first_run[walk.sum + 1]; ++run) steps += sums.steps[run];
-      TileFragment<kN> fragment(walk.row, walk.col, walk.c());
-      fragment.begin(sums.accumulate);
-      multiply_tile<a_across, b_across, kN>(fragment.sums, ring, steps, group);
-      fragment.add(sums.bias, sums.add);
-      fragment.end();
-    }
+    take_tiles<tiles>(sums, ring, group, [&ring, group](const auto& walk, auto& own) {
+      multiply_tile(own, ring, walk.steps(), group);
+    });
   }
 }
 
-// Wide tiles where columns fill them and nothing is asked of them but to be written.
-inline int tile_columns_wgmma(const Product& op) {
-  static const char* const forced = std::getenv("TROUPE_TILE");
-  const bool plain = !op.bias && !op.add && rows_aligned(op.c) && (!op.accumulate || op.transpose_a);
-  return plain && op.c.cols % kWideTile == 0 && forced == nullptr ? kWideTile : kNarrowTile;
+// Wide ones where they don't compute much more beyond c's columns. What depends on the rows of c decides nothing.
+inline Tiles tiles_for(const Tensor& c, const Tensor& bias, const Tensor& add, bool accumulate) {
+  const auto chunks = [](const Tensor& x) {
+    return rows_aligned(x) && x.cols * static_cast<std::int64_t>(bytes_of(x.dtype)) % 16 == 0;
+  };
+  const bool boxes = !bias && chunks(c) && (!add || (add.dtype == Dtype::f32 && chunks(add)));
+  if (!boxes || (accumulate && c.dtype != Dtype::f32)) return Tiles::ragged;
+  const auto computed = [&](Tiles tiles) { return blocks_for(c.cols, columns_of(tiles)) * columns_of(tiles); };
+  return 10 * computed(Tiles::wide) <= 11 * computed(Tiles::narrow) ? Tiles::wide : Tiles::narrow;
 }
-inline int tile_columns_wgmma(const GroupedProduct& op) {
-  static const char* const forced = std::getenv("TROUPE_TILE");
-  return rows_aligned(op.c) && op.c.cols % kWideTile == 0 && forced == nullptr ? kWideTile : kNarrowTile;
+// Calls with(std::integral_constant) of these tiles.
+template <typename With>
+void with_tiles(Tiles tiles, With with) {
+  if (tiles == Tiles::wide) return with(std::integral_constant<Tiles, Tiles::wide>());
+  if (tiles == Tiles::narrow) return with(std::integral_constant<Tiles, Tiles::narrow>());
+  with(std::integral_constant<Tiles, Tiles::ragged>());
 }
 inline int tile_steps(std::int64_t depth) { return static_cast<int>((depth + kTileDepth - 1) / kTileDepth); }
 
-// An operand's map; `across`: k runs down its rows.
-template <int size>
-BoxMap side_map(const HalfMatrix& x, bool across) {
-  return x.rows > 0 && x.cols > 0 ? box_map(x, across ? kTileDepth : size) : BoxMap{};
-}
+// An operand's map; `across`: k runs down its rows. `size`: a tile's rows or columns.
+inline BoxMap side_map(const Tensor& x, int size, bool across) { return box_map(x, across ? kTileDepth : size); }
 
 // Numbers the tiles of all sums; the blocks of their launch.
-template <int kN, int capacity>
+template <Tiles tiles, int capacity>
 unsigned number_tiles(TileSums<capacity>& sums) {
   sums.first_tile[0] = 0;
   for (int s = 0; s < sums.count; ++s)
     sums.first_tile[s + 1] = sums.first_tile[s] + static_cast<int>(blocks_for(sums.c[s].rows, kTileRows) *
-                                                                   blocks_for(sums.c[s].cols, kN));
-  return std::min(static_cast<unsigned>(sums.first_tile[sums.count]), kMultiprocessors);
+                                                                   blocks_for(sums.c[s].cols, columns_of(tiles)));
+  return std::min(static_cast<unsigned>(sums.first_tile[sums.count]), multiprocessors());
 }
 
-template <bool a_across, bool b_across, int kN, int capacity>
+template <bool a_across, bool b_across, Tiles tiles, int capacity>
 void launch_sums(TileSums<capacity>& sums, Queue& queue) {
-  const unsigned blocks = number_tiles<kN>(sums);
-  launch(queue, blocks, kTileThreads, TileRing<a_across, b_across, kN>::kShared,
-         sum_tiles<a_across, b_across, kN, capacity>, sums);
+  const unsigned blocks = number_tiles<tiles>(sums);
+  launch(queue, blocks, kTileThreads, TileRing<a_across, b_across, tiles>::kShared,
+         sum_tiles<a_across, b_across, tiles, capacity>, sums);
 }
 
 }  // namespace troupe::cuda

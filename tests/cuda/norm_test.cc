@@ -82,3 +82,18 @@ TEST_CASE("norm's slopes may stand where they came from", "[cuda][norm]") {
   run_op(NormBackward{x, weight, r, dy, {}, dy, again, 1e-5F});
   CHECK((same_bits(dy, dx) && same_bits(again, dweight)));
 }
+
+TEST_CASE("a copy that follows norm's slopes is what it is alone, where it stands over an operand too",
+          "[cuda][norm]") {
+  for (const bool over : {false, true}) {
+    const Owned x = normal(37, 72, 1), weight = normal(1, 72, 2), r = normal(37, 1, 3), dx(37, 72), dweight(1, 72),
+                expected_dx(37, 72), expected(37, 72, Dtype::bf16), copy(37, 72, Dtype::bf16, 4);
+    const Owned dy = normal(37, 72, 4, Dtype::bf16), again = normal(37, 72, 4, Dtype::bf16);
+    run_op(NormBackward{x, weight, r, again, {}, expected_dx, dweight, 1e-5F});
+    run_op(Copy{expected_dx, expected});
+    const Tensor out = over ? dy.tensor() : copy.tensor();
+    run_ops({NormBackward{x, weight, r, dy, {}, dx, dweight, 1e-5F}, Copy{dx, out}});
+    CHECK((same_bits(dx, expected_dx) && same_bits(out, expected)));
+    CHECK(copy.canaries_alive());
+  }
+}

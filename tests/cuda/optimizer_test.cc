@@ -90,3 +90,109 @@ TEST_CASE("first values are the CPU's but for the last bit of a normal number", 
       CHECK(out.canaries_alive());
     }
 }
+
+namespace {
+
+// What the ops leave in `results` on the CPU, where they run one by one, and here, where they may go together.
+template <typename MakeOps, typename Make>
+void same_together(MakeOps make_ops, Make make_tensors) {
+  const std::vector<Owned> expected = make_tensors();
+  for (const Op& op : make_ops(expected)) run_on_cpu(op);
+  for (int order = 0; order < 2; ++order) {
+    const std::vector<Owned> actual = make_tensors();
+    run_ops(make_ops(actual));
+    for (std::size_t i = 0; i < actual.size(); ++i) {
+      INFO("tensor " << i);
+      CHECK(same_bits(actual[i], expected[i]));
+      CHECK(actual[i].canaries_alive());
+    }
+  }
+}
+
+constexpr std::int64_t kWidths[] = {4, 2048, 12, 2052, 1, 7, 5000, 64};
+
+}  // namespace
+
+TEST_CASE("updates that go together are what each is alone, an element twice in turn", "[cuda][optimizer]") {
+  const std::int64_t all = 40000;
+  for (const bool digested : {false, true})
+    same_together(
+        [&](const std::vector<Owned>& x) {
+          Ops ops;
+          std::int64_t at = 0;
+          for (int i = 0; i < 70; ++i) {
+            const std::int64_t width = i < 60 ? kWidths[i % 4] : kWidths[i % 8];
+            if (at + width > all || i == 65) at = 0;  // from the beginning again
+            const auto part = [&](std::size_t of) { return x[of].tensor().columns(at, width); };
+            AdamW op{.parameter = part(0), .gradient = part(1), .m = part(2), .v = part(3), .copy = part(4)};
+            if (digested) op.digest = x[5].tensor().row_range(i, 1);
+            op.lr = 3e-3F, op.weight_decay = i % 3 == 0 ? 0.1F : 0.0F, op.first = static_cast<std::uint64_t>(at);
+            ops.push_back(op);
+            at += width;
+          }
+          return ops;
+        },
+        [&] {
+          std::vector<Owned> x;
+          for (std::uint64_t i = 0; i < 4; ++i) x.push_back(normal(1, all, i));
+          for (std::int64_t i = 0; i < all; ++i) x[3].set(0, i, std::abs(x[3].at(0, i)));
+          x.push_back(normal(1, all, 4, Dtype::bf16));
+          x.push_back(Owned(70, 4, Dtype::i32));
+          return x;
+        });
+}
+
+TEST_CASE("what is filled together is what is filled one by one, with two values in turn", "[cuda][optimizer]") {
+  same_together(
+      [&](const std::vector<Owned>& x) {
+        Ops ops;
+        for (int i = 0; i < 200; ++i)
+          ops.push_back(Fill{x[0].tensor().columns(i % 7 * 500, kWidths[i % 8]), i % 50 < 45 ? 0.0F : 2.5F});
+        return ops;
+      },
+      [&] {
+        std::vector<Owned> x;
+        x.push_back(normal(1, 9000, 1));
+        return x;
+      });
+}
+
+TEST_CASE("additions that go together give what they give one by one, of sums of sums too", "[cuda][optimizer]") {
+  same_together(
+      [&](const std::vector<Owned>& x) {
+        Ops ops;
+        const auto part = [&](int of, std::int64_t at) {
+          return x[0].tensor().columns(of * 10000 + at, kWidths[at % 4]);
+        };
+        for (const auto& [a, b] : {std::pair{0, 2}, {1, 3}, {0, 1}, {3, 0}, {2, 1}, {1, 0}})
+          for (std::int64_t at = 0; at < 9; ++at)
+            ops.push_back(Add{part(a, at * 1000), part(b, at * 1000), part(at == 8 ? b : a, at * 1000)});
+        return ops;
+      },
+      [&] {
+        std::vector<Owned> x;
+        x.push_back(normal(1, 40000, 1));
+        return x;
+      });
+}
+
+TEST_CASE("sums of squares that go together are what each is alone", "[cuda][optimizer]") {
+  const std::int64_t widths[] = {4096, 4, 140000, 5000, 1, 0, 131072, 4100};
+  same_together(
+      [&](const std::vector<Owned>& x) {
+        Ops ops;
+        for (std::int64_t i = 0; i < 120; ++i) {
+          const std::int64_t place = i == 60 ? 59 : i;  // one result twice: the last stays
+          ops.push_back(SumSquares{x[0].tensor().columns(i * 8, widths[i < 100 && i % 8 == 2 ? 3 : i % 8]),
+                                   x[1].tensor().row_range(place, 1), x[2].tensor().row_range(place, 1)});
+        }
+        return ops;
+      },
+      [&] {
+        std::vector<Owned> x;
+        x.push_back(normal(1, 142000, 1));
+        x.push_back(Owned(120, 1, Dtype::f64));
+        x.push_back(Owned(120, 1, Dtype::i32));
+        return x;
+      });
+}

@@ -1,5 +1,6 @@
 // Products of bfloat16 on tensor cores: an element's bits depend on its row, its column and blocks of 16 along k, and on
 // nothing else: not on the tile, nor on what shares it, nor on how memory is aligned.
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <string>
@@ -223,4 +224,30 @@ TEST_CASE("weight gradients that go together add what each would alone, in their
     for (std::size_t s = 0; s < alone.size(); ++s) CHECK(same_bits(together[s], alone[s]));
     CHECK(worst_error(std::get<Product>(ops.back()), Grid()) <= 1);
   }
+}
+
+TEST_CASE("a product of few elements and a long sum is the CPU's, bit for bit", "[product]") {
+  for (const Dtype type : {Dtype::f32, kHalf})
+    for (const auto& [k, m, n] : {std::array<std::int64_t, 3>{1, 1, 1}, {128, 16, 32}, {700, 20, 88}, {1030, 64, 40}})
+      for (const bool accumulate : {false, true}) {
+        INFO(m << " x [" << k << "] x " << n << " " << accumulate);
+        const Owned a = normal(k, m, 1), b = normal(k, n, 2, type), actual = normal(m, n, 3, Dtype::f32, 1),
+                    expected = normal(m, n, 3, Dtype::f32, 1);
+        const Within near_a(a, 0), near_b(b, 8);
+        Product op{.a = near_a.view, .b = near_b.view, .c = actual, .transpose_a = true, .accumulate = accumulate};
+        run_op(op);
+        op.c = expected;
+        run_on_cpu(op);
+        CHECK(same_bits(actual, expected));
+        CHECK(actual.canaries_alive());
+      }
+}
+
+TEST_CASE("a thin product leaves out what lies behind its sum's end: a sum of -0 knows", "[product]") {
+  Owned a(200, 4), b(200, 4), c(4, 4);
+  for (std::int64_t k = 0; k < 200; ++k)
+    for (std::int64_t i = 0; i < 4; ++i) a.set(k, i, -0.0), b.set(k, i, 1);
+  for (std::int64_t i = 0; i < 16; ++i) c.set(i / 4, i % 4, -0.0);
+  run_op(Product{.a = a, .b = b, .c = c, .transpose_a = true, .accumulate = true});
+  for (std::int64_t i = 0; i < 16; ++i) CHECK(std::signbit(c.at(i / 4, i % 4)));
 }

@@ -45,17 +45,77 @@ struct Operands {
 }  // namespace
 
 TEST_CASE("a product on warpgroups is the sum over k in every form, with ragged sides", "[product][warpgroup]") {
-  const std::int64_t shapes[][3] = {{1, 8, 16}, {130, 300, 200}, {257, 512, 72}, {3, 1000, 24}, {200, 264, 0}};
+  const std::int64_t shapes[][3] = {{1, 8, 16}, {130, 300, 200}, {264, 512, 72}, {8, 1000, 24}, {200, 264, 0}};
   for (const auto& [m, n, k] : shapes)
     for (int form = 0; form < 4; ++form)
-      for (const bool accumulate : {false, true}) {
-        const Dtype type = accumulate || form % 2 == 0 ? Dtype::f32 : Dtype::bf16;
-        Operands o({m, n, k, form / 2 == 1, form % 2 == 1, accumulate, type});
-        const Grid start{o.c};
-        run_on_warpgroups(o.op);
-        CHECK(worst_error(o.op, start) <= 1);
-        CHECK(o.c.canaries_alive());
-      }
+      for (const bool accumulate : {false, true})
+        for (const bool biased : {false, true}) {
+          const Dtype type = accumulate || form % 2 == 0 ? Dtype::f32 : Dtype::bf16;
+          Operands o({m, n, k, form / 2 == 1, form % 2 == 1, accumulate, type});
+          if (!biased) o.op.bias = {};
+          if (!biased && form % 2 == 1) o.op.add = {};
+          if (!cuda::takes_wgmma(o.op)) continue;
+          INFO(m << " x " << n << " x " << k << ", form " << form << (accumulate ? ", accumulates" : "")
+                 << (biased ? ", biased" : ""));
+          const Grid start{o.c};
+          run_on_warpgroups(o.op);
+          const bool nothing = k == 0 && !o.op.add && !accumulate;
+          CHECK((nothing ? distance(o.c, Grid(m, n)) == 0 : worst_error(o.op, start) <= 1));
+          CHECK(o.c.canaries_alive());
+        }
+}
+
+TEST_CASE("long sums on warpgroups come round the stages many times", "[product][warpgroup]") {
+  for (const bool accumulate : {false, true}) {
+    Operands o({104, 512, 2064, accumulate, false, accumulate, accumulate ? Dtype::f32 : Dtype::bf16});
+    o.op.bias = o.op.add = {};
+    const Grid start{o.c};
+    run_on_warpgroups(o.op);
+    CHECK(worst_error(o.op, start) <= 1);
+    CHECK(o.c.canaries_alive());
+  }
+}
+
+TEST_CASE("experts' runs on warpgroups have the bits of products by themselves", "[product][warpgroup]") {
+  for (const bool transpose : {false, true}) {
+    const RecycledVector<std::int32_t> rows{0, 3, 1, 0, 20, 140, 0, 130};
+    const Owned a = normal(294, 72, 1, Dtype::bf16, 8), c = normal(294, 264, 2, Dtype::bf16, 8),
+                expected(294, 264, Dtype::bf16);
+    std::vector<Owned> b;
+    GroupedProduct op{.a = a, .c = c, .b = {}, .rows = rows, .transpose_b = transpose};
+    std::int64_t row = 0;
+    for (std::size_t r = 0; r < rows.size(); row += rows[r++]) {
+      b.push_back(transpose ? normal(264, 72, 3 + r, Dtype::bf16, 8) : normal(72, 264, 3 + r, Dtype::bf16, 8));
+      op.b.push_back(b.back());
+      if (rows[r] > 0)
+        run_on_warpgroups(Product{.a = a.tensor().row_range(row, rows[r]),
+                                  .b = b.back(),
+                                  .c = expected.tensor().row_range(row, rows[r]),
+                                  .transpose_b = transpose});
+    }
+    run_on_warpgroups(Ops{op});
+    CHECK(same_bits(c, expected));
+    CHECK(c.canaries_alive());
+  }
+}
+
+TEST_CASE("weight gradients on warpgroups add what each would alone, in their order", "[product][warpgroup]") {
+  const std::int64_t depths[] = {40, 0, 200, 7, 64}, sums[] = {0, 0, 1, 2, 2};  // two sums have two products
+  std::vector<Owned> a, b, together, alone;
+  for (std::uint64_t s = 0; s < 3; ++s) {
+    together.push_back(normal(136, 264, 90 + s, Dtype::f32, 8));
+    alone.push_back(normal(136, 264, 90 + s, Dtype::f32, 8));
+  }
+  Ops ops;
+  for (std::size_t i = 0; i < 5; ++i) {
+    a.push_back(normal(depths[i], 136, 10 + i, Dtype::bf16, 8)), b.push_back(normal(depths[i], 264, 20 + i, Dtype::bf16, 8));
+    Product one{.a = a.back(), .b = b.back(), .c = alone[sums[i]], .transpose_a = true, .accumulate = true};
+    run_on_warpgroups(one);
+    one.c = together[sums[i]];
+    ops.push_back(one);
+  }
+  run_on_warpgroups(ops);
+  for (std::size_t s = 0; s < 3; ++s) CHECK(same_bits(together[s], alone[s]));
 }
 
 TEST_CASE("a row's bits on warpgroups are those it has alone", "[product][warpgroup]") {

@@ -65,6 +65,12 @@ void finish_copies(int left);  // but for so many of the newest groups
 void do_later(std::function<void()> work);
 void end_work();
 void finish_work(int left);
+// The thread's own writes from shared memory, likewise.
+void write_later(std::function<void()> work);
+void end_writes();
+void finish_writes(int left);
+// So many threads of a block meet at the barrier of this number.
+void meet(int number, unsigned threads);
 // Barriers of a block by their place in shared memory: a phase is over when all have arrived and as many bytes were
 // delivered as they expect. What is delivered later comes when somebody waits for it.
 void begin_barrier(const void* barrier, int arrivals);
@@ -140,6 +146,7 @@ T atomicAdd(T* to, T value) {
 
 enum cudaError_t { cudaSuccess = 0, cudaErrorMemoryAllocation = 2, cudaErrorNotReady = 600 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2, cudaMemcpyDefault = 4 };
+enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 constexpr unsigned cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2, cudaEventDefault = 0;
 struct simt_stream {};
@@ -156,11 +163,13 @@ struct cudaLaunchConfig_t {
 struct cudaDeviceProp {
   char name[256] = "processor";
   std::size_t totalGlobalMem = 0;
-  int major = 9, minor = 0, multiProcessorCount = 1;
+  int major = 9, minor = 0, multiProcessorCount = 2;
 };
 
 cudaError_t cudaGetDeviceCount(int* count);
 cudaError_t cudaSetDevice(int device);
+cudaError_t cudaGetDevice(int* device);
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device);
 cudaError_t cudaMemGetInfo(std::size_t* free_bytes, std::size_t* all_bytes);
 cudaError_t cudaMalloc(void** data, std::size_t size);

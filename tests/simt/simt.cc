@@ -59,7 +59,7 @@ struct Fiber {
   std::function<bool()> ready;
   uint3 thread{};
   std::deque<std::vector<CopyLater>> copies;  // by group, the newest last and open
-  std::deque<std::vector<std::function<void()>>> work;
+  std::deque<std::vector<std::function<void()>>> work, writes;
 };
 
 class Block {
@@ -77,6 +77,7 @@ class Block {
     count_ = alive_ = count;
     barrier_ = {};
     phases_.clear();
+    meetings_.clear();
     warps_.clear();
     warps_.resize((count + 31) / 32);
     std::memset(shared_.data(), kUnwritten, config.dynamicSmemBytes);
@@ -134,11 +135,16 @@ class Block {
 
   void do_later(std::function<void()> work) { now_->work.back().push_back(std::move(work)); }
   void end_work() { now_->work.emplace_back(); }
-  void finish_work(int left) {
-    while (now_->work.size() > static_cast<std::size_t>(left) + 1) {
-      for (const auto& one : now_->work.front()) one();
-      now_->work.pop_front();
-    }
+  void finish_work(int left) { finish(now_->work, left); }
+  void write_later(std::function<void()> work) { now_->writes.back().push_back(std::move(work)); }
+  void end_writes() { now_->writes.emplace_back(); }
+  void finish_writes(int left) { finish(now_->writes, left); }
+
+  void meet(int number, unsigned threads) {
+    Meeting& m = meetings_[number];
+    const unsigned generation = m.generation;
+    if (++m.arrived == threads) return open(m);
+    wait([&m, generation] { return m.generation != generation; });
   }
 
   void begin_barrier(const void* at, int arrivals) {
@@ -176,6 +182,13 @@ class Block {
  private:
   Block() : fibers_(kThreadsMax), shared_(kSharedMax) {}
 
+  static void finish(std::deque<std::vector<std::function<void()>>>& groups, int left) {
+    while (groups.size() > static_cast<std::size_t>(left) + 1) {
+      for (const auto& one : groups.front()) one();
+      groups.pop_front();
+    }
+  }
+
   PhaseBarrier& phase_barrier(const void* at) {
     const auto found = phases_.find(at);
     if (found == phases_.end()) fail("a barrier that nobody began");
@@ -208,6 +221,7 @@ class Block {
     f.over = f.waits = false;
     f.copies.assign(1, {});
     f.work.assign(1, {});
+    f.writes.assign(1, {});
     if (f.stack != nullptr) return;
     f.stack = mmap(nullptr, kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
     if (f.stack == MAP_FAILED) throw std::bad_alloc();
@@ -279,6 +293,7 @@ class Block {
     Fiber& own = *block.now_;
     for (;;) {
       (*block.body_)();
+      if (own.writes.size() > 1 || !own.writes.front().empty()) block.fail("a thread that ends before its writes");
       own.over = true;
       --block.alive_;
       if (block.barrier_.arrived > 0 && block.barrier_.arrived >= block.alive_) block.open(block.barrier_);
@@ -292,6 +307,7 @@ class Block {
   std::vector<unsigned> order_;
   Meeting barrier_;
   std::map<const void*, PhaseBarrier> phases_;
+  std::map<int, Meeting> meetings_;
   std::uint64_t state_ = 1;  // of the order
   const std::function<void()>* body_ = nullptr;
   unsigned count_ = 0, alive_ = 0;
@@ -313,6 +329,10 @@ void finish_copies(int left) { Block::get().finish_copies(left); }
 void do_later(std::function<void()> work) { Block::get().do_later(std::move(work)); }
 void end_work() { Block::get().end_work(); }
 void finish_work(int left) { Block::get().finish_work(left); }
+void write_later(std::function<void()> work) { Block::get().write_later(std::move(work)); }
+void end_writes() { Block::get().end_writes(); }
+void finish_writes(int left) { Block::get().finish_writes(left); }
+void meet(int number, unsigned threads) { Block::get().meet(number, threads); }
 void begin_barrier(const void* barrier, int arrivals) { Block::get().begin_barrier(barrier, arrivals); }
 void arrive(const void* barrier, int expected_bytes) { Block::get().arrive(barrier, expected_bytes); }
 void wait(const void* barrier, int parity) { Block::get().wait_for_phase(barrier, parity); }
@@ -355,6 +375,14 @@ cudaError_t cudaGetDeviceCount(int* count) {
   return cudaSuccess;
 }
 cudaError_t cudaSetDevice(int) { return cudaSuccess; }
+cudaError_t cudaGetDevice(int* device) {
+  *device = 0;
+  return cudaSuccess;
+}
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
+  *value = 2;
+  return cudaSuccess;
+}
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   *properties = {};
   properties->totalGlobalMem = std::size_t{1} << 33;

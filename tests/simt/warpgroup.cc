@@ -82,7 +82,22 @@ void multiply_held_later(float* c, int columns, const unsigned* a, const Operand
     multiply(thread, c, columns, both, b, b_across, fresh);
   });
 }
+// Every lane gives one row's place; row r of matrix m is lane 8 m + r's, its elements 2 t and the next lane 4 r + t's.
+void store_matrices(void* row, const unsigned (&from)[4]) {
+  const unsigned char* bytes = simt::exchange(0xFFFFFFFFU, &row, sizeof row, "store_matrices");
+  const int l = simt::lane();
+  for (int m = 0; m < 4; ++m) {
+    unsigned char* to = nullptr;
+    std::memcpy(&to, bytes + static_cast<std::size_t>(m * 8 + l / 4) * sizeof to, sizeof to);
+    std::memcpy(to + l % 4 * 4, &from[m], sizeof from[m]);
+  }
+  __syncwarp();
+}
 void group_commit() { simt::end_work(); }
-void group_wait_for(int left) { simt::finish_work(left); }
+// A warp waits together.
+void group_wait_for(int left) {
+  simt::finish_work(left);
+  __syncwarp();
+}
 
 }  // namespace troupe::cuda

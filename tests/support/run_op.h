@@ -11,8 +11,9 @@ namespace troupe::test {
 void run_op(const Op& op);
 // Several in order, those that a device takes into one launch together.
 void run_ops(const Ops& ops);
-// REQUIRES: the device is CUDA's, and the product is one for warpgroups (takes_wgmma).
+// REQUIRES: the device is CUDA's, and products are such that go to warpgroups (takes_wgmma).
 void run_on_warpgroups(const Product& op);
+void run_on_warpgroups(const Ops& ops);
 // A tensor as the device's scaled products read it: codes row by row along k, and scales, of each tile along k those of
 // all rows (kernels/cuda/quantize.h). REQUIRES: the device is CUDA's.
 struct QuantizedThere {

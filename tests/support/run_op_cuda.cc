@@ -53,6 +53,8 @@ void upload(Ranges& ranges) {
     range.on_device = static_cast<char*>(memory) + past;
     must(cudaMemcpy(range.on_device, begin, range.size, cudaMemcpyHostToDevice), "copying to the GPU");
   }
+  // A copy may still be under way when it returns, and an op's stream waits for no other.
+  must(cudaDeviceSynchronize(), "copying to the GPU");
 }
 
 void download(const Ranges& ranges) {
@@ -87,13 +89,8 @@ void run_there(cuda::Arena& arena, const Ops& ops, Run run) {
   download(ranges);
 }
 
-}  // namespace
-
-void run_op(const Op& op) { run_ops({op}); }
-
-void run_ops(const Ops& ops) {
-  static cuda::Arena& arena = *new cuda::Arena(new_stream());
-  run_there(arena, ops, [](const Ops& there) {
+void run_on(cuda::Arena& arena, const Ops& ops) {
+  run_there(arena, ops, [&](const Ops& there) {
     std::vector<const Op*> places;
     for (const Op& op : there) places.push_back(&op);
     for (std::size_t next = 0; next < places.size();) {
@@ -103,13 +100,23 @@ void run_ops(const Ops& ops) {
   });
 }
 
+}  // namespace
+
+void run_op(const Op& op) { run_ops({op}); }
+
+void run_ops(const Ops& ops) {
+  static cuda::Arena& arena = *new cuda::Arena(new_stream());
+  run_on(arena, ops);
+}
+
 void run_on_warpgroups(const Product& op) {
+  CHECK(cuda::takes_wgmma(op), "a product that doesn't go to warpgroups");
+  run_on_warpgroups(Ops{op});
+}
+
+void run_on_warpgroups(const Ops& ops) {
   static cuda::Arena& arena = *new cuda::Arena(new_stream(), true);
-  run_there(arena, {op}, [](const Ops& there) {
-    const auto& product = std::get<Product>(there.front());
-    CHECK(cuda::takes_wgmma(product), "a product that doesn't go to warpgroups");
-    cuda::run(there.front(), arena);
-  });
+  run_on(arena, ops);
 }
 
 QuantizedThere quantize_there(const Tensor& x, const Scaling& scaling, bool down) {

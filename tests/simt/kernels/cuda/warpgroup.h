@@ -25,6 +25,7 @@ void group_wait() {
   group_wait_for(left);
 }
 inline void fence_for_products() {}
+void store_matrices(void* row, const unsigned (&from)[4]);
 template <int count>
 void hold(float (&)[count]) {}
 
