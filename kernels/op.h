@@ -37,7 +37,7 @@ constexpr Scaling kActivationTiles{1, 1e-4F}, kGradientTiles{1, 0}, kWeightBlock
 
 // c[i,j] = (accumulate ? c[i,j] : 0) + sum_k A[i,k] B[k,j] + bias[j] + add[i,j], A = a or a^T, B = b or b^T.
 // The sum is a chain of fused multiply-adds in increasing k starting from c (or 0); bias, then add, come after it.
-// Scaled (both operands or none): for each kScaledDepth of k, with s = such a chain over their codes starting from 0,
+// Scaled (both or none): for each kScaledDepth of k, with s = such a chain over their codes from 0 (GPU: cuda/codes.h),
 //   c[i,j] = fma(scale_a, scale_b * s, c[i,j]); so an accumulating one may be cut along k between tiles only.
 // accumulate needs c f32. a, b, bias: f32 or bf16; add: f32 or bf16; c: f32 or bf16.
 struct Product {

@@ -32,13 +32,40 @@ constexpr std::size_t kThreadBytes = 5 * kMiB / 2;
 // In FP8 a thread holds the codes of a scaled product's left operand, 512 rows of it (kernels/cpu/product_scaled.cc), as
 // wide floats: as deep as the widest layer or, for a weight's gradient, as a microbatch.
 std::size_t codes_bytes(const Config& config) {
-  if (!config.is_fp8()) return 0;
+  if (!config.is_fp8() || config.device.kind == "cuda") return 0;
   const ModelConfig& m = config.model;
   const AttentionWidths width = attention_widths(m);
   const int attended = m.num_attention_heads * m.value_head_dim();
   const int mlp = 2 * std::max({m.intermediate_size, m.shared_intermediate_size(), m.moe_intermediate_size});
   const int depth = std::max({m.hidden_size, mlp, width.in, width.q, width.kv, attended, config.microbatch_rows()});
   return std::size_t{512} * static_cast<std::size_t>(depth) * 4;
+}
+
+// On a GPU the codes of both operands stand in its working memory (kernels/cuda/quantize.h), a byte an element and a float
+// for each 128: of rows and a matrix, of all matrices of a shard's experts, of the rows of a layer's weight gradients, which
+// go together up to 256 MiB.
+std::size_t codes_on_gpu(const Config& config) {
+  if (!config.is_fp8() || config.device.kind != "cuda") return 0;
+  const ModelConfig& m = config.model;
+  const AttentionWidths width = attention_widths(m);
+  const std::int64_t hidden = m.hidden_size, attended = std::int64_t{m.num_attention_heads} * m.value_head_dim();
+  std::int64_t most = 0, gradients = 0;
+  const auto count = [&](std::int64_t rows, std::int64_t in, std::int64_t out, std::int64_t matrices) {
+    most = std::max({most, rows * std::max(in, out) + matrices * in * out, rows * (in + out)});
+    gradients += rows * (in + out);
+  };
+  const std::int64_t rows = config.microbatch_rows();
+  count(rows, hidden, width.in, 1);
+  if (m.q_lora_rank) count(rows, *m.q_lora_rank, width.q, 1);
+  if (width.kv > 0) count(rows, m.kv_lora_rank, width.kv, 1);
+  count(rows, attended, hidden, 1);
+  for (const int inner : {m.intermediate_size, m.shared_intermediate_size()})
+    count(rows, hidden, 2 * inner, 1), count(rows, inner, hidden, 1);
+  const ExpertRange experts = experts_of(config, 0);
+  const std::int64_t chunk = config.layout.chunk_rows_max;
+  count(chunk, hidden, 2 * m.moe_intermediate_size, experts.end - experts.begin);
+  most = std::max(most, std::min(gradients, std::int64_t{1} << 28));
+  return static_cast<std::size_t>(most + most / 32);
 }
 
 // A thread's scratch: blocks of products, and one head's keys and values with their gradients, as wide floats.
@@ -262,6 +289,8 @@ Plan make_plan(const Config& config, std::size_t corpus_bytes) {
       node.actors += a.total();
       node.device += a.device();
     }
+    node.process += codes_on_gpu(config);
+    node.device += codes_on_gpu(config);
     node.process += node.actors / 50;  // large blocks stand on pages of 2 MiB
     plan.nodes.push_back(node);
   }

@@ -195,6 +195,13 @@ TEST_CASE("a plan shows what a choice costs", "[plan]") {
   const std::vector<std::string> halves{"train.dtype=bfloat16", "layout.chunk_rows_max=128"},
       fp8{"train.dtype=fp8", "layout.chunk_rows_max=128"};
   CHECK(peak_of(plan_of(fp8)) == peak_of(plan_of(halves)) + 512 * 2 * 64 * 4);
+  // On a GPU codes are bytes in its memory: here those of a layer's weight gradients together.
+  const auto on_gpu = [](std::vector<std::string> sets) {
+    sets.push_back("device.kind=cuda");
+    return plan_of(sets).nodes[0];
+  };
+  CHECK(on_gpu(fp8).process - on_gpu(halves).process == on_gpu(fp8).device - on_gpu(halves).device);
+  CHECK(on_gpu(fp8).device > on_gpu(halves).device);
   CHECK(peak_of(plan_of({"train.sequence_length=128"})) > peak_of(plan_of()));
   CHECK(peak_of(plan_of({"layout.nodes=2"})) > peak_of(plan_of()));
 }

@@ -7,6 +7,7 @@
 
 #include "kernels/cuda/half_tile.h"
 #include "kernels/cuda/kernels.h"
+#include "kernels/cuda/product_scaled.h"
 #include "kernels/cuda/product_wgmma.h"
 
 namespace troupe::cuda {
@@ -80,7 +81,8 @@ bool goes_in_one(const GroupedProduct& op) {
 }  // namespace
 
 void run(const GroupedProduct& op, Queue& queue) {
-  if (op.a_scaling || !goes_in_one(op)) return each_product(op, [&](const Product& one) { run(one, queue); });
+  if (op.a_scaling) return run_scaled(op, queue);
+  if (!goes_in_one(op)) return each_product(op, [&](const Product& one) { run(one, queue); });
   if (queue.warpgroups() && takes_wgmma(op)) return run_wgmma(op, queue);
   int row = 0;
   for (std::size_t first = 0; first < op.rows.size();) {

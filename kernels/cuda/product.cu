@@ -8,6 +8,7 @@
 #include "kernels/cuda/product.h"
 
 #include "kernels/cuda/kernels.h"
+#include "kernels/cuda/product_scaled.h"
 #include "kernels/cuda/product_wgmma.h"
 #include "kernels/cuda/quads.h"
 #include "kernels/cuda/view.h"
@@ -176,7 +177,7 @@ void launch_squares(const Product& op, Queue& queue) {
 }  // namespace
 
 void run(const Product& op, Queue& queue) {
-  if (op.a_scaling) throw Error("cuda: products in FP8 have no kernels yet");
+  if (op.a_scaling) return run_scaled(op, queue);
   if (queue.warpgroups() && takes_wgmma(op)) return run_wgmma(op, queue);
   if (op.a.dtype == Dtype::bf16 && op.b.dtype == Dtype::bf16) return multiply_halves(op, queue);
   if (multiply_thin(op, queue)) return;

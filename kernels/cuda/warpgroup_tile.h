@@ -20,9 +20,9 @@ namespace troupe::cuda {
 
 constexpr int kGroupRows = 64, kTileRows = 128, kTileDepth = 64;
 constexpr int kTileThreads = 384;
-// Of 256 columns, which read least; of 128; of 128 for any c.
-enum class Tiles { wide, narrow, ragged };
-constexpr int columns_of(Tiles tiles) { return tiles == Tiles::wide ? 256 : 128; }
+// Of 256 columns, which read least; of 192 (scaled_tile.h); of 128; of 128 for any c.
+enum class Tiles { wide, middle, narrow, ragged };
+constexpr int columns_of(Tiles tiles) { return tiles == Tiles::wide ? 256 : tiles == Tiles::middle ? 192 : 128; }
 
 // What a launch computes: sums, each of so many runs, a kernel's parameter.
 template <int capacity>
@@ -191,7 +191,7 @@ class RaggedFragment {
 
 template <bool a_across, bool b_across, Tiles tiles>
 struct TileRing {
-  static constexpr int kN = columns_of(tiles), kStages = kN == 256 ? 4 : 6, kPanel = kTileDepth * kPanelRow;
+  static constexpr int kN = columns_of(tiles), kStages = kN > 128 ? 4 : 6, kPanel = kTileDepth * kPanelRow;
   static constexpr int kBytesA = kTileRows * kPanelRow, kStage = kBytesA + kN * kPanelRow;
   static constexpr int kBox = BoxedFragment<kN>::kBox, kDesk = 4 * kBox;  // two boxes for each group to write from
   static constexpr std::size_t kShared =
@@ -274,6 +274,11 @@ struct TileWalk {
     find();
   }
   __device__ const View& c() const { return sums.c[sum]; }
+  __device__ int steps() const {
+    int steps = 0;
+    for (int run = sums.first_run[sum]; run < sums.first_run[sum + 1]; ++run) steps += sums.steps[run];
+    return steps;
+  }
 
  private:
   __device__ void find() {
@@ -357,15 +362,15 @@ __device__ void put_boxes(const Ring& ring, int group, const BoxMap& c, int row,
   }
 }
 
-template <int kN, typename Ring, int capacity>
-__device__ void take_boxed_tile(const TileSums<capacity>& sums, const TileWalk<capacity, kN>& walk, int steps, Ring& ring,
-                                int group) {
+template <int kN, typename Ring, int capacity, typename Multiply>
+__device__ void take_boxed_tile(const TileSums<capacity>& sums, const TileWalk<capacity, kN>& walk, Ring& ring, int group,
+                                Multiply multiply) {
   BoxedFragment<kN> fragment;
   if (sums.accumulate)
     take_matrix<true>(fragment, ring, group);
   else
     fragment.clear();
-  multiply_tile(fragment.sums, ring, steps, group);
+  multiply(walk, fragment.sums);
   if (sums.add) take_matrix<false>(fragment, ring, group);
   const BoxMap& c = sums.boxes_of_c[walk.sum];
   const int row = walk.row + group * kGroupRows;
@@ -375,26 +380,25 @@ __device__ void take_boxed_tile(const TileSums<capacity>& sums, const TileWalk<c
     put_boxes<32, kN>(ring, group, c, row, walk.col, [&](int col, unsigned char* box) { fragment.put_floats(col, box); });
 }
 
-template <int kN, typename Ring, int capacity>
-__device__ void take_ragged_tile(const TileSums<capacity>& sums, const TileWalk<capacity, kN>& walk, int steps, Ring& ring,
-                                 int group) {
+template <int kN, int capacity, typename Multiply>
+__device__ void take_ragged_tile(const TileSums<capacity>& sums, const TileWalk<capacity, kN>& walk, int group,
+                                 Multiply multiply) {
   RaggedFragment<kN> fragment;
   fragment.place(walk.row + group * kGroupRows, walk.col, walk.c());
   fragment.begin(walk.c(), sums.accumulate);
-  multiply_tile(fragment.sums, ring, steps, group);
+  multiply(walk, fragment.sums);
   fragment.add(sums.bias, sums.add);
   fragment.end(walk.c());
 }
 
-template <Tiles tiles, typename Ring, int capacity>
-__device__ void take_tiles(const TileSums<capacity>& sums, Ring& ring, int group) {
+// multiply(walk, sums) adds all products of the group's rows of a tile.
+template <Tiles tiles, typename Ring, int capacity, typename Multiply>
+__device__ void take_tiles(const TileSums<capacity>& sums, Ring& ring, int group, Multiply multiply) {
   for (TileWalk<capacity, columns_of(tiles)> walk(sums); walk.more(); walk.next()) {
-    int steps = 0;
-    for (int run = sums.first_run[walk.sum]; run < sums.first_run[walk.sum + 1]; ++run) steps += sums.steps[run];
     if constexpr (tiles == Tiles::ragged)
-      take_ragged_tile(sums, walk, steps, ring, group);
+      take_ragged_tile(sums, walk, group, multiply);
     else
-      take_boxed_tile(sums, walk, steps, ring, group);
+      take_boxed_tile(sums, walk, ring, group, multiply);
   }
   if (tiles != Tiles::ragged && threadIdx.x % 128 == 0) write_boxes_wait();
 }
@@ -410,7 +414,9 @@ __global__ void __launch_bounds__(kTileThreads, 1) sum_tiles(const __grid_consta
     if (threadIdx.x == 256) feed_tiles<tiles>(sums, ring);
   } else {
     grow_registers<232>();
-    take_tiles<tiles>(sums, ring, group);
+    take_tiles<tiles>(sums, ring, group, [&ring, group](const auto& walk, auto& own) {
+      multiply_tile(own, ring, walk.steps(), group);
+    });
   }
 }
 
@@ -436,14 +442,21 @@ inline int tile_steps(std::int64_t depth) { return static_cast<int>((depth + kTi
 // An operand's map; `across`: k runs down its rows. `size`: a tile's rows or columns.
 inline BoxMap side_map(const Tensor& x, int size, bool across) { return box_map(x, across ? kTileDepth : size); }
 
-template <bool a_across, bool b_across, Tiles tiles, int capacity>
-void launch_sums(TileSums<capacity>& sums, Queue& queue) {
+// Numbers the tiles of all sums; the blocks of their launch.
+template <Tiles tiles, int capacity>
+unsigned number_tiles(TileSums<capacity>& sums) {
   sums.first_tile[0] = 0;
   for (int s = 0; s < sums.count; ++s)
     sums.first_tile[s + 1] = sums.first_tile[s] + static_cast<int>(blocks_for(sums.c[s].rows, kTileRows) *
                                                                    blocks_for(sums.c[s].cols, columns_of(tiles)));
-  launch(queue, std::min(static_cast<unsigned>(sums.first_tile[sums.count]), multiprocessors()), kTileThreads,
-         TileRing<a_across, b_across, tiles>::kShared, sum_tiles<a_across, b_across, tiles, capacity>, sums);
+  return std::min(static_cast<unsigned>(sums.first_tile[sums.count]), multiprocessors());
+}
+
+template <bool a_across, bool b_across, Tiles tiles, int capacity>
+void launch_sums(TileSums<capacity>& sums, Queue& queue) {
+  const unsigned blocks = number_tiles<tiles>(sums);
+  launch(queue, blocks, kTileThreads, TileRing<a_across, b_across, tiles>::kShared,
+         sum_tiles<a_across, b_across, tiles, capacity>, sums);
 }
 
 }  // namespace troupe::cuda

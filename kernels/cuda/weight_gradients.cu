@@ -6,6 +6,7 @@
 
 #include "kernels/cuda/half_tile.h"
 #include "kernels/cuda/kernels.h"
+#include "kernels/cuda/product_scaled.h"
 #include "kernels/cuda/product_wgmma.h"
 #include "kernels/shapes.h"
 
@@ -13,7 +14,7 @@ namespace troupe::cuda {
 
 namespace {
 
-constexpr int kRunsMax = 32;  // of a launch: they travel as a kernel's parameter
+constexpr int kRunsMax = 32;              // of a launch: they travel as a kernel's parameter
 constexpr std::size_t kTogetherMax = 64;  // looked at for a launch
 
 struct Sums {
@@ -43,10 +44,15 @@ __global__ __launch_bounds__(Tile::kThreads,
 const Product* gradient_of(const Op& op) {
   const auto* one = std::get_if<Product>(&op);
   if (one == nullptr || !one->transpose_a || one->transpose_b || !one->accumulate) return nullptr;
-  if (one->bias || one->add || one->a_scaling) return nullptr;
+  if (one->bias || one->add) return nullptr;
+  if (one->a_scaling) return one->a_scaling.width == 1 && one->b_scaling.width == 1 ? one : nullptr;
   if (one->a.dtype != Dtype::bf16 || one->b.dtype != Dtype::bf16) return nullptr;
   if (!rows_aligned(one->a) || !rows_aligned(one->b)) return nullptr;
   return one;
+}
+
+bool go_together(const Product& one, const Product& other) {
+  return one.a_scaling == other.a_scaling && one.b_scaling == other.b_scaling;
 }
 
 // The sums of one launch, and which tensors they are.
@@ -90,10 +96,12 @@ std::size_t run_weight_gradients(const std::vector<const Op*>& ops, std::size_t 
   for (std::size_t op = first; op < ops.size() && products.size() < kTogetherMax; ++op) {
     const Product* product = gradient_of(*ops[op]);
     if (product == nullptr) break;
+    if (!products.empty() && !go_together(*product, *products.front())) break;
     check(*ops[op]);
     products.push_back(product);
   }
   if (products.empty()) return 0;
+  if (products.front()->a_scaling) return run_gradients_scaled(products, queue);
   if (queue.warpgroups() && std::all_of(products.begin(), products.end(), [](auto* one) { return takes_wgmma(*one); }))
     return run_gradients_wgmma(products, queue);
   Batch batch{.sums = {}, .tensors = {}, .columns = tile_columns(products.front()->c.cols)};

@@ -60,15 +60,10 @@ TEST_CASE("on a GPU, too, any layout gives the same bits", "[gpu_run]") {
     CHECK(digest_of("recomputed", {dtype, "train.recompute=true", "layout.stash_factor=0"}) == whole);
     CHECK(digest_of("seed", {dtype, "train.seed=2"}) != whole);
   }
+  const std::string whole = digest_of("codes", {"train.dtype=fp8", "layout.chunk_rows_max=256"});
+  CHECK(digest_of("shards", {"train.dtype=fp8", "layout.expert_shards=2", "layout.chunk_rows_max=128"}) == whole);
+  CHECK(digest_of("stages", {"train.dtype=fp8", "layout.stages=2", "layout.chunk_rows_max=200"}) == whole);
   const Arguments warpgroups{"train.dtype=bfloat16", "device.products=wgmma"};
   CHECK(digest_of("warpgroups", warpgroups) ==
         digest_of("shards", {warpgroups[0], warpgroups[1], "layout.expert_shards=2", "layout.chunk_rows_max=20"}));
-}
-
-TEST_CASE("FP8 on a GPU is refused in a sentence", "[gpu_run]") {
-  const Folder folder;
-  const Ended ended = on_gpu({"train", TROUPE_SOURCE_DIR "/configs/tiny.toml", "--out", folder / "run"},
-                             {"train.dtype=fp8", "layout.chunk_rows_max=128"});
-  CHECK(ended.code == 1);
-  CHECK(ended.err.find("products in FP8 have no kernels for GPUs yet") != std::string::npos);
 }

@@ -8,7 +8,9 @@
 #include "kernels/cuda/arena.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/product_wgmma.h"
+#include "kernels/cuda/quantize.h"
 #include "kernels/op_tensors.h"
+#include "kernels/tiles.h"
 #include "tests/support/run_op.h"
 
 namespace troupe::test {
@@ -115,6 +117,27 @@ void run_on_warpgroups(const Product& op) {
 void run_on_warpgroups(const Ops& ops) {
   static cuda::Arena& arena = *new cuda::Arena(new_stream(), true);
   run_on(arena, ops);
+}
+
+QuantizedThere quantize_there(const Tensor& x, const Scaling& scaling, bool down) {
+  static cuda::Arena& arena = *new cuda::Arena(new_stream());
+  QuantizedThere there;
+  run_there(arena, {Fill{x, 0}}, [&](const Ops& ops) {
+    arena.reset();
+    const cuda::Codes codes = cuda::quantize({std::get<Fill>(ops.front()).out}, scaling, down, arena).front();
+    must(cudaStreamSynchronize(arena.stream()), "quantizing");
+    const std::int64_t rows = tiles_count(codes.rows, codes.width), tiles = tiles_count(codes.depth, kScaledDepth);
+    there.codes.resize(static_cast<std::size_t>(codes.rows * codes.depth));
+    there.scales.resize(static_cast<std::size_t>(tiles * rows));
+    const auto copy = [](void* to, const void* from, std::int64_t size) {
+      must(cudaMemcpy(to, from, static_cast<std::size_t>(size), cudaMemcpyDeviceToHost), "copying from the GPU");
+    };
+    for (std::int64_t row = 0; row < codes.rows; ++row)
+      copy(&there.codes[static_cast<std::size_t>(row * codes.depth)], codes.data + row * codes.stride, codes.depth);
+    for (std::int64_t tile = 0; tile < tiles; ++tile)
+      copy(&there.scales[static_cast<std::size_t>(tile * rows)], codes.scales + tile * codes.scale_stride, rows * 4);
+  });
+  return there;
 }
 
 bool on_cpu() { return false; }

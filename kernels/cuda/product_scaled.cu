@@ -1,0 +1,116 @@
+// Products in FP8: both operands become codes and scales (quantize.h), then sums of E4M3 (scaled_tile.h); bias, then add,
+// come after the last tile, rounded once. c is assigned, or its own start.
+#include "kernels/cuda/product_scaled.h"
+
+#include <array>
+
+#include "kernels/cuda/scaled_tile.h"
+
+namespace troupe::cuda {
+
+namespace {
+
+constexpr int kRunsMax = 64;                               // of a launch: their maps are a kernel's parameter
+constexpr std::int64_t kCodesMax = std::int64_t{1} << 28;  // bytes at once, where several products could wait
+
+Tiles gradient_tiles(const Product& op) { return scaled_tiles_for(op.c, {}, {}, true, true); }
+
+// Sums that go together, of one kind of tiles. A sum's products, which follow each other (kernels/strand.h), are its runs: each begins a tile of
+// its own along k, as it would alone.
+struct ScaledGradients {
+  Tiles tiles;
+  ScaledSums<kRunsMax> sums{};
+  std::array<Tensor, kRunsMax> tensors;
+  std::vector<Tensor> a, b;
+  std::int64_t size = 0;  // of the codes
+
+  // False: it must wait for another launch. An earlier sum that isn't the last would be added to out of turn.
+  bool take(const Product& op) {
+    size += op.a.elements() + op.b.elements();
+    if (!a.empty() && (a.size() == kRunsMax || size > kCodesMax)) return false;
+    if (gradient_tiles(op) != tiles) return false;
+    int& count = sums.tiles.count;
+    const int last = count - 1;
+    if (last < 0 || tensors[static_cast<std::size_t>(last)] != op.c) {
+      for (int s = 0; s < count; ++s)
+        if (tensors[static_cast<std::size_t>(s)].data == op.c.data) return false;
+      tensors[static_cast<std::size_t>(count++)] = op.c;
+    }
+    a.push_back(op.a), b.push_back(op.b);
+    sums.tiles.first_run[count] = static_cast<int>(a.size());
+    return true;
+  }
+};
+
+}  // namespace
+
+void multiply_codes(const Product& op, const Codes& a, const Codes& b, Queue& queue) {
+  const bool columns = op.b_scaling.width == 1;
+  with_scaled_tiles(scaled_tiles_for(op.c, op.bias, op.add, op.accumulate, columns), [&](auto tiles) {
+    ScaledSums<1> sums{};
+    sums.a_width = 1;
+    if (a.depth > 0) set_run<tiles()>(sums, 0, a, b);
+    set_sum<tiles()>(sums, 0, op.c);
+    if (tiles() != Tiles::ragged && op.add) sums.tiles.boxes_of_add = box_map(op.add, kGroupRows);
+    sums.tiles.bias = op.bias, sums.tiles.add = op.add;
+    sums.tiles.first_run[1] = 1;
+    sums.tiles.count = 1, sums.tiles.accumulate = op.accumulate;
+    launch_scaled<tiles()>(sums, columns, queue);
+  });
+}
+
+void run_scaled(const Product& op, Queue& queue) {
+  if (op.c.rows == 0 || op.c.cols == 0) return;
+  if ((op.transpose_a ? op.a.rows : op.a.cols) == 0) return multiply_codes(op, {}, {}, queue);
+  const Codes a = quantize({op.a}, op.a_scaling, op.transpose_a, queue).front();
+  multiply_codes(op, a, quantize({op.b}, op.b_scaling, !op.transpose_b, queue).front(), queue);
+}
+
+// Runs that have rows, as many in a launch as it takes; the matrix of each is quantized, of others not.
+void run_scaled(const GroupedProduct& op, Queue& queue) {
+  if (op.a.rows == 0 || op.c.cols == 0) return;
+  CHECK(op.a_scaling.width == 1, "tiles of runs {} rows wide have no kernels for GPUs", op.a_scaling.width);
+  std::vector<Tensor> matrices;
+  for (std::size_t run = 0; run < op.b.size(); ++run)
+    if (op.rows[run] > 0) matrices.push_back(op.b[run]);
+  const bool any = op.a.cols > 0;
+  const Codes a = any ? quantize({op.a}, op.a_scaling, false, queue).front() : Codes{};
+  const std::vector<Codes> b = any ? quantize(matrices, op.b_scaling, !op.transpose_b, queue) : std::vector<Codes>();
+  const bool columns = op.b_scaling.width == 1;
+  with_scaled_tiles(scaled_tiles_for(op.c, {}, {}, false, columns), [&](auto tiles) {
+    std::size_t next = 0;
+    std::int64_t row = 0;
+    for (std::size_t run = 0; run < op.rows.size();) {
+      ScaledSums<kRunsMax> sums{};
+      sums.a_width = 1, sums.tiles.one_a = true;
+      for (int& s = sums.tiles.count; run < op.rows.size() && s < kRunsMax; row += op.rows[run++]) {
+        if (op.rows[run] == 0) continue;
+        if (any) set_run<tiles()>(sums, s, a, b[next++]);
+        set_sum<tiles()>(sums, s, op.c.row_range(row, op.rows[run]));
+        sums.tiles.first_row[s] = static_cast<int>(row);
+        ++s, sums.tiles.first_run[s] = s;
+      }
+      launch_scaled<tiles()>(sums, columns, queue);
+    }
+  });
+}
+
+std::size_t run_gradients_scaled(const std::vector<const Product*>& products, Queue& queue) {
+  ScaledGradients batch{.tiles = gradient_tiles(*products.front())};
+  batch.sums.a_width = 1;
+  batch.sums.tiles.accumulate = true;
+  std::size_t taken = 0;
+  while (taken < products.size() && batch.take(*products[taken])) ++taken;
+  const std::vector<Codes> a = quantize(batch.a, products.front()->a_scaling, true, queue);
+  const std::vector<Codes> b = quantize(batch.b, products.front()->b_scaling, true, queue);
+  with_scaled_tiles(batch.tiles, [&](auto tiles) {
+    for (std::size_t run = 0; run < taken; ++run)
+      if (a[run].depth > 0) set_run<tiles()>(batch.sums, static_cast<int>(run), a[run], b[run]);
+    for (int s = 0; s < batch.sums.tiles.count; ++s)
+      set_sum<tiles()>(batch.sums, s, batch.tensors[static_cast<std::size_t>(s)]);
+    launch_scaled<tiles()>(batch.sums, true, queue);
+  });
+  return taken;
+}
+
+}  // namespace troupe::cuda
