@@ -18,7 +18,7 @@ Tiles gradient_tiles(const Product& op) { return scaled_tiles_for(op.c, {}, {}, 
 // Sums that go together, of one kind of tiles. A sum's products, which follow each other (kernels/strand.h), are its runs: each begins a tile of
 // its own along k, as it would alone.
 struct ScaledGradients {
-  Tiles tiles;
+  Tiles tiles = Tiles::ragged;
   ScaledSums<kRunsMax> sums{};
   std::array<Tensor, kRunsMax> tensors;
   std::vector<Tensor> a, b;
@@ -96,7 +96,8 @@ void run_scaled(const GroupedProduct& op, Queue& queue) {
 }
 
 std::size_t run_gradients_scaled(const std::vector<const Product*>& products, Queue& queue) {
-  ScaledGradients batch{.tiles = gradient_tiles(*products.front())};
+  ScaledGradients batch;
+  batch.tiles = gradient_tiles(*products.front());
   batch.sums.a_width = 1;
   batch.sums.tiles.accumulate = true;
   std::size_t taken = 0;

@@ -139,6 +139,7 @@ TEST_CASE("scaled products of a linear layer are the naive chains but for the bi
       const Owned y(tokens, out, type, 7), u(tokens, out), dx(tokens, in, type), dw = normal(out, in, 6);
       CHECK(error_of(linear_forward(true, x, w, y)) <= may_be_off(type));
       CHECK(error_of(linear_forward(true, x, w, u, bias, add)) <= may_be_off(Dtype::f32));
+      CHECK(error_of(linear_forward(true, x, w, u, {}, add)) <= may_be_off(Dtype::f32));
       CHECK(error_of(linear_input_gradient(true, dy, w, dx)) <= may_be_off(type));
       CHECK(error_of(linear_weight_gradient(true, dy, x, dw)) <= may_be_off(Dtype::f32));
       CHECK(y.canaries_alive());
