@@ -27,25 +27,44 @@ struct Operand {
 
   explicit Operand(const Tensor& t)
       : data(t.row<const T>(0)), rows(t.rows), cols(t.cols), stride(t.stride), pieces(rows_aligned(t)) {}
+};
 
-  // Columns col .. col + depth of `count` rows from `first` by `threads`; zeros beyond the last row and column.
-  template <int depth, int count, int threads>
-  __device__ void stage(T* to, std::int64_t first, std::int64_t col) const {
-    constexpr int kPieces = depth / kPiece;
+// Brings `count` rows from `first` into stages, the next `depth` columns at a time; zeros beyond the last row and column.
+// A thread has 16 bytes of every kStep-th row.
+template <typename T, int depth, int count, int threads>
+class Supply {
+ public:
+  __device__ Supply(const Operand<T>& x, std::int64_t first)
+      : x_(x),
+        row_(static_cast<int>(threadIdx.x) / kPieces),
+        left_(static_cast<int>(min(x.rows - first, std::int64_t{count})) - row_),
+        col_(static_cast<int>(threadIdx.x) % kPieces * kPiece),
+        from_(x.data + (left_ > 0 ? first + row_ : 0) * x.stride) {}
+
+  __device__ void bring(T* stage) {
+    T* to = stage + row_ * (depth + kPiece) + static_cast<int>(threadIdx.x) % kPieces * kPiece;
+    const int there = static_cast<int>(max(min(x_.cols - col_, std::int64_t{kPiece}), std::int64_t{0}));
+    const T* from = from_ + (there > 0 ? col_ : 0);
 #pragma unroll
-    for (int begin = 0; begin < count * kPieces; begin += threads) {
-      const int i = begin + static_cast<int>(threadIdx.x);
-      if (count * kPieces % threads != 0 && i >= count * kPieces) break;
-      const std::int64_t row = first + i / kPieces, at = col + i % kPieces * kPiece;
-      T* piece = to + i / kPieces * (depth + kPiece) + i % kPieces * kPiece;
-      const int there = row < rows && at < cols ? static_cast<int>(min(cols - at, std::int64_t{kPiece})) : 0;
-      const T* from = there > 0 ? data + row * stride + at : data;
-      if (pieces)
-        copy_async(piece, from, there * static_cast<int>(sizeof(T)));
+    for (int i = 0; i < count; i += kStep) {
+      const int own = i < left_ ? there : 0;
+      if (x_.pieces)
+        copy_async(to, own > 0 ? from : x_.data, own * static_cast<int>(sizeof(T)));
       else
-        for (int j = 0; j < kPiece; ++j) piece[j] = j < there ? from[j] : T{};
+        for (int j = 0; j < kPiece; ++j) to[j] = j < own ? from[j] : T{};
+      to += kStep * (depth + kPiece);
+      from += kStep * x_.stride;
     }
+    col_ += depth;
   }
+
+ private:
+  static constexpr int kPiece = Operand<T>::kPiece, kPieces = depth / kPiece, kStep = threads / kPieces;
+  static_assert(threads % kPieces == 0 && count % kStep == 0);
+  const Operand<T>& x_;
+  int row_, left_;
+  std::int64_t col_;
+  const T* from_;
 };
 
 // 16 bytes of a staged row, and four of their elements.
@@ -116,19 +135,23 @@ __device__ void add_slice(const typename Form::Type* x, const float* weight,
 }
 
 template <typename Form>
-__global__ void __launch_bounds__(Form::kThreads)
-    scores_tile(Operand<typename Form::Type> x, Operand<float> weight, View scores) {
+__global__ void __launch_bounds__(Form::kThreads, 1)
+    scores_tile(const __grid_constant__ Operand<typename Form::Type> x, const __grid_constant__ Operand<float> weight,
+                View scores, RowsBalance rows) {
   auto& tile = *dynamic_shared<typename Form::Staged>();
   constexpr int kStages = Form::kStages, kDepth = Form::kDepth, kThreads = Form::kThreads;
   const int row = Form::row(), column = Form::column();
   const std::int64_t first_row = std::int64_t{blockIdx.y} * Form::kRows,
                      first_col = std::int64_t{blockIdx.x} * Form::kCols;
+  if (blockIdx.x == 0 && blockIdx.y == 0)
+    for (std::int64_t i = threadIdx.x; i < rows.size; i += kThreads) rows.chosen[i] = 0;
   const int slices = static_cast<int>((x.cols + kDepth - 1) / kDepth);
+  Supply<typename Form::Type, kDepth, Form::kRows, kThreads> rows_of_x(x, first_row);
+  Supply<float, kDepth, Form::kCols, kThreads> rows_of_weight(weight, first_col);
   const auto stage = [&](int slice) {
     if (slice < slices) {
-      const std::int64_t col = std::int64_t{slice} * kDepth;
-      x.template stage<kDepth, Form::kRows, kThreads>(tile.x[slice % kStages], first_row, col);
-      weight.template stage<kDepth, Form::kCols, kThreads>(tile.weight[slice % kStages], first_col, col);
+      rows_of_x.bring(tile.x[slice % kStages]);
+      rows_of_weight.bring(tile.weight[slice % kStages]);
     }
     copy_async_commit();
   };
@@ -151,10 +174,10 @@ __global__ void __launch_bounds__(Form::kThreads)
 }
 
 template <typename Form>
-void score_by(const Router& op, Queue& queue) {
+void score_by(const Router& op, const RowsBalance& rows, Queue& queue) {
   const dim3 grid(blocks_for(op.weight.rows, Form::kCols), blocks_for(op.x.rows, Form::kRows));
   launch(queue, grid, Form::kThreads, sizeof(typename Form::Staged), scores_tile<Form>,
-         Operand<typename Form::Type>(op.x), Operand<float>(op.weight), op.scores);
+         Operand<typename Form::Type>(op.x), Operand<float>(op.weight), op.scores, rows);
 }
 
 int variant() {
@@ -164,21 +187,22 @@ int variant() {
 
 // The fewer tiles there are, the smaller they get, and the more slices are under way.
 template <typename T>
-void score(const Router& op, Queue& queue) {
+void score(const Router& op, const RowsBalance& rows, Queue& queue) {
   if (Form<T, 16, 8, 8, 8, 32, 3>::tiles(op) >= kTilesWanted) {
-    if (variant() == 0) return score_by<Form<T, 16, 8, 8, 8, 32, 3>>(op, queue);
-    if (variant() == 1) return score_by<Form<T, 16, 16, 8, 4, 64, 3>>(op, queue);
-    if (variant() == 2) return score_by<Form<T, 32, 16, 4, 4, 64, 3>>(op, queue);
-    return score_by<Form<T, 16, 8, 8, 8, 64, 3>>(op, queue);
+    if (variant() == 0) return score_by<Form<T, 16, 8, 8, 8, 32, 3>>(op, rows, queue);
+    if (variant() == 1) return score_by<Form<T, 16, 16, 8, 4, 64, 3>>(op, rows, queue);
+    if (variant() == 2) return score_by<Form<T, 32, 16, 4, 4, 64, 3>>(op, rows, queue);
+    return score_by<Form<T, 16, 8, 8, 8, 64, 3>>(op, rows, queue);
   }
-  if (Form<T, 16, 8, 4, 4, 32, 4>::tiles(op) >= kTilesWanted) return score_by<Form<T, 16, 8, 4, 4, 32, 4>>(op, queue);
-  score_by<Form<T, 16, 8, 2, 2, 32, 8>>(op, queue);
+  if (Form<T, 16, 8, 4, 4, 32, 4>::tiles(op) >= kTilesWanted)
+    return score_by<Form<T, 16, 8, 4, 4, 32, 4>>(op, rows, queue);
+  score_by<Form<T, 16, 8, 2, 2, 32, 8>>(op, rows, queue);
 }
 
 }  // namespace
 
-void router_scores(const Router& op, Queue& queue) {
-  op.x.dtype == Dtype::f32 ? score<float>(op, queue) : score<std::uint16_t>(op, queue);
+void router_scores(const Router& op, const RowsBalance& rows, Queue& queue) {
+  op.x.dtype == Dtype::f32 ? score<float>(op, rows, queue) : score<std::uint16_t>(op, rows, queue);
 }
 
 }  // namespace troupe::cuda
