@@ -45,6 +45,7 @@ void run(const Op& op, Queue& queue);
 // The first of ops[first], ... that are of one kind and may go together, in one launch; how many they are.
 std::size_t run_weight_gradients(const std::vector<const Op*>& ops, std::size_t first, Queue& queue);
 std::size_t run_adds(const std::vector<const Op*>& ops, std::size_t first, Queue& queue);
+std::size_t run_rotations(const std::vector<const Op*>& ops, std::size_t first, Queue& queue);
 std::size_t run_fills(const std::vector<const Op*>& ops, std::size_t first, Queue& queue);
 std::size_t run_square_sums(const std::vector<const Op*>& ops, std::size_t first, Queue& queue);
 std::size_t run_updates(const std::vector<const Op*>& ops, std::size_t first, Queue& queue);

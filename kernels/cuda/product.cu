@@ -1,7 +1,7 @@
 // c = (accumulate ? c : 0) + A B + bias + add where an operand is float32; c is assigned, or its own start. A (M, K) and
 // B (K, N) stand as they are or transposed. The law: an element is one chain of fused multiply-adds in increasing k, then
 // bias, then add, rounded once: the CPU's bits. (Both bfloat16: product_half.cu; few elements:
-// product_thin.cu.)
+// product_thin.cu; a short sum: product_shallow.cu.)
 // A block computes a square of c from slabs of kDepth columns of A and rows of B in shared memory; while it multiplies one
 // slab, the next is on its way into registers. A thread has 8 x 8 elements: four squares of 4 x 4, half a tile apart. Which
 // tile it is changes no bit.
@@ -180,7 +180,7 @@ void run(const Product& op, Queue& queue) {
   if (op.a_scaling) return run_scaled(op, queue);
   if (queue.warpgroups() && takes_wgmma(op)) return run_wgmma(op, queue);
   if (op.a.dtype == Dtype::bf16 && op.b.dtype == Dtype::bf16) return multiply_halves(op, queue);
-  if (multiply_thin(op, queue)) return;
+  if (multiply_thin(op, queue) || multiply_shallow(op, queue)) return;
   const std::int64_t large = std::int64_t{blocks_for(op.c.rows, kLargeTile)} * blocks_for(op.c.cols, kLargeTile);
   large < kManyBlocks ? launch_squares<kSmallTile>(op, queue) : launch_squares<kLargeTile>(op, queue);
 }

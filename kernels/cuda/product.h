@@ -10,6 +10,8 @@ class Queue;
 
 // A product of two bfloat16 matrices, on tensor cores.
 void multiply_halves(const Product& op, Queue& queue);
+// A float32 one of many elements and a short sum; false: the op is none.
+bool multiply_shallow(const Product& op, Queue& queue);
 // A float32 one of few elements and a long sum, spread over the processors; false: the op is none.
 bool multiply_thin(const Product& op, Queue& queue);
 

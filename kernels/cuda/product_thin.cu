@@ -3,6 +3,8 @@
 // fused multiply-adds in increasing k. With so few chains what counts is how many processors share them: a block has
 // only kRows x kColumns elements, a thread four of them, which is what hides a multiply-add's latency.
 // The slabs come through kStages stages of shared memory; within one, a thread reads kGroup steps of k ahead.
+#include <cstdlib>
+
 #include "kernels/cuda/mma.h"
 #include "kernels/cuda/product.h"
 #include "kernels/cuda/rows.h"
@@ -13,13 +15,12 @@ namespace troupe::cuda {
 
 namespace {
 
-constexpr int kRows = 16, kColumns = 32, kThreads = kRows * kColumns / 4;
-constexpr int kDepth = 128, kStages = 4, kGroup = 8;
+constexpr int kRows = 16, kColumns = 32, kDepth = 128, kStages = 4;
 constexpr std::int64_t kFewSquares = 100;  // of 64 x 64: product.cu's least tile
 
 // An operand's rows k on the way into a stage: `width` columns from `first`. T: float or std::uint16_t (bfloat16). A thread
 // brings 16 bytes of every kStep-th row, always of the same columns; zeros beyond the last row and column.
-template <typename T, int width>
+template <typename T, int width, int threads>
 class Supply {
  public:
   __device__ Supply(const View& x, std::int64_t first)
@@ -40,7 +41,7 @@ class Supply {
   }
 
  private:
-  static constexpr int kPiece = 16 / sizeof(T), kPieces = width / kPiece, kStep = kThreads / kPieces;
+  static constexpr int kPiece = 16 / sizeof(T), kPieces = width / kPiece, kStep = threads / kPieces;
   const View& x_;
   const T* from_;
   int row_, col_, bytes_;
@@ -52,75 +53,94 @@ struct Stage {
   T b[kDepth][kColumns];
 };
 
-__device__ float2 pair_at(const float* from) { return *reinterpret_cast<const float2*>(from); }
-__device__ unsigned pair_at(const std::uint16_t* from) { return *reinterpret_cast<const unsigned*>(from); }
-__device__ float2 floats(float2 pair) { return pair; }
-__device__ float2 floats(unsigned pair) {
-  return make_float2(__uint_as_float(pair << 16), __uint_as_float(pair & 0xFFFF0000U));
-}
+// Neighbours of a staged row, and what they are.
+template <typename T, int count>
+struct Few {
+  static constexpr int kWords = count * static_cast<int>(sizeof(T)) / 4;
+  unsigned words[kWords];
 
-// What a thread multiplies at kGroup steps of k: two numbers of each side.
-template <typename T>
+  __device__ void read(const T* from) {
+    if constexpr (kWords == 4) {
+      const uint4 bits = *reinterpret_cast<const uint4*>(from);
+      words[0] = bits.x, words[1] = bits.y, words[2] = bits.z, words[3] = bits.w;
+    } else if constexpr (kWords == 2) {
+      const uint2 bits = *reinterpret_cast<const uint2*>(from);
+      words[0] = bits.x, words[1] = bits.y;
+    } else {
+      words[0] = *reinterpret_cast<const unsigned*>(from);
+    }
+  }
+  __device__ float value(int i) const {
+    if constexpr (sizeof(T) == 4) return __uint_as_float(words[i]);
+    return __uint_as_float(i % 2 == 0 ? words[i / 2] << 16 : words[i / 2] & 0xFFFF0000U);
+  }
+};
+
+// What a thread multiplies at `group` steps of k: `rows` numbers of A, `cols` of B.
+template <typename T, int rows, int cols, int group>
 struct Group {
-  float2 a[kGroup];
-  decltype(pair_at(static_cast<const T*>(nullptr))) b[kGroup];
+  Few<float, rows> a[group];
+  Few<T, cols> b[group];
 
   __device__ void read(const Stage<T>& stage, int k, int row, int col) {
 #pragma unroll
-    for (int i = 0; i < kGroup; ++i) {
-      a[i] = pair_at(&stage.a[k + i][row]);
-      b[i] = pair_at(&stage.b[k + i][col]);
+    for (int i = 0; i < group; ++i) {
+      a[i].read(&stage.a[k + i][row]);
+      b[i].read(&stage.b[k + i][col]);
     }
   }
   // The first `count`: what isn't there is not added, not even as zeros, which would change a -0.
-  __device__ void multiply(float (&sums)[2][2], int count) const {
+  __device__ void multiply(float (&sums)[rows][cols], int count) const {
 #pragma unroll
-    for (int i = 0; i < kGroup; ++i) {
+    for (int i = 0; i < group; ++i) {
       if (i >= count) break;
-      const float2 right = floats(b[i]);
-      sums[0][0] = fmaf(a[i].x, right.x, sums[0][0]);
-      sums[0][1] = fmaf(a[i].x, right.y, sums[0][1]);
-      sums[1][0] = fmaf(a[i].y, right.x, sums[1][0]);
-      sums[1][1] = fmaf(a[i].y, right.y, sums[1][1]);
+      float right[cols];
+#pragma unroll
+      for (int n = 0; n < cols; ++n) right[n] = b[i].value(n);
+#pragma unroll
+      for (int m = 0; m < rows; ++m)
+#pragma unroll
+        for (int n = 0; n < cols; ++n) sums[m][n] = fmaf(a[i].value(m), right[n], sums[m][n]);
     }
   }
 };
 
-template <typename T>
-__device__ void multiply_slab(const Stage<T>& stage, float (&sums)[2][2], int row, int col, int depth) {
-  Group<T> now, next;
+template <int group, typename T, int rows, int cols>
+__device__ void multiply_slab(const Stage<T>& stage, float (&sums)[rows][cols], int row, int col, int depth) {
+  Group<T, rows, cols, group> now, next;
   if (depth == kDepth) {
     now.read(stage, 0, row, col);
 #pragma unroll 1
-    for (int k = 0; k < kDepth; k += 2 * kGroup) {
-      next.read(stage, k + kGroup, row, col);
-      now.multiply(sums, kGroup);
-      now.read(stage, (k + 2 * kGroup) % kDepth, row, col);
-      next.multiply(sums, kGroup);
+    for (int k = 0; k < kDepth; k += 2 * group) {
+      next.read(stage, k + group, row, col);
+      now.multiply(sums, group);
+      now.read(stage, (k + 2 * group) % kDepth, row, col);
+      next.multiply(sums, group);
     }
     return;
   }
-  for (int k = 0; k < depth; k += kGroup) {
+  for (int k = 0; k < depth; k += group) {
     now.read(stage, k, row, col);
     now.multiply(sums, depth - k);
   }
 }
 
-template <typename T>
-__global__ __launch_bounds__(kThreads) void thin_tiles(const __grid_constant__ View a, const __grid_constant__ View b,
-                                                       View c, bool accumulate) {
+template <typename T, int rows, int cols, int group>
+__global__ __launch_bounds__(kRows* kColumns / (rows * cols)) void thin_tiles(const __grid_constant__ View a,
+                                                                              const __grid_constant__ View b, View c,
+                                                                              bool accumulate) {
+  constexpr int kThreads = kRows * kColumns / (rows * cols), kAcross = kColumns / cols;
   auto* stages = dynamic_shared<Stage<T>>();
   const std::int64_t first_row = std::int64_t{blockIdx.x} * kRows, first_col = std::int64_t{blockIdx.y} * kColumns;
-  const int row = static_cast<int>(threadIdx.x) / (kColumns / 2) * 2,
-            col = static_cast<int>(threadIdx.x) % (kColumns / 2) * 2;
+  const int row = static_cast<int>(threadIdx.x) / kAcross * rows, col = static_cast<int>(threadIdx.x) % kAcross * cols;
   const auto inside = [&](int i, int j) { return first_row + row + i < c.rows && first_col + col + j < c.cols; };
-  float sums[2][2] = {};
-  for (int i = 0; i < 2; ++i)
-    for (int j = 0; j < 2; ++j)
+  float sums[rows][cols] = {};
+  for (int i = 0; i < rows; ++i)
+    for (int j = 0; j < cols; ++j)
       if (accumulate && inside(i, j)) sums[i][j] = c.get(first_row + row + i, first_col + col + j);
 
-  Supply<float, kRows> supply_a(a, first_row);
-  Supply<T, kColumns> supply_b(b, first_col);
+  Supply<float, kRows, kThreads> supply_a(a, first_row);
+  Supply<T, kColumns, kThreads> supply_b(b, first_col);
   const int slabs = static_cast<int>((a.rows + kDepth - 1) / kDepth);
   const auto stage = [&](int slab) {
     if (slab < slabs) {
@@ -134,18 +154,39 @@ __global__ __launch_bounds__(kThreads) void thin_tiles(const __grid_constant__ V
     copy_async_wait<kStages - 2>();
     __syncthreads();  // the slab is there for all, and everybody is done with the one before, whose place is next
     stage(slab + kStages - 1);
-    multiply_slab(stages[slab % kStages], sums, row, col,
-                  static_cast<int>(min(a.rows - std::int64_t{slab} * kDepth, std::int64_t{kDepth})));
+    multiply_slab<group>(stages[slab % kStages], sums, row, col,
+                         static_cast<int>(min(a.rows - std::int64_t{slab} * kDepth, std::int64_t{kDepth})));
   }
-  for (int i = 0; i < 2; ++i)
-    for (int j = 0; j < 2; ++j)
+  for (int i = 0; i < rows; ++i)
+    for (int j = 0; j < cols; ++j)
       if (inside(i, j)) c.put(first_row + row + i, first_col + col + j, sums[i][j]);
+}
+
+int variant() {
+  static const char* const chosen = std::getenv("TROUPE_THIN");
+  return chosen == nullptr ? 1 : std::atoi(chosen);
+}
+
+template <typename T, int rows, int cols, int group>
+void launch_by(const Product& op, Queue& queue) {
+  launch(queue, dim3(blocks_for(op.c.rows, kRows), blocks_for(op.c.cols, kColumns)), kRows * kColumns / (rows * cols),
+         sizeof(Stage<T>) * kStages, thin_tiles<T, rows, cols, group>, op.a, op.b, op.c, op.accumulate);
 }
 
 template <typename T>
 void launch_thin(const Product& op, Queue& queue) {
-  launch(queue, dim3(blocks_for(op.c.rows, kRows), blocks_for(op.c.cols, kColumns)), kThreads,
-         sizeof(Stage<T>) * kStages, thin_tiles<T>, op.a, op.b, op.c, op.accumulate);
+  switch (variant()) {
+    case 0:
+      return launch_by<T, 2, 2, 8>(op, queue);
+    case 1:
+      return launch_by<T, 2, 2, 4>(op, queue);
+    case 2:
+      return launch_by<T, 4, 2, 4>(op, queue);
+    case 3:
+      return launch_by<T, 2, 4, 4>(op, queue);
+    default:
+      return launch_by<T, 4, 2, 8>(op, queue);
+  }
 }
 
 }  // namespace

@@ -4,7 +4,7 @@
 // rows has counted its experts, a scan over the blocks tells where each of them begins, and the block places its rows
 // in order. Whole numbers only: no order of threads changes a place.
 // Moves the scores twice (they are just written: from the L2 cache), and the plan.
-#include "kernels/cuda/router.h"
+#include "kernels/cuda/router_balance.h"
 
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/math.h"
@@ -40,8 +40,36 @@ struct Slate {
 
 constexpr unsigned kTaken = 0, kNoNumber = 1;  // below the order of any number
 
+// pick_best for few values: a thread holds its own.
+template <int own>
+__device__ void pick_held(const float* values, int size, int count, int* best) {
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  unsigned held[own];
+#pragma unroll
+  for (int i = 0; i < own; ++i) {
+    const int e = lane + 32 * i;
+    const float value = e < size ? values[e] : 0.0F;
+    held[i] = e >= size ? kTaken : value == value ? order_of(value) : kNoNumber;
+  }
+  for (int k = 0; k < count; ++k) {
+    unsigned greatest = kTaken, at = 0xFFFFFFFFU;
+#pragma unroll
+    for (int i = 0; i < own; ++i)
+      if (held[i] > greatest) greatest = held[i], at = static_cast<unsigned>(lane + 32 * i);
+    const unsigned winner = __reduce_max_sync(kWarp, greatest);
+    const unsigned place = __reduce_min_sync(kWarp, greatest == winner ? at : 0xFFFFFFFFU);
+    if (lane == 0) best[k] = static_cast<int>(place);
+#pragma unroll
+    for (int i = 0; i < own; ++i)
+      if (static_cast<unsigned>(lane + 32 * i) == place) held[i] = kTaken;
+  }
+  __syncwarp();
+}
+
 // best[0..count): the indices of the greatest values in falling order, ties to the lower index.
 __device__ void pick_best(const float* values, int size, int count, unsigned* order, int* best) {
+  if (size <= 64) return pick_held<2>(values, size, count, best);
+  if (size <= 256) return pick_held<8>(values, size, count, best);
   const int lane = static_cast<int>(threadIdx.x % 32);
   unsigned greatest = kTaken, at = 0xFFFFFFFFU;  // of the lane's own, in rising order: the lower index wins
   const auto see = [&](int e) {
@@ -118,15 +146,15 @@ __device__ void weigh(const Gate& op, std::int64_t t, const int* best) {
   }
 }
 
-// A row's share of its sequence's balance, by the K best raw scores.
-__device__ void note_balance(const Gate& op, std::int64_t t, const Slate& slate, const RowsBalance& balance) {
+// A row's share of its sequence's balance, by the K best raw scores; they are counted in `chosen`.
+__device__ void note_balance(const Gate& op, std::int64_t t, const Slate& slate, const RowsBalance& balance,
+                             int* chosen) {
   const int lane = static_cast<int>(threadIdx.x % 32), experts = static_cast<int>(op.scores.cols),
             slots = static_cast<int>(op.indices.cols);
   const auto* scores = op.scores.at<const float>(t, 0);
   const float total = fold_row(experts, [&](float sum, int e) { return sum + scores[e]; });
-  if (lane == 0) balance.totals[t] = total;
+  for (int e = lane; e < experts; e += 32) balance.quotients[t * balance.pitch + e] = scores[e] / total;
   pick_best(scores, experts, slots, slate.order, slate.best);
-  int* chosen = balance.chosen + t / op.rows_per_sequence * experts;
   for (int k = lane; k < slots; k += 32) atomicAdd(&chosen[slate.best[k]], 1);
   __syncwarp();
 }
@@ -135,13 +163,16 @@ __device__ void note_balance(const Gate& op, std::int64_t t, const Slate& slate,
 __global__ void __launch_bounds__(kThreads) router_rows(Gate op, RowsBalance balance, int* counts) {
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   const int experts = static_cast<int>(op.scores.cols), slots = static_cast<int>(op.indices.cols);
-  int* own = dynamic_shared<int>();
-  auto* memory = reinterpret_cast<float*>(own + experts);
+  int *own = dynamic_shared<int>(), *chosen = own + experts;
+  auto* memory = reinterpret_cast<float*>(chosen + experts);
   const Slate slate(memory + warp * Slate::words(experts, op.groups, slots), experts, op.groups);
-  for (int e = static_cast<int>(threadIdx.x); e < experts; e += kThreads) own[e] = 0;
+  for (int e = static_cast<int>(threadIdx.x); e < experts; e += kThreads) own[e] = chosen[e] = 0;
   __syncthreads();
-  const std::int64_t begin = std::int64_t{blockIdx.x} * kPlanRows;
-  for (std::int64_t t = begin + warp; t < min(begin + kPlanRows, op.scores.rows); t += kWarps) {
+  const std::int64_t begin = std::int64_t{blockIdx.x} * kPlanRows, end = min(begin + kPlanRows, op.scores.rows);
+  const auto sequence_of = [&](std::int64_t t) { return balance.chosen != nullptr ? t / op.rows_per_sequence : 0; };
+  const std::int64_t sequence = sequence_of(begin);
+  const bool alone = sequence == sequence_of(end - 1);  // all rows are of one sequence
+  for (std::int64_t t = begin + warp; t < end; t += kWarps) {
     if (op.reuse_indices) {
       for (int k = lane; k < slots; k += 32) {
         slate.best[k] = *op.indices.at<const std::int32_t>(t, k);
@@ -154,11 +185,14 @@ __global__ void __launch_bounds__(kThreads) router_rows(Gate op, RowsBalance bal
     weigh(op, t, slate.best);
     for (int k = lane; k < slots; k += 32) atomicAdd(&own[slate.best[k]], 1);
     __syncwarp();
-    if (balance.chosen != nullptr) note_balance(op, t, slate, balance);
+    if (balance.chosen != nullptr)
+      note_balance(op, t, slate, balance, alone ? chosen : balance.chosen + sequence_of(t) * experts);
   }
   __syncthreads();
-  for (int e = static_cast<int>(threadIdx.x); e < experts; e += kThreads)
+  for (int e = static_cast<int>(threadIdx.x); e < experts; e += kThreads) {
     counts[std::int64_t{e} * gridDim.x + blockIdx.x] = own[e];
+    if (balance.chosen != nullptr && chosen[e] > 0) atomicAdd(&balance.chosen[sequence * experts + e], chosen[e]);
+  }
 }
 
 // Sums of a warp's values up to and with the thread's own.
@@ -173,7 +207,7 @@ __device__ int scan_warp(int value) {
 
 // counts[e, b] becomes the number of the expert's rows in blocks before b; totals: of all blocks, and a copy of them, as
 // the host's memory may be far. A warp an expert.
-__global__ void scan_blocks(int* counts, int blocks, View totals, int* near_totals) {
+__device__ void scan_blocks(int* counts, int blocks, const View& totals, int* near_totals) {
   const int e = static_cast<int>(blockIdx.x) * kWarps + static_cast<int>(threadIdx.x) / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   if (e >= totals.cols) return;
@@ -187,6 +221,15 @@ __global__ void scan_blocks(int* counts, int blocks, View totals, int* near_tota
     before += __shfl_sync(kWarp, through, 31);
   }
   if (lane == 0) *totals.at<std::int32_t>(0, e) = near_totals[e] = before;
+}
+
+// The first blocks scan, then each has a sequence: neither waits for the other.
+__global__ void __launch_bounds__(kThreads) close_rows(int* counts, int blocks, View totals, int* near_totals,
+                                                       unsigned scans, const __grid_constant__ Balance balance) {
+  if (blockIdx.x < scans)
+    scan_blocks(counts, blocks, totals, near_totals);
+  else
+    balance_sequence(balance, blockIdx.x - scans);
 }
 
 struct Plan {
@@ -206,26 +249,30 @@ __device__ void find_places(const Plan& op, const int* totals, const int* before
   }
 }
 
-// A thread has an expert, and meets the block's rows in order.
+// A thread has a slot of a row; how many before it in the block have its expert tells its place.
 __global__ void __launch_bounds__(kThreads) place_rows(Plan op, const int* totals, const int* before) {
-  const int experts = static_cast<int>(op.counts.cols), slots = static_cast<int>(op.indices.cols);
-  int *next = dynamic_shared<int>(), *chosen = next + experts;
+  const int slots = static_cast<int>(op.indices.cols);
+  int *chosen = dynamic_shared<int>(), *next = chosen + kPlanRows * slots;
   const std::int64_t begin = std::int64_t{blockIdx.x} * kPlanRows;
   const int count = static_cast<int>(min(std::int64_t{kPlanRows}, op.indices.rows - begin)) * slots;
   for (int i = static_cast<int>(threadIdx.x); i < count; i += kThreads)
     chosen[i] = *op.indices.at<const std::int32_t>(begin + i / slots, i % slots);
   find_places(op, totals, before, next);
   __syncthreads();
-  for (int e = static_cast<int>(threadIdx.x); e < experts; e += kThreads) {
+  for (int i = static_cast<int>(threadIdx.x); i < count; i += kThreads) {
+    const std::int64_t t = begin + i / slots;
+    const float weight = *op.weights.at<const float>(t, i % slots);
+    const int e = chosen[i];
     int place = next[e];
-    for (int i = 0; i < count; ++i) {
-      if (chosen[i] != e) continue;
-      const std::int64_t t = begin + i / slots;
-      *op.position.at<std::int32_t>(t, i % slots) = place;
-      *op.sorted_token.at<std::int32_t>(place, 0) = static_cast<std::int32_t>(t);
-      *op.sorted_weight.at<float>(place, 0) = *op.weights.at<const float>(t, i % slots);
-      ++place;
+#pragma unroll 4
+    for (int j = 0; j < i / 4; ++j) {
+      const uint4 four = reinterpret_cast<const uint4*>(chosen)[j];
+      for (const unsigned other : {four.x, four.y, four.z, four.w}) place += static_cast<int>(other) == e ? 1 : 0;
     }
+    for (int j = i / 4 * 4; j < i; ++j) place += chosen[j] == e ? 1 : 0;
+    *op.position.at<std::int32_t>(t, i % slots) = place;
+    *op.sorted_token.at<std::int32_t>(place, 0) = static_cast<std::int32_t>(t);
+    *op.sorted_weight.at<float>(place, 0) = weight;
   }
 }
 
@@ -233,8 +280,8 @@ __global__ void __launch_bounds__(kThreads) place_rows(Plan op, const int* total
 
 void run(const Router& op, Queue& queue) {
   const auto experts = static_cast<int>(op.scores.cols), slots = static_cast<int>(op.indices.cols);
-  router_scores(op, queue);
-  const RowsBalance balance = op.sequence_fraction ? start_balance(op, queue) : RowsBalance{};
+  const RowsBalance balance = op.sequence_fraction ? rows_balance(op, queue) : RowsBalance{};
+  router_scores(op, balance, queue);
   const Gate gate{.bias = op.bias,
                   .scores = op.scores,
                   .indices = op.indices,
@@ -247,10 +294,12 @@ void run(const Router& op, Queue& queue) {
                   .scaling = op.scaling};
   const unsigned blocks = blocks_for(op.x.rows, kPlanRows);
   int *counts = queue.take<int>(std::int64_t{blocks} * experts), *totals = queue.take<int>(experts);
-  const auto words = static_cast<std::size_t>(experts + kWarps * Slate::words(experts, op.groups, slots));
+  const auto words = static_cast<std::size_t>(2 * experts + kWarps * Slate::words(experts, op.groups, slots));
   launch(queue, blocks, kThreads, words * sizeof(int), router_rows, gate, balance, counts);
-  launch(queue, blocks_for(experts, kWarps), kThreads, 0, scan_blocks, counts, static_cast<int>(blocks), op.counts,
-         totals);
+  const unsigned scans = blocks_for(experts, kWarps);
+  launch(queue, scans + static_cast<unsigned>(op.sequence_fraction.rows), kThreads,
+         op.sequence_fraction ? balance_bytes(experts) : 0, close_rows, counts, static_cast<int>(blocks), op.counts,
+         totals, scans, balance_of(op, balance));
   const Plan plan{.indices = op.indices,
                   .weights = op.weights,
                   .position = op.position,
@@ -259,7 +308,6 @@ void run(const Router& op, Queue& queue) {
                   .counts = op.counts};
   launch(queue, blocks, kThreads, static_cast<std::size_t>(experts + kPlanRows * slots) * sizeof(int), place_rows, plan,
          totals, counts);
-  if (op.sequence_fraction) finish_balance(op, balance, queue);
 }
 
 }  // namespace troupe::cuda

@@ -9,16 +9,16 @@ namespace troupe::cuda {
 
 constexpr float kTiny = 1e-20F;  // keeps a division by a sum of scores finite
 
-// scores = sigmoid(x weight^T).
-void router_scores(const Router& op, Queue& queue);
-
 // What the balance loss needs of each row, from whoever has the scores at hand.
 struct RowsBalance {
-  int* chosen = nullptr;    // (B, E): how often an expert is among the K best raw scores of its sequence's rows
-  float* totals = nullptr;  // (N): sum of a row's scores
+  int* chosen = nullptr;       // (B, E): how often an expert is among the K best raw scores of its sequence's rows
+  std::int64_t size = 0;       // of chosen
+  float* quotients = nullptr;  // (N, E): a score by the sum of its row's, rows `pitch` apart
+  std::int64_t pitch = 0;
 };
-RowsBalance start_balance(const Router& op, Queue& queue);  // chosen: zero
-void finish_balance(const Router& op, const RowsBalance& rows, Queue& queue);
+
+// scores = sigmoid(x weight^T); rows.chosen = 0.
+void router_scores(const Router& op, const RowsBalance& rows, Queue& queue);
 
 // Sum of a row's values in the lanes of math.h, by one warp: threads l and l + 16 have lane l, and all have the result.
 // lane_of(sum, col) is the lane's sum with one more column.

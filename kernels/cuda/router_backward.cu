@@ -70,18 +70,25 @@ __global__ void __launch_bounds__(kThreads) router_slopes(Slopes op) {
   weigh_chosen(op, t, chosen);
   const bool balanced = op.fraction && op.balance_scale != 0;
   const Balance row = balanced ? balance_of(op, t) : Balance{};
-  const auto slope = [&](int e, float score, float fraction) {
-    float d = 0;
-    for (int k = 0; k < slots; ++k)
-      if (chosen[k].expert == e) d = chosen[k].slope;
+  const auto slope = [&](float d, float score, float fraction) {
     if (balanced) d = d + op.balance_scale * (fraction - row.expected) / row.all;
     return d * (score * (1.0F - score));
   };
   for (int e = static_cast<int>(threadIdx.x % 32) * 4; e < op.scores.cols; e += 128) {
     const float4 s = op.scores.quad(t, e),
                  f = balanced ? op.fraction.quad(t / op.rows_per_sequence, e) : make_float4(0, 0, 0, 0);
+    float4 d = make_float4(0, 0, 0, 0);
+#pragma unroll 4
+    for (int k = 0; k < slots; ++k) {
+      const int place = chosen[k].expert - e;
+      const float own = chosen[k].slope;
+      if (place == 0) d.x = own;
+      if (place == 1) d.y = own;
+      if (place == 2) d.z = own;
+      if (place == 3) d.w = own;
+    }
     op.dlogits.put_quad(
-        t, e, make_float4(slope(e, s.x, f.x), slope(e + 1, s.y, f.y), slope(e + 2, s.z, f.z), slope(e + 3, s.w, f.w)));
+        t, e, make_float4(slope(d.x, s.x, f.x), slope(d.y, s.y, f.y), slope(d.z, s.z, f.z), slope(d.w, s.w, f.w)));
   }
 }
 

@@ -111,17 +111,19 @@ TEST_CASE("the router has the CPU's bits at any shape", "[router]") {
 
 // Enough rows and experts for tiles of every size.
 TEST_CASE("large and small tiles add in one order", "[router]") {
-  const Owned x = normal(1100, 45, 1), weight = normal(1024, 45, 2), bias = normal(1, 1024, 3);
-  const auto scores_of = [&](std::int64_t rows, std::int64_t experts) {
-    Gate gate({.rows = rows, .dim = 45, .experts = experts, .slots = 2});
-    gate.op.x = x.tensor().row_range(0, rows), gate.op.weight = weight.tensor().row_range(0, experts);
-    gate.op.bias = bias.tensor().columns(0, experts);
-    run_op(gate.op);
-    return std::move(gate.scores);
-  };
-  const Owned large = scores_of(1100, 1024), middle = scores_of(300, 1024), small = scores_of(40, 64);
-  CHECK(same_bits(large.tensor().row_range(0, 300), middle));
-  CHECK(same_bits(large.tensor().row_range(0, 40).columns(0, 64), small));
+  for (const Dtype type : kTypes) {
+    const Owned x = normal(1100, 140, 1, type), weight = normal(1024, 140, 2), bias = normal(1, 1024, 3);
+    const auto scores_of = [&](std::int64_t rows, std::int64_t experts) {
+      Gate gate({.rows = rows, .dim = 140, .experts = experts, .slots = 2});
+      gate.op.x = x.tensor().row_range(0, rows), gate.op.weight = weight.tensor().row_range(0, experts);
+      gate.op.bias = bias.tensor().columns(0, experts);
+      run_op(gate.op);
+      return std::move(gate.scores);
+    };
+    const Owned large = scores_of(1100, 1024), middle = scores_of(300, 1024), small = scores_of(40, 64);
+    CHECK(same_bits(large.tensor().row_range(0, 300), middle));
+    CHECK(same_bits(large.tensor().row_range(0, 40).columns(0, 64), small));
+  }
 }
 
 TEST_CASE("blocks of rows by the dozen keep the plan's order", "[router]") {

@@ -167,6 +167,29 @@ TEST_CASE("a float32 product of many tiles is the CPU's, bit for bit", "[product
   }
 }
 
+TEST_CASE("a float32 product of many tiles and a short sum is the CPU's, where it is added to itself too",
+          "[product]") {
+  const std::int64_t m = 2100, n = 2052, k = 20;
+  const Owned a = normal(m, k, 1), b = normal(k, n, 2), add = normal(m, n, 3);
+  for (const bool accumulate : {false, true})
+    for (const int added : {0, 1, 2}) {
+      const Owned actual = normal(m, n, 4, Dtype::f32, 4), expected = normal(m, n, 4, Dtype::f32, 4);
+      const auto one = [&](const Tensor& c) {
+        return Product{.a = a,
+                       .b = b,
+                       .c = c,
+                       .accumulate = accumulate,
+                       .add = added == 0   ? Tensor{}
+                              : added == 1 ? add.tensor()
+                                           : c};
+      };
+      run_op(one(actual));
+      run_on_cpu(one(expected));
+      CHECK(same_bits(actual, expected));
+      CHECK(actual.canaries_alive());
+    }
+}
+
 TEST_CASE("a grouped product of many runs goes by itself as its products would", "[product]") {
   const std::int64_t depth = 48, cols = 72;
   RecycledVector<std::int32_t> rows;

@@ -162,6 +162,24 @@ TEST_CASE("rope turns whole quads and single pairs like the CPU", "[cuda][traffi
         }
 }
 
+TEST_CASE("rotations that go together are what each is alone, and those of the same columns take turns",
+          "[cuda][traffic]") {
+  for (const bool interleaved : {true, false})
+    for (const std::int64_t gap : {48, 40}) {
+      const Owned x = normal(9, 80, 1, Dtype::bf16), expected = normal(9, 80, 1, Dtype::bf16), cosine = normal(7, 8, 2),
+                  sine = normal(7, 8, 3), positions = numbers(9, 7, 4);
+      const auto turns = [&](const Owned& all) {
+        const Tensor left = all.tensor().columns(0, 48), right = all.tensor().columns(gap, 24);
+        return Ops{Rope{left, positions, cosine, sine, 2, 24, 8, 16, interleaved, false},
+                   Rope{right, positions, cosine, sine, 1, 0, 0, 16, interleaved, false},
+                   Rope{left, positions, cosine, sine, 2, 24, 8, 16, interleaved, true}};
+      };
+      run_ops(turns(x));
+      for (const Op& op : turns(expected)) run_on_cpu(op);
+      CHECK(same_bits(x, expected));
+    }
+}
+
 TEST_CASE("swiglu and its slopes are the CPU's, dots folded in lanes", "[cuda][traffic]") {
   for (const Shape& shape : kShapes)
     for (const Dtype type : kTypes)
