@@ -123,7 +123,7 @@ struct LayoutConfig {  // [layout]
 
 struct DeviceConfig {            // [device]
   std::string kind = "auto";     // auto, cpu, cuda
-  std::string products = "mma";  // mma, wgmma, cublaslt
+  std::string products = "wgmma";  // wgmma, mma, cublaslt
   int threads = 0;               // compute threads of a node; 0: cores / nodes, at least 1
   std::string hardware = "cpu";  // file in configs/hardware (or a path): peak rates, price
 };

@@ -3,8 +3,6 @@
 // there can be, a kernel lists those that there are.
 #include "kernels/cuda/attention.h"
 
-#include <cstdlib>
-#include <string_view>
 
 #include "kernels/cuda/kernels.h"
 
@@ -78,22 +76,6 @@ bool all_half(const Attention& op) {
          (op.shared_dim == 0 || op.k_shared.dtype == Dtype::bf16);
 }
 
-enum class Way { mma, forward, keys, queries, all };
-// TROUPE_ATTENTION: which parts go to warpgroups.
-Way way() {
-  static const Way chosen = [] {
-    const char* word = std::getenv("TROUPE_ATTENTION");
-    const std::string_view name = word == nullptr ? "wgmma" : word;
-    return name == "mma"       ? Way::mma
-           : name == "forward" ? Way::forward
-           : name == "keys"    ? Way::keys
-           : name == "queries" ? Way::queries
-                               : Way::all;
-  }();
-  return chosen;
-}
-bool goes_to_groups(const Attention& op, Way part) { return groups_fit(op) && (way() == Way::all || way() == part); }
-
 }  // namespace
 
 Tiles query_tiles(Queue& queue, const Attention& op, int group, int size) {
@@ -104,7 +86,7 @@ Tiles key_tiles(Queue& queue, const Attention& op, int size) {
 }
 
 void run(const Attention& op, Queue& queue) {
-  if (all_half(op) && goes_to_groups(op, Way::forward)) return attend_on_groups(op, queue);
+  if (all_half(op) && groups_fit(op)) return attend_on_groups(op, queue);
   if (all_half(op) && attend_flash(op, queue)) return;
   attend_exactly(op, queue);
 }
@@ -114,9 +96,9 @@ void run(const AttentionBackward& op, Queue& queue) {
   RowFacts* facts = queue.take<RowFacts>(f.q.rows * f.heads);
   launch(queue, blocks_for(f.q.rows * f.heads, kFactRows), kFactThreads, 0, note_facts, f, op.dout, facts);
   if (!all_half(f) || op.dout.dtype != Dtype::bf16 || !flash_fits(f)) return differentiate_exactly(op, facts, queue);
-  (goes_to_groups(f, Way::queries) && rows_aligned(op.dout) ? queries_gradient_on_groups : queries_gradient_flash)(
+  (groups_fit(f) && rows_aligned(op.dout) ? queries_gradient_on_groups : queries_gradient_flash)(
       op, facts, queue);
-  (goes_to_groups(f, Way::keys) && rows_aligned(op.dout) ? keys_gradient_on_groups : keys_gradient_flash)(op, facts,
+  (groups_fit(f) && rows_aligned(op.dout) ? keys_gradient_on_groups : keys_gradient_flash)(op, facts,
                                                                                                           queue);
 }
 
