@@ -115,8 +115,12 @@ void BenchModel::carve(Microbatch& at) {
   at.memory = carve_on(device_, [&](Carver& carver) {
     at.slot = carve_slot(carver, config_, shape_);
     if (!experts_) return;
-    at.chunk = carve_chunk(carver, config_.model, chunk_rows_, act, config_.is_fp8());
+    at.chunk = carve_chunk(carver, config_.model, chunk_rows_, act, config_.is_fp8(), keeps_rows_);
     at.gathered = carver.tensor(routed_rows_, config_.model.hidden_size, act);
+    if (keeps_rows_) {
+      at.chunk.x = carver.tensor(routed_rows_, config_.model.hidden_size, act);
+      at.chunk.dy = at.gathered;
+    }
     at.results = carver.tensor(routed_rows_, config_.model.hidden_size, act);
     at.gates = carver.tensor(routed_rows_, 1, Dtype::f32);
     at.dots = carver.tensor(routed_rows_, 1, Dtype::f32);
