@@ -246,6 +246,7 @@ void BenchModel::add_backward(Microbatch& at) const {
     if (slot.mlp_out) mlp_backward(ops, w, slot, at.slot.scratch);
     if (routed) {
       RoutedGradients answers;
+      answers.near = config_.layout.nodes == 1;
       for (std::int64_t row = 0; row < routed_rows_; row += chunk_rows_) {
         answers.pieces.push_back(at.results.row_range(row, std::min(chunk_rows_, routed_rows_ - row)));
         answers.dots.push_back(at.dots.row_range(row, std::min(chunk_rows_, routed_rows_ - row)));
