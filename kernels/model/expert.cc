@@ -75,11 +75,11 @@ void expert_forward(Ops& ops, const std::vector<ExpertTensors>& w, const Counts&
 void expert_backward(Ops& ops, const std::vector<ExpertTensors>& w, const Counts& counts, const ChunkSlot& chunk,
                      bool recompute, const Tensor& dy, const Tensor& gates, const Tensor& dx, const Tensor& dots) {
   if (recompute) hidden_forward(ops, w, counts, chunk);
-  input_gradient(ops, chunk, dy, w, &ExpertTensors::down, counts, chunk.dh);
+  if (dy.data != chunk.dy.data) ops.push_back(Copy{dy, chunk.dy});
+  input_gradient(ops, chunk, chunk.dy, w, &ExpertTensors::down, counts, chunk.dh);
   ops.push_back(SwiGluBackward{chunk.gate_up, chunk.dh, chunk.gate_up, gates, dots});
   if (dx) input_gradient(ops, chunk, chunk.gate_up, w, &ExpertTensors::gate_up, counts, dx);
   ops.push_back(ScaleRows{chunk.h, gates, chunk.h});
-  if (dy.data != chunk.dy.data) ops.push_back(Copy{dy, chunk.dy});
 }
 
 // One product an accumulator, not one op for all of them: what runs together is ordered by sum (kernels/strand.h), so
