@@ -52,7 +52,7 @@ ShardPool shard_pool(const Config& config, const StageShape& shape) {
   pool.keeps_rows = keeps_rows(config, microbatch);
   pool.rows_bytes = static_cast<std::size_t>(pool.rows * config.model.hidden_size) * bytes_of(activation_type(config));
   Carver measure;
-  carve_chunk(measure, config.model, pool.rows, activation_type(config), config.is_fp8(), !pool.keeps_rows);
+  carve_chunk(measure, config.model, pool.rows, activation_type(config), config.is_fp8(), pool.keeps_rows);
   pool.chunk_bytes = (measure.used() + 63) / 64 * 64;
   return pool;
 }
@@ -74,7 +74,7 @@ ExpertShard::ExpertShard(const Context& context, const Config& config, int stage
   for (int i = 0; i < count; ++i) {
     Carver carver(static_cast<char*>(memory_.data) + pool_.chunk_bytes * static_cast<std::size_t>(i));
     slots_.push_back(
-        carve_chunk(carver, config.model, pool_.rows, activation_type(config), config.is_fp8(), !pool_.keeps_rows));
+        carve_chunk(carver, config.model, pool_.rows, activation_type(config), config.is_fp8(), pool_.keeps_rows));
   }
   const ExpertRange range = experts_of(config, shard);
   for (const int layer : layers_) {
@@ -179,8 +179,11 @@ void ExpertShard::bring_rows(Ops& ops, Chunk& chunk, const Payload& rows) {
 
 ChunkSlot ExpertShard::memory_of(const Chunk& chunk) const {
   ChunkSlot slot = first_rows(slots_[static_cast<std::size_t>(chunk.slot)], chunk.batch.rows);
-  if (pool_.keeps_rows)
-    slot.x = tensor_of(chunk.rows, chunk.batch.rows, config_.model.hidden_size, activation_type(config_));
+  const auto kept = [&](const Payload& rows) {
+    return tensor_of(rows, chunk.batch.rows, config_.model.hidden_size, activation_type(config_));
+  };
+  if (chunk.rows) slot.x = kept(chunk.rows);
+  if (chunk.slopes) slot.dy = kept(chunk.slopes);
   return slot;
 }
 
@@ -231,6 +234,7 @@ void ExpertShard::begin_backward(Chunk& chunk) {
   chunk.dots = context_.pool_to(chunk.from).take(static_cast<std::size_t>(rows) * 4);
   Ops ops;
   if (!chunk.stashed) bring_rows(ops, chunk, batch.inputs);
+  if (pool_.keeps_rows) chunk.slopes = batch.hidden;
   expert_backward(ops, weights_of(batch.key), batch.counts, memory_of(chunk), !chunk.stashed,
                   tensor_of(batch.hidden, rows, d, wire), tensor_of(batch.gates, rows, 1), dx,
                   tensor_of(chunk.dots, rows, 1));

@@ -59,7 +59,7 @@ class ExpertShard {
     Address from;
     int slot = -1;  // -1: no rows
     bool stashed = false;
-    Payload rows;             // that are kept
+    Payload rows, slopes;     // that are kept
     Payload hidden, dots;     // the answer
     std::int64_t number = 0;  // for completions
     int weights_left = 0;     // segments of its weight gradients

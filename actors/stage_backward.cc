@@ -84,6 +84,7 @@ void Stage::backward_results(int slot) {
   const std::int64_t d = config_.model.hidden_size;
   const LayerSlot view = layer_view(slot, unit);
   RoutedGradients routed_gradients;
+  routed_gradients.near = config_.layout.nodes == 1;
   for (const Piece& piece : work.pieces) {
     if (piece.chunk.rows == 0) continue;
     routed_gradients.pieces.push_back(tensor_of(piece.rows, piece.chunk.rows, d, activation_type(config_)));

@@ -115,8 +115,12 @@ void BenchModel::carve(Microbatch& at) {
   at.memory = carve_on(device_, [&](Carver& carver) {
     at.slot = carve_slot(carver, config_, shape_);
     if (!experts_) return;
-    at.chunk = carve_chunk(carver, config_.model, chunk_rows_, act, config_.is_fp8());
+    at.chunk = carve_chunk(carver, config_.model, chunk_rows_, act, config_.is_fp8(), keeps_rows_);
     at.gathered = carver.tensor(routed_rows_, config_.model.hidden_size, act);
+    if (keeps_rows_) {
+      at.chunk.x = carver.tensor(routed_rows_, config_.model.hidden_size, act);
+      at.chunk.dy = at.gathered;
+    }
     at.results = carver.tensor(routed_rows_, config_.model.hidden_size, act);
     at.gates = carver.tensor(routed_rows_, 1, Dtype::f32);
     at.dots = carver.tensor(routed_rows_, 1, Dtype::f32);
@@ -242,6 +246,7 @@ void BenchModel::add_backward(Microbatch& at) const {
     if (slot.mlp_out) mlp_backward(ops, w, slot, at.slot.scratch);
     if (routed) {
       RoutedGradients answers;
+      answers.near = config_.layout.nodes == 1;
       for (std::int64_t row = 0; row < routed_rows_; row += chunk_rows_) {
         answers.pieces.push_back(at.results.row_range(row, std::min(chunk_rows_, routed_rows_ - row)));
         answers.dots.push_back(at.dots.row_range(row, std::min(chunk_rows_, routed_rows_ - row)));

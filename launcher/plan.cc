@@ -167,7 +167,8 @@ ActorPlan plan_shard(const Config& config, const StageShape& shape, int shard) {
   actor.activations = pool.chunk_bytes * static_cast<std::size_t>(pool.in_flight);
   actor.stash = pool.chunk_bytes * static_cast<std::size_t>(pool.stash);
   if (!pool.keeps_rows) return actor;
-  const std::size_t kept = pool.rows_bytes * static_cast<std::size_t>(pool.in_flight + pool.stash);
+  // Each chunk's inputs, and the slopes of those that go backward.
+  const std::size_t kept = pool.rows_bytes * static_cast<std::size_t>(2 * pool.in_flight + pool.stash);
   actor.buffers += kept;
   if (config.device.kind != "cuda") actor.shared += kept;  // with a GPU they stay in its memory
   return actor;

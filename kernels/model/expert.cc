@@ -6,14 +6,14 @@
 
 namespace troupe {
 
-ChunkSlot carve_chunk(Carver& c, const ModelConfig& config, std::int64_t rows, Dtype act, bool fp8, bool has_x) {
+ChunkSlot carve_chunk(Carver& c, const ModelConfig& config, std::int64_t rows, Dtype act, bool fp8, bool keeps_rows) {
   ChunkSlot chunk;
   chunk.fp8 = fp8;
-  if (has_x) chunk.x = c.tensor(rows, config.hidden_size, act);
+  if (!keeps_rows) chunk.x = c.tensor(rows, config.hidden_size, act);
   chunk.gate_up = c.tensor(rows, 2 * config.moe_intermediate_size, act);
   chunk.h = c.tensor(rows, config.moe_intermediate_size, act);
   chunk.dh = c.tensor(rows, config.moe_intermediate_size, act);
-  chunk.scaled = c.tensor(rows, config.hidden_size, act);
+  if (!keeps_rows) chunk.dy = c.tensor(rows, config.hidden_size, act);
   return chunk;
 }
 
@@ -23,7 +23,7 @@ ChunkSlot first_rows(const ChunkSlot& chunk, std::int64_t rows) {
           chunk.gate_up.row_range(0, rows),
           chunk.h.row_range(0, rows),
           chunk.dh.row_range(0, rows),
-          chunk.scaled.row_range(0, rows)};
+          chunk.dy ? chunk.dy.row_range(0, rows) : Tensor{}};
 }
 
 namespace {
@@ -75,10 +75,11 @@ void expert_forward(Ops& ops, const std::vector<ExpertTensors>& w, const Counts&
 void expert_backward(Ops& ops, const std::vector<ExpertTensors>& w, const Counts& counts, const ChunkSlot& chunk,
                      bool recompute, const Tensor& dy, const Tensor& gates, const Tensor& dx, const Tensor& dots) {
   if (recompute) hidden_forward(ops, w, counts, chunk);
-  input_gradient(ops, chunk, dy, w, &ExpertTensors::down, counts, chunk.dh);
+  if (dy.data != chunk.dy.data) ops.push_back(Copy{dy, chunk.dy});
+  input_gradient(ops, chunk, chunk.dy, w, &ExpertTensors::down, counts, chunk.dh);
   ops.push_back(SwiGluBackward{chunk.gate_up, chunk.dh, chunk.gate_up, gates, dots});
   if (dx) input_gradient(ops, chunk, chunk.gate_up, w, &ExpertTensors::gate_up, counts, dx);
-  ops.push_back(ScaleRows{dy, gates, chunk.scaled});
+  ops.push_back(ScaleRows{chunk.h, gates, chunk.h});
 }
 
 // One product an accumulator, not one op for all of them: what runs together is ordered by sum (kernels/strand.h), so
@@ -87,8 +88,8 @@ void expert_weight_gradients(Ops& ops, const Counts& counts, const ChunkSlot& ch
                              const std::vector<ExpertTensors>& acc, std::size_t first, std::size_t experts) {
   each_expert(counts, [&](std::size_t e, std::int64_t row, std::int64_t rows) {
     if (e < first || e >= first + experts || !acc[e].down) return;
-    ops.push_back(linear_weight_gradient(chunk.fp8, chunk.scaled.row_range(row, rows), chunk.h.row_range(row, rows),
-                                         acc[e].down));
+    ops.push_back(
+        linear_weight_gradient(chunk.fp8, chunk.dy.row_range(row, rows), chunk.h.row_range(row, rows), acc[e].down));
     ops.push_back(linear_weight_gradient(chunk.fp8, chunk.gate_up.row_range(row, rows), chunk.x.row_range(row, rows),
                                          acc[e].gate_up));
   });

@@ -1,7 +1,8 @@
 // Routed experts as segments. A chunk holds rows sorted by expert; `counts` says how many each expert has.
 //   forward:   y = W_down (silu(W_gate x) * W_up x)
 //   backward:  dh = dy W_down; dots = <dh, h>; dh *= gate; d_gate_up by SwiGLU's backward; dx = d_gate_up W_gate|up
-//   weights:   W_down += (gate dy)^T h;  W_gate|up += d_gate_up^T x; rows in order, one accumulator an expert
+//   weights:   W_down += dy^T (gate h);  W_gate|up += d_gate_up^T x; rows in order, one accumulator an expert
+// The gate goes to h, which is narrower than dy.
 #pragma once
 
 #include <cstdint>
@@ -20,13 +21,13 @@ struct ChunkSlot {
   bool fp8 = false;  // products read E4M3
   Tensor x;          // (R, D) act; absent where it stays as it came
   Tensor gate_up;    // (R, 2I) act; its gradient after the backward
-  Tensor h, dh;      // (R, I) act
-  Tensor scaled;     // (R, D) act, gate * dy
+  Tensor h, dh;      // (R, I) act; h is gate * h after the backward
+  Tensor dy;         // (R, D) act; absent where it stays as it came
 };
 
-// has_x: with room for x.
+// keeps_rows: x and dy stay as they came.
 ChunkSlot carve_chunk(Carver& carver, const ModelConfig& config, std::int64_t rows, Dtype act, bool fp8,
-                      bool has_x = true);
+                      bool keeps_rows = false);
 ChunkSlot first_rows(const ChunkSlot& chunk, std::int64_t rows);
 
 using Counts = RecycledVector<std::int32_t>;

@@ -105,6 +105,7 @@ void mlp_backward(Ops& ops, const LayerTensors& w, const LayerSlot& slot, const 
 // The routed experts' answers join: pieces hold dx rows, dot_pieces the dots, in sorted order.
 struct RoutedGradients {
   RecycledVector<Tensor> pieces, dots;
+  bool near = false;  // ops may read the dots where they are
   float balance_scale = 0;
 };
 void routed_backward(Ops& ops, const ModelConfig& config, const LayerTensors& w, const LayerSlot& slot,

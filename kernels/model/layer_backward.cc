@@ -20,9 +20,10 @@ void routed_backward(Ops& ops, const ModelConfig& config, const LayerTensors& w,
                      const SlotScratch& scratch, const RoutedGradients& routed) {
   const Tensor shared = slot.mlp_out ? scratch.dz : Tensor{};
   ops.push_back(Combine{routed.pieces, slot.position, {}, shared, {}, scratch.dz});
+  const bool whole = routed.near && routed.dots.size() == 1;
   std::int64_t row = 0;
   for (const Tensor& dots : routed.dots) {
-    ops.push_back(Copy{dots, scratch.dots.row_range(row, dots.rows)});
+    if (!whole) ops.push_back(Copy{dots, scratch.dots.row_range(row, dots.rows)});
     row += dots.rows;
   }
   RouterBackward op;
@@ -30,7 +31,7 @@ void routed_backward(Ops& ops, const ModelConfig& config, const LayerTensors& w,
   op.indices = slot.indices;
   op.weights = slot.weights;
   op.position = slot.position;
-  op.dots = scratch.dots.row_range(0, slot.sorted_token.rows);
+  op.dots = whole ? routed.dots.front() : scratch.dots.row_range(0, slot.sorted_token.rows);
   op.dlogits = slot.d_logits;
   op.sequence_fraction = slot.sequence_fraction;
   op.rows_per_sequence = slot.balance ? static_cast<int>(slot.z2.rows / slot.balance.cols) : 1;
