@@ -121,11 +121,11 @@ struct LayoutConfig {  // [layout]
   int spin_us = 100;  // a loop with an idle compute thread looks for frames so long before it sleeps
 };
 
-struct DeviceConfig {            // [device]
-  std::string kind = "auto";     // auto, cpu, cuda
+struct DeviceConfig {              // [device]
+  std::string kind = "auto";       // auto, cpu, cuda
   std::string products = "wgmma";  // wgmma, mma, cublaslt
-  int threads = 0;               // compute threads of a node; 0: cores / nodes, at least 1
-  std::string hardware = "cpu";  // file in configs/hardware (or a path): peak rates, price
+  int threads = 0;                 // compute threads of a node; 0: cores / nodes, at least 1
+  std::string hardware = "cpu";    // file in configs/hardware (or a path): peak rates, price
 };
 
 // configs/hardware/NAME.toml. A device is what a node computes with: a GPU, or some threads of a processor. 0: not told;

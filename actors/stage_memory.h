@@ -21,8 +21,8 @@ struct StageSlot {
   Tensor policy, results;                                      // (N, 4), (N, 5) f32: of PolicyLoss, last stage
   Tensor mtp_spans;                                            // (N', 4) i32
   // The device's, but for counts, balance, losses and MtpSlot's i32.
-  BatchTensors near;              // copies of what many ops read of the batch: ids for a first stage, targets for a last
-  Tensor input_gradient;          // (N, D) f32, first stage: dL/d(embedded tokens)
+  BatchTensors near;      // copies of what many ops read of the batch: ids for a first stage, targets for a last
+  Tensor input_gradient;  // (N, D) f32, first stage: dL/d(embedded tokens)
   std::vector<LayerSlot> layers;  // of the stage's run
   SlotScratch scratch;
   HeadSlot head;  // last stage

@@ -29,8 +29,7 @@ int usable_cores() { return cores_usable(look_at_processor()); }
 
 void resolve_machine(Config& config) {
   DeviceConfig& device = config.device;
-  if (device.kind == "auto")
-    device.kind = !usable_indices(look_for_gpus()).empty() ? "cuda" : "cpu";
+  if (device.kind == "auto") device.kind = !usable_indices(look_for_gpus()).empty() ? "cuda" : "cpu";
   if (device.kind == "cuda") device.threads = 1;
   if (device.threads == 0) device.threads = std::max(1, usable_cores() / config.layout.nodes);
 }

@@ -53,8 +53,8 @@ __device__ inline void wait(Barrier& barrier, int parity) {
 // The box whose first element is (row, col) into shared memory, a multiple of 1,024 bytes; its bytes go to the barrier.
 __device__ inline void copy_box(void* to, const BoxMap& from, int row, int col, Barrier& done) {
   asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];\n" ::"r"(
-          shared_address(to)),
+      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], "
+      "[%4];\n" ::"r"(shared_address(to)),
       "l"(&from), "r"(col), "r"(row), "r"(shared_address(&done))
       : "memory");
 }
@@ -62,8 +62,8 @@ __device__ inline void copy_box(void* to, const BoxMap& from, int row, int col, 
 // A box that was written into shared memory: by threads that met behind fence_for_products(), of whom one calls this. The
 // place may be written again when its group has been read, and the group is over when it has been waited for.
 __device__ inline void write_box(const BoxMap& to, int row, int col, const void* from) {
-  asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%0, {%1, %2}], [%3];\n" ::"l"(&to), "r"(col),
-               "r"(row), "r"(shared_address(from))
+  asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%0, {%1, %2}], [%3];\n" ::"l"(&to),
+               "r"(col), "r"(row), "r"(shared_address(from))
                : "memory");
 }
 __device__ inline void write_boxes_commit() { asm volatile("cp.async.bulk.commit_group;\n" ::: "memory"); }

@@ -31,7 +31,8 @@ cudaEvent_t make_event(unsigned flags) {
 void wait_until_queued(void* queued) {
   constexpr std::int64_t kLongestUs = 2000;
   const auto& all = *static_cast<const std::atomic<bool>*>(queued);
-  for (const std::int64_t begin_us = now_us(); !all.load(std::memory_order_acquire) && now_us() - begin_us < kLongestUs;)
+  for (const std::int64_t begin_us = now_us();
+       !all.load(std::memory_order_acquire) && now_us() - begin_us < kLongestUs;)
     std::this_thread::yield();
 }
 

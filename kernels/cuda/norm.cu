@@ -6,8 +6,6 @@
 // A block of threads works on one row after another, holds it in shared memory and has the next one on its way: each
 // operand is moved once, at most kColumnsMax columns. dx may be dy or add: a row's operands are read before it is written,
 // by the threads that write it.
-#include <cstdlib>
-
 #include "kernels/cuda/batch.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/lanes.h"
@@ -316,11 +314,6 @@ void must_fit(std::int64_t cols) {
   if (cols > kColumnsMax) throw Error("cuda: a norm of {} columns; at most {} fit a block", cols, kColumnsMax);
 }
 
-int variant() {
-  static const char* const chosen = std::getenv("TROUPE_NORM");
-  return chosen == nullptr ? 1 : std::atoi(chosen);
-}
-
 template <int quads, int rows>
 void launch_warps(const Norm& op, Queue& queue) {
   const View x = op.x, weight = op.weight, y = op.y;
@@ -338,11 +331,9 @@ void launch_slopes(const Slopes& slopes, bool whole, unsigned parts, Queue& queu
 }  // namespace
 
 void run(const Norm& op, Queue& queue) {
-  if (variant() > 0) {
-    if (op.x.cols <= 256) return launch_warps<2, 4>(op, queue);
-    if (op.x.cols <= 512) return launch_warps<4, 2>(op, queue);
-    if (op.x.cols <= 1024) return launch_warps<8, 1>(op, queue);
-  }
+  if (op.x.cols <= 256) return launch_warps<2, 4>(op, queue);
+  if (op.x.cols <= 512) return launch_warps<4, 2>(op, queue);
+  if (op.x.cols <= 1024) return launch_warps<8, 1>(op, queue);
   must_fit(op.x.cols);
   const std::int64_t together = std::clamp(op.x.rows / kBlocksEnough, std::int64_t{1}, kRowsTogetherMax);
   const View x = op.x, weight = op.weight, y = op.y;
@@ -371,14 +362,7 @@ void launch_backward(const NormBackward& op, const Tensor& copy, Queue& queue) {
   const Slopes slopes{op.x,   op.weight, op.inverse_rms, op.dy,
                       op.add, op.dx,     copy,           queue.take<float>(std::int64_t{parts} * op.x.cols)};
   const bool whole = whole_quads(slopes.x, slopes.weight, slopes.dy, slopes.add, slopes.dx, slopes.copy);
-  if (variant() > 0 && op.x.cols <= 256)
-    launch_slopes<2, 2, 8>(slopes, whole, parts, queue);
-  else if (variant() == 2 && op.x.cols <= 1024)
-    launch_slopes<8, 1, 4>(slopes, whole, parts, queue);
-  else if (variant() == 3 && op.x.cols <= 1024)
-    launch_slopes<8, 1, 8>(slopes, whole, parts, queue);
-  else
-    launch_rows(slopes, whole, parts, queue);
+  op.x.cols <= 256 ? launch_slopes<2, 2, 8>(slopes, whole, parts, queue) : launch_rows(slopes, whole, parts, queue);
   launch(queue, blocks_for(op.x.cols, kColumns), dim3(kColumns, kRuns), 0, add_parts, slopes.parts,
          static_cast<int>(parts), op.dweight);
 }

@@ -13,7 +13,7 @@ namespace {
 constexpr int kRunsMax = 64;                               // of a launch: their maps are a kernel's parameter
 constexpr std::int64_t kCodesMax = std::int64_t{1} << 28;  // bytes at once, where several products could wait
 
-Tiles gradient_tiles(const Product& op) { return scaled_tiles_for(op.c, {}, {}, true, true); }
+Tiles gradient_tiles(const Product& op) { return scaled_tiles_for(op.c, {}, {}, true); }
 
 // Sums that go together, of one kind of tiles. A sum's products, which follow each other (kernels/strand.h), are its runs: each begins a tile of
 // its own along k, as it would alone.
@@ -46,7 +46,7 @@ struct ScaledGradients {
 
 void multiply_codes(const Product& op, const Codes& a, const Codes& b, Queue& queue) {
   const bool columns = op.b_scaling.width == 1;
-  with_scaled_tiles(scaled_tiles_for(op.c, op.bias, op.add, op.accumulate, columns), [&](auto tiles) {
+  with_scaled_tiles(scaled_tiles_for(op.c, op.bias, op.add, op.accumulate), [&](auto tiles) {
     ScaledSums<1> sums{};
     sums.a_width = 1;
     if (a.depth > 0) set_run<tiles()>(sums, 0, a, b);
@@ -77,7 +77,7 @@ void run_scaled(const GroupedProduct& op, Queue& queue) {
   const Codes a = any ? quantize({op.a}, op.a_scaling, false, queue).front() : Codes{};
   const std::vector<Codes> b = any ? quantize(matrices, op.b_scaling, !op.transpose_b, queue) : std::vector<Codes>();
   const bool columns = op.b_scaling.width == 1;
-  with_scaled_tiles(scaled_tiles_for(op.c, {}, {}, false, columns), [&](auto tiles) {
+  with_scaled_tiles(scaled_tiles_for(op.c, {}, {}, false), [&](auto tiles) {
     std::size_t next = 0;
     std::int64_t row = 0;
     for (std::size_t run = 0; run < op.rows.size();) {

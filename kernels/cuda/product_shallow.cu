@@ -3,8 +3,6 @@
 // multiply-adds in increasing k, then add.
 // What a tile needs of both fits shared memory: it comes at once, in one wait. What is added comes from memory near
 // meanwhile. A thread has 8 x 8 elements.
-#include <cstdlib>
-
 #include "kernels/cuda/mma.h"
 #include "kernels/cuda/near.h"
 #include "kernels/cuda/product.h"
@@ -121,8 +119,6 @@ __global__ void __launch_bounds__(kThreads, 2) shallow_tiles(const __grid_consta
 }  // namespace
 
 bool multiply_shallow(const Product& op, Queue& queue) {
-  static const char* const chosen = std::getenv("TROUPE_SHALLOW");
-  if (chosen != nullptr && std::atoi(chosen) == 0) return false;
   if (op.transpose_a || op.transpose_b || op.bias || op.a.cols > kDepthMax) return false;
   for (const Tensor& x : {op.a, op.b, op.c, op.add})
     if (x && x.dtype != Dtype::f32) return false;

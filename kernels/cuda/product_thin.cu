@@ -3,8 +3,6 @@
 // fused multiply-adds in increasing k. With so few chains what counts is how many processors share them: a block has
 // only kRows x kColumns elements, a thread four of them, which is what hides a multiply-add's latency.
 // The slabs come through kStages stages of shared memory; within one, a thread reads kGroup steps of k ahead.
-#include <cstdlib>
-
 #include "kernels/cuda/mma.h"
 #include "kernels/cuda/product.h"
 #include "kernels/cuda/rows.h"
@@ -162,31 +160,11 @@ __global__ __launch_bounds__(kRows* kColumns / (rows * cols)) void thin_tiles(co
       if (inside(i, j)) c.put(first_row + row + i, first_col + col + j, sums[i][j]);
 }
 
-int variant() {
-  static const char* const chosen = std::getenv("TROUPE_THIN");
-  return chosen == nullptr ? 1 : std::atoi(chosen);
-}
-
-template <typename T, int rows, int cols, int group>
-void launch_by(const Product& op, Queue& queue) {
-  launch(queue, dim3(blocks_for(op.c.rows, kRows), blocks_for(op.c.cols, kColumns)), kRows * kColumns / (rows * cols),
-         sizeof(Stage<T>) * kStages, thin_tiles<T, rows, cols, group>, op.a, op.b, op.c, op.accumulate);
-}
-
 template <typename T>
 void launch_thin(const Product& op, Queue& queue) {
-  switch (variant()) {
-    case 0:
-      return launch_by<T, 2, 2, 8>(op, queue);
-    case 1:
-      return launch_by<T, 2, 2, 4>(op, queue);
-    case 2:
-      return launch_by<T, 4, 2, 4>(op, queue);
-    case 3:
-      return launch_by<T, 2, 4, 4>(op, queue);
-    default:
-      return launch_by<T, 4, 2, 8>(op, queue);
-  }
+  constexpr int kSide = 2, kGroup = 8;
+  launch(queue, dim3(blocks_for(op.c.rows, kRows), blocks_for(op.c.cols, kColumns)), kRows * kColumns / (kSide * kSide),
+         sizeof(Stage<T>) * kStages, thin_tiles<T, kSide, kSide, kGroup>, op.a, op.b, op.c, op.accumulate);
 }
 
 }  // namespace

@@ -3,8 +3,6 @@
 // cores don't have that order. A block has a tile of rows and experts, staged in shared memory a slice of columns at a
 // time; a thread has some rows x some columns of chains: more of them read less for each multiply-add, fewer leave more
 // warps to wait for one another; small tiles spread few rows over the processors.
-#include <cstdlib>
-
 #include "kernels/cuda/math.h"
 #include "kernels/cuda/mma.h"
 #include "kernels/cuda/router.h"
@@ -180,20 +178,11 @@ void score_by(const Router& op, const RowsBalance& rows, Queue& queue) {
          Operand<typename Form::Type>(op.x), Operand<float>(op.weight), op.scores, rows);
 }
 
-int variant() {
-  static const char* const chosen = std::getenv("TROUPE_SCORES");
-  return chosen == nullptr ? 1 : std::atoi(chosen);
-}
-
 // The fewer tiles there are, the smaller they get, and the more slices are under way.
 template <typename T>
 void score(const Router& op, const RowsBalance& rows, Queue& queue) {
-  if (Form<T, 16, 8, 8, 8, 32, 3>::tiles(op) >= kTilesWanted) {
-    if (variant() == 0) return score_by<Form<T, 16, 8, 8, 8, 32, 3>>(op, rows, queue);
-    if (variant() == 1) return score_by<Form<T, 16, 16, 8, 4, 64, 3>>(op, rows, queue);
-    if (variant() == 2) return score_by<Form<T, 32, 16, 4, 4, 64, 3>>(op, rows, queue);
-    return score_by<Form<T, 16, 8, 8, 8, 64, 3>>(op, rows, queue);
-  }
+  if (Form<T, 16, 16, 8, 4, 64, 3>::tiles(op) >= kTilesWanted)
+    return score_by<Form<T, 16, 16, 8, 4, 64, 3>>(op, rows, queue);
   if (Form<T, 16, 8, 4, 4, 32, 4>::tiles(op) >= kTilesWanted)
     return score_by<Form<T, 16, 8, 4, 4, 32, 4>>(op, rows, queue);
   score_by<Form<T, 16, 8, 2, 2, 32, 8>>(op, rows, queue);

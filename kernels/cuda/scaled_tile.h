@@ -6,8 +6,6 @@
 // CPU's only where tensor cores lose none (codes.h).
 #pragma once
 
-#include <cstdlib>
-
 #include "kernels/cuda/codes.h"
 #include "kernels/cuda/quantize.h"
 #include "kernels/cuda/warpgroup_tile.h"
@@ -26,10 +24,10 @@ struct ScaledSums {
 // The scales of a step that a thread's elements need. columns: each column of B has its own; else 128 share one.
 template <bool columns, int kN>
 struct StepScales {
-  static constexpr int kShare = kN % static_cast<int>(kScaledDepth) == 0 ? 128 : 64;
-  float a[2], b[columns ? kN / 4 : kN / kShare];
+  static_assert(kN == kScaledDepth);
+  float a[2], b[columns ? kN / 4 : 1];
 
-  __device__ float of(int i) const { return b[columns ? i / 4 * 2 + i % 2 : i / (kShare / 2)]; }
+  __device__ float of(int i) const { return b[columns ? i / 4 * 2 + i % 2 : 0]; }
 };
 
 // A thread's scales of a tile of c, step after step.
@@ -42,7 +40,6 @@ class ScaleWalk {
     const int row = walk.row + sums.tiles.first_row[walk.sum] + warp * 16 + lane / 4;
     row_ = row / sums.a_width, below_ = (row + 8) / sums.a_width - row_;
     col_ = columns ? walk.col + lane % 4 * 2 : walk.col / static_cast<int>(kScaledDepth);
-    odd_ = walk.col / 64 % 2;
   }
   __device__ StepScales<columns, kN> next() {
     while (left_ == 0) begin_run();
@@ -55,9 +52,7 @@ class ScaleWalk {
         scales.b[2 * j] = pair.x, scales.b[2 * j + 1] = pair.y;
       }
     else
-#pragma unroll
-      for (int i = 0; i < kN / StepScales<columns, kN>::kShare; ++i)
-        scales.b[i] = b_[StepScales<columns, kN>::kShare == 64 ? (odd_ + i) / 2 : i];
+      scales.b[0] = *b_;
     a_ += a_stride_, b_ += b_stride_, --left_;
     return scales;
   }
@@ -73,7 +68,7 @@ class ScaleWalk {
 
   const ScaledSums<capacity>& sums_;
   const float *a_ = nullptr, *b_ = nullptr;
-  int run_, left_ = 0, row_, below_, col_, odd_, a_stride_ = 0, b_stride_ = 0;
+  int run_, left_ = 0, row_, below_, col_, a_stride_ = 0, b_stride_ = 0;
 };
 
 template <Tiles tiles>
@@ -173,7 +168,13 @@ class AheadTile {
   int group_, done_ = ring_.at;
 };
 
-template <bool columns, Tiles tiles, bool ahead, int capacity>
+// Where registers hold two steps' products and scales.
+template <bool columns, Tiles tiles>
+constexpr bool runs_ahead() {
+  return !columns && tiles == Tiles::narrow;
+}
+
+template <bool columns, Tiles tiles, int capacity>
 __global__ void __launch_bounds__(kTileThreads, 1) scaled_tiles(const __grid_constant__ ScaledSums<capacity> sums) {
   using Ring = CodeRing<tiles>;
   Ring ring;
@@ -187,7 +188,7 @@ __global__ void __launch_bounds__(kTileThreads, 1) scaled_tiles(const __grid_con
     grow_registers<240>();
     take_tiles<tiles>(sums.tiles, ring, group, [&](const auto& walk, auto& own) {
       ScaleWalk<columns, Ring::kN, capacity> scales(sums, walk);
-      if constexpr (ahead)
+      if constexpr (runs_ahead<columns, tiles>())
         AheadTile<columns, Ring, capacity>(own, ring, scales, group).multiply(walk.steps());
       else
         multiply_scaled_tile<columns>(own, ring, scales, walk.steps(), group);
@@ -218,33 +219,20 @@ void set_sum(ScaledSums<capacity>& sums, int sum, const Tensor& c) {
   if (tiles != Tiles::ragged) sums.tiles.boxes_of_c[sum] = box_map(c, kGroupRows);
 }
 
-inline char scaled_way() {
-  static const char* const way = std::getenv("TROUPE_FP8");
-  return way == nullptr ? '0' : way[0];
-}
-
-// `columns`: each column of b has scales of its own.
-inline Tiles scaled_tiles_for(const Tensor& c, const Tensor& bias, const Tensor& add, bool accumulate, bool columns) {
-  const Tiles tiles = tiles_for(c, bias, add, accumulate);
-  if (tiles == Tiles::ragged || columns) return tiles == Tiles::wide ? Tiles::narrow : tiles;
-  return c.cols > 128 && scaled_way() == '2' ? Tiles::middle : Tiles::narrow;
+inline Tiles scaled_tiles_for(const Tensor& c, const Tensor& bias, const Tensor& add, bool accumulate) {
+  return tiles_for(c, bias, add, accumulate) == Tiles::ragged ? Tiles::ragged : Tiles::narrow;
 }
 template <typename With>
 void with_scaled_tiles(Tiles tiles, With with) {
-  if (tiles == Tiles::middle) return with(std::integral_constant<Tiles, Tiles::middle>());
   if (tiles == Tiles::narrow) return with(std::integral_constant<Tiles, Tiles::narrow>());
   with(std::integral_constant<Tiles, Tiles::ragged>());
 }
 
+// `columns`: each column of b has scales of its own.
 template <Tiles tiles, int capacity>
 void launch_scaled(ScaledSums<capacity>& sums, bool columns, Queue& queue) {
-  const unsigned blocks = number_tiles<tiles>(sums.tiles);
-  auto kernel = scaled_tiles<false, tiles, false, capacity>;
-  if constexpr (tiles != Tiles::middle)
-    if (columns) kernel = scaled_tiles<true, tiles, false, capacity>;
-  if constexpr (tiles == Tiles::narrow)
-    if (!columns && scaled_way() == '1') kernel = scaled_tiles<false, tiles, true, capacity>;
-  launch(queue, blocks, kTileThreads, CodeRing<tiles>::kShared, kernel, sums);
+  launch(queue, number_tiles<tiles>(sums.tiles), kTileThreads, CodeRing<tiles>::kShared,
+         columns ? scaled_tiles<true, tiles, capacity> : scaled_tiles<false, tiles, capacity>, sums);
 }
 
 }  // namespace troupe::cuda

@@ -46,8 +46,8 @@ __device__ void group_wait() {
 __device__ inline void fence_for_products() { asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory"); }
 // load_matrices()'s way back: four matrices of 8 x 8 two-byte elements into shared memory.
 __device__ inline void store_matrices(void* row, const unsigned (&from)[4]) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};\n" ::"r"(shared_address(row)), "r"(from[0]),
-               "r"(from[1]), "r"(from[2]), "r"(from[3])
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};\n" ::"r"(shared_address(row)),
+               "r"(from[0]), "r"(from[1]), "r"(from[2]), "r"(from[3])
                : "memory");
 }
 // c stays in registers while products write it.

@@ -20,16 +20,16 @@ namespace troupe::cuda {
 
 constexpr int kGroupRows = 64, kTileRows = 128, kTileDepth = 64;
 constexpr int kTileThreads = 384;
-// Of 256 columns, which read least; of 192 (scaled_tile.h); of 128; of 128 for any c.
-enum class Tiles { wide, middle, narrow, ragged };
-constexpr int columns_of(Tiles tiles) { return tiles == Tiles::wide ? 256 : tiles == Tiles::middle ? 192 : 128; }
+// Of 256 columns, which read least; of 128; of 128 for any c.
+enum class Tiles { wide, narrow, ragged };
+constexpr int columns_of(Tiles tiles) { return tiles == Tiles::wide ? 256 : 128; }
 
 // What a launch computes: sums, each of so many runs, a kernel's parameter.
 template <int capacity>
 struct TileSums {
-  BoxMap a[capacity], b[capacity];  // of a run; a[0] of all where `one_a`
+  BoxMap a[capacity], b[capacity];            // of a run; a[0] of all where `one_a`
   BoxMap boxes_of_c[capacity], boxes_of_add;  // of a sum, 64 rows each; not of ragged ones
-  int steps[capacity];              // of a run: its depth in kTileDepth
+  int steps[capacity];                        // of a run: its depth in kTileDepth
   View c[capacity];
   int first_row[capacity];                                // of a sum in its runs' a
   int first_run[capacity + 1], first_tile[capacity + 1];  // of each sum, and where the last ends
@@ -122,9 +122,7 @@ class RaggedFragment {
     if (bias) take<false>(bias, 0);
     if (more) take<false>(more, 1);
   }
-  __device__ void end(const View& c) const {
-    whole_ && c.dtype == Dtype::f32 ? put_whole_pairs(c) : put_pairs(c);
-  }
+  __device__ void end(const View& c) const { whole_&& c.dtype == Dtype::f32 ? put_whole_pairs(c) : put_pairs(c); }
 
  private:
   // Adds x, or its only row where `down` is 0; alone: x is the sums.
@@ -145,8 +143,7 @@ class RaggedFragment {
     for (int i = 0; i < kN / 2; i += 2 * kAhead) {
       float2 read[kAhead];
 #pragma unroll
-      for (int j = 0; j < kAhead; ++j)
-        read[j] = pair(rows[j % 2] + (i / 2 + j) / 2 * 8);
+      for (int j = 0; j < kAhead; ++j) read[j] = pair(rows[j % 2] + (i / 2 + j) / 2 * 8);
 #pragma unroll
       for (int j = 0; j < kAhead; ++j) {
         sums[i + 2 * j] = alone ? read[j].x : sums[i + 2 * j] + read[j].x;
@@ -217,7 +214,9 @@ struct TileRing {
     at = 0, parity ^= 1;
   }
   __device__ unsigned char* stage() const { return stages + at * kStage; }
-  __device__ unsigned char* desk(int group, int box) const { return stages + kStages * kStage + (2 * group + box) * kBox; }
+  __device__ unsigned char* desk(int group, int box) const {
+    return stages + kStages * kStage + (2 * group + box) * kBox;
+  }
 
   // 64 along k of both operands, from row `row` of A, column `col` of B and `k` on.
   __device__ void fill(const BoxMap& a, const BoxMap& b, int row, int col, int k) {
@@ -285,8 +284,7 @@ struct TileWalk {
     while (sum < sums.count && sums.first_tile[sum + 1] <= tile) ++sum;
     if (!more()) return;
     const auto tiles = [](std::int64_t count, int size) { return static_cast<int>((count + size - 1) / size); };
-    const TilePlace place =
-        place_of_tile(tile - sums.first_tile[sum], tiles(c().rows, kTileRows), tiles(c().cols, kN));
+    const TilePlace place = place_of_tile(tile - sums.first_tile[sum], tiles(c().rows, kTileRows), tiles(c().cols, kN));
     row = place.row * kTileRows, col = place.column * kN;
   }
 };
@@ -363,8 +361,8 @@ __device__ void put_boxes(const Ring& ring, int group, const BoxMap& c, int row,
 }
 
 template <int kN, typename Ring, int capacity, typename Multiply>
-__device__ void take_boxed_tile(const TileSums<capacity>& sums, const TileWalk<capacity, kN>& walk, Ring& ring, int group,
-                                Multiply multiply) {
+__device__ void take_boxed_tile(const TileSums<capacity>& sums, const TileWalk<capacity, kN>& walk, Ring& ring,
+                                int group, Multiply multiply) {
   BoxedFragment<kN> fragment;
   if (sums.accumulate)
     take_matrix<true>(fragment, ring, group);
@@ -375,9 +373,11 @@ __device__ void take_boxed_tile(const TileSums<capacity>& sums, const TileWalk<c
   const BoxMap& c = sums.boxes_of_c[walk.sum];
   const int row = walk.row + group * kGroupRows;
   if (walk.c().dtype == Dtype::bf16)
-    put_boxes<64, kN>(ring, group, c, row, walk.col, [&](int col, unsigned char* box) { fragment.put_halves(col, box); });
+    put_boxes<64, kN>(ring, group, c, row, walk.col,
+                      [&](int col, unsigned char* box) { fragment.put_halves(col, box); });
   else
-    put_boxes<32, kN>(ring, group, c, row, walk.col, [&](int col, unsigned char* box) { fragment.put_floats(col, box); });
+    put_boxes<32, kN>(ring, group, c, row, walk.col,
+                      [&](int col, unsigned char* box) { fragment.put_floats(col, box); });
 }
 
 template <int kN, int capacity, typename Multiply>
@@ -414,9 +414,8 @@ __global__ void __launch_bounds__(kTileThreads, 1) sum_tiles(const __grid_consta
     if (threadIdx.x == 256) feed_tiles<tiles>(sums, ring);
   } else {
     grow_registers<232>();
-    take_tiles<tiles>(sums, ring, group, [&ring, group](const auto& walk, auto& own) {
-      multiply_tile(own, ring, walk.steps(), group);
-    });
+    take_tiles<tiles>(sums, ring, group,
+                      [&ring, group](const auto& walk, auto& own) { multiply_tile(own, ring, walk.steps(), group); });
   }
 }
 

@@ -108,7 +108,8 @@ TEST_CASE("weight gradients on warpgroups add what each would alone, in their or
   }
   Ops ops;
   for (std::size_t i = 0; i < 5; ++i) {
-    a.push_back(normal(depths[i], 136, 10 + i, Dtype::bf16, 8)), b.push_back(normal(depths[i], 264, 20 + i, Dtype::bf16, 8));
+    a.push_back(normal(depths[i], 136, 10 + i, Dtype::bf16, 8)),
+        b.push_back(normal(depths[i], 264, 20 + i, Dtype::bf16, 8));
     Product one{.a = a.back(), .b = b.back(), .c = alone[sums[i]], .transpose_a = true, .accumulate = true};
     run_on_warpgroups(one);
     one.c = together[sums[i]];

@@ -31,12 +31,17 @@ void must_be_aligned(const void* panel) {
 
 BoxMap box_map(const Tensor& matrix, int box_rows) {
   const auto size = static_cast<std::int64_t>(bytes_of(matrix.dtype));
-  const bool right = matrix.rows > 0 && matrix.cols > 0 && matrix.cols * size % 16 == 0 && box_rows > 0 && box_rows <= kBoxRowsMax &&
-                     reinterpret_cast<std::uintptr_t>(matrix.data) % 16 == 0 &&
+  const bool right = matrix.rows > 0 && matrix.cols > 0 && matrix.cols * size % 16 == 0 && box_rows > 0 &&
+                     box_rows <= kBoxRowsMax && reinterpret_cast<std::uintptr_t>(matrix.data) % 16 == 0 &&
                      (matrix.rows == 1 || matrix.stride * size % 16 == 0);
   if (!right) throw std::logic_error("a matrix that no bulk copy takes");
-  return {static_cast<unsigned char*>(matrix.data), matrix.rows, matrix.cols * size, matrix.stride * size,
-          static_cast<int>(size), box_rows, {}};
+  return {static_cast<unsigned char*>(matrix.data),
+          matrix.rows,
+          matrix.cols * size,
+          matrix.stride * size,
+          static_cast<int>(size),
+          box_rows,
+          {}};
 }
 
 void begin_barrier(Barrier& barrier, int arrivals) { simt::begin_barrier(&barrier, arrivals); }
