@@ -104,7 +104,8 @@ __device__ Narrowed narrow(const ScaledRow& row, float highest, Units* sums, Uni
   own[kDigits * step] = count;
   __syncthreads();
   add_digits(sums, total);
-  if (count == 1) only = last;  // read only where nobody else writes
+  __syncthreads();
+  if (count == 1 && total[kDigits] == 1) only = last;
   __syncthreads();
   int digit = kDigits - 1;
   while (digit >= 0 && target >= total[digit]) target -= total[digit--];
