@@ -153,7 +153,8 @@ __device__ void note_balance(const Gate& op, std::int64_t t, const Slate& slate,
             slots = static_cast<int>(op.indices.cols);
   const auto* scores = op.scores.at<const float>(t, 0);
   const float total = fold_row(experts, [&](float sum, int e) { return sum + scores[e]; });
-  for (int e = lane; e < experts; e += 32) balance.quotients[t * balance.pitch + e] = scores[e] / total;
+  for (int e = lane; e < balance.pitch; e += 32)
+    balance.quotients[t * balance.pitch + e] = e < experts ? scores[e] / total : 0.0F;
   pick_best(scores, experts, slots, slate.order, slate.best);
   for (int k = lane; k < slots; k += 32) atomicAdd(&chosen[slate.best[k]], 1);
   __syncwarp();
