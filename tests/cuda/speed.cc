@@ -1,4 +1,4 @@
-// How quick products in FP8 are beside those in bfloat16, by the GPU's own clock: gpu_test "[speed]".
+// How quick products are beside others, by the GPU's own clock: gpu_test "[speed]".
 #include <cuda_runtime.h>
 #include <fmt/format.h>
 
@@ -6,6 +6,7 @@
 
 #include "kernels/cuda/arena.h"
 #include "kernels/cuda/kernels.h"
+#include "kernels/cuda/library.h"
 #include "kernels/cuda/product_scaled.h"
 #include "kernels/cuda/product_wgmma.h"
 #include "kernels/model/linear.h"
@@ -81,7 +82,48 @@ void compare(const Bench& bench, const char* form, const Product& scaled) {
   std::fflush(stdout);
 }
 
+// As many rows for each of 64 experts, beside the library's product of all rows with one weight.
+void compare_grouped(const Bench& bench, cuda::Library& library, std::int64_t out, std::int64_t in) {
+  constexpr std::int64_t kExperts = 64, kRows = 1536;
+  cuda::Arena memory(bench.stream()), room(bench.stream(), true);
+  GroupedProduct op{.a = bench.drawn(memory, kExperts * kRows, in, Dtype::bf16),
+                    .c = bench.drawn(memory, kExperts * kRows, out, Dtype::bf16),
+                    .b = {},
+                    .rows = {},
+                    .transpose_b = true};
+  for (std::int64_t expert = 0; expert < kExperts; ++expert) {
+    op.b.push_back(bench.drawn(memory, out, in, Dtype::bf16));
+    op.rows.push_back(kRows);
+  }
+  const Product dense{.a = op.a, .b = op.b.front(), .c = op.c, .transpose_b = true};
+  const double us = bench.us_of([&] { cuda::run_wgmma(op, room); });
+  bool done = true;
+  const double library_us = bench.us_of([&] {
+    room.reset();
+    done = library.multiply(dense, room) && done;
+  });
+  CHECK(done);
+  const double flops = 2 * static_cast<double>(op.c.elements()) * static_cast<double>(in);
+  fmt::print("grouped {:>12} x [{:>5}] x {:>5}{:>10.0f}{:>8.0f}{:>7.2f}\n", op.c.rows, in, out,
+             flops / library_us * 1e-6, flops / us * 1e-6, library_us / us);
+  std::fflush(stdout);
+}
+
 }  // namespace
+
+TEST_CASE("products of experts beside the library's dense one of the same shape", "[.][speed]") {
+  const Bench bench;
+  std::unique_ptr<cuda::Library> library;
+  try {
+    library = cuda::open_library();
+  } catch (const Error& problem) {
+    fmt::print("{}\n", problem.what());
+    return;
+  }
+  fmt::print("{:<8}{:>30}{:>10}{:>8}{:>7}\n", "product", "rows x [sum] x cols", "library", "ours", "times");
+  for (const auto& [out, in] : {std::pair{512, 1024}, {1024, 256}, {4096, 7168}, {7168, 2048}})
+    compare_grouped(bench, *library, out, in);
+}
 
 TEST_CASE("products in fp8 beside bfloat16, of V3's shapes", "[.][speed]") {
   const Bench bench;
