@@ -36,6 +36,13 @@ void wait_until_queued(void* queued) {
     std::this_thread::yield();
 }
 
+// Of an op's time among others: its operations, and for each byte what a GPU computes while it moves one.
+double weight_of(const Op& op) {
+  constexpr double kOperationsOfAByte = 256;
+  const Cost one = cost(op);
+  return one.flops + kOperationsOfAByte * one.bytes;
+}
+
 }  // namespace
 
 CudaDevice::CudaDevice(const CudaOptions& options) : options_(options), timeline_(now_us()) {
@@ -164,11 +171,11 @@ std::size_t CudaDevice::run_timed(std::size_t first, SegmentClass phase) {
   float ms = 0;
   must(cudaEventElapsedTime(&ms, begin_, end_), "an op's time");
   double all = 0;
-  for (std::size_t i = 0; i < count; ++i) all += cost(*ops_[first + i]).flops;
+  for (std::size_t i = 0; i < count; ++i) all += weight_of(*ops_[first + i]);
   std::lock_guard lock(seen_mutex_);
   for (std::size_t i = 0; i < count; ++i) {
     const Op& op = *ops_[first + i];
-    const double share = all > 0 ? cost(op).flops / all : 1 / static_cast<double>(count);
+    const double share = all > 0 ? weight_of(op) / all : 1 / static_cast<double>(count);
     profile_.add(phase, op, static_cast<std::int64_t>(static_cast<double>(ms) * 1e6 * share));
   }
   return count;
