@@ -1,7 +1,6 @@
 // c_i += A_i^T B_i for neighbouring products of a segment, A_i (K, M) and B_i (K, N) bfloat16, c_i float32, in one launch.
 // A sum's products, which follow each other (kernels/strand.h), are runs: its tiles are read once, add run after run, each
 // padded with zeros to a block of 16, and are written once. So the bits are those of product_half.cu, one by one.
-#include <algorithm>
 #include <array>
 
 #include "kernels/cuda/half_tile.h"
@@ -52,7 +51,7 @@ const Product* gradient_of(const Op& op) {
 }
 
 bool go_together(const Product& one, const Product& other) {
-  return one.a_scaling == other.a_scaling && one.b_scaling == other.b_scaling;
+  return one.a_scaling == other.a_scaling && one.b_scaling == other.b_scaling && takes_wgmma(one) == takes_wgmma(other);
 }
 
 // The sums of one launch, and which tensors they are.
@@ -102,8 +101,7 @@ std::size_t run_weight_gradients(const std::vector<const Op*>& ops, std::size_t 
   }
   if (products.empty()) return 0;
   if (products.front()->a_scaling) return run_gradients_scaled(products, queue);
-  if (queue.warpgroups() && std::all_of(products.begin(), products.end(), [](auto* one) { return takes_wgmma(*one); }))
-    return run_gradients_wgmma(products, queue);
+  if (queue.warpgroups() && takes_wgmma(*products.front())) return run_gradients_wgmma(products, queue);
   Batch batch{.sums = {}, .tensors = {}, .columns = tile_columns(products.front()->c.cols)};
   std::size_t taken = 0;
   while (taken < products.size() && batch.take(*products[taken])) ++taken;

@@ -145,3 +145,20 @@ TEST_CASE("a sum on warpgroups may be cut along k at multiples of 16", "[product
     CHECK(same_bits(c, whole.c));
   }
 }
+
+TEST_CASE("a weight gradient has its bits on warpgroups beside one that can't go there", "[product][warpgroup]") {
+  const Owned a = normal(208, 136, 1, Dtype::bf16, 8), b = normal(208, 264, 2, Dtype::bf16, 8);
+  const Owned odd = normal(208, 260, 4, Dtype::bf16, 12);  // its rows end within a chunk of 16 bytes
+  const auto gradient = [&](const Tensor& right, const Owned& c) {
+    return Product{.a = a, .b = right, .c = c, .transpose_a = true, .accumulate = true};
+  };
+  const Owned alone = normal(136, 264, 3, Dtype::f32, 8);
+  run_on_warpgroups(gradient(b, alone));
+  for (const bool first : {true, false}) {
+    const Owned beside = normal(136, 264, 3, Dtype::f32, 8), other = normal(136, 260, 5, Dtype::f32, 8);
+    const Ops ops =
+        first ? Ops{gradient(b, beside), gradient(odd, other)} : Ops{gradient(odd, other), gradient(b, beside)};
+    run_on_warpgroups(ops);
+    CHECK(same_bits(beside, alone));
+  }
+}

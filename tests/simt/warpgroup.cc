@@ -46,11 +46,11 @@ void multiply(int thread, float* c, int columns, const Row (&rows)[2], const Ope
     for (int j = 0; j < columns / 8; ++j)
       for (int i = 0; i < 2; ++i) {
         float& sum = c[4 * j + 2 * half + i];
-        double block = 0;  // summed by itself, as in mma.cc
+        double block = 0;  // summed by itself and rounded: bits that mma.cc's products don't have
         for (int k = 0; k < 16; ++k)
           block +=
               static_cast<double>(rows[half][static_cast<std::size_t>(k)]) * element(b, b_across, 8 * j + 2 * t + i, k);
-        sum = static_cast<float>((fresh ? 0.0F : sum) + block);
+        sum = (fresh ? 0.0F : sum) + static_cast<float>(block);
       }
 }
 
