@@ -30,8 +30,8 @@ Encode* encoder() {
 
 BoxMap box_map(const Tensor& matrix, int box_rows) {
   static Encode* const encode = encoder();
-  const auto size = static_cast<std::int64_t>(bytes_of(matrix.dtype)), chunk = 16 / size;
-  const std::int64_t stride = std::max(matrix.stride, (matrix.cols + chunk - 1) / chunk * chunk);
+  const auto size = static_cast<std::int64_t>(bytes_of(matrix.dtype));
+  const std::int64_t stride = std::max(matrix.stride, matrix.cols);  // of one row it may say nothing
   const auto type = matrix.dtype == Dtype::f32 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
   const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(matrix.cols), static_cast<cuuint64_t>(matrix.rows)};
   const cuuint64_t strides[1] = {static_cast<cuuint64_t>(stride * size)};

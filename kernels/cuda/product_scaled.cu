@@ -15,8 +15,8 @@ constexpr std::int64_t kCodesMax = std::int64_t{1} << 28;  // bytes at once, whe
 
 Tiles gradient_tiles(const Product& op) { return scaled_tiles_for(op.c, {}, {}, true); }
 
-// Sums that go together, of one kind of tiles. A sum's products, which follow each other (kernels/strand.h), are its runs: each begins a tile of
-// its own along k, as it would alone.
+// Sums that go together, of one kind of tiles. A sum's products, which follow each other (kernels/strand.h), are its
+// runs: each begins a tile of its own along k, as it would alone.
 struct ScaledGradients {
   Tiles tiles = Tiles::ragged;
   ScaledSums<kRunsMax> sums{};

@@ -1,4 +1,5 @@
-// Products in FP8 (Scaling in kernels/op.h) on warpgroups, of operands as they stand: codes are made here, in working memory.
+// Products in FP8 (Scaling in kernels/op.h) on warpgroups, of operands as they stand: codes are made here, in working
+// memory.
 #pragma once
 
 #include "kernels/cuda/quantize.h"

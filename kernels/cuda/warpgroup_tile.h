@@ -41,7 +41,7 @@ struct TileSums {
 // What a thread holds of a group's 64 rows of a tile (see warpgroup.h), whose c comes and goes in boxes of 64 rows.
 template <int kN>
 struct BoxedFragment {
-  static constexpr int kParts = kN / 64, kBox = kGroupRows * kBoxWidth;  // of 64 columns; bytes
+  static constexpr int kBox = kGroupRows * kBoxWidth;  // bytes
   float sums[kN / 2];
 
   __device__ void clear() {
