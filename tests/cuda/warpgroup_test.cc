@@ -100,23 +100,31 @@ TEST_CASE("experts' runs on warpgroups have the bits of products by themselves",
 }
 
 TEST_CASE("weight gradients on warpgroups add what each would alone, in their order", "[product][warpgroup]") {
-  const std::int64_t depths[] = {40, 0, 200, 7, 64}, sums[] = {0, 0, 1, 2, 2};  // two sums have two products
-  std::vector<Owned> a, b, together, alone;
-  for (std::uint64_t s = 0; s < 3; ++s) {
-    together.push_back(normal(136, 264, 90 + s, Dtype::f32, 8));
-    alone.push_back(normal(136, 264, 90 + s, Dtype::f32, 8));
+  // Two sums have products that follow each other; the first comes again behind the others.
+  const std::int64_t depths[] = {40, 0, 200, 7, 64, 90};
+  const std::size_t sums[] = {0, 0, 1, 2, 2, 0};
+  const auto begun = [] {
+    std::vector<Owned> c;
+    for (std::uint64_t s = 0; s < 3; ++s) c.push_back(normal(128, 120, 90 + s, Dtype::f32, 8));
+    return c;
+  };
+  std::vector<Owned> a, b;
+  for (std::size_t i = 0; i < 6; ++i) {
+    a.push_back(normal(depths[i], 128, 10 + i, Dtype::bf16, 8));
+    b.push_back(normal(depths[i], 120, 20 + i, Dtype::bf16, 8));
   }
-  Ops ops;
-  for (std::size_t i = 0; i < 5; ++i) {
-    a.push_back(normal(depths[i], 136, 10 + i, Dtype::bf16, 8)),
-        b.push_back(normal(depths[i], 264, 20 + i, Dtype::bf16, 8));
-    Product one{.a = a.back(), .b = b.back(), .c = alone[sums[i]], .transpose_a = true, .accumulate = true};
-    run_on_warpgroups(one);
-    one.c = together[sums[i]];
-    ops.push_back(one);
+  const auto gradient = [&](std::size_t i, const std::vector<Owned>& c) {
+    return Product{.a = a[i], .b = b[i], .c = c[sums[i]], .transpose_a = true, .accumulate = true};
+  };
+  const std::vector<Owned> alone = begun();
+  for (std::size_t i = 0; i < 6; ++i) run_on_warpgroups(gradient(i, alone));
+  for (int again = 0; again < 5; ++again) {  // blocks and threads run in another order
+    const std::vector<Owned> together = begun();
+    Ops ops;
+    for (std::size_t i = 0; i < 6; ++i) ops.push_back(gradient(i, together));
+    run_on_warpgroups(ops);
+    for (std::size_t s = 0; s < 3; ++s) CHECK(same_bits(together[s], alone[s]));
   }
-  run_on_warpgroups(ops);
-  for (std::size_t s = 0; s < 3; ++s) CHECK(same_bits(together[s], alone[s]));
 }
 
 TEST_CASE("a row's bits on warpgroups are those it has alone", "[product][warpgroup]") {
