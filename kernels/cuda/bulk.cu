@@ -38,11 +38,11 @@ BoxMap box_map(const Tensor& matrix, int box_rows) {
   const cuuint32_t box[2] = {static_cast<cuuint32_t>(kBoxWidth / size), static_cast<cuuint32_t>(box_rows)};
   const cuuint32_t steps[2] = {1, 1};
   CUtensorMap map;
-  const CUresult result = encode(&map, type, 2, matrix.data, sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-                                 CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-                                 CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  CHECK(result == CUDA_SUCCESS, "a map of {} x {} elements, {} apart, in boxes of {} rows: the driver says {}", matrix.rows,
-        matrix.cols, matrix.stride, box_rows, static_cast<int>(result));
+  const CUresult result =
+      encode(&map, type, 2, matrix.data, sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+             CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  CHECK(result == CUDA_SUCCESS, "a map of {} x {} elements, {} apart, in boxes of {} rows: the driver says {}",
+        matrix.rows, matrix.cols, matrix.stride, box_rows, static_cast<int>(result));
   BoxMap copy;
   std::memcpy(&copy, &map, sizeof copy);
   return copy;
