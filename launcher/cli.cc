@@ -35,6 +35,7 @@ struct Arguments {
   SimulateOptions simulate;
   SimulateStepOptions step;
   bool one_step = false;
+  RehearseOptions rehearse;
   ProfileOptions profile;
   BenchOptions bench;
   TimelineOptions timeline;
@@ -260,6 +261,15 @@ void add_plan(CLI::App& app, PlanOptions& p) {
       ->excludes("--published");
 }
 
+void add_rehearse(CLI::App& app, RehearseOptions& r) {
+  CLI::App* c = app.add_subcommand("rehearse", "step time and memory of a layout, from its first steps in virtual time");
+  c->add_option("CONFIG", r.config_path, "configuration file")->required();
+  c->add_option("--steps", r.steps, "so many, the first three not counted (default 8)")
+      ->type_name("N")
+      ->check(CLI::Range(4, 1000));
+  add_set(c, r.sets);
+}
+
 CLI::App* add_profile(CLI::App& app, Arguments& a) {
   CLI::App* c = app.add_subcommand(
       "profile", "where every millisecond of a training step goes: threads, ops, messages; or of decoding");
@@ -399,6 +409,7 @@ int dispatch(CLI::App& app, Arguments& a) {
   }
   if (app.got_subcommand("launch")) return launch(a.launch);
   if (app.got_subcommand("plan")) return plan(a.plan);
+  if (app.got_subcommand("rehearse")) return rehearse(a.rehearse);
   if (app.got_subcommand("config")) return show_config(a.config_path, a.sets, a.keys);
   if (app.got_subcommand("generate")) return generate(a.generate);
   if (app.got_subcommand("tokenize")) return tokenize(a.tokenize);
@@ -453,6 +464,7 @@ int run_command_line(int argc, char** argv) {
   add_train(app, a);
   add_launch(app, a);
   add_plan(app, a.plan);
+  add_rehearse(app, a.rehearse);
   add_generate(app, a);
   add_tokenize(app, a);
   add_evaluate(app, a);

@@ -141,6 +141,12 @@ struct PlanOptions {
 };
 int plan(const PlanOptions& options);
 int plan_clusters(const PlanOptions& options);
+struct RehearseOptions {
+  std::string config_path;
+  std::vector<std::string> sets;
+  int steps = 8;
+};
+int rehearse(const RehearseOptions& options);
 int show_config(const std::string& config_path, const std::vector<std::string>& sets, bool keys);
 
 }  // namespace troupe

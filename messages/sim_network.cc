@@ -67,15 +67,17 @@ std::string SimNetwork::address(std::uint32_t node, std::uint32_t incarnation) {
   return fmt::format("simulated node {} incarnation {}", node, incarnation);
 }
 
-std::unique_ptr<Transport> SimNetwork::attach(std::uint32_t node, std::uint32_t incarnation) {
+std::unique_ptr<Transport> SimNetwork::attach(std::uint32_t node, std::uint32_t incarnation, PayloadPool* pool) {
   const bool fresh = inboxes_.try_emplace(End{node, incarnation}).second;
   CHECK(fresh, "node {} has an incarnation {} already", node, incarnation);
+  if (pool != nullptr) pools_[{node, incarnation}] = pool;
   return std::make_unique<SimTransport>(*this, End{node, incarnation});
 }
 
 void SimNetwork::detach(std::uint32_t node, std::uint32_t incarnation, double lost) {
   const End dead{node, incarnation};
   inboxes_.erase(dead);
+  pools_.erase(dead);
   for (auto& [end, inbox] : inboxes_)
     std::erase_if(inbox, [&, key = wire(dead, end).key(Luck::lost)](const auto& item) {
       return item.second.from == dead && random_uniform(key, item.first.second) < lost;
@@ -201,13 +203,14 @@ bool SimNetwork::take(const End& end, Frame& frame) {
   Flight flight = std::move(first->second);
   inbox->second.erase(first);
   ++counters_.delivered;
-  frame = arrived(std::move(flight));
+  const auto pool = pools_.find(end);
+  frame = arrived(std::move(flight), pool == pools_.end() ? pool_ : *pool->second);
   return true;
 }
 
 // As from another process: one payload or none, in memory of its own. It is read only now, as a rendezvous does: a
 // sender that wrote to what it had sent is found out. What nobody reads has a size alone.
-Frame SimNetwork::arrived(Flight flight) {
+Frame SimNetwork::arrived(Flight flight, PayloadPool& pool) {
   Frame frame{.header = std::move(flight.frame.header), .payloads = {}};
   std::size_t size = 0, unread = 0;
   for (const Payload& piece : flight.frame.payloads) {
@@ -218,7 +221,7 @@ Frame SimNetwork::arrived(Flight flight) {
     frame.payloads.push_back({.data = {std::shared_ptr<void>(), unread_memory(size)}, .size = size});
     return frame;
   }
-  Payload whole = (unread > 0 ? sparse_pool_ : pool_).take(size);
+  Payload whole = (unread > 0 ? sparse_pool_ : pool).take(size);
   std::byte* at = whole.data.get();
   for (const Payload& piece : flight.frame.payloads) {
     if (piece.size > 0 && !is_unread(piece.data.get())) std::copy_n(piece.data.get(), piece.size, at);

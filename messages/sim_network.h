@@ -65,7 +65,8 @@ class SimNetwork {
   SimNetwork& operator=(const SimNetwork&) = delete;
 
   // The transport of one incarnation of a node. REQUIRES: the network outlives it.
-  std::unique_ptr<Transport> attach(std::uint32_t node, std::uint32_t incarnation);
+  // pool: what arrives there lies in it, and outlives it not; null: in the network's own.
+  std::unique_ptr<Transport> attach(std::uint32_t node, std::uint32_t incarnation, PayloadPool* pool = nullptr);
   // The incarnation is dead: nothing reaches it any more, and of what it had sent this share is lost, by a draw.
   void detach(std::uint32_t node, std::uint32_t incarnation, double lost = 0);
   static std::string address(std::uint32_t node, std::uint32_t incarnation);
@@ -117,7 +118,7 @@ class SimNetwork {
   bool take(const End& end, Frame& frame);
   bool is_cut(std::uint32_t from, std::uint32_t to) const;
   Wire& wire(const End& from, const End& to);
-  Frame arrived(Flight flight);
+  Frame arrived(Flight flight, PayloadPool& pool);
   bool has_luck() const;
   void depart(const End& from, const End& to, Frame frame);
 
@@ -126,6 +127,7 @@ class SimNetwork {
   std::uint64_t puts_ = 0;
   std::map<End, std::map<Arrival, Flight>> inboxes_;  // of the living
   std::map<std::pair<End, End>, Wire> wires_;
+  std::map<End, PayloadPool*> pools_;  // of those who brought one
   struct Lane {
     double leaves_us = 0, arrives_us = 0;  // when the last frame of either way is through
   };

@@ -1,14 +1,11 @@
 #include "kernels/cpu/device.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <chrono>
-#include <cstdlib>
-#include <cstring>
 #include <utility>
 
-#include "kernels/base/error.h"
+#include "kernels/base/check.h"
+#include "kernels/cpu/memory.h"
 #include "kernels/cpu/parts.h"
 #include "kernels/strand.h"
 
@@ -16,7 +13,6 @@ namespace troupe {
 
 namespace {
 
-constexpr std::size_t kLine = 64, kHugePage = std::size_t{1} << 21;
 constexpr std::chrono::microseconds kSpin{20};  // about what waking a sleeping thread costs
 constexpr std::chrono::microseconds kLinger{100};
 constexpr std::int64_t kPartsMax = 4;  // of an offered op: so that a late helper still finds some
@@ -24,21 +20,6 @@ using Clock = std::chrono::steady_clock;
 
 std::int64_t now_us() {
   return std::chrono::duration_cast<std::chrono::microseconds>(Clock::now().time_since_epoch()).count();
-}
-
-[[noreturn]] void refuse(std::size_t size) {
-  throw Error("can't allocate {} bytes of device memory; lower the memory that the plan shows", size);
-}
-
-// Whole huge pages, where the kernel has them: from the first boundary in a mapping that is one page longer.
-Memory map_pages(std::size_t size) {
-  const std::size_t padded = (size + kHugePage - 1) / kHugePage * kHugePage, mapped = padded + kHugePage;
-  void* begin = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (begin == MAP_FAILED) refuse(size);
-  const std::size_t past = reinterpret_cast<std::uintptr_t>(begin) % kHugePage;
-  void* data = static_cast<char*>(begin) + (kHugePage - past);
-  madvise(data, padded, MADV_HUGEPAGE);
-  return {std::shared_ptr<void>(begin, [mapped](void* memory) { munmap(memory, mapped); }), data, size};
 }
 
 }  // namespace
@@ -62,16 +43,7 @@ CpuDevice::~CpuDevice() {
     if (worker->thread.joinable()) worker->thread.join();
 }
 
-// Fresh pages are zero. A large block's are touched by the segments that first write them, on all threads, and never
-// where nobody does: what a run doesn't need of its plan it doesn't take.
-Memory CpuDevice::allocate(std::size_t size, Place) {
-  if (size >= 2 * kHugePage) return map_pages(size);
-  const std::size_t padded = std::max(kLine, (size + kLine - 1) / kLine * kLine);
-  void* data = std::aligned_alloc(kLine, padded);
-  if (data == nullptr) refuse(size);
-  std::memset(data, 0, padded);
-  return {std::shared_ptr<void>(data, [](void* memory) { std::free(memory); }), data, size};
-}
+Memory CpuDevice::allocate(std::size_t size, Place) { return cpu::take_memory(size); }
 
 void CpuDevice::submit(Segment segment) {
   completions_.expect();

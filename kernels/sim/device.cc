@@ -4,12 +4,14 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <limits>
 #include <numeric>
 #include <utility>
 
 #include "kernels/base/random.h"
 #include "kernels/cost.h"
+#include "kernels/cpu/memory.h"
 #include "kernels/sim/unread_memory.h"
 #include "kernels/strand.h"
 
@@ -31,6 +33,12 @@ void draw_experts(std::int32_t* chosen, std::int64_t count, std::uint64_t expert
 }
 
 }  // namespace
+
+std::int64_t thread_time_ns() {
+  timespec now{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<std::int64_t>(now.tv_sec) * 1'000'000'000 + now.tv_nsec;
+}
 
 void make_up_routing(const Router& op, std::uint64_t key) {
   const std::int64_t rows = op.x.rows, experts = op.scores.cols, slots = op.indices.cols;
@@ -58,6 +66,7 @@ void make_up_routing(const Router& op, std::uint64_t key) {
 
 SimDevice::SimDevice(SimDeviceOptions options) : options_(std::move(options)), heap_(options_.together) {
   CHECK(options_.servers > 0 && options_.flops_per_us > 0 && options_.bytes_per_us > 0, "a device that can do nothing");
+  CHECK(!options_.timed || (options_.numbers && options_.memory), "nothing to be timed without numbers");
   servers_.assign(static_cast<std::size_t>(options_.servers), Timeline(options_.begin_us));
   for (std::size_t server = servers_.size(); server-- > 0;) idle_servers_.push_back(server);
 }
@@ -71,6 +80,7 @@ Memory SimDevice::allocate(std::size_t size, Place place) {
     void* const nothing = unread_memory(size);
     return {std::shared_ptr<void>(nothing, forget), nothing, size};
   }
+  if (options_.timed) return take_timed(size, counted);
   const std::size_t padded = std::max(kLine, (size + kLine - 1) / kLine * kLine);
   if (!options_.memory && padded >= kSparse) {
     auto memory = sparse_memory(padded);
@@ -86,6 +96,16 @@ Memory SimDevice::allocate(std::size_t size, Place place) {
     std::free(memory);
   };
   return {std::shared_ptr<void>(data, give_back), data, size};
+}
+
+Memory SimDevice::take_timed(std::size_t size, Live& counted) {
+  const Memory memory = cpu::take_memory(size);
+  if (options_.blocks) options_.blocks->add(memory.data, size);
+  const auto forget = [all = live_, &counted, size, memory, blocks = options_.blocks](void*) {
+    counted.bytes -= size;
+    if (blocks) blocks->remove(memory.data);
+  };
+  return {std::shared_ptr<void>(memory.data, forget), memory.data, size};
 }
 
 void SimDevice::submit(Segment segment) { heap_.push(std::move(segment)); }
@@ -125,10 +145,35 @@ void SimDevice::make_up(const Router& op, const SegmentKey& key) const {
   make_up_counts(op, options_.load, key.layer, key_of(options_.seed, key));
 }
 
+std::int64_t SimDevice::timed_us(const std::vector<Segment>& segments) {
+  const std::int64_t begin_ns = thread_time_ns();
+  compute(segments);
+  const std::int64_t took_ns = thread_time_ns() - begin_ns;
+  computed_ns_ += took_ns;
+  left_ns_ += took_ns;
+  const std::int64_t us = left_ns_ / 1000;
+  left_ns_ %= 1000;
+  return us;
+}
+
+void SimDevice::hold_up(std::int64_t us, std::uint64_t which) {
+  if (!running_.empty()) running_[which % running_.size()].end_us += us;
+}
+
+void SimDevice::set_pace(std::int64_t now_us, double pace) {
+  const double longer = pace / std::exchange(pace_, pace);
+  for (Running& running : running_)
+    running.end_us = now_us + std::llround(longer * static_cast<double>(std::max<std::int64_t>(0, running.end_us - now_us)));
+}
+
 void SimDevice::start(std::vector<Segment> segments, std::int64_t now_us) {
-  if (options_.compute_at == ComputeAt::start) compute(segments);
   std::int64_t end_us = now_us;
-  for (const Segment& segment : segments) end_us += duration_us(segment, end_us);
+  if (options_.timed) {
+    end_us += std::llround(pace_ * static_cast<double>(timed_us(segments)));
+  } else {
+    if (options_.compute_at == ComputeAt::start) compute(segments);
+    for (const Segment& segment : segments) end_us += duration_us(segment, end_us);
+  }
   const std::size_t server = idle_servers_.back();
   idle_servers_.pop_back();
   servers_[server].enter(use_of(segments.front().key), now_us);
@@ -171,7 +216,7 @@ void SimDevice::end_first() {
   });
   const Running ended = std::move(*first);
   running_.erase(first);
-  if (options_.compute_at == ComputeAt::end) compute(ended.segments);
+  if (options_.compute_at == ComputeAt::end && !options_.timed) compute(ended.segments);
   if (options_.watch != nullptr) options_.watch->ends(ended.server, ended.segments, ended.begin_us, ended.end_us);
   heap_.done(ended.segments);
   servers_[ended.server].enter(Use::idle, ended.end_us);

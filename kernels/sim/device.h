@@ -11,6 +11,7 @@
 #include <memory>
 #include <vector>
 
+#include "kernels/base/blocks.h"
 #include "kernels/cpu/kernels.h"
 #include "kernels/device.h"
 #include "kernels/ready_heap.h"
@@ -46,6 +47,10 @@ struct SimDeviceOptions {
   std::function<bool(const SegmentKey&, const Op&)> skips = {};  // true: the op is passed over, a fault of the device
   std::function<void(const SegmentKey&, const Op&)> before;      // each op that is computed: memory that fails
   Watch* watch = nullptr;                                        // outlives the device; a server is a thread
+  // With numbers: a segment lasts as long as it took to compute it here, of the computing thread's own time, and memory is
+  // taken as the processor's device takes it.
+  bool timed = false;
+  std::shared_ptr<Blocks> blocks;  // told of all memory of this device; null: nobody asks
 };
 
 class SimDevice final : public Device {
@@ -67,9 +72,18 @@ class SimDevice final : public Device {
   bool hurries() const override { return false; }
   Usage usage(std::int64_t now_us) const override;
   std::uint64_t finished() const { return finished_; }
+  std::int64_t computed_ns() const { return computed_ns_; }  // of the computing thread's time; timed devices
+  std::size_t scratch_bytes() const { return scratch_.size(); }  // of a computing thread
+  // A core is taken from one of the segments under way, by a number from the caller: it ends later.
+  void hold_up(std::int64_t us, std::uint64_t which);
+  // From now on whatever is computed lasts so many times as long: servers share cores with others.
+  void set_pace(std::int64_t now_us, double pace);
   std::size_t bytes_peak(Place place) const { return live(place).peak; }  // of what was allocated and not given back
 
  private:
+  struct Live {
+    std::size_t bytes = 0, peak = 0;
+  };
   struct Running {
     std::vector<Segment> segments;  // one, or those of a strand that run together
     std::int64_t begin_us = 0, end_us = 0;
@@ -81,12 +95,11 @@ class SimDevice final : public Device {
   void rest(std::size_t server, std::int64_t until_us);
   void end_first();
   void compute(const std::vector<Segment>& segments);
+  std::int64_t timed_us(const std::vector<Segment>& segments);
+  Memory take_timed(std::size_t size, Live& counted);
   void make_up(const Router& op, const SegmentKey& key) const;
   std::int64_t duration_us(const Segment& segment, std::int64_t now_us) const;
 
-  struct Live {
-    std::size_t bytes = 0, peak = 0;
-  };
   Live& live(Place place) const { return (*live_)[static_cast<std::size_t>(place)]; }
   SimDeviceOptions options_;
   // By place; memory may outlive the device.
@@ -104,7 +117,11 @@ class SimDevice final : public Device {
   std::vector<Completion> done_;
   cpu::Scratch scratch_;
   std::uint64_t started_ = 0, finished_ = 0;
+  double pace_ = 1;
+  std::int64_t computed_ns_ = 0, left_ns_ = 0;  // less than a microsecond, of what lasted
 };
+
+std::int64_t thread_time_ns();  // of the calling thread, on a core
 
 // A routing as kernels/op.h wants it (indices, weights, the plan), drawn from `key`. Scores are all one half.
 void make_up_routing(const Router& op, std::uint64_t key);

@@ -1,6 +1,7 @@
 #include "launcher/simulation/sim_world.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -25,18 +26,31 @@ enum class Mark : std::uint8_t { killed = 200, abandoned, restarted, started }; 
 
 std::shared_ptr<std::byte> unread_payload(std::size_t size) { return {std::shared_ptr<void>(), unread_memory(size)}; }
 
+// As the pool of a process takes it, and `blocks` knows; null: nobody asks.
+PayloadPool::Source source_of(const std::shared_ptr<Blocks>& blocks) {
+  if (!blocks) return PayloadPool::process_memory;
+  return [blocks](std::size_t size) {
+    const std::shared_ptr<std::byte> memory = PayloadPool::process_memory(size);
+    blocks->add(memory.get(), size);
+    return std::shared_ptr<std::byte>(memory.get(), [memory, blocks](std::byte* data) { blocks->remove(data); });
+  };
+}
+
 std::uint64_t word_of(const Address& address) { return static_cast<std::uint64_t>(address.role) << 32 | address.index; }
 
 }  // namespace
 
 // One incarnation of a node with its parts. Declared in the order in which they must live: the node ends first.
 struct SimWorld::Member {
+  explicit Member(std::shared_ptr<Blocks> known) : blocks(std::move(known)) {}
   std::uint32_t node_id = 0, incarnation = 0;
   bool abandoned = false, has_mail = false, stopped = false, hung = false;
   std::uint64_t choices = 0;
   std::int64_t began_us = 0;
+  std::int64_t busy_until_us = 0, owed_ns = 0;  // of a loop whose turns take time
   std::vector<Address> here;
-  PayloadPool pool;
+  std::shared_ptr<Blocks> blocks;  // may be null
+  PayloadPool pool{source_of(blocks)};
   std::optional<PayloadPool> device_pool;  // behind a front, whose memory is memory of its own
   std::optional<PayloadPool> unread_pool;  // of a device without memory
   std::unique_ptr<SimDevice> device;
@@ -84,11 +98,12 @@ struct SimWorld::Member {
   }
   std::int64_t next_us(const SimNetwork& network) const {
     if (stopped) return kNever;
-    if (has_mail) return 0;
-    std::int64_t next = std::min(device->next_us(), node->next_tick_us());
+    if (has_mail) return busy_until_us;
+    std::int64_t next = node->next_tick_us();
     if (disk) next = std::min(next, disk->next_us());
     if (jury) next = std::min(next, jury->next_us());
-    return std::min(next, network.next_us(node_id, incarnation));
+    next = std::min(next, network.next_us(node_id, incarnation));
+    return std::min(device->next_us(), std::max(next, busy_until_us));
   }
 };
 
@@ -174,7 +189,7 @@ void SimWorld::listen_to(Member* m) {
 }
 
 void SimWorld::add_member(std::uint32_t node, std::uint32_t incarnation) {
-  auto member = std::make_unique<Member>();
+  auto member = std::make_unique<Member>(options_.devices[node].blocks);
   Member* const m = member.get();
   std::tie(m->node_id, m->incarnation, m->began_us) = std::tuple(node, incarnation, now_us_);
   const auto places = place_actors(config_);
@@ -188,7 +203,7 @@ void SimWorld::add_member(std::uint32_t node, std::uint32_t incarnation) {
     m->device_pool.emplace(memory_of(*m->front, Place::device), true);
   }
   if (!options_.devices[node].memory) m->unread_pool.emplace(unread_payload);
-  m->transport = network_.attach(node, incarnation);
+  m->transport = network_.attach(node, incarnation, m->blocks ? &m->pool : nullptr);
   m->add_disk_and_jury(places, config_, options_);
   m->node = std::make_unique<Node>(node, incarnation, m->parts(options_));
   listen_to(m);
@@ -255,6 +270,10 @@ void SimWorld::advance_parts(Member& member) {
 }
 
 void SimWorld::turn(Member& member) {
+  if (options_.hosts) {
+    turn_timed(member);
+    return share_cores(member);
+  }
   member.has_mail = false;
   advance_parts(member);
   for (int turns = 0; member.node->turn(now_us_); ++turns) {
@@ -266,6 +285,70 @@ void SimWorld::turn(Member& member) {
     events_.at(now_us_, [this, node = member.node_id] {
       if (is_up(node)) kill(node);
     });
+}
+
+// A loop that is still at its last turn leaves what came: compute threads go on beside it.
+void SimWorld::turn_timed(Member& member) {
+  const std::uint64_t finished = member.device->finished();
+  member.device->advance(now_us_);
+  member.has_mail |= member.device->finished() > finished;
+  if (member.busy_until_us > now_us_) return;
+  const std::int64_t begin_ns = thread_time_ns(), computed_ns = member.device->computed_ns();
+  const std::uint64_t frames = network_.counters().delivered;
+  const std::uint64_t handled = member.node->handled();
+  member.has_mail = false;
+  advance_parts(member);
+  for (int turns = 0; member.node->turn(now_us_); ++turns) {
+    CHECK(turns < kTurnsMax, "node {} comes to no rest at {} us: its actors post without end", member.node_id, now_us_);
+    member.device->advance(now_us_);
+  }
+  advance_parts(member);
+  const auto came = static_cast<double>(network_.counters().delivered - frames);
+  if (member.node->handled() == handled && came == 0) return;
+  member.owed_ns += thread_time_ns() - begin_ns - (member.device->computed_ns() - computed_ns) +
+                    std::llround(1e3 * (options_.hosts->turn_us + came * options_.hosts->frame_us));
+  const std::int64_t us = member.owed_ns / 1000;
+  member.owed_ns %= 1000;
+  member.busy_until_us = now_us_ + us;
+  hold_up(member, us);
+}
+
+// Seats of those on the same host.
+std::vector<std::size_t> SimWorld::of_host(const Member& member) const {
+  std::vector<std::size_t> seats;
+  for (std::size_t i = 0; i < members_.size(); ++i)
+    if (members_[i]->node_id / options_.hosts->nodes_a_host == member.node_id / options_.hosts->nodes_a_host)
+      seats.push_back(i);
+  return seats;
+}
+
+// Where every core of its host computes, one of the segments there waits for the loop.
+void SimWorld::hold_up(const Member& member, std::int64_t us) {
+  std::vector<std::size_t> computing;
+  std::size_t running = 0;
+  for (const std::size_t seat : of_host(member)) {
+    if (members_[seat]->device->running() > 0) computing.push_back(seat);
+    running += members_[seat]->device->running();
+  }
+  if (computing.empty() || running < static_cast<std::size_t>(options_.hosts->cores)) return;
+  const std::uint64_t draw = random_word(options_.seed, rounds_, 3);
+  const std::size_t seat = computing[draw % computing.size()];
+  members_[seat]->device->hold_up(us, draw >> 32);
+  plan(seat);
+}
+
+// More threads compute than the host has cores: each has its share.
+void SimWorld::share_cores(const Member& member) {
+  const std::vector<std::size_t> seats = of_host(member);
+  std::size_t running = 0;
+  for (const std::size_t seat : seats) running += members_[seat]->device->running();
+  const double pace = std::max(1.0, static_cast<double>(running) / options_.hosts->cores);
+  double& known = paces_.try_emplace(member.node_id / options_.hosts->nodes_a_host, 1).first->second;
+  if (std::exchange(known, pace) == pace) return;
+  for (const std::size_t seat : seats) {
+    members_[seat]->device->set_pace(now_us_, pace);
+    plan(seat);
+  }
 }
 
 // A moment comes with what happens from outside. Who has the first turn in it.
@@ -463,6 +546,16 @@ std::map<std::uint32_t, SimWorld::BytesPeak> SimWorld::bytes_peak() const {
   }
   return peak;
 }
+
+std::vector<std::size_t> SimWorld::bytes_resident() const {
+  std::vector<std::size_t> bytes;
+  for (const auto& member : members_) bytes.push_back(member->blocks ? member->blocks->resident() : 0);
+  return bytes;
+}
+
+std::size_t SimWorld::scratch_bytes(std::uint32_t node) const { return members_.at(node)->device->scratch_bytes(); }
+
+std::uint64_t SimWorld::journal_records(std::uint32_t node) const { return members_.at(node)->journal_page(0).written; }
 
 bool SimWorld::at_rest() const {
   for (const auto& m : members_)

@@ -8,6 +8,7 @@
 #include <limits>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,15 @@
 
 namespace troupe {
 
+// Loops and compute threads as they are on real machines: a turn takes its time, measured here, and whoever finds no core
+// free holds up others. Devices are timed.
+struct HostOptions {
+  int cores = 0;                    // of a host
+  std::uint32_t nodes_a_host = 1;
+  double turn_us = 0;               // a loop's, beside what its turn took here
+  double frame_us = 0;              // each frame that comes, likewise
+};
+
 struct SimWorldOptions {
   std::uint64_t seed = 1;
   std::string run_folder;
@@ -34,6 +44,7 @@ struct SimWorldOptions {
   std::int64_t ask_us = Meter::kAskUs;  // see NodeParts
   bool introduced = true;  // all nodes to each other from the beginning; false: when the first message goes
   DeviceFront front;
+  std::optional<HostOptions> hosts;                     // none: loops take no time
   std::size_t journal_records = 0;                      // of each node; 0: no journals
   std::function<std::int64_t(const Envelope&)> delays;  // above 0: the message reaches its actor so much later
   std::function<void(const Envelope&)> posted;          // told of every message that an actor posts
@@ -95,6 +106,11 @@ class SimWorld {
     std::size_t device = 0, shared = 0;
   };
   std::map<std::uint32_t, BytesPeak> bytes_peak() const;
+  // Bytes in memory now, of the actors and messages of each node. REQUIRES: devices have blocks.
+  std::vector<std::size_t> bytes_resident() const;
+  std::size_t scratch_bytes(std::uint32_t node) const;  // of a compute thread
+  // Written by its journal so far. REQUIRES: journals, nobody died.
+  std::uint64_t journal_records(std::uint32_t node) const;
   // Nothing is under way, anywhere.
   bool at_rest() const;
   // What is owed, a sentence a node; empty at rest.
@@ -109,6 +125,10 @@ class SimWorld {
   void hear(const Envelope& envelope);
   void tell_bills();
   void turn(Member& member);
+  void turn_timed(Member& member);
+  void hold_up(const Member& member, std::int64_t us);
+  void share_cores(const Member& member);
+  std::vector<std::size_t> of_host(const Member& member) const;
   void advance_parts(Member& member);
   std::size_t begin_moment(std::int64_t at_us);
   void step(std::int64_t at_us);
@@ -125,6 +145,7 @@ class SimWorld {
   Events events_;
   std::vector<std::unique_ptr<Member>> members_;
   Agenda agenda_;
+  std::map<std::uint32_t, double> paces_;         // of hosts: so many times as long a segment lasts there
   std::map<SimNetwork::End, std::size_t> seats_;  // among the members
   std::vector<std::uint32_t> incarnations_;       // the last of each node
   std::int64_t now_us_ = 0;
