@@ -262,11 +262,17 @@ void add_plan(CLI::App& app, PlanOptions& p) {
 }
 
 void add_rehearse(CLI::App& app, RehearseOptions& r) {
-  CLI::App* c = app.add_subcommand("rehearse", "step time and memory of a layout, from its first steps in virtual time");
+  CLI::App* c = app.add_subcommand(
+      "rehearse", "what a layout's step and memory will be: its first steps in virtual time, each kernel timed here");
   c->add_option("CONFIG", r.config_path, "configuration file")->required();
-  c->add_option("--steps", r.steps, "so many, the first three not counted (default 8)")
+  c->add_option("--steps", r.steps, "so many, the first three not counted (default 40)")
       ->type_name("N")
-      ->check(CLI::Range(4, 1000));
+      ->check(CLI::Range(5, 100'000));
+  c->add_option("--seconds", r.seconds_max, "after so long it comes to its end, whatever --steps says (default 60)")
+      ->type_name("N")
+      ->check(CLI::PositiveNumber);
+  c->add_flag("--apart", r.apart, "every node has a machine like this one to itself (default: all are on this one)");
+  c->add_flag("--json", r.json, "the same as JSON");
   add_set(c, r.sets);
 }
 

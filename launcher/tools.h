@@ -144,7 +144,10 @@ int plan_clusters(const PlanOptions& options);
 struct RehearseOptions {
   std::string config_path;
   std::vector<std::string> sets;
-  int steps = 8;
+  int steps = 40;
+  double seconds_max = 60;
+  bool apart = false;  // every node on a machine of its own
+  bool json = false;
 };
 int rehearse(const RehearseOptions& options);
 int show_config(const std::string& config_path, const std::vector<std::string>& sets, bool keys);

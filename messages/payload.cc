@@ -18,7 +18,7 @@ namespace troupe {
 namespace {
 
 constexpr std::size_t kPage = 4096, kHugePage = std::size_t{1} << 21;
-constexpr std::size_t kHeldMin = std::size_t{64} << 20;
+constexpr std::size_t kHeldMin = std::size_t{8} << 20;
 
 // Powers of two with four steps between, in whole pages: 4, 8, 12, 16, 20, 24, 28, 32, 40, 48, ... KiB.
 std::size_t class_of(std::size_t size) {
@@ -79,13 +79,16 @@ struct PayloadPool::Shelves {
 PayloadPool::PayloadPool(Source source, bool stays)
     : shelves_(std::make_shared<Shelves>(std::move(source))), stays_(stays) {}
 
-// Another process reads them a page at a time: large ones in large pages, where the system has them.
+// Another process reads them a page at a time: large ones in large pages, where the system has them. What is given back
+// goes back to the system: an allocator would keep it, and the plan knows nothing of that.
 std::shared_ptr<std::byte> PayloadPool::process_memory(std::size_t size) {
-  const bool large = size % kHugePage == 0;
-  auto* const buffer = static_cast<std::byte*>(std::aligned_alloc(large ? kHugePage : kPage, size));
-  if (buffer == nullptr) return nullptr;
-  if (large) madvise(buffer, size, MADV_HUGEPAGE);
-  return {buffer, [](std::byte* memory) { std::free(memory); }};
+  const std::size_t aligned = size % kHugePage == 0 ? kHugePage : kPage, mapped = size + aligned - kPage;
+  void* const begin = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (begin == MAP_FAILED) return nullptr;
+  const auto past = reinterpret_cast<std::uintptr_t>(begin) % aligned;
+  auto* const buffer = static_cast<std::byte*>(begin) + (past == 0 ? 0 : aligned - past);
+  if (aligned == kHugePage) madvise(buffer, size, MADV_HUGEPAGE);
+  return {buffer, [begin, mapped](std::byte*) { munmap(begin, mapped); }};
 }
 
 Payload PayloadPool::take(std::size_t size) {

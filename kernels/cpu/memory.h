@@ -8,5 +8,7 @@ namespace troupe::cpu {
 
 // Throws Error: there is no more.
 Memory take_memory(std::size_t size);
+// What such a block may come to take, with the rest of its last page.
+std::size_t bytes_taken(std::size_t size);
 
 }  // namespace troupe::cpu

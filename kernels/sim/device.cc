@@ -100,7 +100,7 @@ Memory SimDevice::allocate(std::size_t size, Place place) {
 
 Memory SimDevice::take_timed(std::size_t size, Live& counted) {
   const Memory memory = cpu::take_memory(size);
-  if (options_.blocks) options_.blocks->add(memory.data, size);
+  if (options_.blocks) options_.blocks->add(memory.data, cpu::bytes_taken(size));
   const auto forget = [all = live_, &counted, size, memory, blocks = options_.blocks](void*) {
     counted.bytes -= size;
     if (blocks) blocks->remove(memory.data);

@@ -8,10 +8,9 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
-#include "actors/checkpoint/manifest.h"
 #include "actors/journal.h"
 #include "kernels/base/error.h"
-#include "launcher/plan.h"
+#include "launcher/interrupts.h"
 #include "launcher/simulation/begin.h"
 #include "launcher/simulation/sim_world.h"
 
@@ -20,47 +19,87 @@ namespace troupe {
 namespace {
 
 namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
 
 constexpr std::int64_t kLimitUs = 100'000'000'000;
 constexpr int kMomentsALook = 64;  // at what is resident
+constexpr std::int32_t kHeldOutMicrobatches = 64;
+constexpr double kDiskBytesPerUs = 10;  // so slow that as much waits for it as ever may
+constexpr int kProblems = 512;
+constexpr std::size_t kMiB = std::size_t{1} << 20;
+// A process beside its actors, as measured on Debian 12: pages of program and libraries, small blocks of the heap; what
+// UCX takes, once and for each peer.
+constexpr std::size_t kProgramBytes = 26 * kMiB, kUcxBytes = 6 * kMiB, kPeerBytes = kMiB / 2;
+// Real threads and messages overlap in more ways than one order of virtual time shows.
+constexpr double kOverlap = 1.04;
 
-// One world of a rehearsal. Companions compute the same beside it, so that what threads of one machine take from each
-// other, caches and memory, is in what is measured.
-struct TimedWorld {
-  explicit TimedWorld(const RehearsalOptions& o) : options(o) {}
-  const RehearsalOptions& options;
-  std::vector<std::shared_ptr<Blocks>> blocks;
-  std::vector<std::size_t> most;
-  std::vector<double> step_seconds;
-  std::vector<std::uint64_t> records;  // of the journal of each node, in all
-  std::exception_ptr failed;
+double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
 
-  void run(const std::string& folder);
-  void look(const SimWorld& world);
+// What is evaluated at the end is as good as all of it: a few microbatches meet in the stages.
+class ShortCorpus final : public Corpus {
+ public:
+  ShortCorpus(std::shared_ptr<const Corpus> all, std::int32_t most) : all_(std::move(all)), most_(most) {}
+  Batch train(std::int64_t step, std::int32_t microbatch) const override { return all_->train(step, microbatch); }
+  std::int32_t held_out_microbatches(std::int64_t tokens_max) const override {
+    return std::min(most_, all_->held_out_microbatches(tokens_max));
+  }
+  Batch held_out(std::int32_t microbatch) const override { return all_->held_out(microbatch); }
+  std::vector<Provenance> provenance() const override { return all_->provenance(); }
+  std::size_t bytes() const override { return all_->bytes(); }
+
+ private:
+  std::shared_ptr<const Corpus> all_;
+  std::int32_t most_;
 };
 
-double bytes_per_us(const RehearsalOptions& o) {
-  const double shaped = o.config.link.gbits_per_second / 8 * 1e3, real = o.links.gbytes_per_second * 1e3;
-  return shaped > 0 ? std::min(shaped, real) : real;
-}
+// One world of a rehearsal. Companions compute the same beside it, so that what the threads of a machine take from each
+// other, caches and memory, is in what is measured.
+class TimedWorld {
+ public:
+  TimedWorld(const RehearsalOptions& options, std::shared_ptr<const Corpus> corpus)
+      : options_(options), corpus_(std::move(corpus)) {}
+  void run(const std::string& folder);
+  void add_to(Rehearsal& all) const;
 
-SimWorldOptions world_options(TimedWorld& world, const std::string& folder) {
-  const RehearsalOptions& o = world.options;
+ private:
+  SimWorldOptions world_options(const std::string& folder);
+  void listen(SimWorld& world);
+  void look(const SimWorld& world);
+  std::size_t journal_bytes(std::size_t node) const;
+
+  const RehearsalOptions& options_;
+  std::shared_ptr<const Corpus> corpus_;
+  Clock::time_point began_ = Clock::now();
+  std::size_t heard_ = 0;
+  bool stopped_ = false;
+  std::vector<std::size_t> most_, scratch_;
+  std::vector<double> step_seconds_;
+  std::vector<std::vector<std::uint64_t>> records_;  // of each node's journal, when a step was done
+  std::vector<std::uint64_t> frames_;                // likewise, sent
+  nlohmann::json bill_;
+};
+
+SimWorldOptions TimedWorld::world_options(const std::string& folder) {
+  const Config& config = options_.config;
+  const HardwareConfig& h = config.hardware;
   SimWorldOptions options;
-  options.seed = o.config.train.seed;
+  options.seed = config.train.seed;
   options.run_folder = folder;
-  options.corpus = corpus_of(o.config);
+  options.corpus = corpus_;
+  const double real = h.inside_gbytes_per_second > 0 ? h.inside_gbytes_per_second : 4;
+  const double shaped = config.link.gbits_per_second / 8;
   options.network.small_bytes_max = 0;
-  options.network.latency_us = std::llround(o.config.link.delay_ms * 1e3 + o.links.latency_us);
-  options.network.bytes_per_us = bytes_per_us(o);
-  options.hosts = HostOptions{.cores = o.cores, .nodes_a_host = static_cast<std::uint32_t>(o.nodes_a_machine)};
+  options.network.latency_us = std::llround(config.link.delay_ms * 1e3 + h.inside_latency_us);
+  options.network.bytes_per_us = 1e3 * (shaped > 0 ? std::min(shaped, real) : real);
+  options.hosts =
+      HostOptions{.cores = options_.cores, .nodes_a_host = static_cast<std::uint32_t>(options_.nodes_a_machine)};
+  options.disk.bytes_per_us = kDiskBytesPerUs;
   options.journal_records = 1024;
-  for (int node = 0; node < o.config.layout.nodes; ++node) {
-    world.blocks.push_back(std::make_shared<Blocks>());
+  for (int node = 0; node < config.layout.nodes; ++node) {
     SimDeviceOptions device;
-    device.servers = o.config.device.threads;
+    device.servers = config.device.threads;
     device.timed = true;
-    device.blocks = world.blocks.back();
+    device.blocks = std::make_shared<Blocks>();
     options.devices.push_back(std::move(device));
   }
   return options;
@@ -68,110 +107,120 @@ SimWorldOptions world_options(TimedWorld& world, const std::string& folder) {
 
 void TimedWorld::look(const SimWorld& world) {
   const std::vector<std::size_t> now = world.bytes_resident();
-  most.resize(now.size(), 0);
-  for (std::size_t i = 0; i < now.size(); ++i) most[i] = std::max(most[i], now[i]);
+  most_.resize(now.size(), 0);
+  for (std::size_t i = 0; i < now.size(); ++i) most_[i] = std::max(most_[i], now[i]);
 }
 
-void TimedWorld::run(const std::string& folder) {
-  fs::create_directories(folder + "/checkpoints");
-  SimWorld world(options.config, world_options(*this, folder));
-  world.start({});
-  std::size_t heard = 0;
-  int moments = 0;
-  const auto over = [&] {
-    for (; heard < world.reports().size(); ++heard) {
-      if (world.reports()[heard].kind != "step") continue;
-      const auto line = nlohmann::json::parse(world.reports()[heard].json);
-      step_seconds.push_back(line.at("step_seconds").get<double>());
-      if (options.heard) options.heard(line.at("step").get<std::int64_t>());
-    }
-    if (moments++ % kMomentsALook == 0) look(world);
-    return world.finished() || !world.problem().empty();
-  };
-  if (!world.run_until(over, kLimitUs)) throw Error("the rehearsal has no end: {}", world.owed());
-  if (!world.problem().empty()) throw Error("the rehearsal reports: {}", world.problem());
-  look(world);
-  for (int node = 0; node < o.config.layout.nodes; ++node) {
-    world.blocks.push_back(std::make_shared<Blocks>());
-    SimDeviceOptions device;
-    device.servers = o.config.device.threads;
-    device.timed = true;
-    device.blocks = world.blocks.back();
-    options.devices.push_back(std::move(device));
+void TimedWorld::listen(SimWorld& world) {
+  for (; heard_ < world.reports().size(); ++heard_) {
+    if (world.reports()[heard_].kind != "step") continue;
+    const auto line = nlohmann::json::parse(world.reports()[heard_].json);
+    step_seconds_.push_back(line.at("step_seconds").get<double>());
+    records_.emplace_back();
+    for (int node = 0; node < options_.config.layout.nodes; ++node)
+      records_.back().push_back(world.journal_records(static_cast<std::uint32_t>(node)));
+    frames_.push_back(world.network_counters().sent);
+    if (options_.heard) options_.heard(static_cast<std::int64_t>(step_seconds_.size()));
   }
-  return options;
-}
-
-void TimedWorld::look(const SimWorld& world) {
-  const std::vector<std::size_t> now = world.bytes_resident();
-  most.resize(now.size(), 0);
-  for (std::size_t i = 0; i < now.size(); ++i) most[i] = std::max(most[i], now[i]);
+  if (options_.interrupted && options_.interrupted()) throw Interrupted();
+  const auto steps = static_cast<int>(step_seconds_.size());
+  const bool late = steps > options_.warm_up + 1 && seconds_since(began_) > options_.seconds_max;
+  if (stopped_ || !late) return;
+  stopped_ = true;
+  world.deliver({{Role::supervisor, 0}, {Role::conductor, 0}, Stop{"enough was seen"}});
 }
 
 void TimedWorld::run(const std::string& folder) {
   fs::create_directories(folder + "/checkpoints");
-  SimWorld world(options.config, world_options(*this, folder));
+  SimWorld world(options_.config, world_options(folder));
   world.start({});
-  std::size_t heard = 0;
   int moments = 0;
   const auto over = [&] {
-    for (; heard < world.reports().size(); ++heard) {
-      if (world.reports()[heard].kind != "step") continue;
-      const auto line = nlohmann::json::parse(world.reports()[heard].json);
-      step_seconds.push_back(line.at("step_seconds").get<double>());
-      if (options.heard) options.heard(line.at("step").get<std::int64_t>());
-    }
+    listen(world);
     if (moments++ % kMomentsALook == 0) look(world);
     return world.finished() || !world.problem().empty();
   };
   if (!world.run_until(over, kLimitUs)) throw Error("the rehearsal has no end: {}", world.owed());
   if (!world.problem().empty()) throw Error("the rehearsal reports: {}", world.problem());
   look(world);
-  fmt::print(stderr, "scratch {} records", double(world.scratch_bytes(0))/1048576);
-  for (int node = 0; node < options.config.layout.nodes; ++node)
-  for (int node = 0; node < options.config.layout.nodes; ++node)
-    records.push_back(world.journal_records(static_cast<std::uint32_t>(node)));
+  for (int node = 0; node < options_.config.layout.nodes; ++node)
+    scratch_.push_back(world.scratch_bytes(static_cast<std::uint32_t>(node)));
+  bill_ = world.bill();
 }
 
-double median(std::vector<double> values) {
-  if (values.empty()) return 0;
-  std::sort(values.begin(), values.end());
-  return (values[(values.size() - 1) / 2] + values[values.size() / 2]) / 2;
+// Its pages come as they are written, until it is a ring: so many steps as the run has.
+std::size_t TimedWorld::journal_bytes(std::size_t node) const {
+  const auto first = static_cast<std::size_t>(options_.warm_up);
+  const auto begun = static_cast<double>(records_.at(first)[node]);
+  const double a_step =
+      (static_cast<double>(records_.back()[node]) - begun) / static_cast<double>(records_.size() - first - 1);
+  const double all = begun + a_step * static_cast<double>(options_.steps_in_all);
+  const double ring = static_cast<double>(options_.config.inspect.journal_mib) * static_cast<double>(kMiB);
+  return static_cast<std::size_t>(std::min(ring, all * kJournalRecordBytes));
+}
+
+void TimedWorld::add_to(Rehearsal& all) const {
+  const Config& config = options_.config;
+  const auto first = static_cast<std::size_t>(options_.warm_up);
+  all.step_seconds.insert(all.step_seconds.end(), step_seconds_.begin() + options_.warm_up, step_seconds_.end());
+  for (const auto& [bin, seconds] : bill_.at("thread_seconds").items()) all.bins[bin] += seconds.get<double>();
+  const double steps = static_cast<double>(step_seconds_.size() - first - 1);
+  all.frames_a_step = static_cast<double>(frames_.back() - frames_.at(first)) / steps;
+  all.nodes.resize(most_.size());
+  for (std::size_t i = 0; i < most_.size(); ++i) {
+    RehearsedNode& node = all.nodes[i];
+    const auto actors = static_cast<std::size_t>(kOverlap * static_cast<double>(most_[i]));
+    node.actors = std::max(node.actors, actors);
+    node.program = kProgramBytes + scratch_[i] * static_cast<std::size_t>(config.device.threads);
+    if (most_.size() > 1) node.program += kUcxBytes + kPeerBytes * (most_.size() - 1);
+    node.journal = journal_bytes(i);
+    node.data = i == 0 && corpus_ ? corpus_->bytes() : 0;
+  }
 }
 
 }  // namespace
 
+double Rehearsal::quantile(double share) const {
+  if (step_seconds.empty()) return 0;
+  const double place = share * static_cast<double>(step_seconds.size() - 1);
+  const auto below = static_cast<std::size_t>(place);
+  const std::size_t above = std::min(below + 1, step_seconds.size() - 1);
+  return step_seconds[below] + (place - static_cast<double>(below)) * (step_seconds[above] - step_seconds[below]);
+}
+
 Rehearsal rehearse(const RehearsalOptions& given) {
   RehearsalOptions options = given;
-  options.config.train.steps = options.steps;
-  options.config.evaluate.every_steps = options.config.checkpoint.every_steps = 0;
-  const auto begin = std::chrono::steady_clock::now();
-  const int busy = options.config.device.threads * std::min(options.nodes_a_machine, options.config.layout.nodes);
-  std::vector<TimedWorld> worlds(static_cast<std::size_t>(std::clamp(busy, 1, options.cores)), TimedWorld(options));
+  options.steps_in_all = given.config.train.steps;
+  Config& config = options.config;
+  config.evaluate.every_steps = config.checkpoint.every_steps = 0;
+  config.evaluate.exact_match_problems = std::min(config.evaluate.exact_match_problems, kProblems);
+  // Few of many steps: the learning rate stays where it is when it has warmed up.
+  if (config.train.steps > options.steps) config.train.schedule = "constant";
+  config.train.steps = std::min<std::int64_t>(config.train.steps, options.steps);
+  const auto begin = Clock::now();
+  const int busy = config.device.threads * std::min(options.nodes_a_machine, config.layout.nodes);
+  const auto corpus = std::make_shared<ShortCorpus>(corpus_of(config), kHeldOutMicrobatches);
+  std::vector<TimedWorld> worlds(static_cast<std::size_t>(std::clamp(busy, 1, options.cores)),
+                                 TimedWorld(options, corpus));
+  std::vector<std::exception_ptr> failed(worlds.size());
   std::vector<std::thread> threads;
   for (std::size_t i = 0; i < worlds.size(); ++i)
-    threads.emplace_back([&worlds, i, &options] {
+    threads.emplace_back([&, i] {
       try {
         worlds[i].run(fmt::format("{}/{}", options.scratch, i));
       } catch (...) {
-        worlds[i].failed = std::current_exception();
+        failed[i] = std::current_exception();
       }
     });
   for (std::thread& thread : threads) thread.join();
-  Rehearsal result;
-  for (const TimedWorld& world : worlds) {
-    if (world.failed) std::rethrow_exception(world.failed);
-    for (std::size_t i = static_cast<std::size_t>(options.warm_up); i < world.step_seconds.size(); ++i)
-      result.step_seconds.push_back(world.step_seconds[i]);
-  }
-  result.seconds = median(result.step_seconds);
-  for (std::size_t node = 0; node < worlds[0].most.size(); ++node) {
-    RehearsedNode one;
-    for (const TimedWorld& world : worlds) one.actors = std::max(one.actors, world.most[node]);
-    result.nodes.push_back(one);
-  }
-  result.took_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  return result;
+  for (const std::exception_ptr& one : failed)
+    if (one) std::rethrow_exception(one);
+  Rehearsal all;
+  for (const TimedWorld& world : worlds) world.add_to(all);
+  std::sort(all.step_seconds.begin(), all.step_seconds.end());
+  all.worlds = static_cast<int>(worlds.size());
+  all.took_s = seconds_since(begin);
+  return all;
 }
 
 }  // namespace troupe
