@@ -23,6 +23,7 @@ struct NodeBill {
   std::int64_t since_us = 0, until_us = 0;  // of the machine's clock
   Account account;
   std::map<std::int64_t, Account> versions;
+  double memory_mib = 0;  // the most that its process held at once; 0: nobody looked
 };
 // The run goes on from `version`: all that was spent since is redo now, except what was start-up. Of a version that it did
 // not come to, because others alone saw it decided, its waits are; one that it no longer knows counts as the one before.

@@ -12,12 +12,6 @@ using nlohmann::json;
 
 namespace {
 
-double peak_memory_mib() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<double>(usage.ru_maxrss) / 1024;
-}
-
 // Entropy of the choice of expert over the step, in nats; log(E) when the load is even.
 double choice_entropy(const ExpertCounts& c) {
   double total = 0, sum = 0;
@@ -35,6 +29,12 @@ double threads_of(const Config& config) {
 }
 
 }  // namespace
+
+double peak_memory_mib() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<double>(usage.ru_maxrss) / 1024;
+}
 
 double load_ratio(const ExpertCounts& c) {
   std::int64_t total = 0, most = 0;

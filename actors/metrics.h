@@ -2,7 +2,8 @@
 // The launcher adds to a step its `cost_dollars` (of all that the run has taken so far, with its earlier processes), and
 // lines of its own of kind "bill", about one a second and one at the end: `version`, `thread_seconds` by bin (see
 // actors/rules/bill.h), their sum `total_thread_seconds`, what the clock says `wall_thread_seconds`, `worst` by bin (who
-// was waited for most), `useful` (share of the total), `cost_dollars`. All count from the beginning of the run.
+// was waited for most), `useful` (share of the total), `cost_dollars`, `memory_mib` (of each node, its process's largest
+// resident size). All count from the beginning of the run.
 #pragma once
 
 #include <string>
@@ -11,6 +12,8 @@
 #include "actors/rules/decision.h"
 
 namespace troupe {
+
+double peak_memory_mib();  // of this process, resident
 
 struct StepTiming {
   double seconds = 0, run_seconds = 0;

@@ -33,6 +33,7 @@ Account account_from(const json& list) {
 }
 
 constexpr std::int64_t kLineEveryUs = 1'000'000;
+constexpr std::size_t kNodesShown = 8;
 constexpr Address kConductor{Role::conductor, 0};
 constexpr Cause kLed{Bin::waiting, kConductor};
 
@@ -71,11 +72,13 @@ json to_json(const NodeBill& bill) {
   return {{"since", bill.since_us},
           {"until", bill.until_us},
           {"account", to_json(bill.account)},
-          {"versions", std::move(versions)}};
+          {"versions", std::move(versions)},
+          {"memory_mib", bill.memory_mib}};
 }
 
 NodeBill node_bill_from(const json& j) {
-  NodeBill bill{j.at("since"), j.at("until"), account_from(j.at("account")), {}};
+  NodeBill bill{j.at("since"), j.at("until"), account_from(j.at("account")), {}, 0};
+  bill.memory_mib = j.at("memory_mib");
   for (const json& one : j.at("versions")) bill.versions[one.at(0)] = account_from(one.at(1));
   return bill;
 }
@@ -95,7 +98,7 @@ void RunBill::go_on(const std::string& metrics_path, std::int64_t version) {
     wall_before_us_ = std::llround(line.at("wall_thread_seconds").get<double>() * 1e6);
     if (line.at("version").get<std::int64_t>() <= version) kept = last;
   });
-  NodeBill all{0, 0, last, {{version, kept}}};
+  NodeBill all{0, 0, last, {{version, kept}}, 0};
   lose_since(all, version);
   before_ = all.account;
 }
@@ -110,6 +113,7 @@ void RunBill::tell(std::uint32_t node, NodeBill bill) {
     member.telling = true;
   }
   if (node == leader_) look_behind(bill.account);
+  member.memory_mib = std::max(member.memory_mib, bill.memory_mib);
   member.told = std::move(bill);
 }
 
@@ -229,6 +233,8 @@ json RunBill::line(bool ended, std::int64_t now_us) const {
     bins[to_string(bin)] = seconds(total_us(account, bin));
     if (json one = worst_of(account, bin); !one.is_null()) worst[to_string(bin)] = std::move(one);
   }
+  json memory = json::array();
+  for (const Member& member : members_) memory.push_back(member.memory_mib);
   const std::int64_t total = total_us(account);
   const auto useful = static_cast<double>(total_us(account, Bin::useful));
   return {{"kind", "bill"},
@@ -239,6 +245,7 @@ json RunBill::line(bool ended, std::int64_t now_us) const {
           {"worst", std::move(worst)},
           {"losses", losses_},
           {"useful", total > 0 ? useful / static_cast<double>(total) : 0},
+          {"memory_mib", std::move(memory)},
           {"cost_dollars", dollars(total)}};
 }
 
@@ -248,8 +255,22 @@ json bill_of_time(const Config& config, Bin bin, std::int64_t begin_us, std::int
   bill.go_on(metrics_path, 0);
   const std::int64_t each_us = std::max(1, config.device.threads) * (end_us - begin_us);
   for (int n = 0; n < config.layout.nodes; ++n)
-    bill.tell(static_cast<std::uint32_t>(n), {begin_us, end_us, {{{bin, kNoHolder}, each_us}}, {}});
+    bill.tell(static_cast<std::uint32_t>(n), {begin_us, end_us, {{{bin, kNoHolder}, each_us}}, {}, 0});
   return bill.line(true, end_us);
+}
+
+std::string memory_text(const json& line) {
+  std::vector<double> mib;
+  if (line.contains("memory_mib")) mib = line.at("memory_mib").get<std::vector<double>>();
+  std::erase(mib, 0.0);
+  if (mib.empty()) return "";
+  if (mib.size() <= kNodesShown) {
+    std::string text;
+    for (const double one : mib) text += fmt::format("{}{:.0f}", text.empty() ? "" : " + ", one);
+    return text + " MiB at most";
+  }
+  const auto [least, most] = std::minmax_element(mib.begin(), mib.end());
+  return fmt::format("{:.0f} to {:.0f} MiB at most, of {} nodes", *least, *most, mib.size());
 }
 
 std::string bill_table(const json& line) {

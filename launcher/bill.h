@@ -41,6 +41,7 @@ class RunBill {
     NodeBill told;
     Account found;               // causes behind its waits for the conductor
     std::int64_t looked_us = 0;  // of those waits, already looked behind
+    double memory_mib = 0;       // of any incarnation
     bool telling = false, replaced = false;
     std::int64_t charged_us = 0;  // the time that `past` and `dead` reach to
   };
@@ -62,6 +63,9 @@ class RunBill {
 // already bill is in it.
 nlohmann::json bill_of_time(const Config& config, Bin bin, std::int64_t begin_us, std::int64_t end_us,
                             const std::string& metrics_path);
+
+// "128 + 171 MiB at most", node by node; empty: the line tells of none.
+std::string memory_text(const nlohmann::json& line);
 
 // The end of a run, a line for each bin and the total; a bin that somebody caused names the worst.
 std::string bill_table(const nlohmann::json& line);

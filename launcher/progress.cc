@@ -129,6 +129,7 @@ void Progress::show(const nlohmann::json& r) {
   if (kind == "bill") {
     useful_ = r.at("useful");
     bill_ = bill_table(r);
+    memory_ = memory_text(r);
   }
   if (kind == "evaluation") {
     held_out_loss_ = number(r, "loss");
@@ -180,6 +181,7 @@ void Progress::summary(const std::string& run_folder) {
   std::printf("bill            %s tokens in %s of training (%s evaluating) at $%.3g an hour\n%s",
               grouped(static_cast<double>(tokens_)).c_str(), human_time(train_seconds_).c_str(),
               human_time(evaluate_seconds_).c_str(), rate, bill_.c_str());
+  if (!memory_.empty()) std::printf("memory          %s\n", memory_.c_str());
   std::fflush(stdout);
 }
 

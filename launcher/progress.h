@@ -32,7 +32,7 @@ class Progress {
   double seconds_per_step_ = 0, train_seconds_ = 0, useful_ = -1, held_out_loss_ = -1, share_ = -1,
          evaluate_seconds_ = 0;
   std::int64_t loss_version_ = -1, problems_ = 0, right_ = 0, tokens_ = 0;
-  std::string answers_, task_answers_, checkpoint_, bill_;
+  std::string answers_, task_answers_, checkpoint_, bill_, memory_;
 };
 
 std::string human_time(double seconds);

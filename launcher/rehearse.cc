@@ -35,7 +35,8 @@ struct Scratch {
 
 void refuse_what_is_not_rehearsed(const Config& config, const std::string& path) {
   if (config.device.kind == "cuda")
-    throw Error("{}: device.kind is \"cuda\", and a rehearsal times a processor's kernels: --set device.kind=cpu", path);
+    throw Error("{}: device.kind is \"cuda\", and a rehearsal times a processor's kernels: --set device.kind=cpu",
+                path);
   if (config.kind == "pretrain" || config.kind == "sft") return;
   throw Error("{}: kind is \"{}\", and a rehearsal knows the steps of \"pretrain\" and \"sft\" alone", path,
               config.kind);
@@ -89,9 +90,10 @@ std::string as_text(const Config& config, const Rehearsal& r) {
       config.layout.replicas, 1e3 * seconds, 1e3 * r.quantile(0.25), 1e3 * r.quantile(0.75),
       tokens_a_step(config) / seconds, bins_text(r));
   for (std::size_t i = 0; i < r.nodes.size(); ++i)
-    text += fmt::format("node {}: peak {:.0f} MiB = actors and messages {:.1f} + program {:.1f} + journal {:.1f} + data {:.1f}\n",
-                        i, mib(r.nodes[i].peak()), mib(r.nodes[i].actors), mib(r.nodes[i].program),
-                        mib(r.nodes[i].journal), mib(r.nodes[i].data));
+    text += fmt::format(
+        "node {}: peak {:.0f} MiB = actors and messages {:.1f} + program {:.1f} + journal {:.1f} + data {:.1f}\n", i,
+        mib(r.nodes[i].peak()), mib(r.nodes[i].actors), mib(r.nodes[i].program), mib(r.nodes[i].journal),
+        mib(r.nodes[i].data));
   return text + fmt::format("from {} steps in virtual time, computed {} times side by side in {:.0f} s\n",
                             r.step_seconds.size() / static_cast<std::size_t>(r.worlds), r.worlds, r.took_s);
 }

@@ -8,6 +8,7 @@
 #include <optional>
 #include <thread>
 
+#include "actors/metrics.h"
 #include "actors/rules/placement.h"
 #include "kernels/base/error.h"
 #include "kernels/base/log.h"
@@ -186,7 +187,11 @@ void World::run(const std::function<void(const Report&)>& hear, const std::funct
 Node& World::node() { return *parts_->node; }
 Loop& World::loop() { return *parts_->loop; }
 
-NodeBill World::bill() { return parts_->node->bill(parts_->device_began_us, monotonic_us()); }
+NodeBill World::bill() {
+  NodeBill bill = parts_->node->bill(parts_->device_began_us, monotonic_us());
+  bill.memory_mib = peak_memory_mib();
+  return bill;
+}
 
 std::string World::transport_address() const { return parts_->transport ? parts_->transport->local_address() : ""; }
 

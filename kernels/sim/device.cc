@@ -163,7 +163,8 @@ void SimDevice::hold_up(std::int64_t us, std::uint64_t which) {
 void SimDevice::set_pace(std::int64_t now_us, double pace) {
   const double longer = pace / std::exchange(pace_, pace);
   for (Running& running : running_)
-    running.end_us = now_us + std::llround(longer * static_cast<double>(std::max<std::int64_t>(0, running.end_us - now_us)));
+    running.end_us =
+        now_us + std::llround(longer * static_cast<double>(std::max<std::int64_t>(0, running.end_us - now_us)));
 }
 
 void SimDevice::start(std::vector<Segment> segments, std::int64_t now_us) {

@@ -37,20 +37,20 @@ struct SimDeviceOptions {
   std::uint64_t seed = 0;                                // of the made-up routing
   ExpertLoad load = {};                                  // of the routing of a device without memory
   std::function<double(const Segment&)> stretches = {};  // its cost's time so many times
-  std::vector<SlowSpan> slow;
+  std::vector<SlowSpan> slow = {};
   std::int64_t begin_us = 0;
   std::function<std::int64_t(const Segment&)> lasts_us = {};  // instead of its cost
   int together = ReadyHeap::kTogether;                        // segments of a strand at once
   // A server rests so long after a segment: what follows from it, or arrives meanwhile, may still be chosen next.
   std::function<std::int64_t(const Segment&)> rests_us = {};
   std::int64_t wakes_us = 0;  // an idle server chooses so long after something came: what comes with it counts too
-  std::function<bool(const SegmentKey&, const Op&)> skips = {};  // true: the op is passed over, a fault of the device
-  std::function<void(const SegmentKey&, const Op&)> before;      // each op that is computed: memory that fails
-  Watch* watch = nullptr;                                        // outlives the device; a server is a thread
+  std::function<bool(const SegmentKey&, const Op&)> skips = {};   // true: the op is passed over, a fault of the device
+  std::function<void(const SegmentKey&, const Op&)> before = {};  // each op that is computed: memory that fails
+  Watch* watch = nullptr;                                         // outlives the device; a server is a thread
   // With numbers: a segment lasts as long as it took to compute it here, of the computing thread's own time, and memory is
   // taken as the processor's device takes it.
   bool timed = false;
-  std::shared_ptr<Blocks> blocks;  // told of all memory of this device; null: nobody asks
+  std::shared_ptr<Blocks> blocks = {};  // told of all memory of this device; null: nobody asks
 };
 
 class SimDevice final : public Device {
@@ -72,7 +72,7 @@ class SimDevice final : public Device {
   bool hurries() const override { return false; }
   Usage usage(std::int64_t now_us) const override;
   std::uint64_t finished() const { return finished_; }
-  std::int64_t computed_ns() const { return computed_ns_; }  // of the computing thread's time; timed devices
+  std::int64_t computed_ns() const { return computed_ns_; }      // of the computing thread's time; timed devices
   std::size_t scratch_bytes() const { return scratch_.size(); }  // of a computing thread
   // A core is taken from one of the segments under way, by a number from the caller: it ends later.
   void hold_up(std::int64_t us, std::uint64_t which);

@@ -20,12 +20,12 @@ struct RehearsalOptions {
   Config config;  // of the run; device.kind "cpu", with threads
   int steps = 40, warm_up = 3;
   std::int64_t steps_in_all = 0;  // of the run itself
-  double seconds_max = 60;  // of real time: then it comes to its end, after warm_up steps at least
-  int cores = 1;            // of a machine, for all threads and loops of its nodes
+  double seconds_max = 60;        // of real time: then it comes to its end, after warm_up steps at least
+  int cores = 1;                  // of a machine, for all threads and loops of its nodes
   int nodes_a_machine = 1;
-  std::string scratch;                                  // a folder for checkpoints, which are removed
-  std::function<void(std::int64_t steps)> heard = {};   // so many steps were computed; of any of its threads
-  std::function<bool()> interrupted = {};               // true: it throws Interrupted; of any of its threads
+  std::string scratch;                                 // a folder for checkpoints, which are removed
+  std::function<void(std::int64_t steps)> heard = {};  // so many steps were computed; of any of its threads
+  std::function<bool()> interrupted = {};              // true: it throws Interrupted; of any of its threads
 };
 
 // Bytes of a node, the most at once.

@@ -26,10 +26,10 @@ namespace troupe {
 // Loops and compute threads as they are on real machines: a turn takes its time, measured here, and whoever finds no core
 // free holds up others. Devices are timed.
 struct HostOptions {
-  int cores = 0;                    // of a host
+  int cores = 0;  // of a host
   std::uint32_t nodes_a_host = 1;
-  double turn_us = 0;               // a loop's, beside what its turn took here
-  double frame_us = 0;              // each frame that comes, likewise
+  double turn_us = 0;   // a loop's, beside what its turn took here
+  double frame_us = 0;  // each frame that comes, likewise
 };
 
 struct SimWorldOptions {
