@@ -8,7 +8,7 @@ from measuring import HERE, Row
 
 # Rows measured by programs of their own: a file NAME.py here with `rows(setting)`, which gives dicts with name, what,
 # unit, troupe, other, other_name, ratio, note and others.
-ELSEWHERE = ("messages", "hidden", "schedule", "watched")
+ELSEWHERE = ("messages", "hidden", "schedule", "watched", "forecast")
 
 
 def moe_flops(length):
