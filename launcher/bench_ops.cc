@@ -258,14 +258,16 @@ void check_json(const std::string& path) {
     throw Error("--json {}: is a folder or a device, must be a file; name another", path);
 }
 
+}  // namespace
+
 // One compute thread: an op by itself is what is timed.
-Config timed_config(const BenchOptions& options) {
-  std::vector<std::string> sets = options.sets;
-  if (!options.device.empty()) sets.push_back("device.kind=" + options.device);
-  std::string path = options.config_path;
+Config timed_config(const std::string& named, const std::vector<std::string>& given, const std::string& device) {
+  std::vector<std::string> sets = given;
+  if (!device.empty()) sets.push_back("device.kind=" + device);
+  std::string path = named;
   if (path.empty()) {
     Config machine;
-    machine.device.kind = options.device.empty() ? "auto" : options.device;
+    machine.device.kind = device.empty() ? "auto" : device;
     resolve_machine(machine);
     path = machine.device.kind == "cuda" ? "configs/moe_0b85.toml" : "configs/quickstart.toml";
     if (!fs::exists(path))
@@ -277,12 +279,25 @@ Config timed_config(const BenchOptions& options) {
   return config;
 }
 
-}  // namespace
+ModelRates model_rates(const Config& config, int repeats) {
+  const std::unique_ptr<MeasuredDevice> device = open_device(config, 0, true);
+  Bench bench(*device);
+  ModelRates rates;
+  rates.copy_gbytes_per_second = ceilings_of(*device, bench, config, repeats).copy_gbytes_per_second;
+  const BenchModel model(*device, config, sizes_of(config).apart);
+  double flops = 0, ns = 0;
+  for (const Row& row : measure(bench, model, wanted_kinds({"Product", "GroupedProduct"}), repeats)) {
+    flops += row.once.cost.flops * row.times;
+    ns += row.median_ns() * row.times;
+  }
+  if (ns > 0) rates.step_product_tflops = flops / ns * 1e-3;
+  return rates;
+}
 
 int bench_ops(const BenchOptions& options) {
   const std::vector<bool> wanted = wanted_kinds(options.only);
   check_json(options.json);
-  const Config config = timed_config(options);
+  const Config config = timed_config(options.config_path, options.sets, options.device);
   start_log("troupe", "", LogLevel::warning);
   const std::unique_ptr<MeasuredDevice> device = open_device(config, 0, true);
   Bench bench(*device);

@@ -4,6 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "actors/config.h"
+
 namespace troupe {
 
 struct BenchOptions {
@@ -14,6 +16,16 @@ struct BenchOptions {
   std::string json;               // file to write
   int repeats = 5;                // measured, after some that are not
 };
+
+// The configuration as it is timed: one compute thread of this machine. path empty: as above; device empty: as it says.
+Config timed_config(const std::string& path, const std::vector<std::string>& sets, const std::string& device);
+
+struct ModelRates {
+  double copy_gbytes_per_second = 0;  // of a copy that no cache holds, read and written
+  double step_product_tflops = 0;     // of all products of a step
+};
+// Of one compute thread. REQUIRES: timed_config.
+ModelRates model_rates(const Config& config, int repeats);
 
 // Prints a table, the op that takes most of a step first. Nothing is trained and nothing is kept.
 int bench_ops(const BenchOptions& options);

@@ -9,6 +9,7 @@
 
 #include "actors/build_info.h"
 #include "kernels/base/error.h"
+#include "launcher/bench_hardware.h"
 #include "launcher/bench_ops.h"
 #include "launcher/config_keys.h"
 #include "launcher/judge.h"
@@ -38,6 +39,7 @@ struct Arguments {
   RehearseOptions rehearse;
   ProfileOptions profile;
   BenchOptions bench;
+  BenchHardwareOptions bench_hardware;
   TimelineOptions timeline;
   TraceOptions trace;
   CompareOptions compare;
@@ -299,6 +301,17 @@ CLI::App* add_profile(CLI::App& app, Arguments& a) {
   return c;
 }
 
+void add_bench_hardware(CLI::App& bench, BenchHardwareOptions& h) {
+  CLI::App* c = bench.add_subcommand(
+      "hardware", "measure this machine into a hardware file, for device.hardware, plan --cluster and simulate --step");
+  c->add_option("CONFIG", h.config_path, "configuration whose products are measured (default: as bench ops)");
+  c->add_option("--out", h.out, "file to write (default: standard output)")->type_name("FILE");
+  c->add_option("--name", h.name, "of the hardware (default: cpu-here, or h100-here on a GPU)")->type_name("NAME");
+  c->add_option("--like", h.like, "hardware file for what can't be measured here (default: cpu, or h100 on a GPU)")
+      ->type_name("FILE");
+  add_set(c, h.sets);
+}
+
 CLI::App* add_bench(CLI::App& app, Arguments& a) {
   CLI::App* bench = app.add_subcommand("bench", "how fast this machine is at what a model is made of");
   bench->require_subcommand(1);
@@ -317,6 +330,7 @@ CLI::App* add_bench(CLI::App& app, Arguments& a) {
       ->check(CLI::Range(1, 1000));
   c->add_option("--json", a.bench.json, "write all figures to this file")->type_name("FILE");
   add_set(c, a.bench.sets);
+  add_bench_hardware(*bench, a.bench_hardware);
   return bench;
 }
 
@@ -423,7 +437,9 @@ int dispatch(CLI::App& app, Arguments& a) {
   if (app.got_subcommand("check")) return check(a.check);
   if (app.got_subcommand("export")) return export_model(a.export_model);
   if (app.got_subcommand("profile")) return profile(a.profile);
-  if (app.got_subcommand("bench")) return bench_ops(a.bench);
+  if (app.got_subcommand("bench"))
+    return app.get_subcommand("bench")->got_subcommand("hardware") ? bench_hardware(a.bench_hardware)
+                                                                   : bench_ops(a.bench);
   if (app.got_subcommand("timeline")) return timeline(a.timeline);
   if (app.got_subcommand("trace")) return trace(a.trace);
   if (app.got_subcommand("compare")) return compare(a.compare);
