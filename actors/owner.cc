@@ -12,8 +12,40 @@ namespace {
 
 Dtype copy_type(const Config& config) { return config.is_mixed() ? Dtype::bf16 : Dtype::f32; }
 
-// Inner nodes of the tree over replicas need a place of their own: what was sent is frozen.
-int sum_arenas(int replicas) { return replicas > 2 ? replicas / 2 : 0; }
+// Inner nodes of the tree over replicas need a place of their own, since what was sent is frozen. Gone through depth first it
+// needs one a level: elements of a part.
+std::size_t arena_elements(std::int64_t elements, int replicas) {
+  std::int64_t levels = 0;
+  for (int r = replicas; r > 2; r /= 2) ++levels;
+  return static_cast<std::size_t>(levels * part_elements_max(elements, replicas));
+}
+
+// The fixed tree over replicas' sums: T(r, s) = T(r, 2s) + T(r + s, 2s), from T(0, 1) down to T(r, replicas), a replica's own.
+// The sum stands where one of the terms does, so that subtree is gone through first.
+struct TwinTree {
+  const std::vector<Tensor>& terms;  // by replica
+  const std::vector<Tensor>& arenas;
+  std::size_t in_place;  // the replica whose term is overwritten by the sum
+  Ops& ops;
+
+  // Into `sum`; arenas from `level` on are free.
+  Tensor add(std::size_t replica, std::size_t stride, const Tensor& sum, std::size_t level) {
+    if (stride == terms.size()) return terms[replica];
+    const bool second = (in_place - replica) % (2 * stride) == stride;  // holds it
+    Tensor a, b;
+    if (2 * stride == terms.size()) {
+      a = terms[replica], b = terms[replica + stride];
+    } else if (second) {
+      b = add(replica + stride, 2 * stride, sum, level);
+      a = add(replica, 2 * stride, arenas[level], level + 1);
+    } else {
+      a = add(replica, 2 * stride, sum, level);
+      b = add(replica + stride, 2 * stride, arenas[level], level + 1);
+    }
+    ops.push_back(Add{a, b, sum});
+    return sum;
+  }
+};
 
 std::size_t router_bias_elements(const ParameterBlock& block) {
   std::size_t elements = 0;
@@ -98,8 +130,8 @@ OwnerMemory Owner::memory(const Config& config, const ParameterBlock& block, int
   bytes.moments = trained * 8;
   bytes.copies = n * copy;
   bytes.reference = config.has_reference() ? trained * (4 + copy) : 0;
-  bytes.gradients =
-      (trained + static_cast<std::size_t>(extra_elements)) * 4 * static_cast<std::size_t>(lanes + sum_arenas(replicas));
+  const auto accumulated = static_cast<std::int64_t>(trained) + extra_elements;
+  bytes.gradients = 4 * (static_cast<std::size_t>(accumulated * lanes) + arena_elements(accumulated, replicas));
   bytes.shared = learns.parameters().size() * (sizeof(double) + sizeof(std::int32_t)) +
                  router_bias_elements(learns) * sizeof(float) + digest_bytes(config, block) +
                  kPartsAsked * largest_part(block);
@@ -148,27 +180,35 @@ std::vector<Ops> Owner::fold_lanes() const {
   return work;
 }
 
-std::vector<Ops> Owner::fold_replicas(int replica, const std::vector<const float*>& partial) const {
-  std::vector<Ops> work;
-  const auto replicas = partial.size();
-  each_piece(accumulated_, [&](std::int64_t begin, std::int64_t count) {
+void Owner::give_sums(const SumRange& range, const Payload& out, std::vector<Ops>& work) const {
+  each_piece(range.count, [&](std::int64_t begin, std::int64_t count) {
+    work.push_back({Copy{flat(floats(gradients_), range.begin + begin, count), flat(out.as<float>(), begin, count)}});
+  });
+}
+
+void Owner::take_sums(const SumRange& range, const Payload& sums, std::vector<Ops>& work) const {
+  each_piece(range.count, [&](std::int64_t begin, std::int64_t count) {
+    work.push_back({Copy{flat(sums.as<float>(), begin, count), flat(floats(gradients_), range.begin + begin, count)}});
+  });
+}
+
+void Owner::add_twins(const SumRange& part, const SumRange& range, const std::vector<const float*>& terms,
+                      const Payload& out, std::vector<Ops>& work) const {
+  const auto replicas = static_cast<int>(terms.size());
+  const auto own = static_cast<std::size_t>(std::find(terms.begin(), terms.end(), nullptr) - terms.begin());
+  const std::int64_t arena = part_elements_max(accumulated_, replicas), arenas = lanes_ * accumulated_;
+  each_piece(range.count, [&](std::int64_t begin, std::int64_t count) {
+    const Tensor sum = flat(floats(gradients_), range.begin + begin, count);
+    std::vector<Tensor> summed, inner;
+    for (const float* term : terms)  // read only
+      summed.push_back(term == nullptr ? sum : flat(const_cast<float*>(term), begin, count));
+    for (std::int64_t level = 0; 2 << level < replicas; ++level)
+      inner.push_back(flat(floats(gradients_), arenas + level * arena + range.begin - part.begin + begin, count));
     Ops ops;
-    std::vector<Tensor> term;
-    for (std::size_t r = 0; r < replicas; ++r) {
-      const float* data = static_cast<int>(r) == replica ? floats(gradients_) : partial[r];
-      term.push_back(flat(const_cast<float*>(data), begin, count));  // read only: sums go to arenas of their own
-    }
-    for (std::size_t stride = replicas / 2; stride >= 1; stride /= 2) {
-      for (std::size_t r = 0; r < stride; ++r) {
-        float* arena = floats(gradients_) + (stride == 1 ? 0 : (static_cast<std::int64_t>(r) + lanes_) * accumulated_);
-        const Tensor sum = flat(arena, begin, count);
-        ops.push_back(Add{term[r], term[r + stride], sum});
-        term[r] = sum;
-      }
-    }
+    TwinTree{summed, inner, own, ops}.add(0, 1, sum, 0);
+    ops.push_back(Copy{sum, flat(out.as<float>(), begin, count)});
     work.push_back(std::move(ops));
   });
-  return work;
 }
 
 std::vector<Ops> Owner::measure() const {

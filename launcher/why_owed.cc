@@ -246,8 +246,12 @@ Owed owed(const Config& config, const Actor& asker, const Wait& asked, const Act
     case A::expert_result:
       return owed_result(holder, asked);
     case A::partial_sums:
-      return unless_beyond(holder, asked, {A::partial_sums, A::shared_gradient, A::gradient_held, A::decision},
+      return unless_beyond(holder, asked,
+                           {A::partial_sums, A::reduced_sums, A::shared_gradient, A::gradient_held, A::decision},
                            "PartialSums");
+    case A::reduced_sums:
+      return unless_beyond(holder, asked, {A::reduced_sums, A::shared_gradient, A::gradient_held, A::decision},
+                           "ReducedSums");
     case A::shared_gradient:
       return unless_beyond(holder, asked, {A::gradient_held, A::decision}, "SharedGradient");
     case A::shared_tensor:
