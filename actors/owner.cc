@@ -6,46 +6,19 @@
 #include <numeric>
 #include <utility>
 
+#include "actors/twin_tree.h"
+
 namespace troupe {
 
 namespace {
 
 Dtype copy_type(const Config& config) { return config.is_mixed() ? Dtype::bf16 : Dtype::f32; }
 
-// Inner nodes of the tree over replicas need a place of their own, since what was sent is frozen. Gone through depth first it
-// needs one a level: elements of a part.
+// Inner nodes of the tree over replicas need a place of their own, since what was sent is frozen.
 std::size_t arena_elements(std::int64_t elements, int replicas) {
-  std::int64_t levels = 0;
-  for (int r = replicas; r > 2; r /= 2) ++levels;
-  return static_cast<std::size_t>(levels * part_elements_max(elements, replicas));
+  return tree_arenas(static_cast<std::size_t>(replicas)) *
+         static_cast<std::size_t>(part_elements_max(elements, replicas));
 }
-
-// The fixed tree over replicas' sums: T(r, s) = T(r, 2s) + T(r + s, 2s), from T(0, 1) down to T(r, replicas), a replica's own.
-// The sum stands where one of the terms does, so that subtree is gone through first.
-struct TwinTree {
-  const std::vector<Tensor>& terms;  // by replica
-  const std::vector<Tensor>& arenas;
-  std::size_t in_place;  // the replica whose term is overwritten by the sum
-  Ops& ops;
-
-  // Into `sum`; arenas from `level` on are free.
-  Tensor add(std::size_t replica, std::size_t stride, const Tensor& sum, std::size_t level) {
-    if (stride == terms.size()) return terms[replica];
-    const bool second = (in_place - replica) % (2 * stride) == stride;  // holds it
-    Tensor a, b;
-    if (2 * stride == terms.size()) {
-      a = terms[replica], b = terms[replica + stride];
-    } else if (second) {
-      b = add(replica + stride, 2 * stride, sum, level);
-      a = add(replica, 2 * stride, arenas[level], level + 1);
-    } else {
-      a = add(replica, 2 * stride, sum, level);
-      b = add(replica + stride, 2 * stride, arenas[level], level + 1);
-    }
-    ops.push_back(Add{a, b, sum});
-    return sum;
-  }
-};
 
 std::size_t router_bias_elements(const ParameterBlock& block) {
   std::size_t elements = 0;
@@ -194,18 +167,18 @@ void Owner::take_sums(const SumRange& range, const Payload& sums, std::vector<Op
 
 void Owner::add_twins(const SumRange& part, const SumRange& range, const std::vector<const float*>& terms,
                       const Payload& out, std::vector<Ops>& work) const {
-  const auto replicas = static_cast<int>(terms.size());
-  const auto own = static_cast<std::size_t>(std::find(terms.begin(), terms.end(), nullptr) - terms.begin());
-  const std::int64_t arena = part_elements_max(accumulated_, replicas), arenas = lanes_ * accumulated_;
+  const std::int64_t arena = part_elements_max(accumulated_, static_cast<int>(terms.size()));
   each_piece(range.count, [&](std::int64_t begin, std::int64_t count) {
     const Tensor sum = flat(floats(gradients_), range.begin + begin, count);
-    std::vector<Tensor> summed, inner;
+    std::vector<Tensor> tensors, arenas;
     for (const float* term : terms)  // read only
-      summed.push_back(term == nullptr ? sum : flat(const_cast<float*>(term), begin, count));
-    for (std::int64_t level = 0; 2 << level < replicas; ++level)
-      inner.push_back(flat(floats(gradients_), arenas + level * arena + range.begin - part.begin + begin, count));
-    Ops ops;
-    TwinTree{summed, inner, own, ops}.add(0, 1, sum, 0);
+      tensors.push_back(term == nullptr ? sum : flat(const_cast<float*>(term), begin, count));
+    for (std::size_t level = 0; level < tree_arenas(terms.size()); ++level) {
+      const std::int64_t at = lanes_ * accumulated_ + static_cast<std::int64_t>(level) * arena;
+      arenas.push_back(flat(floats(gradients_), at + range.begin - part.begin + begin, count));
+    }
+    const auto own = std::find(terms.begin(), terms.end(), nullptr) - terms.begin();
+    Ops ops = add_in_tree(tensors, static_cast<std::size_t>(own), arenas);
     ops.push_back(Copy{sum, flat(out.as<float>(), begin, count)});
     work.push_back(std::move(ops));
   });

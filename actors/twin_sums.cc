@@ -26,7 +26,7 @@ TwinSums::TwinSums(const Config& config, int replica, std::int64_t elements) : r
 std::vector<int> TwinSums::twins() const {
   const int replicas = static_cast<int>(ranges_.size());
   std::vector<int> all;
-  for (int i = 1; i < replicas; ++i) all.push_back((replica_ + i) % replicas);
+  for (int i = 1; i < replicas; ++i) all.push_back(replica_ ^ i);
   return all;
 }
 

@@ -22,7 +22,8 @@ class TwinSums {
 
   // A part, by the replica that adds it, as its messages cut it.
   const std::vector<SumRange>& ranges(int adder) const { return ranges_[static_cast<std::size_t>(adder)]; }
-  // All others, in the order in which to send to them: the next replica first, so that no port is everybody's first.
+  // All others, in the order in which to send to them: at every turn the replicas are in pairs, so each hears from one alone,
+  // and neighbours are first.
   std::vector<int> twins() const;
 
   // Filed under `step`. What doesn't fit is a programmer's error.
