@@ -4,13 +4,18 @@
 
 #include <algorithm>
 #include <bit>
+#include <map>
+#include <memory>
 #include <set>
 
+#include "actors/owner.h"
+#include "actors/rules/placement.h"
 #include "actors/twin_sums.h"
 #include "actors/twin_tree.h"
 #include "kernels/base/random.h"
 #include "kernels/cpu/kernels.h"
 #include "launcher/simulation/scenario.h"
+#include "launcher/simulation/sim_corpus.h"
 
 #include "tests/support/catch.h"
 
@@ -54,6 +59,34 @@ std::vector<Scenario> worlds_of_twins(std::size_t count, const std::vector<std::
       worlds.push_back(std::move(world));
   }
   return worlds;
+}
+
+// Four twins on four nodes of a dense model with short microbatches: what a node holds beside its state are sums.
+Config four_twins() {
+  Config config;
+  config.model.model_type = "llama";
+  config.model.vocab_size = 512;
+  config.model.hidden_size = 64;
+  config.model.intermediate_size = 128;
+  config.model.num_hidden_layers = 2;
+  config.model.num_attention_heads = config.model.num_key_value_heads = 2;
+  config.model.max_position_embeddings = 16;
+  config.train.steps = 8;
+  config.train.batch_sequences = config.train.microbatches = config.train.gradient_lanes = 4;
+  config.train.sequence_length = 4;
+  config.train.warmup_steps = 1;
+  config.data.kind = "none";
+  config.evaluate.every_steps = config.evaluate.exact_match_problems = config.checkpoint.every_steps = 0;
+  config.layout.nodes = config.layout.replicas = 4;
+  config.layout.slots = 1;
+  config.layout.sums_elements_max = 4096;
+  config.device.threads = 1;
+  return config;
+}
+
+std::int64_t steps_of(const SimWorld& world) {
+  return std::count_if(world.reports().begin(), world.reports().end(),
+                       [](const Report& report) { return report.kind == "step"; });
 }
 
 }  // namespace
@@ -158,4 +191,59 @@ TEST_CASE("a node lost between, in and after the two rounds of the twins' sums c
           lost += result.losses;
         }
   CHECK(lost > 100);
+}
+
+// Bytes of twins' sums that have come to a node and that it still holds: the most at one time.
+class Received {
+ public:
+  void see(std::uint32_t node, const Message& message) {
+    const auto* partial = std::get_if<PartialSums>(&message);
+    const auto* reduced = std::get_if<ReducedSums>(&message);
+    if (partial == nullptr && reduced == nullptr) return;
+    const Payload& sums = partial != nullptr ? partial->sums : reduced->sums;
+    auto& held = held_[node];
+    std::erase_if(held, [](const auto& one) { return one.first.expired(); });
+    held.emplace_back(sums.data, sums.size);
+    std::size_t bytes = 0;
+    for (const auto& [data, size] : held) bytes += size;
+    most_[node] = std::max(most_[node], bytes);
+  }
+  std::size_t most(std::uint32_t node) const { return most_.at(node); }
+
+ private:
+  std::map<std::uint32_t, std::vector<std::pair<std::weak_ptr<std::byte>, std::size_t>>> held_;
+  std::map<std::uint32_t, std::size_t> most_;
+};
+
+TEST_CASE("a replica of four holds six parts of twins' sums at most, and four of its own on their way",
+          "[twins][sim]") {
+  const Config config = four_twins();
+  const auto sum =
+      4 * static_cast<std::size_t>(ParameterBlock(stage_parameters(config, stage_shapes(config)[0])).elements());
+  for (std::uint64_t seed = 0; seed < 20; ++seed) {
+    SimWorldOptions options;
+    options.run_folder = "/nonexistent";
+    options.corpus = make_sim_corpus(config);
+    options.devices.resize(4);
+    for (SimDeviceOptions& device : options.devices) device.numbers = false;
+    options.devices[seed % 4].slow = {{0, 1'000'000'000, 20}};
+    options.link.reliable_transport = false;
+    options.network.drop = seed % 2 == 0 ? 0 : 0.02;
+    options.network.seed = seed;
+    options.network.bytes_per_us = 100;
+    Received received;
+    SimWorld world(config, options, [&](std::int64_t, std::uint32_t node, const Envelope& envelope) {
+      received.see(node, envelope.message);
+    });
+    std::int64_t steps = 0;
+    world.start({});
+    world.run_until([&] { return !world.problem().empty() || (steps = steps_of(world)) == 6; }, 100'000'000);
+    REQUIRE(steps == 6);
+    for (std::uint32_t node = 1; node < 4; ++node) {
+      INFO("seed " << seed << " node " << node << ": " << received.most(node) << " bytes of " << sum);
+      CHECK(received.most(node) <= 6 * (sum / 4 + 64));
+      CHECK(received.most(node) >= 3 * (sum / 4 - 64));
+      CHECK(world.bytes_peak().at(node).shared <= sum + 8192);
+    }
+  }
 }
