@@ -6,14 +6,19 @@
 #include <numeric>
 #include <utility>
 
+#include "actors/twin_tree.h"
+
 namespace troupe {
 
 namespace {
 
 Dtype copy_type(const Config& config) { return config.is_mixed() ? Dtype::bf16 : Dtype::f32; }
 
-// Inner nodes of the tree over replicas need a place of their own: what was sent is frozen.
-int sum_arenas(int replicas) { return replicas > 2 ? replicas / 2 : 0; }
+// Inner nodes of the tree over replicas need a place of their own, since what was sent is frozen.
+std::size_t arena_elements(std::int64_t elements, int replicas) {
+  return tree_arenas(static_cast<std::size_t>(replicas)) *
+         static_cast<std::size_t>(part_elements_max(elements, replicas));
+}
 
 std::size_t router_bias_elements(const ParameterBlock& block) {
   std::size_t elements = 0;
@@ -98,8 +103,8 @@ OwnerMemory Owner::memory(const Config& config, const ParameterBlock& block, int
   bytes.moments = trained * 8;
   bytes.copies = n * copy;
   bytes.reference = config.has_reference() ? trained * (4 + copy) : 0;
-  bytes.gradients =
-      (trained + static_cast<std::size_t>(extra_elements)) * 4 * static_cast<std::size_t>(lanes + sum_arenas(replicas));
+  const auto accumulated = static_cast<std::int64_t>(trained) + extra_elements;
+  bytes.gradients = 4 * (static_cast<std::size_t>(accumulated * lanes) + arena_elements(accumulated, replicas));
   bytes.shared = learns.parameters().size() * (sizeof(double) + sizeof(std::int32_t)) +
                  router_bias_elements(learns) * sizeof(float) + digest_bytes(config, block) +
                  kPartsAsked * largest_part(block);
@@ -148,27 +153,35 @@ std::vector<Ops> Owner::fold_lanes() const {
   return work;
 }
 
-std::vector<Ops> Owner::fold_replicas(int replica, const std::vector<const float*>& partial) const {
-  std::vector<Ops> work;
-  const auto replicas = partial.size();
-  each_piece(accumulated_, [&](std::int64_t begin, std::int64_t count) {
-    Ops ops;
-    std::vector<Tensor> term;
-    for (std::size_t r = 0; r < replicas; ++r) {
-      const float* data = static_cast<int>(r) == replica ? floats(gradients_) : partial[r];
-      term.push_back(flat(const_cast<float*>(data), begin, count));  // read only: sums go to arenas of their own
+void Owner::give_sums(const SumRange& range, const Payload& out, std::vector<Ops>& work) const {
+  each_piece(range.count, [&](std::int64_t begin, std::int64_t count) {
+    work.push_back({Copy{flat(floats(gradients_), range.begin + begin, count), flat(out.as<float>(), begin, count)}});
+  });
+}
+
+void Owner::take_sums(const SumRange& range, const Payload& sums, std::vector<Ops>& work) const {
+  each_piece(range.count, [&](std::int64_t begin, std::int64_t count) {
+    work.push_back({Copy{flat(sums.as<float>(), begin, count), flat(floats(gradients_), range.begin + begin, count)}});
+  });
+}
+
+void Owner::add_twins(const SumRange& part, const SumRange& range, const std::vector<const float*>& terms,
+                      const Payload& out, std::vector<Ops>& work) const {
+  const std::int64_t arena = part_elements_max(accumulated_, static_cast<int>(terms.size()));
+  each_piece(range.count, [&](std::int64_t begin, std::int64_t count) {
+    const Tensor sum = flat(floats(gradients_), range.begin + begin, count);
+    std::vector<Tensor> tensors, arenas;
+    for (const float* term : terms)  // read only
+      tensors.push_back(term == nullptr ? sum : flat(const_cast<float*>(term), begin, count));
+    for (std::size_t level = 0; level < tree_arenas(terms.size()); ++level) {
+      const std::int64_t at = lanes_ * accumulated_ + static_cast<std::int64_t>(level) * arena;
+      arenas.push_back(flat(floats(gradients_), at + range.begin - part.begin + begin, count));
     }
-    for (std::size_t stride = replicas / 2; stride >= 1; stride /= 2) {
-      for (std::size_t r = 0; r < stride; ++r) {
-        float* arena = floats(gradients_) + (stride == 1 ? 0 : (static_cast<std::int64_t>(r) + lanes_) * accumulated_);
-        const Tensor sum = flat(arena, begin, count);
-        ops.push_back(Add{term[r], term[r + stride], sum});
-        term[r] = sum;
-      }
-    }
+    const auto own = std::find(terms.begin(), terms.end(), nullptr) - terms.begin();
+    Ops ops = add_in_tree(tensors, static_cast<std::size_t>(own), arenas);
+    ops.push_back(Copy{sum, flat(out.as<float>(), begin, count)});
     work.push_back(std::move(ops));
   });
-  return work;
 }
 
 std::vector<Ops> Owner::measure() const {

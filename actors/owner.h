@@ -17,6 +17,7 @@
 #include "actors/grains.h"
 #include "actors/node.h"
 #include "actors/rules/state_arrays.h"
+#include "actors/rules/sum_range.h"
 #include "kernels/model/layer.h"
 #include "kernels/model/parameter_block.h"
 
@@ -97,8 +98,13 @@ class Owner {
 
   // The fixed tree over the local lanes, as independent pieces of work: each list is one segment.
   std::vector<Ops> fold_lanes() const;
-  // Sum over replicas' partial sums in the fixed tree: own lane 0 and the others' payloads, by replica.
-  std::vector<Ops> fold_replicas(int replica, const std::vector<const float*>& partial) const;
+  // A range of lane 0 into a payload, for a twin; and what a twin has added, taken in.
+  void give_sums(const SumRange& range, const Payload& out, std::vector<Ops>& work) const;
+  void take_sums(const SumRange& range, const Payload& sums, std::vector<Ops>& work) const;
+  // Adds all replicas' sums of a range of `part`, the own, in the fixed tree, into lane 0 and from there into `out`.
+  // terms: by replica, from the range's beginning on; null: lane 0 itself.
+  void add_twins(const SumRange& part, const SumRange& range, const std::vector<const float*>& terms,
+                 const Payload& out, std::vector<Ops>& work) const;
   // Squares and bits of all gradients, one of each a parameter; read with squares() when done.
   std::vector<Ops> measure() const;
   std::vector<TensorSquares> squares() const;

@@ -32,7 +32,8 @@ Stage::Stage(const Context& context, const Config& config, int replica, int stag
       owner_(context, config, stage_parameters(config, shape_), config.train.gradient_lanes / config.layout.replicas,
              config.layout.replicas, shared_elements(uses_)),
       restoring_(context, config, owner_, [this](const Restore& r, const std::string& problem) { enter(r, problem); }),
-      read_back_(context, owner_, restoring_) {
+      read_back_(context, owner_, restoring_),
+      twin_sums_(config, replica, owner_.lane(0).cols) {
   const auto all_shadows = shadows(config);
   if (const auto own = all_shadows.find(context.self()); own != all_shadows.end()) shadow_ = own->second;
   const SlotBytes bytes = slot_bytes(config, shape_);
@@ -162,7 +163,7 @@ void Stage::reset() {
   downstream_.reset();
   forward_.clear();
   backward_.clear();
-  partial_.clear();
+  twin_sums_.clear();
   shared_in_.clear();
   decision_.reset();
   copy_version_ = -1;
@@ -175,8 +176,10 @@ void Stage::reset() {
 
 void Stage::begin_step() {
   released_ = 0;
-  folded_ = reduced_ = measured_ = held_ = false;
-  own_sums_ = {};
+  folded_ = added_ = reduced_ = measured_ = held_ = false;
+  sums_out_.clear();
+  part_out_.clear();
+  gradient_out_ = {};
   shared_out_.clear();
   counts_.clear();
   if (!mutant(Mutant::counts_kept)) losses_.clear();

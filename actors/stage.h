@@ -9,7 +9,8 @@
 //     -> ActivationGradients
 //   weight gradients of (unit, lane) strictly in increasing microbatch; then the slot is free and a credit goes
 //     upstream.
-// A step's end: fold lanes -> PartialSums to twins -> shared tensors' uses -> squares -> Vote; Decision -> apply.
+// A step's end: fold lanes -> PartialSums to twins -> own part added, ReducedSums to twins -> shared tensors' uses -> squares
+//   -> Vote; Decision -> apply.
 #pragma once
 
 #include <map>
@@ -27,6 +28,7 @@
 #include "actors/rules/trainable.h"
 #include "actors/segment_group.h"
 #include "actors/stage_memory.h"
+#include "actors/twin_sums.h"
 #include "actors/wait.h"
 
 namespace troupe {
@@ -46,6 +48,7 @@ class Stage {
   void on(const ActivationGradients& gradients, const Address& from);
   void on(const ExpertResult& result, const Address& from);
   void on(const PartialSums& sums, const Address& from);
+  void on(const ReducedSums& sums, const Address& from);
   void on(const SharedGradient& gradient, const Address& from);
   void on(const SharedTensor& tensor, const Address& from);
   void on(const Decision& decision, const Address& from);
@@ -173,7 +176,10 @@ class Stage {
   ExpertBatch expert_batch(const Work& work, const Piece& piece, Direction direction, bool send_inputs) const;
   void fold();
   void share_partial_sums();
-  void reduce_replicas();
+  void send_partial_sums();
+  void add_own_part();
+  void send_own_part();
+  void take_parts();
   void sum_shared_uses();
   void send_shared_uses();
   void add_shared();
@@ -287,10 +293,14 @@ class Stage {
 
   // The step's end.
   SegmentGroup group_{restoring_};
-  RecycledMap<std::pair<std::int64_t, int>, Payload> partial_;  // by step and replica: a twin may be a commit ahead
-  Payload own_sums_;                                 // lane 0, for the twins; then the gradient, for the shadow
-  std::vector<std::pair<int, Payload>> shared_out_;  // by use: sums of somebody else's tensor
-  bool folded_ = false, reduced_ = false, measured_ = false, held_ = false;
+  TwinSums twin_sums_;
+  std::vector<std::pair<int, PartialSums>> sums_out_;  // on their way to the twin that adds them
+  std::vector<ReducedSums> part_out_;                  // the own part, for all twins
+  Payload gradient_out_;                               // for the shadow
+  std::vector<std::pair<int, Payload>> shared_out_;    // by use: sums of somebody else's tensor
+  // The own sums are with the twins; the own part is added; so are all parts, with the shared tensors' uses.
+  bool folded_ = false, added_ = false, reduced_ = false;
+  bool measured_ = false, held_ = false;
   RecycledMap<std::pair<std::int64_t, int>, Payload> shared_in_;  // by step and use
   std::map<int, std::vector<std::int64_t>> counts_;               // by layer
   std::vector<MicrobatchLoss> losses_;

@@ -99,45 +99,78 @@ void Stage::run_all(std::vector<Ops> work, void (Stage::*next)()) {
 
 void Stage::fold() { run_all(owner_.fold_lanes(), &Stage::share_partial_sums); }
 
+// Every twin adds one part of the sums for all: it gets this replica's.
 void Stage::share_partial_sums() {
   if (config_.layout.replicas == 1 || owner_.lane(0).cols == 0) return sum_shared_uses();
-  const Tensor sums = owner_.lane(0);
-  own_sums_ = context_.ops_pool().take(static_cast<std::size_t>(sums.cols) * 4);
-  run_all({{Copy{sums, tensor_of(own_sums_, 1, sums.cols)}}}, &Stage::reduce_replicas);
+  std::vector<Ops> work;
+  for (const int twin : twin_sums_.twins()) {
+    for (const SumRange& range : twin_sums_.ranges(twin)) {
+      Payload sums = context_.ops_pool().take(static_cast<std::size_t>(range.count) * 4);
+      owner_.give_sums(range, sums, work);
+      sums_out_.emplace_back(twin, PartialSums{owner_.version(), attempt_, replica_, std::move(sums), range.begin});
+    }
+  }
+  run_all(std::move(work), &Stage::send_partial_sums);
 }
 
-// Posts the own sums once; sums everything when all twins' have come.
-void Stage::reduce_replicas() {
-  if (!folded_) {
-    folded_ = true;
-    for (int r = 0; r < config_.layout.replicas; ++r)
-      if (r != replica_)
-        context_.post(stage_address(config_, r, shape_.stage),
-                      PartialSums{owner_.version(), attempt_, replica_, own_sums_});
-    own_sums_ = {};
-  }
-  std::vector<const float*> partial(static_cast<std::size_t>(config_.layout.replicas), nullptr);
-  for (int r = 0; r < config_.layout.replicas; ++r) {
-    const auto sums = partial_.find({owner_.version(), r});
-    if (sums != partial_.end())
-      partial[static_cast<std::size_t>(r)] = sums->second.as<float>();
-    else if (r != replica_)
-      return;
-  }
-  run_all(owner_.fold_replicas(replica_, partial), &Stage::sum_shared_uses);
+void Stage::send_partial_sums() {
+  for (auto& [twin, sums] : sums_out_) context_.post(stage_address(config_, twin, shape_.stage), std::move(sums));
+  sums_out_.clear();
+  folded_ = true;
+  add_own_part();
 }
 
 void Stage::on(const PartialSums& sums, const Address&) {
-  if (stale(sums.attempt) || sums.step < owner_.version()) return;
-  CHECK(sums.sums.size == static_cast<std::size_t>(owner_.lane(0).cols) * 4, "twin {} sends {} bytes of sums",
-        sums.replica, sums.sums.size);
-  partial_[{mutant(Mutant::sums_under_wrong_step) ? owner_.version() : sums.step, sums.replica}] = sums.sums;
-  if (folded_ && !group_.active()) reduce_replicas();
+  if (stale(sums.attempt) || sums.step < owner_.version() || (added_ && sums.step == owner_.version())) return;
+  twin_sums_.take(sums, mutant(Mutant::sums_under_wrong_step) ? owner_.version() : sums.step);
+  add_own_part();
+}
+
+// When all replicas' sums of the own part are here.
+void Stage::add_own_part() {
+  if (!folded_ || added_ || group_.active()) return;
+  for (const int twin : twin_sums_.twins())
+    if (!twin_sums_.has_partial(owner_.version(), twin)) return;
+  std::vector<Ops> work;
+  const SumRange part = part_of_sums(owner_.lane(0).cols, config_.layout.replicas, replica_);
+  for (const SumRange& range : twin_sums_.ranges(replica_)) {
+    Payload sums = context_.ops_pool().take(static_cast<std::size_t>(range.count) * 4);
+    owner_.add_twins(part, range, twin_sums_.partial(owner_.version(), range), sums, work);
+    part_out_.push_back({owner_.version(), attempt_, range.begin, std::move(sums)});
+  }
+  run_all(std::move(work), &Stage::send_own_part);
+}
+
+void Stage::send_own_part() {
+  for (const int twin : twin_sums_.twins())
+    for (const ReducedSums& sums : part_out_) context_.post(stage_address(config_, twin, shape_.stage), sums);
+  part_out_.clear();
+  twin_sums_.forget_partial(owner_.version());
+  added_ = true;
+  take_parts();
+}
+
+void Stage::on(const ReducedSums& sums, const Address&) {
+  if (stale(sums.attempt) || sums.step < owner_.version() || reduced_) return;
+  CHECK(folded_ && sums.step == owner_.version(), "step {} is added without this replica's sums", sums.step);
+  twin_sums_.take(sums);
+  take_parts();
+}
+
+// When the own part is added and all others are here.
+void Stage::take_parts() {
+  if (!added_ || group_.active()) return;
+  std::vector<Ops> work;
+  for (const int twin : twin_sums_.twins()) {
+    if (!twin_sums_.has_reduced(twin)) return;
+    for (const SumRange& range : twin_sums_.ranges(twin)) owner_.take_sums(range, twin_sums_.reduced(range), work);
+  }
+  run_all(std::move(work), &Stage::sum_shared_uses);
 }
 
 // Uses of shared tensors join their owner's gradient: here, or in the first stage.
 void Stage::sum_shared_uses() {
-  std::erase_if(partial_, [&](const auto& entry) { return entry.first.first <= owner_.version(); });
+  twin_sums_.forget_reduced();
   std::vector<Ops> work;
   for (const SharedUse& use : uses_) {
     if (owner_.block().has(use.parameter)) continue;
@@ -195,12 +228,12 @@ void Stage::give_gradient() {
   std::erase_if(shared_in_, [&](const auto& entry) { return entry.first.first <= owner_.version(); });
   held_ = !shadow_;
   if (held_) return measure();
-  own_sums_ = context_.ops_pool().take(owner_.gradient_bytes());
-  run_all(owner_.give_gradient(own_sums_), &Stage::measure);
+  gradient_out_ = context_.ops_pool().take(owner_.gradient_bytes());
+  run_all(owner_.give_gradient(gradient_out_), &Stage::measure);
 }
 
 void Stage::measure() {
-  if (shadow_) context_.post(*shadow_, ShadowGradient{owner_.version(), attempt_, std::exchange(own_sums_, {})});
+  if (shadow_) context_.post(*shadow_, ShadowGradient{owner_.version(), attempt_, std::exchange(gradient_out_, {})});
   std::vector<Ops> work = owner_.measure();
   if (capture_ != nullptr && capture_->gradients)
     step_captured_.add_gradients(work.emplace_back(), context_.pool(), owner_);

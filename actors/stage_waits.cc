@@ -141,9 +141,12 @@ void Stage::step_end_waits(Waits& out) const {
     out.push_back({Awaited::credit, kCheckpointer, step});
   if (group_.active()) return;
   if (folded_ && !reduced_) {
-    for (int r = 0; r < config_.layout.replicas; ++r)
-      if (r != replica_ && !partial_.contains({owner_.version(), r}))
-        out.push_back({Awaited::partial_sums, stage_address(config_, r, shape_.stage), step});
+    for (const int twin : twin_sums_.twins()) {
+      const Address holder = stage_address(config_, twin, shape_.stage);
+      if (!added_ && !twin_sums_.has_partial(owner_.version(), twin))
+        out.push_back({Awaited::partial_sums, holder, step});
+      if (added_ && !twin_sums_.has_reduced(twin)) out.push_back({Awaited::reduced_sums, holder, step});
+    }
   } else if (reduced_ && !measured_) {
     out.push_back({Awaited::shared_gradient, stage_address(config_, replica_, config_.layout.stages - 1), step});
   } else if (measured_ && !held_) {

@@ -39,7 +39,8 @@ const char* to_string(Awaited what) {
                                                         "a rollout",
                                                         "answers",
                                                         "a verdict",
-                                                        "leave to go on"};
+                                                        "leave to go on",
+                                                        "what a twin has added"};
   const auto index = static_cast<std::size_t>(what);
   CHECK(index < kNames.size(), "no wait {}", index);
   return kNames[index];

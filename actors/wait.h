@@ -43,8 +43,9 @@ enum class Awaited : std::uint8_t {
   answers,               // of a rollout to prompts
   verdict,               // the judge's, or of the jury's processes
   leave,                 // to go on, from who paused the run
+  reduced_sums,          // of gradients, from the twin that adds that part
 };
-constexpr std::uint8_t kAwaited = 33;
+constexpr std::uint8_t kAwaited = 34;
 const char* to_string(Awaited what);
 
 struct Wait {

@@ -285,6 +285,7 @@ void add_machine_keys(std::vector<Key>& keys) {
   layout.add("slots", &L::slots, at_least(0), "microbatches in flight per stage; 0: stages + 3");
   layout.add("chunk_rows_max", &L::chunk_rows_max, at_least(16), "rows in one expert chunk");
   layout.add("chunk_credits", &L::chunk_credits, at_least(1), "chunks in flight per stage, shard, layer and way");
+  layout.add("sums_elements_max", &L::sums_elements_max, at_least(16), "of a gradient, in one message between twins");
   layout.add("stash_factor", &L::stash_factor, at_least(0), "rows kept for backward, times their mean; 0: none");
   layout.add("shards_in_blocks", &L::shards_in_blocks, anything(), "neighbouring shards share a node");
   layout.add("transport", &L::transport, one_of({"auto", "shm", "tcp"}), "how nodes talk");

@@ -8,6 +8,7 @@
 #include "actors/owner.h"
 #include "actors/rules/placement.h"
 #include "actors/rules/recovery.h"
+#include "actors/rules/sum_range.h"
 #include "actors/rules/trainable.h"
 #include "actors/shadow.h"
 #include "actors/stage_memory.h"
@@ -132,6 +133,15 @@ std::size_t table_payload_bytes(const Config& config, const StageShape& shape) {
   return std::max<std::size_t>(1, uses) * table_elements(config) * 4;
 }
 
+// Sums between twins: theirs of the part that this replica adds; its own of the others' parts, whose place what they have
+// added takes; and its part, added.
+std::size_t twins_payload_bytes(const Config& config, const ParameterBlock& block, std::int64_t extra) {
+  const int replicas = config.layout.replicas;
+  if (replicas == 1) return 0;
+  const auto elements = static_cast<std::int64_t>(trained_bytes(config, block) / 4) + extra;
+  return static_cast<std::size_t>((2 * replicas - 1) * part_elements_max(elements, replicas)) * 4;
+}
+
 }  // namespace
 
 ActorPlan plan_stage(const Config& config, int replica, const StageShape& shape) {
@@ -151,10 +161,7 @@ ActorPlan plan_stage(const Config& config, int replica, const StageShape& shape)
   add_shared(actor, table_payload_bytes(config, shape));
   if (generates(config) && (replica == 0 || config.has_rollouts() || config.has_answers()))
     actor.buffers += cache_bytes(config, shape);
-  // The twins' partial sums, one payload each, and the own.
-  if (config.layout.replicas > 1)
-    add_shared(actor, (trained_bytes(config, block) + static_cast<std::size_t>(extra) * 4) *
-                          static_cast<std::size_t>(config.layout.replicas));
+  add_shared(actor, twins_payload_bytes(config, block, extra));
   return actor;
 }
 

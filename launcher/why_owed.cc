@@ -219,6 +219,16 @@ const char* sent_for(Awaited what) {
 
 using A = Awaited;
 
+// A twin that waits for what others have added has sent its own sums.
+Owed owed_sums(const Actor& twin, const Wait& asked) {
+  if (is(asked, A::reduced_sums))
+    return unless_beyond(twin, asked, {A::reduced_sums, A::shared_gradient, A::gradient_held, A::decision},
+                         "ReducedSums");
+  return unless_beyond(twin, asked,
+                       {A::partial_sums, A::reduced_sums, A::shared_gradient, A::gradient_held, A::decision},
+                       "PartialSums");
+}
+
 }  // namespace
 
 Owed owed(const Config& config, const Actor& asker, const Wait& asked, const Actor& holder) {
@@ -246,8 +256,8 @@ Owed owed(const Config& config, const Actor& asker, const Wait& asked, const Act
     case A::expert_result:
       return owed_result(holder, asked);
     case A::partial_sums:
-      return unless_beyond(holder, asked, {A::partial_sums, A::shared_gradient, A::gradient_held, A::decision},
-                           "PartialSums");
+    case A::reduced_sums:
+      return owed_sums(holder, asked);
     case A::shared_gradient:
       return unless_beyond(holder, asked, {A::gradient_held, A::decision}, "SharedGradient");
     case A::shared_tensor:

@@ -274,6 +274,7 @@ ARM(Judged, JUDGED)
 ARM(RolloutDone, ROLLOUT_DONE)
 ARM(Scored, SCORED)
 ARM(Pause, PAUSE)
+ARM(ReducedSums, REDUCED_SUMS)
 #undef ARM
 // clang-format on
 
@@ -470,6 +471,7 @@ bool brings(const Frame& frame) {
   return message.getRoot<wire::Envelope>().which() == Arm<M>::kTag;
 }
 template bool brings<PartialSums>(const Frame& frame);
+template bool brings<ReducedSums>(const Frame& frame);
 template bool brings<ShadowGradient>(const Frame& frame);
 
 std::optional<Envelope> envelope_from_json(const std::string& text, std::string& problem) {

@@ -40,6 +40,7 @@ std::optional<DecodedFrame> decode(const Frame& frame, std::string& problem);
 template <typename M>
 bool brings(const Frame& frame);
 extern template bool brings<PartialSums>(const Frame& frame);
+extern template bool brings<ReducedSums>(const Frame& frame);
 extern template bool brings<ShadowGradient>(const Frame& frame);
 // What a person writes: schema.capnp's Envelope as JSON, {"toRole": "conductor", "stop": {"reason": "enough"}}, without
 // payloads. nullopt and a sentence in `problem` for anything wrong.

@@ -203,6 +203,14 @@ void fields(D& d, W w, Subject<D, PartialSums> m) {
   FIELD(attempt, Attempt);
   FIELD(replica, Replica);
   FIELD(sums, Sums);
+  FIELD(begin, Begin);
+}
+template <typename D, typename W>
+void fields(D& d, W w, Subject<D, ReducedSums> m) {
+  FIELD(step, Step);
+  FIELD(attempt, Attempt);
+  FIELD(begin, Begin);
+  FIELD(sums, Sums);
 }
 template <typename D, typename W>
 void fields(D& d, W w, Subject<D, SharedGradient> m) {

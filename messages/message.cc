@@ -21,7 +21,7 @@ constexpr std::array<const char*, std::variant_size_v<Message>> kKindNames = {
     "Activations", "ActivationGradients", "ExpertBatch", "ExpertResult", "PartialSums", "SharedGradient",
     "SharedTensor", "Vote", "Decision", "EvaluationLoss", "GenerateBatch", "GenerateActivations", "Generated",
     "SnapshotPart", "SnapshotBegin", "CheckpointDone", "Report",
-    "WeightsDigest", "StartRollout", "SamplePrompts", "Sampled", "Judged", "RolloutDone", "Scored", "Pause", "SegmentDone", "DiskDone", "JuryDone"};
+    "WeightsDigest", "StartRollout", "SamplePrompts", "Sampled", "Judged", "RolloutDone", "Scored", "Pause", "ReducedSums", "SegmentDone", "DiskDone", "JuryDone"};
 // clang-format on
 
 // A value out of range is printed as "?", never read past the table.

@@ -174,11 +174,20 @@ struct ExpertResult {
 };
 
 // ---- Gradients across replicas and shared tensors -------------------------------------------------------------------
-// A dense owner's folded lanes to its twins in other replicas: one payload, float32, in the owner's parameter order.
+// The elements that a stage accumulates (its parameters' in order, then other uses of shared tensors) are cut into as many
+// parts as there are replicas (actors/rules/sum_range.h). First a replica's folded lanes of a part go to the twin that adds
+// it, then what that twin added goes to all others: payloads of float32, from element `begin` on.
 struct PartialSums {
   std::int64_t step = 0;
   std::uint32_t attempt = 0;
-  std::int32_t replica = 0;
+  std::int32_t replica = 0;  // the sender's
+  Payload sums;
+  std::int64_t begin = 0;
+};
+struct ReducedSums {
+  std::int64_t step = 0;
+  std::uint32_t attempt = 0;
+  std::int64_t begin = 0;
   Payload sums;
 };
 // Gradient of a shared tensor's use (0 embedding, 1 head, 2 MTP embedding, 3 MTP head) to the tensor's owner; the
@@ -365,7 +374,7 @@ using Message = std::variant<Recover, Inquiry, Standing, Restore, Restored, Fetc
                              ExpertBatch, ExpertResult, PartialSums, SharedGradient, SharedTensor, Vote, Decision,
                              EvaluationLoss, GenerateBatch, GenerateActivations, Generated, SnapshotPart, SnapshotBegin,
                              CheckpointDone, Report, WeightsDigest, StartRollout, SamplePrompts, Sampled, Judged,
-                             RolloutDone, Scored, Pause, SegmentDone, DiskDone, JuryDone>;
+                             RolloutDone, Scored, Pause, ReducedSums, SegmentDone, DiskDone, JuryDone>;
 
 const char* kind_of(const Message& message);  // "TokenBatch"
 const char* kind_name(std::size_t index);     // of its place in Message

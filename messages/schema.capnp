@@ -16,8 +16,9 @@
 # A step. The conductor sends StartStep to the loader; the loader answers StepPlan (the divisors of the losses) and
 # sends a TokenBatch per microbatch to the first stage, and to the last when that is another actor. Stages pass
 # Activations forward and ActivationGradients back. For each layer with experts a stage dispatches ExpertBatch to every
-# shard and combines the ExpertResult that comes back; backward the same. Replicas exchange PartialSums; users of a
-# shared tensor send SharedGradient to its owner, who sends SharedTensor back.
+# shard and combines the ExpertResult that comes back; backward the same. Each replica of a stage adds one part of its
+# gradient for all: its twins send it their PartialSums of that part, and it sends them ReducedSums. Users of a shared
+# tensor send SharedGradient to its owner, who sends SharedTensor back.
 #
 # Work and attempts. Every piece of work carries a WorkKey. What carries another attempt than the receiver's is
 # dropped. So a redo needs nothing but a new attempt.
@@ -25,8 +26,8 @@
 # Credits. Only requests need credit: a microbatch into a stage (training, evaluation and generation share its slots),
 # dispatch forward, dispatch backward, and snapshot parts. The receiver grants Credit(channel, layer, count) in an
 # attempt after entering it, and again when it has freed the space. An answer lands in space that the requester
-# reserved first, so answers need none; nor do control messages, PartialSums, SharedGradient and SharedTensor, of
-# which a step has a fixed number per peer.
+# reserved first, so answers need none; nor do control messages, PartialSums, ReducedSums, SharedGradient and
+# SharedTensor, of which a step has a fixed number per peer.
 #
 # Commit. When its gradients are folded and reduced, and its shadow holds them (ShadowGradient, GradientHeld; where a
 # twin in another replica is the copy there is none), an owner sends Vote; when the last vote is in, Decision (a pure
@@ -167,7 +168,8 @@ struct ExpertBatch {
 struct ExpertResult { key @0 :WorkKey; rows @1 :Int32; stashed @2 :Bool; hidden @3 :UInt64; dots @4 :UInt64; }
 
 # ---- Gradients across replicas and shared tensors
-struct PartialSums { step @0 :Int64; attempt @1 :UInt32; replica @2 :Int32; sums @3 :UInt64; }
+struct PartialSums { step @0 :Int64; attempt @1 :UInt32; replica @2 :Int32; sums @3 :UInt64; begin @4 :Int64; }
+struct ReducedSums { step @0 :Int64; attempt @1 :UInt32; begin @2 :Int64; sums @3 :UInt64; }
 struct SharedGradient { step @0 :Int64; attempt @1 :UInt32; use @2 :Int32; sums @3 :UInt64; }
 struct SharedTensor { version @0 :Int64; attempt @1 :UInt32; values @2 :UInt64; digest @3 :UInt64; }
 
@@ -343,6 +345,7 @@ struct Envelope {
     rolloutDone @40 :RolloutDone;
     scored @41 :Scored;
     pause @45 :Pause;
+    reducedSums @46 :ReducedSums;
   }
   id @42 :UInt64;     # for the journal: the message's number in its run,
   cause @43 :UInt64;  # that of the message whose handler posted it (0: nobody's did),

@@ -170,6 +170,22 @@ TEST_CASE("a plan has the embedding's copy and the gradients of its other uses a
   CHECK(buffers(2, {tied, mtp, unread}) == owner.shared + owner.weights + owner.moments + 3 * table);
 }
 
+TEST_CASE("what a stage holds of its twins' sums is two to three sums, whatever the number of replicas", "[plan]") {
+  Config config = tiny({"evaluate.exact_match_problems=0"});
+  config.train.gradient_lanes = config.train.microbatches = config.train.batch_sequences = 128;
+  const ParameterBlock block(stage_parameters(config, stage_shapes(config)[0]));
+  const auto sum = 4 * static_cast<double>(block.elements());
+  const auto alone = plan_stage(config, 1, stage_shapes(config)[0]).buffers;
+  for (const int replicas : {2, 4, 8, 32, 128}) {
+    config.layout.replicas = replicas;
+    const ActorPlan stage = plan_stage(config, 1, stage_shapes(config)[0]);
+    const double own = 128.0 / replicas * sum;  // of each lane
+    const double twins = static_cast<double>(stage.gradients) - own + static_cast<double>(stage.buffers - alone);
+    INFO(replicas << " replicas: " << twins / sum << " sums");
+    CHECK((twins > 1.4 * sum && twins < 2.3 * sum));
+  }
+}
+
 TEST_CASE("a plan grows with slots, to as many as there are microbatches", "[plan]") {
   const auto activations = [](const std::string& slots) {
     const Plan plan = plan_of({"layout.slots=" + slots});

@@ -98,6 +98,26 @@ TEST_CASE("half of the replicas stand for all: a step lasts as long, and every d
   CHECK(std::abs(stands_for / worked - 1) < 0.001);
 }
 
+TEST_CASE("what twins exchange takes as long in any fold", "[scale]") {
+  Config config = small_cluster();  // with so few microbatches that the exchange is most of the step
+  config.train.batch_sequences = config.train.microbatches = config.train.gradient_lanes = 16;
+  config.layout.nodes = config.layout.replicas = config.layout.expert_shards = 16;
+  config.layout.stages = 1;
+  ExpertLoad even;
+  even.luck = false;
+  // The second round, which all begin at once.
+  const auto exchanged_in = [&](int simulated) {
+    const StepFigures step = step_of(config, simulated, even);
+    return step.kinds.at("ReducedSums").last_s - step.kinds.at("PartialSums").last_s;
+  };
+  const double whole = exchanged_in(16);
+  for (const int simulated : {2, 4, 8}) {
+    const double part = exchanged_in(simulated);
+    INFO(simulated << " of 16: " << part << " s, all: " << whole << " s");
+    CHECK(std::abs(part / whole - 1) < 0.03);
+  }
+}
+
 TEST_CASE("the same step twice is the same step", "[scale]") {
   const StepFigures one = step_of(small_cluster(), 2, {}), other = step_of(small_cluster(), 2, {});
   CHECK(one.seconds == other.seconds);

@@ -184,6 +184,7 @@ std::vector<Wedge> lost_messages(int later = 0) {
           lost<Credit>("Credit", 60 + later, credit(Channel::dispatch_forward)),
           lost<Credit>("Credit", 60 + later, credit(Channel::dispatch_backward)),
           lost<PartialSums>("PartialSums", 6 + later),
+          lost<ReducedSums>("ReducedSums", 5 + later),
           lost<SharedGradient>("SharedGradient", 3),
           lost<SharedTensor>("SharedTensor", 5),
           lost<ShadowGradient>("ShadowGradient", 5),

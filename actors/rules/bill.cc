@@ -44,6 +44,7 @@ std::optional<Ranked> rank_of(const Wait& wait, bool ran) {
     case Awaited::credit:
       return of_credit(wait.holder);
     case Awaited::partial_sums:
+    case Awaited::reduced_sums:
     case Awaited::shared_gradient:
     case Awaited::gradient_held:
     case Awaited::vote:

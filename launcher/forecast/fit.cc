@@ -48,11 +48,11 @@ std::string advice_for(const std::string& what) {
     return stage ? "take more layout.stages, fewer layout.slots, more train.microbatches, or train.recompute = true"
                  : "take a smaller layout.chunk_rows_max, fewer layout.chunk_credits or fewer layout.replicas";
   if (what.ends_with("stash")) return "take a smaller layout.stash_factor, or more layout.expert_shards";
-  if (what.ends_with("buffers"))
-    return stage ? "take fewer layout.replicas (each holds a sum of every twin), or more layout.stages"
-                 : "take more layout.expert_shards";
+  if (what.ends_with("buffers")) return stage ? "take more layout.stages" : "take more layout.expert_shards";
   if (stage && what.ends_with("gradients"))
-    return "take fewer train.gradient_lanes or layout.replicas (a sum of all weights each), or more layout.stages";
+    return "take fewer train.gradient_lanes or more layout.replicas (each keeps a sum for every lane of its own), or "
+           "more "
+           "layout.stages";
   return stage ? "take more layout.stages" : "take more layout.expert_shards or more layout.stages";
 }
 

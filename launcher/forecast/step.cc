@@ -151,8 +151,8 @@ StepBins step_bins(const Config& config, const Cluster& cluster, const ModelWork
   const double links = cluster.spread_seconds(sent_bytes(config, most, load));
   const double by_slots = own * round_trip(config, cluster, most) / config.slots();
   bins.links = std::max({0.0, links - busy.total(), by_slots - busy.total()});
-  // Every twin sends its sums to every other (actors/stage_commit.cc).
-  bins.links += cluster.spread_seconds(4 * most.dense.elements * load.stages * (l.replicas - 1));
+  // Every twin sends each other a part of its sums, and then the part that it has added (actors/stage_commit.cc).
+  bins.links += cluster.spread_seconds(2 * 4 * most.dense.elements * load.stages * (l.replicas - 1) / l.replicas);
   // Weight gradients fill half of it: (stages - 1)(F + B - 2W), table 2 of DeepSeek-V3, B whole.
   const auto both = [&](PassSeconds StageSeconds::*pass) {
     return (most.stage.*pass).total() + (most.shard.*pass).total();

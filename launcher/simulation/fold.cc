@@ -16,10 +16,16 @@ void divide(int& number, int times, const char* key) {
   number /= times;
 }
 
-// Sums of twins, or their folding: nothing else of a step's end only adds.
-bool adds_alone(const Segment& segment) {
+// Sums of twins as they leave, are added and come: little else of a step's end only adds and copies.
+bool is_of_sums(const Segment& segment) {
   return std::all_of(segment.ops.begin(), segment.ops.end(),
-                     [](const Op& op) { return std::holds_alternative<Add>(op); });
+                     [](const Op& op) { return std::holds_alternative<Add>(op) || std::holds_alternative<Copy>(op); });
+}
+
+// A replica exchanges with so many twins a part of its sums each, of as many parts as there are replicas: what one of the
+// world's stands for.
+double parts_of(int twins, int replicas, int simulated_twins, int simulated) {
+  return static_cast<double>(twins) / replicas * simulated / simulated_twins;
 }
 
 bool is_of_shard(const Config& world, const Address& actor) {
@@ -66,12 +72,14 @@ std::function<double(std::uint32_t, std::uint32_t, const Frame&)> frame_weights(
   const int near = hosts_of(nodes_a_host, fold);
   // Twins on the same host, where the world has none, have a port of their own, which is quicker.
   const int near_in_whole = std::min(nodes_a_host, fold.replicas - 1);
-  const double sums = static_cast<double>(fold.replicas - near_in_whole) / static_cast<double>(fold.simulated - near);
+  const double far_sums = parts_of(fold.replicas - near_in_whole, fold.replicas, fold.simulated - near, fold.simulated);
+  const double near_sums = near == 1 ? 1 : parts_of(near_in_whole - 1, fold.replicas, near - 1, fold.simulated);
   const double states = 1.0 / fold.times();
-  return [near = static_cast<std::uint32_t>(near), sums, states](std::uint32_t from, std::uint32_t to,
-                                                                 const Frame& frame) {
+  return [near = static_cast<std::uint32_t>(near), far_sums, near_sums, states](std::uint32_t from, std::uint32_t to,
+                                                                                const Frame& frame) {
     if (frame.payloads.empty()) return 1.0;
-    if (brings<PartialSums>(frame)) return from / near == to / near ? 1.0 : sums;
+    if (brings<PartialSums>(frame) || brings<ReducedSums>(frame))
+      return from / near == to / near ? near_sums : far_sums;
     return brings<ShadowGradient>(frame) ? states : 1.0;
   };
 }
@@ -81,11 +89,11 @@ std::function<double(const Segment&)> segment_weights(const Config& world, std::
   std::vector<double> states;  // by the actor's place on its node
   for (const Address& actor : actors_on(place_actors(world), node))
     states.push_back(is_of_shard(world, actor) ? 1.0 / fold.times() : 1.0);
-  const double sums = static_cast<double>(fold.replicas - 1) / static_cast<double>(fold.simulated - 1);
+  const double sums = parts_of(fold.replicas - 1, fold.replicas, fold.simulated - 1, fold.simulated);
   return [states, sums](const Segment& segment) {
     if (segment.key.segment_class != SegmentClass::apply) return 1.0;
     const double state = states.at(segment.done.actor);
-    return state == 1.0 && adds_alone(segment) ? sums : state;
+    return state == 1.0 && is_of_sums(segment) ? sums : state;
   };
 }
 

@@ -3,7 +3,7 @@
 // nodes, with as large a part of the batch, and with all shards, several where the whole has one, does per device what
 // the whole does: a node's shards get as many chunks, of the same rows, from few replicas as its one shard would have got
 // from all. What is not in proportion is put right: work on the shards' state, of which a node holds several shares, and
-// the sums that every replica sends to every other. What is lost: shards of one node share their luck.
+// the parts of sums that replicas exchange, fewer and larger ones. What is lost: shards of one node share their luck.
 #pragma once
 
 #include <cstdint>

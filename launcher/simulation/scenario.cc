@@ -139,6 +139,7 @@ void draw_layout(Config& c, Dice dice) {
   c.device.threads = dice.between(1, 4);
   c.recovery.copies = dice.one_in(4) ? 0 : 1;
   c.generate.sequences_max = dice.between(1, 9);
+  l.sums_elements_max = dice.of_part("sums").of({256, 2048, l.sums_elements_max});
   if (c.is_fp8()) l.chunk_rows_max = static_cast<int>(rows_together(c));
 }
 
