@@ -115,9 +115,13 @@ constexpr int kUnhealthy = 3;
 
 struct DoctorOptions {
   bool json = false;
+  std::string on;  // instead of this machine: hosts:FILE, slurm, local:N, as `troupe launch` takes them
+  std::string ssh = "ssh", program, interface, ports = "0";
 };
 // 0: a run can start on this machine.
 int doctor(const DoctorOptions& options);
+// The same of several hosts, and of the ways between them.
+int doctor_hosts(const DoctorOptions& options);
 
 // All that a run has to show, as one SVG: curves, experts' load, bill, a step's timeline.
 int plot(const std::string& run, const std::string& out);
