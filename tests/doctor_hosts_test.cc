@@ -1,12 +1,19 @@
 // `troupe doctor --hosts` as a person runs it. Here ssh is a script that runs what the host would run
 // (tests/cluster/here_ssh); tests/cluster/run has real hosts.
+#include <fmt/format.h>
+#include <netinet/in.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "actors/build_info.h"
+#include "launcher/launch/handshake.h"
+#include "messages/control_socket.h"
 #include "tests/support/run.h"
 #include "tests/support/small_run.h"
 
@@ -63,6 +70,16 @@ std::vector<pid_t> all_there(Process& process, std::size_t hosts) {
   const auto begin = std::chrono::steady_clock::now();
   process.follow([&] { return std::chrono::steady_clock::now() - begin > std::chrono::milliseconds(2500); });
   return probes;
+}
+
+int connect_here(std::uint16_t port) {
+  const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in to{};
+  to.sin_family = AF_INET;
+  to.sin_port = htons(port);
+  to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  REQUIRE(::connect(fd, reinterpret_cast<sockaddr*>(&to), sizeof to) == 0);
+  return fd;
 }
 
 std::size_t count_of(const std::string& text, const std::string& part) {
@@ -127,6 +144,41 @@ TEST_CASE("a host that can't be reached, or lacks the program, is told, and the 
   CHECK(none.code == 1);
   CHECK(has(none.out, "problem: alpha: the program can't be started there ("));
   CHECK(has(none.out, "install this build at /no/such"));
+}
+
+TEST_CASE("a host with another build is told, with both builds", "[doctor][hosts]") {
+  Hosts hosts;
+  hosts.ssh = hosts.folder / "ssh";
+  const std::string told = hosts.folder / "told";
+  // On the host called old nothing is started: what was to be, and its standard input, is told here.
+  write_file(hosts.ssh, fmt::format("#!/bin/sh\ncase \" $* \" in *\" old \"*) read token; for line; do :; done; echo "
+                                    "\"$token $line \" >{0}.new; mv {0}.new {0}; exec cat >/dev/null;; esac\nexec {1} "
+                                    "\"$@\"\n",
+                                    told, TROUPE_SOURCE_DIR "/tests/cluster/here_ssh"));
+  std::filesystem::permissions(hosts.ssh, std::filesystem::perms::owner_all);
+  Process process(hosts.command("alpha\nold\n"), 60'000);
+  REQUIRE(process.follow([&] { return std::filesystem::exists(told); }));
+  const std::string text = read_file(told), token = text.substr(0, text.find(' '));
+  std::string addresses = text.substr(text.find("--join ") + 7);
+  addresses = addresses.substr(0, addresses.find(' '));
+  ControlSocket socket(connect_here(static_cast<std::uint16_t>(std::stoi(addresses.substr(addresses.rfind(':') + 1)))));
+  const JoinRequest request{kJoinProtocol, "troupe 0.0", random_words(), "", 1, 1};
+  socket.send(to_line(request));
+  REQUIRE(process.follow([&] {
+    if (!socket.read()) return true;
+    if (const auto line = socket.next(); line && has(*line, "prove")) {
+      const std::string proof = proof_of(token, false, request, json::parse(*line).at("words"));
+      socket.send(json{{"kind", "proof"}, {"proof", proof}}.dump());
+    }
+    return false;
+  }));
+  const Ended ended = process.wait();
+  INFO(ended.out << ended.err);
+  CHECK(ended.code == 1);
+  CHECK(ended.err == "");
+  CHECK(count_of(ended.out, "problem: ") == 1);
+  CHECK(
+      has(ended.out, "problem: old: it was refused: it is of troupe 0.0 (protocol 1), this run of " + build_version()));
 }
 
 TEST_CASE("a host that is killed or stopped while it is measured is told once, and none is left", "[doctor][hosts]") {
