@@ -223,6 +223,16 @@ CLI::App* add_simulate(CLI::App& app, Arguments& a) {
   c->add_option("--replicas-simulated", a.step.replicas, "of the step: so many stand for all (default: all)")
       ->needs(step)
       ->type_name("N");
+  CLI::Option* lose =
+      c->add_option("--lose", a.step.lose, "of the step: so many nodes in turn are lost half-way, and replaced")
+          ->needs(step)
+          ->type_name("N")
+          ->check(CLI::PositiveNumber);
+  c->add_option("--start-seconds", a.step.start_seconds,
+                "with --lose: until the replacement of a lost node is there (default 60, an assumption)")
+      ->needs(lose)
+      ->type_name("S")
+      ->check(CLI::NonNegativeNumber);
   c->add_option("--load", a.step.load, "of the step's experts: even (default), zipf:EXPONENT, or a file of shares")
       ->needs(step)
       ->type_name("LOAD");

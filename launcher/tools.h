@@ -73,6 +73,8 @@ struct SimulateOptions {
 struct SimulateStepOptions {
   std::string cluster, load;  // hardware file, or its name; "even", "zipf:0.5" or a file
   int replicas = 0;           // simulated, that stand for all; 0: all
+  int lose = 0;               // nodes, each in the middle of the step
+  double start_seconds = 60;  // until a replacement is there
 };
 int simulate_step(const SimulateOptions& options, const SimulateStepOptions& step);
 // 0: every law held in every world.
