@@ -226,6 +226,16 @@ CLI::App* add_simulate(CLI::App& app, Arguments& a) {
   c->add_option("--replicas-simulated", a.step.replicas, "of the step: so many stand for all (default: all)")
       ->needs(step)
       ->type_name("N");
+  CLI::Option* lose =
+      c->add_option("--lose", a.step.lose, "of the step: so many nodes in turn are lost half-way, and replaced")
+          ->needs(step)
+          ->type_name("N")
+          ->check(CLI::PositiveNumber);
+  c->add_option("--start-seconds", a.step.start_seconds,
+                "with --lose: until the replacement of a lost node is there (default 60, an assumption)")
+      ->needs(lose)
+      ->type_name("S")
+      ->check(CLI::NonNegativeNumber);
   c->add_option("--load", a.step.load, "of the step's experts: even (default), zipf:EXPONENT, or a file of shares")
       ->needs(step)
       ->type_name("LOAD");
@@ -418,8 +428,24 @@ void add_compare(CLI::App& app, Arguments& a) {
 void add_doctor(CLI::App& app, Arguments& a) {
   CLI::App* c =
       app.add_subcommand("doctor", "what this machine is, what a run would use of it, and what to fix before one");
-  c->add_flag("--json", a.doctor.json, "the same as one JSON object");
-  c->footer("It exits with 0 if a run can start here, and with 1 if something is broken that a run needs.");
+  DoctorOptions& d = a.doctor;
+  c->add_flag("--json", d.json, "the same as one JSON object");
+  CLI::Option* on = c->add_option("--on", d.on,
+                                  "instead: other machines and the ways between them, as `troupe launch` names them: "
+                                  "hosts:FILE, slurm (inside of a job), local:N (to try it)")
+                        ->type_name("WHERE");
+  c->add_option_function<std::string>(
+       "--hosts", [&d](const std::string& file) { d.on = "hosts:" + file; }, "the same as --on hosts:FILE")
+      ->type_name("FILE")
+      ->excludes(on);
+  c->add_option("--ssh", d.ssh, "how hosts are reached (default ssh): --ssh \"ssh -F FILE\"")->type_name("COMMAND");
+  c->add_option("--program", d.program, "where this program is on the hosts (default: where it is here)")
+      ->type_name("PATH");
+  c->add_option("--interface", d.interface, "the network that nodes talk over, such as eth0 (default: all)")
+      ->type_name("NAME");
+  c->add_option("--ports", d.ports, "where hosts come to this machine, as launch.ports: 4711-4720 (default: any)")
+      ->type_name("PORTS");
+  c->footer("It exits with 0 if a run can start, and with 1 if something is broken that a run needs.");
 }
 
 int dispatch(CLI::App& app, Arguments& a) {
@@ -446,7 +472,7 @@ int dispatch(CLI::App& app, Arguments& a) {
   if (app.got_subcommand("inspect")) return inspect(a.inspect);
   if (app.got_subcommand("plot")) return plot(a.plot_run, a.plot_out);
   if (app.got_subcommand("simulate")) return a.one_step ? simulate_step(a.simulate, a.step) : simulate(a.simulate);
-  if (app.got_subcommand("doctor")) return doctor(a.doctor);
+  if (app.got_subcommand("doctor")) return a.doctor.on.empty() ? doctor(a.doctor) : doctor_hosts(a.doctor);
   if (app.got_subcommand("digest")) return digest(a.digest_run);
   if (app.got_subcommand("why")) return why(a.why_run);
   if (app.got_subcommand("judge")) return judge_main();

@@ -39,11 +39,13 @@ Facts take(std::future<Facts>& answer, Clock::time_point deadline) {
   return none;
 }
 
+}  // namespace
+
 bool any_late(const MachineFacts& m) {
   return m.gpu.late || m.libraries.late || m.transport.late || m.judge.late || m.disk.late;
 }
 
-MachineFacts gather() {
+MachineFacts look_at_machine() {
   const auto deadline = Clock::now() + kAnswersMax;
   MachineFacts machine;
   machine.limits = look_at_limits();
@@ -63,10 +65,8 @@ MachineFacts gather() {
   return machine;
 }
 
-}  // namespace
-
 int doctor(const DoctorOptions& options) {
-  const MachineFacts machine = gather();
+  const MachineFacts machine = look_at_machine();
   const Findings findings = findings_of(machine);
   const std::string report = options.json ? doctor_json(machine, findings) : doctor_text(machine, findings);
   std::fwrite(report.data(), 1, report.size(), stdout);

@@ -94,4 +94,9 @@ LimitFacts look_at_limits();
 JudgeFacts look_at_judge();
 DiskFacts look_at_disk();  // the working folder's
 
+// All of it, within a few seconds.
+MachineFacts look_at_machine();
+// Something was asked and hangs: the program must end by _Exit, or it waits for that.
+bool any_late(const MachineFacts& machine);
+
 }  // namespace troupe

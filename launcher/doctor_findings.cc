@@ -115,6 +115,11 @@ std::uint64_t nodes_fitting(const TransportFacts& transport) {
   return transport.has_shared && transport.shared_writable ? transport.shared_free / kSharedPerNode : 0;
 }
 
+// rc_verbs, rc_mlx5, dc_mlx5, ud_verbs, ud_mlx5.
+bool is_infiniband(const std::string& transport) {
+  return transport.starts_with("rc") || transport.starts_with("dc") || transport.starts_with("ud");
+}
+
 // Fast: of several disks or in memory. Slow: a checkpoint of 10 GB takes two minutes and more.
 std::string speed_class(double bytes_per_second) {
   return bytes_per_second >= 1e9 ? "fast" : bytes_per_second >= 80e6 ? "fair" : "slow";
@@ -229,6 +234,13 @@ Findings findings_of(const TransportFacts& transport, int nodes) {
   return {};
 }
 
+Findings findings_between_hosts(const TransportFacts& transport) {
+  if (transport.late) return {stops("transport: UCX does not answer, and runs of several nodes would wait for it too")};
+  if (transport.ucx.tcp_problem.empty()) return {};
+  return {stops(
+      fmt::format("transport: UCX refuses, so runs of several hosts can't start: {}", transport.ucx.tcp_problem))};
+}
+
 Findings findings_of(const LimitFacts& limits) {
   if (limits.files >= kFilesEnough) return {};
   const bool is_too_few = limits.files < kFilesLeast;
@@ -271,7 +283,7 @@ Findings findings_of(const DiskFacts& disk) {
   return found;
 }
 
-Findings findings_of(const MachineFacts& machine) {
+Findings findings_of(const MachineFacts& machine, bool between_hosts) {
   Findings all = findings_of(machine.processor);
   const int usable = cores_usable(machine.processor);
   const DeviceConfig& chosen = machine.gpu.chosen;
@@ -281,7 +293,8 @@ Findings findings_of(const MachineFacts& machine) {
                            chosen.threads, usable == 1 ? "one core" : fmt::format("{} cores", usable), usable)));
   add(all, findings_of(machine.memory));
   add(all, findings_of(machine.gpu));
-  add(all, findings_of(machine.transport, usable_gpus(machine.gpu.gpus)));
+  add(all, between_hosts ? findings_between_hosts(machine.transport)
+                         : findings_of(machine.transport, usable_gpus(machine.gpu.gpus)));
   add(all, findings_of(machine.limits));
   add(all, findings_of(machine.judge));
   add(all, findings_of(machine.disk));

@@ -22,7 +22,9 @@ Findings findings_of(const TransportFacts& transport, int nodes);  // that are t
 Findings findings_of(const LimitFacts& limits);
 Findings findings_of(const JudgeFacts& judge);
 Findings findings_of(const DiskFacts& disk);
-Findings findings_of(const MachineFacts& machine);  // all, those that stop runs first
+// All, those that stop runs first. between_hosts: of a machine whose nodes talk to other machines', over TCP.
+Findings findings_of(const MachineFacts& machine, bool between_hosts = false);
+Findings findings_between_hosts(const TransportFacts& transport);
 
 bool can_run(const Findings& findings);
 
@@ -36,6 +38,8 @@ bool built_with_cuda(const Gpus& gpus);
 int usable_gpus(const Gpus& gpus);
 std::string driver_problem(const GpuFacts& gpu);               // "" or why this program's CUDA can't use the driver
 std::uint64_t nodes_fitting(const TransportFacts& transport);  // into /dev/shm
+
+bool is_infiniband(const std::string& transport);  // as UCX names it: "rc_mlx5"
 
 std::string speed_class(double bytes_per_second);  // of a disk: "fast", "fair", "slow"
 

@@ -95,14 +95,11 @@ Lines transport_lines(const TransportFacts& transport) {
   const UcxReport& ucx = transport.ucx;
   const auto is_shared = [](const Way& way) { return way.device == "memory" && way.transport != "self"; };
   const auto is_tcp = [](const Way& way) { return way.transport == "tcp"; };
-  // Named as UCX does: rc_verbs, rc_mlx5, dc_mlx5, ud_verbs, ud_mlx5.
-  const auto is_infiniband = [](const Way& way) {
-    return way.transport.starts_with("rc") || way.transport.starts_with("dc") || way.transport.starts_with("ud");
-  };
+  const auto on_infiniband = [](const Way& way) { return is_infiniband(way.transport); };
   const bool has_cuda = std::find(ucx.memory_types.begin(), ucx.memory_types.end(), "cuda") != ucx.memory_types.end();
   Lines lines = {fmt::format("UCX {}; shared memory: {}; TCP: {}; InfiniBand: {}; CUDA memory: {}", ucx.version,
                              devices_of(ucx, is_shared, false), devices_of(ucx, is_tcp, true),
-                             devices_of(ucx, is_infiniband, true), yes_no(has_cuda))};
+                             devices_of(ucx, on_infiniband, true), yes_no(has_cuda))};
   std::string chosen = "shared memory";
   if (!ucx.auto_small.empty()) chosen += fmt::format(", messages by {}", ucx.auto_small);
   if (!ucx.auto_large.empty()) chosen += fmt::format(", large ones by {}", ucx.auto_large);

@@ -17,6 +17,7 @@
 #include "launcher/config.h"
 #include "launcher/loop.h"
 #include "launcher/machine.h"
+#include "launcher/pairs/probe.h"
 #include "launcher/processes.h"
 #include "launcher/world.h"
 #include "messages/control_socket.h"
@@ -29,14 +30,14 @@ namespace {
 
 constexpr int kOrphaned = 3;  // the launcher is gone
 
-json wait_for(ControlSocket& socket, const char* kind) {
+json wait_for(ControlSocket& socket, const char* kind, const char* or_kind = "") {
   for (bool open = true;;) {
     if (auto line = socket.next()) {
       json message = json::parse(*line);
       if (message.at("kind") == "end") _exit(0);
       if (message.at("kind") == "refused")
         throw Error("the launcher refused this process: {}", message.value("sentence", ""));
-      if (message.at("kind") == kind) return message;
+      if (message.at("kind") == kind || message.at("kind") == or_kind) return message;
       continue;
     }
     if (!open) _exit(kOrphaned);
@@ -55,14 +56,13 @@ struct NodeProcess {
   std::int64_t last_beat_us = 0, heard_us = 0;
   bool done = false;
 
-  void introduce();
+  void introduce(const json& start);
   void meet(const json& introduced);
   void beat();
   void follow();
 };
 
-void NodeProcess::introduce() {
-  const json start = wait_for(socket, "start");
+void NodeProcess::introduce(const json& start) {
   id = start.at("node");
   config = config_from_text(start.at("config"), "the launcher's configuration", {}, id == 0);  // who reads data
   start_log(fmt::format("node-{}", id), "", LogLevel::info);
@@ -139,7 +139,9 @@ int run_node(NodeProcess& process) {
   signal(SIGTERM, SIG_IGN);
   signal(SIGPIPE, SIG_IGN);
   try {
-    process.introduce();
+    const json first = wait_for(process.socket, "start", "probe");
+    if (first.at("kind") == "probe") return probe(process.socket, first);  // no run: the doctor looks at this host
+    process.introduce(first);
     process.heard_us = monotonic_us();
     process.world->loop().watch(process.socket.fd(), [&] { process.follow(); });
     process.world->loop().run([&] {

@@ -73,6 +73,8 @@ struct SimulateOptions {
 struct SimulateStepOptions {
   std::string cluster, load;  // hardware file, or its name; "even", "zipf:0.5" or a file
   int replicas = 0;           // simulated, that stand for all; 0: all
+  int lose = 0;               // nodes, each in the middle of the step
+  double start_seconds = 60;  // until a replacement is there
 };
 int simulate_step(const SimulateOptions& options, const SimulateStepOptions& step);
 // 0: every law held in every world.
@@ -115,9 +117,13 @@ constexpr int kUnhealthy = 3;
 
 struct DoctorOptions {
   bool json = false;
+  std::string on;  // instead of this machine: hosts:FILE, slurm, local:N, as `troupe launch` takes them
+  std::string ssh = "ssh", program, interface, ports = "0";
 };
 // 0: a run can start on this machine.
 int doctor(const DoctorOptions& options);
+// The same of several hosts, and of the ways between them.
+int doctor_hosts(const DoctorOptions& options);
 
 // All that a run has to show, as one SVG: curves, experts' load, bill, a step's timeline.
 int plot(const std::string& run, const std::string& out);

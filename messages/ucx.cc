@@ -49,6 +49,10 @@ Context make_context(const UcxOptions& options, bool shared_memory) {
   require(ucp_config_read(nullptr, nullptr, &config), "read its configuration", options);
   const std::unique_ptr<ucp_config_t, decltype(&ucp_config_release)> owned(config, &ucp_config_release);
   require(ucp_config_modify(config, "TLS", shared_memory ? "shm,self" : "tcp,self"), "set its transports", options);
+  // Else connecting to a host that doesn't answer stops the loop for as long as the kernel tries: two minutes.
+  // UCX 1.13 knows the key without its prefix, others with it; the one that it doesn't know it leaves alone.
+  for (const char* key : {"CONN_NB", "TCP_CONN_NB"})
+    if (!shared_memory) ucp_config_modify(config, key, "y");
   if (!shared_memory && !options.interface.empty())
     require(ucp_config_modify(config, "NET_DEVICES", options.interface.c_str()), "set its interface", options);
   ucp_params_t params{};

@@ -145,6 +145,36 @@ TEST_CASE("a checkpoint every sqrt(2 d M) seconds loses least, and losses that c
   CHECK(lost_share({.mean_seconds = 1, .checkpoint_seconds = 60, .recovery_seconds = 300}, 3600) == Approx(1));
 }
 
+TEST_CASE("runs with losses that are drawn take Daly's time in the mean, and their range lies around it",
+          "[forecast]") {
+  // A recovery that is often cut short by another loss, and one that never is; with checkpoints and without.
+  for (const Losses& losses :
+       {Losses{3600, 60, 300}, Losses{3600, 0, 1800}, Losses{36000, 600, 60}, Losses{900, 20, 200}})
+    for (const double interval : {60.0, daly_interval({losses.mean_seconds, 60, 0}), 5000.0}) {
+      const double work = 200 * 3600, wall = work * wall_per_work(losses, interval);
+      const SpotRuns drawn = draw_spot_runs(losses, interval, work, 1);
+      INFO(losses.mean_seconds << " " << losses.recovery_seconds << " " << interval << ": " << drawn.mean << " "
+                               << wall);
+      if (wall >= 20 * work) {
+        CHECK(drawn.runs == 0);  // a run that nobody wants
+        continue;
+      }
+      // The mean of a thousand: four of its standard errors, the deviation taken from the range, and one interval's end.
+      const double deviation = (drawn.high - drawn.low) / 3.29;
+      CHECK(std::abs(drawn.mean - wall) < 4 * deviation / std::sqrt(drawn.runs) + interval * wall / work);
+      CHECK((drawn.low < drawn.mean && drawn.mean < drawn.high));
+      CHECK(drawn.losses == Approx(wall / losses.mean_seconds).epsilon(0.02));
+    }
+}
+
+TEST_CASE("drawn runs are a function of their seed, and none are drawn where nothing is lost", "[forecast]") {
+  const Losses losses{3600, 60, 300};
+  CHECK(draw_spot_runs(losses, 600, 36000, 1).mean == draw_spot_runs(losses, 600, 36000, 1).mean);
+  CHECK(draw_spot_runs(losses, 600, 36000, 1).mean != draw_spot_runs(losses, 600, 36000, 2).mean);
+  CHECK(draw_spot_runs({0, 60, 300}, 600, 36000, 1).runs == 0);
+  CHECK(draw_spot_runs(losses, 600, 0, 1).runs == 0);
+}
+
 TEST_CASE("every layout that is offered is one that a run would take", "[forecast]") {
   for (const int devices : {1, 2, 6, 8, 64}) {
     const std::vector<LayoutConfig> legal = legal_layouts(small(), devices);
@@ -220,6 +250,13 @@ TEST_CASE("a forecast's time is its money, and budgets and deadlines reach what 
   CHECK(plan.changes[2].forecast->laid.seconds < best.laid.seconds);
   if (plan.in_time) CHECK(plan.in_time->hours(plan.in_time->steps) <= 48);
   CHECK(plan.spot.size() >= 5);
+  const SpotRuns &best_interval = plan.spot.front().drawn, &copies = plan.spot.back().drawn;
+  REQUIRE((best_interval.runs > 0 && copies.runs > 0));
+  CHECK(copies.mean < best_interval.mean);
+  CHECK(copies.mean >= best.hours(best.steps) * 3600);
+  CHECK(best_interval.mean == Approx(plan.spot.front().days * 86400).epsilon(0.02));
+  const std::string text = describe(plan, {});
+  CHECK(text.find("on demand, where none are taken away:\n  the best interval (Daly): ") != std::string::npos);
 }
 
 TEST_CASE("every figure of a shipped hardware file says whose it is", "[forecast]") {

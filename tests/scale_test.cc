@@ -131,6 +131,51 @@ TEST_CASE("the bins of a step's bill sum to devices x time", "[scale]") {
   CHECK(std::abs(sum / (step.seconds * step.world.layout.nodes) - 1) < 0.001);
 }
 
+TEST_CASE("what a loss costs is the wait for a replacement, its state's way over the network, and what is done again",
+          "[scale]") {
+  const Quiet quiet;
+  const auto losses_at = [&](double gbytes, double start_seconds) {
+    Config config = small_cluster();
+    config.hardware.between_gbytes_per_second = gbytes;
+    config.limits.silence_ms = 2000;
+    return simulate_step({.config = config, .lose = 2, .start_seconds = start_seconds});
+  };
+  const StepFigures step = losses_at(40, 30);
+  INFO(to_text(step));
+  REQUIRE(step.losses.size() == 2);
+  for (const LossFigures& loss : step.losses) {
+    CHECK(loss.version == 0);
+    CHECK(loss.parts > 0);
+    CHECK(loss.lost_s == Approx(step.decided_s / 2).epsilon(0.01));
+    CHECK(loss.back_s == Approx(loss.lost_s + 32).epsilon(0.001));
+    // Then the step is a step as ever.
+    CHECK(loss.seconds - loss.ready_s == Approx(step.seconds).epsilon(0.02));
+  }
+  CHECK(step.losses[0].node != step.losses[1].node);
+  // Node 4 has a quarter of the 32 experts of two layers, 12 bytes for each of their 3 x 7,168 x 2,048 elements, and the
+  // rest of the stage, which its twins have, some of them on its own host.
+  const double experts_s = 2 * 8 * 3 * 7168.0 * 2048 * 12 / 40e9;
+  const double quick_s = step.losses[1].ready_s - step.losses[1].back_s;
+  const StepFigures slow = losses_at(4, 0);
+  const double slow_s = slow.losses[1].ready_s - slow.losses[1].back_s;
+  INFO(quick_s << " s and " << slow_s << " s");
+  CHECK(step.losses[1].node == 4);
+  CHECK(quick_s > experts_s);
+  CHECK(quick_s < 2 * experts_s);
+  CHECK(slow_s / quick_s > 6);
+  CHECK(slow_s / quick_s < 11);
+}
+
+TEST_CASE("a node is not lost where nothing could bring it back, or where it stands for several", "[scale]") {
+  const Quiet quiet;
+  Config config = small_cluster();
+  CHECK_THROWS_WITH(simulate_step({.config = config, .replicas_simulated = 2, .lose = 1}),
+                    Catch::Contains("--lose needs all replicas simulated"));
+  CHECK_THROWS_WITH(simulate_step({.config = config, .lose = 9}), Catch::Contains("there are 8 nodes to lose"));
+  config.recovery.copies = 0;
+  CHECK_THROWS_WITH(simulate_step({.config = config, .lose = 1}), Catch::Contains("states with copies"));
+}
+
 TEST_CASE("a step of a model of a hundred gigabytes needs no memory for its tensors", "[scale]") {
   rusage before{}, after{};
   ::getrusage(RUSAGE_SELF, &before);

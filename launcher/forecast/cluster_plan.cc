@@ -19,10 +19,19 @@ std::vector<SpotRow> spot_rows(const Forecast& best, const Config& config, const
   std::vector<SpotRow> rows;
   const auto add = [&](const std::string& name, const Losses& with, double interval) {
     const double wall = wall_per_work(with, interval), hours = best.hours(best.steps) * wall;
-    rows.push_back({name, interval, lost_share(with, interval), hours / 24,
-                    hours * hardware.spot_dollars_per_hour * best.devices});
+    rows.push_back({name,
+                    interval,
+                    lost_share(with, interval),
+                    hours / 24,
+                    hours * hardware.spot_dollars_per_hour * best.devices,
+                    {}});
+  };
+  const auto draw = [&](const Losses& with) {
+    rows.back().drawn =
+        draw_spot_runs(with, rows.back().interval_seconds, best.hours(best.steps) * 3600, config.train.seed);
   };
   add("the best interval (Daly)", losses, daly_interval(losses));
+  draw(losses);
   add("the best interval (Young)", losses, young_interval(losses));
   for (const double minutes : {5.0, 15.0, 60.0}) add(fmt::format("{} minutes", minutes), losses, minutes * 60);
   if (config.checkpoint.every_steps > 0)
@@ -30,6 +39,7 @@ std::vector<SpotRow> spot_rows(const Forecast& best, const Config& config, const
         config.checkpoint.every_steps * best.laid.seconds);
   losses.checkpoint_seconds = 0;
   add("recovery.copies = 1: a step is done again", losses, best.laid.seconds);
+  draw(losses);
   return rows;
 }
 

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "launcher/forecast/forecast.h"
-#include "launcher/forecast/spot.h"
+#include "launcher/forecast/spot_runs.h"
 
 namespace troupe {
 
@@ -20,7 +20,8 @@ struct SpotRow {
   std::string name;
   double interval_seconds = 0;   // of work between checkpoints
   double lost = 0;               // share of the wall time
-  double days = 0, dollars = 0;  // of the whole run
+  double days = 0, dollars = 0;  // of the whole run, in the mean (Daly)
+  SpotRuns drawn{};              // of the best interval and of copies
 };
 
 struct Reach {

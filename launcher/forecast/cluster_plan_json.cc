@@ -65,7 +65,13 @@ json to_json(const ClusterPlan& plan) {
                     {"interval_seconds", row.interval_seconds},
                     {"lost", row.lost},
                     {"days", row.days},
-                    {"dollars", row.dollars}});
+                    {"dollars", row.dollars},
+                    {"drawn", row.drawn.runs == 0 ? json()
+                                                  : json{{"runs", row.drawn.runs},
+                                                         {"losses", row.drawn.losses},
+                                                         {"hours", row.drawn.mean / 3600},
+                                                         {"hours_5_percent", row.drawn.low / 3600},
+                                                         {"hours_95_percent", row.drawn.high / 3600}}}});
   for (const Reach& r : plan.reach)
     reach.push_back(
         {{"limit", r.limit}, {"steps", r.steps}, {"tokens", r.tokens}, {"days", r.days}, {"dollars", r.dollars}});

@@ -97,6 +97,24 @@ std::string changes_text(const ClusterPlan& plan) {
   return text;
 }
 
+// What a run may take, beside what it takes where nothing is taken away.
+std::string drawn_text(const ClusterPlan& plan) {
+  const Forecast& best = plan.best;
+  std::string text;
+  for (const SpotRow& row : plan.spot) {
+    const SpotRuns& r = row.drawn;
+    if (r.runs == 0) continue;
+    const double a_second = plan.cluster.hardware.spot_dollars_per_hour * best.devices / 3600;
+    text += fmt::format("  {}: {:.1f} losses, {} (90 % of {} drawn: {} to {}), {} ({} to {})\n", row.name, r.losses,
+                        span(r.mean / 3600), r.runs, span(r.low / 3600), span(r.high / 3600),
+                        dollars(r.mean * a_second), dollars(r.low * a_second), dollars(r.high * a_second));
+  }
+  if (text.empty()) return text;
+  return fmt::format("runs with losses drawn by chance, beside {} and {} on demand, where none are taken away:\n",
+                     span(best.hours(best.steps)), dollars(best.dollars(best.steps))) +
+         text;
+}
+
 std::string spot_text(const ClusterPlan& plan, const ClusterLimits& limits) {
   if (plan.spot.empty()) return "";
   const HardwareConfig& h = plan.cluster.hardware;
@@ -112,7 +130,7 @@ std::string spot_text(const ClusterPlan& plan, const ClusterLimits& limits) {
             ? fmt::format("  {:<42} {:>10.0f} {:>5.1f} % {:>12} {:>14}\n", row.name, row.interval_seconds,
                           100 * row.lost, span(row.days * 24), dollars(row.dollars))
             : fmt::format("  {:<42} {:>10.0f}   never ends: losses come before it\n", row.name, row.interval_seconds);
-  return text;
+  return text + drawn_text(plan);
 }
 
 std::string reach_text(const ClusterPlan& plan, const ClusterLimits& limits) {

@@ -25,6 +25,7 @@ std::vector<std::string> Launch::command(std::uint32_t node, std::uint32_t incar
                                          "--join",         rendezvous_.addresses(),
                                          "--node",         std::to_string(node),
                                          "--incarnation",  std::to_string(incarnation)};
+  if (request_.here) return process;
   const std::string& host = where(node);
   if (request_.slurm) {
     std::vector<std::string> words{"srun",      "--nodes=1",    "--ntasks=1", "--nodelist=" + host,

@@ -16,6 +16,7 @@ namespace troupe {
 
 struct LaunchRequest {
   bool slurm = false;               // inside an allocation: srun; else ssh
+  bool here = false;                // on this machine, whatever the places are called
   std::vector<std::string> ssh;     // the command, in words: {"ssh"}, {"ssh", "-F", "FILE"}
   std::string program;              // this one, on the hosts
   std::string folder;               // processes work here, if it is there

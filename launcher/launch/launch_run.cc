@@ -54,25 +54,6 @@ int run_program(const std::vector<std::string>& words) {
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128;
 }
 
-LaunchRequest request_of(const LaunchRun& options, const std::vector<HostLine>& hosts, bool slurm) {
-  LaunchRequest request;
-  const Places places = choose_places(hosts, options.nodes, options.spares);
-  request.places = places.places;
-  request.spares = places.spares;
-  request.slurm = slurm;
-  request.ssh = words_of(options.ssh);
-  if (request.ssh.empty()) throw Error("--ssh names no command");
-  request.program = options.program.empty() ? own_program() : options.program;
-  request.folder = fs::current_path().string();
-  return request;
-}
-
-bool on_several(const LaunchRequest& request) {
-  std::set<std::string> hosts(request.places.begin(), request.places.end());
-  hosts.insert(request.spares.begin(), request.spares.end());
-  return hosts.size() > 1;
-}
-
 // Hosts are taken for alike, and like this one.
 int threads_of_each(const LaunchRequest& request) {
   std::map<std::string, int> processes;
@@ -106,7 +87,7 @@ std::string run_name(const LaunchRun& options) {
 }
 
 int launch_there(const LaunchRun& options, const std::vector<HostLine>& hosts, bool slurm) {
-  auto request = std::make_shared<LaunchRequest>(request_of(options, hosts, slurm));
+  auto request = std::make_shared<LaunchRequest>(launch_request(options, hosts, slurm));
   TrainOptions train_options = options.train;
   const Config config = load_recipe(options.train.config_path, options.train.sets).phases[0];
   request->threads = config.device.threads > 0 ? config.device.threads : threads_of_each(*request);
@@ -147,7 +128,7 @@ int launch_slurm(const LaunchRun& options) {
   catch_time_signal();
   LaunchRun inside = options;  // a job that is queued again goes on; the first time there is nothing to go on from
   inside.train.resume = options.train.resume && fs::exists(options.train.out + "/config.toml");
-  const int code = launch_there(inside, allocated_hosts(environment), true);
+  const int code = launch_there(inside, hosts_on(parse_on("slurm")), true);
   if (!time_is_up() || code != kInterrupted) return code;
   const std::string job = environment("SLURM_JOB_ID");
   std::fprintf(stderr, "the job's time is up: it is queued again, and goes on from here\n");
@@ -184,15 +165,38 @@ std::string placement_text(const Config& config, const std::vector<std::string>&
   return text;
 }
 
+LaunchRequest launch_request(const LaunchRun& options, const std::vector<HostLine>& hosts, bool slurm) {
+  LaunchRequest request;
+  const Places places = choose_places(hosts, options.nodes, options.spares);
+  request.places = places.places;
+  request.spares = places.spares;
+  request.slurm = slurm;
+  request.ssh = words_of(options.ssh);
+  if (request.ssh.empty()) throw Error("--ssh names no command");
+  request.program = options.program.empty() ? own_program() : options.program;
+  request.folder = fs::current_path().string();
+  return request;
+}
+
+bool on_several(const LaunchRequest& request) {
+  std::set<std::string> hosts(request.places.begin(), request.places.end());
+  hosts.insert(request.spares.begin(), request.spares.end());
+  return hosts.size() > 1;
+}
+
+std::vector<HostLine> hosts_on(const OnWhat& on) {
+  if (on.kind == OnWhat::Kind::slurm) return allocated_hosts(environment);
+  if (!fs::is_regular_file(on.file))
+    throw Error("{}: no such file; a hosts file has a host's name on every line", on.file);
+  return parse_hosts(read_whole_file(on.file), on.file);
+}
+
 int launch(const LaunchRun& options) {
   const OnWhat on = parse_on(options.on);
   if (options.dry_run && (on.kind != OnWhat::Kind::slurm || in_allocation(environment)))
     throw Error("--dry-run shows a batch script: only with --on slurm, outside of an allocation");
   if (on.kind == OnWhat::Kind::slurm) return launch_slurm(options);
-  if (on.kind == OnWhat::Kind::hosts && !fs::is_regular_file(on.file))
-    throw Error("{}: no such file; a hosts file has a host's name on every line", on.file);
-  if (on.kind == OnWhat::Kind::hosts)
-    return launch_there(options, parse_hosts(read_whole_file(on.file), on.file), false);
+  if (on.kind == OnWhat::Kind::hosts) return launch_there(options, hosts_on(on), false);
   TrainOptions here = options.train;
   const int nodes = options.nodes > 0 ? options.nodes : on.processes;
   if (nodes > 0) here.sets.push_back(fmt::format("layout.nodes={}", nodes));

@@ -26,6 +26,12 @@ struct LaunchRun {
 // Returns the process's exit code; throws Error.
 int launch(const LaunchRun& options);
 
+// What `--on hosts:FILE` and `--on slurm`, inside of an allocation, name. Throws Error: there is no such file, ...
+std::vector<HostLine> hosts_on(const OnWhat& on);
+// How processes are started on these hosts; how many, and where, is said by `options`.
+LaunchRequest launch_request(const LaunchRun& options, const std::vector<HostLine>& hosts, bool slurm);
+bool on_several(const LaunchRequest& request);  // hosts
+
 // Places for `nodes` processes (0: all that are not spare) on these hosts, one host after another; the last `spares` hosts
 // stay free. Throws Error: there are too few.
 struct Places {

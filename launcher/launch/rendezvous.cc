@@ -109,10 +109,10 @@ void Rendezvous::accept_guests() {
   }
 }
 
-void Rendezvous::refuse(Guest& guest, const std::string& sentence) {
+void Rendezvous::refuse(Guest& guest, const std::string& sentence) const {
   guest.socket.send(json{{"kind", "refused"}, {"sentence", sentence}}.dump());
   guest.over = true;
-  std::fprintf(stderr, "\na process at %s was refused: %s\n", guest.from.c_str(), sentence.c_str());
+  if (options_.tells) std::fprintf(stderr, "\na process at %s was refused: %s\n", guest.from.c_str(), sentence.c_str());
 }
 
 std::string Rendezvous::why_not(const JoinRequest& request) const {
@@ -147,7 +147,10 @@ void Rendezvous::hear(Guest& guest, std::vector<Joined>& joined) {
         told.is_object() && told.value("kind", "") == "proof" && told.contains("proof") && told["proof"].is_string();
     if (!proves || !same_secret(told["proof"], proof_of(options_.token, false, *guest.request, guest.words)))
       return refuse(guest, "it doesn't know the run's token");
-    if (const std::string problem = why_not(*guest.request); !problem.empty()) return refuse(guest, problem);
+    if (const std::string problem = why_not(*guest.request); !problem.empty()) {
+      if (!options_.tells && refused_.size() < kGuestsMax) refused_.push_back({guest.request->node, problem});
+      return refuse(guest, problem);
+    }
     awaited_.erase(guest.request->node);
     guest.socket.trust();
     joined.push_back({guest.request->node, guest.request->incarnation, std::move(guest.socket)});

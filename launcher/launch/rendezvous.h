@@ -8,7 +8,9 @@
 #include <chrono>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "launcher/launch/handshake.h"
@@ -21,6 +23,7 @@ struct RendezvousOptions {
   std::string digest;                           // of the run's configuration
   std::string interface;                        // nodes try its address first
   std::uint16_t port_first = 0, port_last = 0;  // the first that is free; 0: any
+  bool tells = true;                            // on standard error, whom it refused; else refused() does
 };
 
 class Rendezvous {
@@ -41,8 +44,14 @@ class Rendezvous {
     ControlSocket socket{-1};
   };
   void add_fds(std::vector<pollfd>& fds) const;
-  // Who has come. Whom it refused is told on standard error.
+  // Who has come.
   std::vector<Joined> look();
+  struct Refused {
+    std::uint32_t node = 0;
+    std::string sentence;
+  };
+  // Since the last call: those who know the token and were refused all the same.
+  std::vector<Refused> refused() { return std::exchange(refused_, {}); }
 
  private:
   struct Guest {
@@ -56,13 +65,14 @@ class Rendezvous {
   void accept_guests();
   void hear(Guest& guest, std::vector<Joined>& joined);
   std::string why_not(const JoinRequest& request) const;
-  static void refuse(Guest& guest, const std::string& sentence);
+  void refuse(Guest& guest, const std::string& sentence) const;
 
   RendezvousOptions options_;
   std::string addresses_;
   int fd_ = -1;
   std::map<std::uint32_t, std::uint32_t> awaited_;  // node -> incarnation
   std::vector<Guest> guests_;
+  std::vector<Refused> refused_;
 };
 
 }  // namespace troupe

@@ -24,6 +24,8 @@ int simulate_step(const SimulateOptions& options, const SimulateStepOptions& how
   step.replicas_simulated = how.replicas;
   step.load = expert_load_from(how.load, step.config.model.n_routed_experts);
   step.seed = options.seed;
+  step.lose = how.lose;
+  step.start_seconds = how.start_seconds;
   std::fputs(to_text(simulate_step(step)).c_str(), stdout);
   return 0;
 }

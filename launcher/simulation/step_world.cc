@@ -89,15 +89,29 @@ struct Run {
   }
 };
 
+std::size_t reports_of(const SimWorld& world, const std::string& kind) {
+  return static_cast<std::size_t>(std::count_if(world.reports().begin(), world.reports().end(),
+                                                [&](const Report& report) { return report.kind == kind; }));
+}
+
 bool has_reported(const SimWorld& world, const std::string& kind) {
   return !world.reports().empty() && world.reports().back().kind == kind;
 }
 
+// Everybody is brought to one state, and one step may begin.
+void begin(SimWorld& world, std::uint32_t attempt = 0) {
+  const std::size_t ready = reports_of(world, "ready");
+  world.start({.attempt = attempt, .version = 0, .path = "", .weights_only = false, .allowance_us = 0});
+  world.deliver({{Role::supervisor, 0}, kConductor, Pause{.on = true, .steps = 1}});
+  CHECK(world.run_until([&] { return reports_of(world, "ready") > ready || !world.problem().empty(); },
+                        world.now_us() + kStepMaxUs),
+        "the world didn't begin: {}", world.owed());
+  if (!world.problem().empty()) throw Error("the simulated run can't begin: {}", world.problem());
+}
+
 void run(SimWorld& world, Run& run) {
   StepFigures& f = run.figures;
-  world.start({});
-  world.deliver({{Role::supervisor, 0}, kConductor, Pause{.on = true, .steps = 1}});
-  CHECK(world.run_until([&] { return has_reported(world, "ready"); }, kStepMaxUs), "the world didn't begin");
+  begin(world);
   run.begin_us = world.now_us();
   run.kinds = {};
   const auto before = bins_of(world);
@@ -119,6 +133,42 @@ void run(SimWorld& world, Run& run) {
   f.segments = world.segments() - segments;
   f.moments = world.rounds() - moments;
   f.frames = world.network_counters().sent - frames;
+}
+
+// The supervisor's part, as launcher/processes.cc has it: a host that is silent for limits.silence_ms is lost, another
+// takes its place, and all are brought to one state.
+LossFigures lose(const StepOptions& options, const StepFigures& undisturbed, std::uint32_t node) {
+  const Config& config = undisturbed.world;
+  LossFigures figures;
+  figures.node = node;
+  SimWorld world(config, world_options(options, config, undisturbed.fold),
+                 [&](std::int64_t, std::uint32_t, const Envelope& envelope) {
+                   figures.parts += std::holds_alternative<SnapshotPart>(envelope.message) ? 1 : 0;
+                 });
+  begin(world);
+  const std::int64_t begin_us = world.now_us();
+  const auto since_s = [&] { return static_cast<double>(world.now_us() - begin_us) * 1e-6; };
+  const auto until = [&](double seconds) {
+    bool due = false;
+    world.events().at(begin_us + std::llround(seconds * 1e6), [&due] { due = true; });
+    CHECK(world.run_until([&] { return due; }, kStepMaxUs), "the world stands still: {}", world.owed());
+  };
+  until(undisturbed.decided_s / 2);
+  figures.parts = 0;
+  world.kill(node);
+  figures.lost_s = since_s();
+  until(figures.lost_s + config.limits.silence_ms * 1e-3 + options.start_seconds);
+  world.restart(node);
+  figures.back_s = since_s();
+  begin(world, 1);
+  figures.ready_s = since_s();
+  figures.version = nlohmann::json::parse(world.reports().back().json).at("version");
+  const auto stepped = [&] { return has_reported(world, "step"); };
+  CHECK(world.run_until(stepped, world.now_us() + kStepMaxUs), "the step has no end after a loss: {}", world.owed());
+  CHECK(world.run_until([&] { return world.at_rest(); }, world.now_us() + kStepMaxUs),
+        "the step's update has no end after a loss: {}", world.owed());
+  figures.seconds = since_s();
+  return figures;
 }
 
 }  // namespace
@@ -159,11 +209,48 @@ StepFigures simulate_step(const StepOptions& options) {
   begin = std::chrono::steady_clock::now();
   run(world, under_way);
   figures.simulated_s = seconds_since(begin);
+  if (options.lose > 0 && figures.fold.times() > 1)
+    throw Error("--lose needs all replicas simulated: a node that stands for several can't be lost as one");
+  if (options.lose > 0 && (config.layout.nodes < 2 || config.recovery.copies == 0))
+    throw Error(
+        "--lose needs states with copies on other nodes (layout.nodes above 1, recovery.copies = 1): a checkpoint's "
+        "disk is no part of the step's world");
+  if (options.lose > config.layout.nodes)
+    throw Error("--lose {}: there are {} nodes to lose", options.lose, config.layout.nodes);
+  for (int i = 0; i < options.lose; ++i)
+    figures.losses.push_back(
+        lose(options, figures, static_cast<std::uint32_t>(std::int64_t{i} * config.layout.nodes / options.lose)));
   rusage used{};
   ::getrusage(RUSAGE_SELF, &used);
   figures.peak_bytes = static_cast<std::size_t>(used.ru_maxrss) * 1024;
   return figures;
 }
+
+namespace {
+
+std::string losses_text(const StepFigures& f) {
+  std::string text;
+  double away_s = 0, restoring_s = 0, again_s = 0;
+  for (const LossFigures& loss : f.losses) {
+    const double share = 1 / static_cast<double>(f.losses.size()), more_s = loss.seconds - f.seconds;
+    text += fmt::format(
+        "node {} lost after {:.3f} s, replaced after {:.3f} s, all at version {} after {:.3f} s ({} parts of states "
+        "from "
+        "copies), the step done after {:.3f} s: {:.3f} s more\n",
+        loss.node, loss.lost_s, loss.back_s, loss.version, loss.ready_s, loss.parts, loss.seconds, more_s);
+    away_s += share * (loss.back_s - loss.lost_s);
+    restoring_s += share * (loss.ready_s - loss.back_s);
+    again_s += share * (more_s - (loss.ready_s - loss.lost_s));
+  }
+  if (f.losses.empty()) return text;
+  return text +
+         fmt::format(
+             "a loss costs {:.3f} s: {:.3f} s until it is noticed and replaced, {:.3f} s to restore, {:.3f} s for what "
+             "is done again; for troupe plan: --recovery-seconds {:.3f}\n",
+             away_s + restoring_s + again_s, away_s, restoring_s, again_s, away_s + restoring_s);
+}
+
+}  // namespace
 
 std::string to_text(const StepFigures& f) {
   const LayoutConfig& l = f.world.layout;
@@ -182,6 +269,7 @@ std::string to_text(const StepFigures& f) {
   for (const auto& [kind, count] : f.kinds)
     text += fmt::format("  {:<20}{:>12}  from {:>9.3f} s to {:>9.3f} s\n", kind, count.messages, count.first_s,
                         count.last_s);
+  text += losses_text(f);
   text += fmt::format("set up in {:.1f} s, simulated in {:.1f} s ({:.2f} us a message), {:.2f} GB\n", f.set_up_s,
                       f.simulated_s, f.simulated_s * 1e6 / static_cast<double>(std::max<std::uint64_t>(1, f.messages)),
                       static_cast<double>(f.peak_bytes) * 1e-9);

@@ -1,6 +1,9 @@
 # Hosts of our own on one machine: network namespaces on a bridge, each with an ssh server. To be sourced; needs root.
 #   hosts_up N FOLDER    host1..N at 10.89.7.11.. ; ssh -F FOLDER/ssh_config host1
 #   unplug hostN, plug hostN
+#   shape hostN RATE     what it sends, as tc's tbf takes it: 1gbit
+#   deafen hostN hostM   they don't reach each other; hear hostN hostM
+#   joined_count         processes on the hosts that came to a launcher
 #   hosts_down           ends what it started, by process id
 kBridge=troupe0
 kNet=10.89.7
@@ -61,6 +64,19 @@ END
 
 unplug() { ip link set "troupe0v${1#host}" down; }
 plug() { ip link set "troupe0v${1#host}" up; }
+
+shape() { nsenter --net="/run/netns/troupe-$1" tc qdisc replace dev eth0 root tbf rate "$2" burst 256kb latency 50ms; }
+deafen() { ip -n "troupe-$1" route add blackhole $kNet.$((10 + ${2#host})); }
+hear() { ip -n "troupe-$1" route del blackhole $kNet.$((10 + ${2#host})); }
+joined_count() {
+  local n pid count=0
+  for ((n = 1; n <= hosts_count; ++n)); do
+    for pid in $(ip netns pids troupe-host$n); do
+      tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -q -- '^[^ ]* node --join ' && ((++count))
+    done
+  done
+  echo $count
+}
 
 hosts_down() {
   local n
