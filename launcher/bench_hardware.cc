@@ -98,7 +98,7 @@ struct Measured {
   HardwareConfig hardware;
   std::set<std::string> keys;  // that were measured
   template <typename T>
-  void set(const char* key, T HardwareConfig::* member, T value) {
+  void set(const char* key, T HardwareConfig::*member, T value) {
     hardware.*member = value;
     keys.insert(key);
   }
@@ -142,8 +142,9 @@ std::vector<std::string> without(std::vector<std::string> names, const std::set<
 std::string as_toml(const Measured& m, const std::string& like, const std::string& processor) {
   const H& h = m.hardware;
   std::string text = fmt::format(
-      "# {}, as the plan, the bill and the forecast see it: written by `troupe bench hardware`. What could not be measured\n"
-      "# there is taken from {}; see `vendor` and `assumed`.\nname = \"{}\"\nsource = \"{}, {} threads, troupe {}\"\ndate = "
+      "# {}, as the plan, the bill and the forecast see it: written by `troupe bench hardware`. What could not be "
+      "measured\n"
+      "# there is taken from {}; see `vendor` and `assumed`.\nname = \"{}\"\nsource = \"{}, {} threads, {}\"\ndate = "
       "\"{}\"\n",
       processor, like, h.name, processor, h.compute_threads, build_version(), h.date);
   const auto line = [&](const char* key, double value) { text += fmt::format("{} = {:.4g}\n", key, value); };
