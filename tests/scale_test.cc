@@ -85,7 +85,7 @@ TEST_CASE("half of the replicas stand for all: a step lasts as long, and every d
   Config config = small_cluster();
   // What the devices do is in proportion. Where the wires are the bottleneck, frames queue at half as many ports: which
   // of them waits for which is another order.
-  const auto [gbytes, tolerance] = GENERATE(std::pair(1000.0, 0.02), std::pair(200.0, 0.03), std::pair(40.0, 0.06));
+  const auto [gbytes, tolerance] = GENERATE(std::pair(1000.0, 0.02), std::pair(200.0, 0.02), std::pair(40.0, 0.03));
   config.hardware.between_gbytes_per_second = gbytes;
   ExpertLoad even;
   even.luck = false;
