@@ -266,6 +266,12 @@ void add_plan(CLI::App& app, PlanOptions& p) {
   number("--checkpoint-seconds", p.checkpoint_seconds, "N", "that a checkpoint stops training for (default 60)");
   number("--recovery-seconds", p.recovery_seconds, "N",
          "from the loss of a device until training goes on (default 300)");
+  c->add_option("--start-seconds", p.start_seconds,
+                "instead: until a lost device is replaced; what else a recovery takes is simulated (up to 64 devices)")
+      ->type_name("N")
+      ->check(CLI::NonNegativeNumber)
+      ->needs(cluster)
+      ->excludes("--recovery-seconds");
   c->add_flag("--published", p.published, "instead: DeepSeek's published figures beside the forecast's, for V3's shape")
       ->needs(cluster);
   c->add_flag("--json", p.json, "the same as a JSON list, an object for each cluster")

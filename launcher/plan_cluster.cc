@@ -7,9 +7,11 @@
 #include <nlohmann/json.hpp>
 
 #include "kernels/base/error.h"
+#include "kernels/base/log.h"
 #include "launcher/config.h"
 #include "launcher/forecast/cluster_plan.h"
 #include "launcher/forecast/published.h"
+#include "launcher/simulation/step_world.h"
 #include "launcher/tools.h"
 
 namespace troupe {
@@ -54,13 +56,34 @@ Config on(Config config, const HardwareConfig& hardware) {
   return config;
 }
 
+constexpr int kSimulatedMax = 64;  // devices whose loss is simulated while a person waits
+
+// The first device is lost half-way through a step and comes back: until all are in one state again.
+double simulated_recovery(const Config& laid, double start_seconds) {
+  if (laid.layout.nodes < 2 || laid.layout.nodes > kSimulatedMax)
+    throw Error(
+        "--start-seconds: a loss is simulated of 2 to {} devices, not of {}: give --recovery-seconds, from `troupe "
+        "simulate CONFIG --step --cluster FILE --lose 1`",
+        kSimulatedMax, laid.layout.nodes);
+  start_log("plan", "", LogLevel::error);  // the world's own lines are of no interest here
+  StepOptions step;
+  step.config = laid;
+  step.config.recovery.copies = 1;
+  step.lose = 1;
+  step.start_seconds = start_seconds;
+  const LossFigures loss = simulate_step(step).losses.front();
+  return loss.ready_s - loss.lost_s;
+}
+
 }  // namespace
 
 int plan_clusters(const PlanOptions& options) {
   const Config read = load_config(options.config_path, options.sets);
   refuse_what_is_no_training(read, options.config_path);
-  const ClusterLimits limits{options.budget_dollars, options.deadline_days, options.checkpoint_seconds,
-                             options.recovery_seconds};
+  ClusterLimits limits{
+      options.budget_dollars, options.deadline_days, options.checkpoint_seconds, options.recovery_seconds, {}};
+  if (options.start_seconds)
+    limits.recovery = [&](const Config& laid) { return simulated_recovery(laid, *options.start_seconds); };
   nlohmann::json all = nlohmann::json::array();
   for (const std::string& name : options.clusters) {
     const HardwareFile file = load_hardware(name);

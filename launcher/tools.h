@@ -142,7 +142,8 @@ struct PlanOptions {
   int gpus = 0;                       // 0: layout.nodes
   double budget_dollars = 0, deadline_days = 0;
   double checkpoint_seconds = 60, recovery_seconds = 300;
-  bool published = false;  // DeepSeek's figures beside the forecast's
+  std::optional<double> start_seconds;  // of a replacement: the recovery is simulated, instead of recovery_seconds
+  bool published = false;               // DeepSeek's figures beside the forecast's
   bool json = false;
 };
 int plan(const PlanOptions& options);

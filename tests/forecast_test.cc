@@ -175,6 +175,55 @@ TEST_CASE("drawn runs are a function of their seed, and none are drawn where not
   CHECK(draw_spot_runs(losses, 600, 0, 1).runs == 0);
 }
 
+TEST_CASE("a recovery is as long as whoever simulates it says, of the layout that is best", "[forecast]") {
+  ClusterLimits limits;
+  LayoutConfig asked;
+  limits.recovery = [&](const Config& laid) {
+    asked = laid.layout;
+    return 7200.0;
+  };
+  const Config config = small({"train.steps=1000000"});
+  const Cluster cluster{hardware("h100"), 8};
+  const ClusterPlan slow = plan_on(config, cluster, limits, {}), quick = plan_on(config, cluster, {}, {});
+  CHECK(asked.nodes == 8);
+  CHECK(asked.stages == slow.best.laid.layout.stages);
+  CHECK(asked.expert_shards == slow.best.laid.layout.expert_shards);
+  CHECK(slow.recovery_seconds == 7200);
+  CHECK(slow.spot.front().drawn.mean > quick.spot.front().drawn.mean);
+  CHECK(describe(slow, limits).find("a recovery takes 7200 s, as simulated\n") != std::string::npos);
+}
+
+TEST_CASE("a plan takes the cost of a loss from the simulator, or is told why it can't", "[forecast][command]") {
+  const std::string moe = kConfigs + "moe_0b85.toml";
+  const test::Arguments plan{"plan",
+                             moe,
+                             "--cluster",
+                             "h100",
+                             "--set",
+                             "layout.slots=0",
+                             "--set",
+                             "layout.chunk_rows_max=4096",
+                             "--set",
+                             "limits.silence_ms=5000",
+                             "--start-seconds",
+                             "10"};
+  test::Arguments here = plan, many = plan, both = plan;
+  here.insert(here.end(), {"--gpus", "4", "--json"});
+  const test::Ended ended = test::troupe(here);
+  INFO(ended.err);
+  REQUIRE(ended.code == 0);
+  const double seconds = nlohmann::json::parse(ended.out).at(0).at("recovery_seconds");
+  CHECK(seconds > 15);  // until it is noticed and replaced
+  CHECK(seconds < 16);
+  many.insert(many.end(), {"--gpus", "128", "--set", "train.gradient_lanes=128", "--set", "train.microbatches=128"});
+  const test::Ended refused = test::troupe(many);
+  CHECK(refused.code == 1);
+  CHECK(refused.err.find("a loss is simulated of 2 to 64 devices, not of 128: give --recovery-seconds") !=
+        std::string::npos);
+  both.insert(both.end(), {"--recovery-seconds", "30"});
+  CHECK(test::troupe(both).code == 2);
+}
+
 TEST_CASE("every layout that is offered is one that a run would take", "[forecast]") {
   for (const int devices : {1, 2, 6, 8, 64}) {
     const std::vector<LayoutConfig> legal = legal_layouts(small(), devices);

@@ -12,10 +12,11 @@ constexpr std::size_t kShown = 5;
 constexpr int kDevicesMax = 1 << 16;
 
 std::vector<SpotRow> spot_rows(const Forecast& best, const Config& config, const HardwareConfig& hardware,
-                               const ClusterLimits& limits) {
+                               const ClusterLimits& limits, double& recovery_seconds) {
   if (hardware.spot_dollars_per_hour == 0 || hardware.preemptions_per_hour == 0) return {};
+  recovery_seconds = limits.recovery ? limits.recovery(with_layout(config, best.laid.layout)) : limits.recovery_seconds;
   Losses losses{between_losses(hardware.preemptions_per_hour, best.devices), limits.checkpoint_seconds,
-                limits.recovery_seconds};
+                recovery_seconds};
   std::vector<SpotRow> rows;
   const auto add = [&](const std::string& name, const Losses& with, double interval) {
     const double wall = wall_per_work(with, interval), hours = best.hours(best.steps) * wall;
@@ -77,7 +78,7 @@ ClusterPlan plan_on(const Config& config, const Cluster& cluster, const ClusterL
     plan.nearest = forecast(with_layout(config, nearest_layout(config, cluster, ranked, book)), cluster, book, seconds);
     return plan;
   }
-  plan.spot = spot_rows(plan.best, config, cluster.hardware, limits);
+  plan.spot = spot_rows(plan.best, config, cluster.hardware, limits, plan.recovery_seconds);
   if (limits.budget_dollars > 0)
     plan.reach.push_back(reach_of(plan.best, fmt::format("${:.0f}", limits.budget_dollars),
                                   steps_for_dollars(plan.best, limits.budget_dollars)));

@@ -1,6 +1,7 @@
 // All that `troupe plan --cluster` tells of a run on one cluster, as a value; describe() and to_json() show it.
 #pragma once
 
+#include <functional>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
@@ -14,6 +15,8 @@ namespace troupe {
 struct ClusterLimits {  // 0: none
   double budget_dollars = 0, deadline_days = 0;
   double checkpoint_seconds = 60, recovery_seconds = 300;  // where devices may be taken away
+  // Instead of recovery_seconds: of a run with this layout, as a simulated loss is. Empty: as it stands there.
+  std::function<double(const Config& laid)> recovery = {};
 };
 
 struct SpotRow {
@@ -38,7 +41,8 @@ struct ClusterPlan {
   Forecast best;                    // the quickest that fits, or the quickest of all
   std::optional<Forecast> nearest;  // where nothing fits: what fills its memory least
   std::vector<Change> changes;
-  std::vector<SpotRow> spot;  // these three where something fits
+  double recovery_seconds = 0;  // that spot reckons with
+  std::vector<SpotRow> spot;    // these three where something fits
   std::vector<Reach> reach;
   std::optional<Forecast> in_time;  // with a deadline: the fewest devices, in powers of two
 };

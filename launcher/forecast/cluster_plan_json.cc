@@ -85,6 +85,7 @@ json to_json(const ClusterPlan& plan) {
           {"best", to_json(plan.best)},
           {"nearest_to_fitting", to_json(plan.nearest)},
           {"changes", std::move(changes)},
+          {"recovery_seconds", plan.spot.empty() ? json() : json(plan.recovery_seconds)},
           {"spot", std::move(spot)},
           {"reach", std::move(reach)},
           {"in_time", to_json(plan.in_time)},

@@ -100,18 +100,21 @@ std::string changes_text(const ClusterPlan& plan) {
 // What a run may take, beside what it takes where nothing is taken away.
 std::string drawn_text(const ClusterPlan& plan) {
   const Forecast& best = plan.best;
+  const auto took = [](double seconds) {  // finer than elsewhere: what losses cost may be little
+    return seconds >= 48 * 3600 ? fmt::format("{:.2f} days", seconds / 86400) : span(seconds / 3600);
+  };
   std::string text;
   for (const SpotRow& row : plan.spot) {
     const SpotRuns& r = row.drawn;
     if (r.runs == 0) continue;
     const double a_second = plan.cluster.hardware.spot_dollars_per_hour * best.devices / 3600;
     text += fmt::format("  {}: {:.1f} losses, {} (90 % of {} drawn: {} to {}), {} ({} to {})\n", row.name, r.losses,
-                        span(r.mean / 3600), r.runs, span(r.low / 3600), span(r.high / 3600),
-                        dollars(r.mean * a_second), dollars(r.low * a_second), dollars(r.high * a_second));
+                        took(r.mean), r.runs, took(r.low), took(r.high), dollars(r.mean * a_second),
+                        dollars(r.low * a_second), dollars(r.high * a_second));
   }
   if (text.empty()) return text;
   return fmt::format("runs with losses drawn by chance, beside {} and {} on demand, where none are taken away:\n",
-                     span(best.hours(best.steps)), dollars(best.dollars(best.steps))) +
+                     took(best.hours(best.steps) * 3600), dollars(best.dollars(best.steps))) +
          text;
 }
 
@@ -120,10 +123,11 @@ std::string spot_text(const ClusterPlan& plan, const ClusterLimits& limits) {
   const HardwareConfig& h = plan.cluster.hardware;
   std::string text = fmt::format(
       "\non devices that may be taken away: ${:g} an hour, {:g} losses a device-hour, one in {} anywhere; a checkpoint "
-      "stops training for {:g} s, a recovery takes {:g} s\n  {:<42} {:>10} {:>7} {:>12} {:>14}\n",
+      "stops training for {:g} s, a recovery takes {:.4g} s{}\n  {:<42} {:>10} {:>7} {:>12} {:>14}\n",
       h.spot_dollars_per_hour, h.preemptions_per_hour,
       span(between_losses(h.preemptions_per_hour, plan.cluster.devices) / 3600), limits.checkpoint_seconds,
-      limits.recovery_seconds, "checkpoint every", "interval s", "lost", "time", "cost");
+      plan.recovery_seconds, limits.recovery ? ", as simulated" : "", "checkpoint every", "interval s", "lost", "time",
+      "cost");
   for (const SpotRow& row : plan.spot)
     text +=
         std::isfinite(row.days)
