@@ -211,6 +211,22 @@ TEST_CASE("an interrupted doctor leaves no process, and neither does a killed on
   CHECK(gone(probes));
 }
 
+TEST_CASE("a command that hangs on its way to a host is given up and ended with the doctor", "[doctor][hosts]") {
+  Hosts hosts;
+  hosts.ssh = hosts.folder / "ssh";
+  const std::string told = hosts.folder / "told";
+  // What is called hung closes its output, as a connection does that is lost, and never ends.
+  write_file(hosts.ssh, fmt::format("#!/bin/sh\ncase \" $* \" in *\" hung \"*) echo $$ >{}; exec sleep 1000 >/dev/null "
+                                    "2>&1;; esac\nexec {} \"$@\"\n",
+                                    told, TROUPE_SOURCE_DIR "/tests/cluster/here_ssh"));
+  std::filesystem::permissions(hosts.ssh, std::filesystem::perms::owner_all);
+  const Ended ended = run(hosts.command("alpha\nhung\n"));
+  INFO(ended.out << ended.err);
+  CHECK(ended.code == 1);
+  CHECK(has(ended.out, "problem: hung: it can't be reached in time (nothing was said)"));
+  CHECK(::kill(std::stoi(read_file(told)), 0) == -1);
+}
+
 TEST_CASE("what can't be looked at is refused in a sentence", "[doctor][hosts]") {
   Hosts hosts;
   const auto refused = [](const Ended& ended) {

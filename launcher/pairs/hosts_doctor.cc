@@ -94,6 +94,7 @@ class HostsDoctor {
   bool all(Ready ready) const {
     return std::all_of(hosts_.begin(), hosts_.end(), [&](const Host& host) { return host.gone || ready(host); });
   }
+  bool all_end_within(milliseconds most);
   void end_all();
 
   const std::string program_;
@@ -374,30 +375,33 @@ HostsFacts HostsDoctor::run() {
   return facts_;
 }
 
+// False: some command is still running.
+bool HostsDoctor::all_end_within(milliseconds most) {
+  const auto deadline = Clock::now() + most;
+  for (;; usleep(5000)) {
+    bool left = false;
+    for (Host& host : hosts_) {
+      read_log(host);
+      if (host.joined && !host.gone && host.socket.wants_write()) host.socket.flush();
+      left = !reap(host) || left;
+    }
+    if (!left) return true;
+    if (Clock::now() > deadline) return false;
+  }
+}
+
 // A probe ends at a word, else with its standard input; the command that brought it there may hang.
 void HostsDoctor::end_all() {
   for (Host& host : hosts_)
     if (host.joined && !host.gone) host.socket.send(json{{"kind", "end"}}.dump());
-  for (const bool by_force : {false, true}) {
-    const auto deadline = Clock::now() + kEndMax;
-    bool left = true;
-    while (std::exchange(left, false) && Clock::now() < deadline) {
-      for (Host& host : hosts_) {
-        read_log(host);
-        if (!host.gone && host.socket.wants_write()) host.socket.flush();
-        left = !reap(host) || left;
-      }
-      if (left) usleep(5000);
-    }
-    for (Host& host : hosts_)
-      if (host.leash_fd >= 0) close(std::exchange(host.leash_fd, -1));
-    if (!left) break;
-    if (by_force)
-      for (Host& host : hosts_)
-        if (host.pid > 0 && kill(host.pid, SIGKILL) == 0) waitpid(host.pid, &host.status, 0);
-  }
+  bool ended = all_end_within(kEndMax);
   for (Host& host : hosts_)
+    if (host.leash_fd >= 0) close(std::exchange(host.leash_fd, -1));
+  ended = ended || all_end_within(kEndMax);
+  for (Host& host : hosts_) {
+    if (!ended && host.pid > 0 && kill(host.pid, SIGKILL) == 0) waitpid(host.pid, &host.status, 0);
     if (host.log_fd >= 0) close(std::exchange(host.log_fd, -1));
+  }
 }
 
 // One process a host, whatever it takes in a run.
