@@ -201,8 +201,7 @@ void Stage::on(const Credit& credit, const Address& from) {
   }
   if (credit.channel == Channel::microbatch) {
     downstream_.grant(credit.count);
-    return downstream_.drain(
-        [&](Message m) { context_.post(stage_address(config_, replica_, shape_.stage + 1), std::move(m)); });
+    return drain_downstream();
   }
   const Direction direction = credit.channel == Channel::dispatch_forward ? Direction::forward : Direction::backward;
   const int unit = credit.layer == config_.model.num_hidden_layers ? shape_.layers : credit.layer - shape_.first_layer;

@@ -140,6 +140,7 @@ class Stage {
   Tensor next_input(int slot, int unit);
   void leave_forward(int slot, Ops ops);
   void send_downstream(int slot);
+  void drain_downstream();
   void head_forward_and_loss(int slot, Ops ops);
   void evaluate_head(int slot, Ops ops);
   void receive_generate(const GenerateBatch& batch, const Payload& hidden);

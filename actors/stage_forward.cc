@@ -208,11 +208,22 @@ void Stage::send_downstream(int slot) {
   RecycledVector<Message> items;
   items.push_back(std::move(message));
   downstream_.enter(work.sequence, std::move(items));
-  downstream_.drain(
-      [&](Message m) { context_.post(stage_address(config_, replica_, shape_.stage + 1), std::move(m)); });
-  if (work.train()) return;
-  if (!work.generate) finish_evaluation(slot);
-  release(slot);
+  if (!work.train() && !work.generate) finish_evaluation(slot);
+  drain_downstream();
+}
+
+// What only goes forward keeps its slot until its rows have left: what waits to leave is bounded by the slots.
+void Stage::drain_downstream() {
+  RecycledVector<std::int64_t> left;
+  downstream_.drain([&](Message m) {
+    left.push_back(downstream_.next());
+    context_.post(stage_address(config_, replica_, shape_.stage + 1), std::move(m));
+  });
+  for (std::size_t slot = 0; !left.empty() && slot < works_.size(); ++slot) {
+    const Work& work = works_[slot];
+    if (work.busy && !work.train() && std::find(left.begin(), left.end(), work.sequence) != left.end())
+      release(static_cast<int>(slot));
+  }
 }
 
 void Stage::head_forward_and_loss(int slot, Ops ops) {

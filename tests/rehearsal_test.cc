@@ -178,3 +178,25 @@ TEST_CASE("a rehearsal's memory is what was touched, and less than the plan's", 
     CHECK(rehearsal.nodes[node].journal <= std::size_t{1} << 20);
   }
 }
+
+TEST_CASE("what waits between stages while all is evaluated doesn't grow with how much that is", "[rehearsal]") {
+  const Folder folder;
+  const auto held = [&](int microbatches) {
+    const Config config =
+        tiny({"layout.nodes=2", "layout.stages=2", "train.steps=1", "evaluate.exact_match_problems=0"});
+    fs::create_directories(folder.path + "/checkpoints");
+    SimWorldOptions options;
+    options.run_folder = folder.path;
+    options.corpus = std::make_shared<ShortCorpus>(corpus_of(config), microbatches);
+    options.devices.resize(2);
+    options.devices[1].flops_per_us = 50;  // the last stage is slow
+    options.disk.bytes_per_us = 1e6;
+    SimWorld world(config, std::move(options));
+    world.start({});
+    REQUIRE(world.run_until([&] { return world.finished(); }, 1'000'000'000'000));
+    fs::remove_all(folder.path);
+    return world.bytes_peak().at(0).shared;
+  };
+  const std::size_t few = held(8), many = held(80);
+  CHECK(many < few + 4096);
+}

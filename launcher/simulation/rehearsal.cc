@@ -24,33 +24,18 @@ using Clock = std::chrono::steady_clock;
 constexpr std::int64_t kLimitUs = 100'000'000'000;
 constexpr int kMomentsALook = 64;  // at what is resident
 constexpr std::int32_t kHeldOutMicrobatches = 64;
+// Where every core computes, a turn of the loop costs its thread this much besides: caches grow cold, threads wake.
+constexpr double kSwitchUs = 35;
 constexpr double kDiskBytesPerUs = 10;  // so slow that as much waits for it as ever may
 constexpr int kProblems = 512;
 constexpr std::size_t kMiB = std::size_t{1} << 20;
 // A process beside its actors, as measured on Debian 12: pages of program and libraries, small blocks of the heap; what
 // UCX takes, once and for each peer.
-constexpr std::size_t kProgramBytes = 26 * kMiB, kUcxBytes = 6 * kMiB, kPeerBytes = kMiB / 2;
+constexpr std::size_t kProgramBytes = 24 * kMiB, kUcxBytes = 5 * kMiB, kPeerBytes = kMiB / 2;
 // Real threads and messages overlap in more ways than one order of virtual time shows.
-constexpr double kOverlap = 1.04;
+constexpr double kOverlap = 1.03;
 
 double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
-
-// What is evaluated at the end is as good as all of it: a few microbatches meet in the stages.
-class ShortCorpus final : public Corpus {
- public:
-  ShortCorpus(std::shared_ptr<const Corpus> all, std::int32_t most) : all_(std::move(all)), most_(most) {}
-  Batch train(std::int64_t step, std::int32_t microbatch) const override { return all_->train(step, microbatch); }
-  std::int32_t held_out_microbatches(std::int64_t tokens_max) const override {
-    return std::min(most_, all_->held_out_microbatches(tokens_max));
-  }
-  Batch held_out(std::int32_t microbatch) const override { return all_->held_out(microbatch); }
-  std::vector<Provenance> provenance() const override { return all_->provenance(); }
-  std::size_t bytes() const override { return all_->bytes(); }
-
- private:
-  std::shared_ptr<const Corpus> all_;
-  std::int32_t most_;
-};
 
 // One world of a rehearsal. Companions compute the same beside it, so that what the threads of a machine take from each
 // other, caches and memory, is in what is measured.
@@ -91,8 +76,9 @@ SimWorldOptions TimedWorld::world_options(const std::string& folder) {
   options.network.small_bytes_max = 0;
   options.network.latency_us = std::llround(config.link.delay_ms * 1e3 + h.inside_latency_us);
   options.network.bytes_per_us = 1e3 * (shaped > 0 ? std::min(shaped, real) : real);
-  options.hosts =
-      HostOptions{.cores = options_.cores, .nodes_a_host = static_cast<std::uint32_t>(options_.nodes_a_machine)};
+  options.hosts = HostOptions{.cores = options_.cores,
+                              .nodes_a_host = static_cast<std::uint32_t>(options_.nodes_a_machine),
+                              .switch_us = kSwitchUs};
   options.disk.bytes_per_us = kDiskBytesPerUs;
   options.journal_records = 1024;
   for (int node = 0; node < config.layout.nodes; ++node) {

@@ -294,7 +294,6 @@ void SimWorld::turn_timed(Member& member) {
   member.has_mail |= member.device->finished() > finished;
   if (member.busy_until_us > now_us_) return;
   const std::int64_t begin_ns = thread_time_ns(), computed_ns = member.device->computed_ns();
-  const std::uint64_t frames = network_.counters().delivered;
   const std::uint64_t handled = member.node->handled();
   member.has_mail = false;
   advance_parts(member);
@@ -303,14 +302,13 @@ void SimWorld::turn_timed(Member& member) {
     member.device->advance(now_us_);
   }
   advance_parts(member);
-  const auto came = static_cast<double>(network_.counters().delivered - frames);
-  if (member.node->handled() == handled && came == 0) return;
+  if (member.node->handled() == handled) return;
   member.owed_ns += thread_time_ns() - begin_ns - (member.device->computed_ns() - computed_ns) +
-                    std::llround(1e3 * (options_.hosts->turn_us + came * options_.hosts->frame_us));
+                    std::llround(1e3 * options_.hosts->turn_us);
   const std::int64_t us = member.owed_ns / 1000;
   member.owed_ns %= 1000;
   member.busy_until_us = now_us_ + us;
-  hold_up(member, us);
+  hold_up(member, us + std::llround(options_.hosts->switch_us));
 }
 
 // Seats of those on the same host.

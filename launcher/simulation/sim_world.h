@@ -28,8 +28,8 @@ namespace troupe {
 struct HostOptions {
   int cores = 0;  // of a host
   std::uint32_t nodes_a_host = 1;
-  double turn_us = 0;   // a loop's, beside what its turn took here
-  double frame_us = 0;  // each frame that comes, likewise
+  double turn_us = 0;    // of a loop's turn, beside what it took here
+  double switch_us = 0;  // a core that goes from a segment to the loop and back, besides
 };
 
 struct SimWorldOptions {
