@@ -183,13 +183,13 @@ TEST_CASE("what waits between stages while all is evaluated doesn't grow with ho
   const Folder folder;
   const auto held = [&](int microbatches) {
     const Config config =
-        tiny({"layout.nodes=2", "layout.stages=2", "train.steps=1", "evaluate.exact_match_problems=0"});
+        tiny({"layout.nodes=3", "layout.stages=3", "train.steps=1", "evaluate.exact_match_problems=0"});
     fs::create_directories(folder.path + "/checkpoints");
     SimWorldOptions options;
     options.run_folder = folder.path;
     options.corpus = std::make_shared<ShortCorpus>(corpus_of(config), microbatches);
-    options.devices.resize(2);
-    options.devices[1].flops_per_us = 50;  // the last stage is slow
+    options.devices.resize(3);
+    options.devices[1].flops_per_us = 50;  // slower than the first stage, which has no experts
     options.disk.bytes_per_us = 1e6;
     SimWorld world(config, std::move(options));
     world.start({});
@@ -198,5 +198,6 @@ TEST_CASE("what waits between stages while all is evaluated doesn't grow with ho
     return world.bytes_peak().at(0).shared;
   };
   const std::size_t few = held(8), many = held(80);
+  CAPTURE(few, many);
   CHECK(many < few + 4096);
 }
