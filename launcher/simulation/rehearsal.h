@@ -40,7 +40,7 @@ struct RehearsedNode {
 struct Rehearsal {
   std::vector<double> step_seconds;  // of virtual time, without warm_up; of all companions, sorted
   double quantile(double share) const;
-  std::map<std::string, double> bins;  // of the bill, thread-seconds of the whole rehearsal
+  std::map<std::string, double> bins;  // of the bill, thread-seconds of those steps
   std::vector<RehearsedNode> nodes;
   double frames_a_step = 0;
   int worlds = 0;     // that were computed side by side
