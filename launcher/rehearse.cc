@@ -4,8 +4,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <filesystem>
+#include <mutex>
 #include <nlohmann/json.hpp>
 
 #include "kernels/base/error.h"
@@ -13,6 +15,7 @@
 #include "launcher/config.h"
 #include "launcher/interrupts.h"
 #include "launcher/machine.h"
+#include "launcher/progress.h"
 #include "launcher/simulation/rehearsal.h"
 #include "launcher/tools.h"
 
@@ -31,6 +34,33 @@ struct Scratch {
   }
   Scratch(const Scratch&) = delete;
   std::string path;
+};
+
+// One passing line on a terminal. Of several threads: the one that is farthest speaks.
+class Ahead {
+ public:
+  Ahead(std::int64_t steps, double seconds_max) : steps_(steps), seconds_max_(seconds_max), shown_(isatty(2) != 0) {}
+  ~Ahead() {
+    if (shown_) std::fputs("\r\033[K", stderr);
+  }
+  void heard(std::int64_t step) {
+    const std::lock_guard lock(mutex_);
+    if (!shown_ || step <= step_) return;
+    step_ = step;
+    const double spent = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
+    const double left = spent * static_cast<double>(steps_ - step) / static_cast<double>(step);
+    fmt::print(stderr, "\r\033[Krehearsed {} of {} steps, {} left", step, steps_,
+               human_time(std::clamp(seconds_max_ - spent, 0.0, left)));
+    std::fflush(stderr);
+  }
+
+ private:
+  const std::int64_t steps_;
+  const double seconds_max_;
+  const bool shown_;
+  std::mutex mutex_;
+  std::int64_t step_ = 0;
+  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
 };
 
 void refuse_what_is_not_rehearsed(const Config& config, const std::string& path) {
@@ -114,7 +144,11 @@ int rehearse(const RehearseOptions& given) {
   options.steps = given.steps;
   options.seconds_max = given.seconds_max;
   options.interrupted = [] { return interrupts() > 0; };
-  const Rehearsal r = rehearse(options);
+  const Rehearsal r = [&] {
+    Ahead ahead(std::min<std::int64_t>(options.steps, options.config.train.steps), options.seconds_max);
+    options.heard = [&](std::int64_t step) { ahead.heard(step); };
+    return rehearse(options);
+  }();
   std::fputs((given.json ? as_json(options.config, r).dump(1) + "\n" : as_text(options.config, r)).c_str(), stdout);
   return 0;
 }
