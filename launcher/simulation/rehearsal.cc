@@ -26,7 +26,7 @@ constexpr int kMomentsALook = 64;  // at what is resident
 constexpr std::int32_t kHeldOutMicrobatches = 64;
 // Where every core computes, a turn of the loop costs its thread this much besides: caches grow cold, threads wake.
 constexpr double kSwitchUs = 35;
-constexpr double kDiskBytesPerUs = 10;  // so slow that as much waits for it as ever may
+constexpr double kDiskBytesPerUs = 100;  // a slow one: what waits for it is memory
 constexpr int kProblems = 512;
 constexpr std::size_t kMiB = std::size_t{1} << 20;
 // A process beside its actors, as measured on Debian 12: pages of program and libraries, small blocks of the heap; what
@@ -167,6 +167,20 @@ void TimedWorld::add_to(Rehearsal& all) const {
   }
 }
 
+// Of a run its first steps. What it does every so many steps, it does once in the middle, as it goes on.
+Config shortened(const RehearsalOptions& options) {
+  Config config = options.config;
+  const auto once = [&](int& every) { every = every > 0 ? std::max(options.warm_up, options.steps / 2) : 0; };
+  once(config.evaluate.every_steps);
+  once(config.checkpoint.every_steps);
+  config.evaluate.exact_match_problems = std::min(config.evaluate.exact_match_problems, kProblems);
+  config.budget = {};
+  // Few of many steps: the learning rate stays where it is when it has warmed up.
+  if (config.train.steps > options.steps) config.train.schedule = "constant";
+  config.train.steps = std::clamp<std::int64_t>(config.train.steps, options.warm_up + 2, options.steps);
+  return config;
+}
+
 }  // namespace
 
 double Rehearsal::quantile(double share) const {
@@ -180,12 +194,8 @@ double Rehearsal::quantile(double share) const {
 Rehearsal rehearse(const RehearsalOptions& given) {
   RehearsalOptions options = given;
   options.steps_in_all = given.config.train.steps;
-  Config& config = options.config;
-  config.evaluate.every_steps = config.checkpoint.every_steps = 0;
-  config.evaluate.exact_match_problems = std::min(config.evaluate.exact_match_problems, kProblems);
-  // Few of many steps: the learning rate stays where it is when it has warmed up.
-  if (config.train.steps > options.steps) config.train.schedule = "constant";
-  config.train.steps = std::min<std::int64_t>(config.train.steps, options.steps);
+  options.config = shortened(given);
+  const Config& config = options.config;
   const auto begin = Clock::now();
   const int busy = config.device.threads * std::min(options.nodes_a_machine, config.layout.nodes);
   const auto corpus = std::make_shared<ShortCorpus>(corpus_of(config), kHeldOutMicrobatches);
