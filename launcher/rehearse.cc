@@ -94,6 +94,7 @@ nlohmann::json as_json(const Config& config, const Rehearsal& r) {
           {"thread_seconds", r.bins},
           {"frames_a_step", r.frames_a_step},
           {"nodes", nodes},
+          {"early", r.early},
           {"took_seconds", r.took_s}};
 }
 
@@ -124,6 +125,7 @@ std::string as_text(const Config& config, const Rehearsal& r) {
         "node {}: peak {:.0f} MiB = actors and messages {:.1f} + program {:.1f} + journal {:.1f} + data {:.1f}\n", i,
         mib(r.nodes[i].peak()), mib(r.nodes[i].actors), mib(r.nodes[i].program), mib(r.nodes[i].journal),
         mib(r.nodes[i].data));
+  if (r.early) text += "its time was over: what the last evaluation and answers take is not in it; raise --seconds\n";
   return text + fmt::format("from {} steps in virtual time, computed {} times side by side in {:.0f} s\n",
                             r.step_seconds.size() / static_cast<std::size_t>(r.worlds), r.worlds, r.took_s);
 }

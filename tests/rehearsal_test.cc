@@ -144,6 +144,7 @@ TEST_CASE("a rehearsal comes to its end when its time is over, and when it is in
   const Rehearsal short_one = rehearse(options);
   CHECK(short_one.step_seconds.size() > 2);
   CHECK(short_one.took_s < 10);
+  CHECK(short_one.early);
   std::atomic<int> asked = 0;
   options.interrupted = [&] { return ++asked > 100; };
   CHECK_THROWS_AS(rehearse(options), Interrupted);

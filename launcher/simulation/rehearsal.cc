@@ -154,6 +154,7 @@ void TimedWorld::add_to(Rehearsal& all) const {
     all.bins[bin] += seconds.get<double>() - first_bill_.at("thread_seconds").at(bin).get<double>();
   const double steps = static_cast<double>(step_seconds_.size() - first - 1);
   all.frames_a_step = static_cast<double>(frames_.back() - frames_.at(first)) / steps;
+  all.early |= stopped_;
   all.nodes.resize(most_.size());
   for (std::size_t i = 0; i < most_.size(); ++i) {
     RehearsedNode& node = all.nodes[i];

@@ -43,8 +43,9 @@ struct Rehearsal {
   std::map<std::string, double> bins;  // of the bill, thread-seconds of those steps
   std::vector<RehearsedNode> nodes;
   double frames_a_step = 0;
-  int worlds = 0;     // that were computed side by side
-  double took_s = 0;  // of real time
+  bool early = false;  // its time was over: the last evaluation and answers are not in it
+  int worlds = 0;      // that were computed side by side
+  double took_s = 0;   // of real time
 };
 
 // Throws Error: it reports a problem, or has no end.
