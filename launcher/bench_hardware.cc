@@ -19,6 +19,7 @@
 #include "kernels/cpu/limits.h"
 #include "launcher/bench_ops.h"
 #include "launcher/config.h"
+#include "launcher/loop.h"
 #include "launcher/machine.h"
 #include "launcher/pairs/meter.h"
 #include "launcher/whole_file.h"
@@ -92,6 +93,8 @@ class Way {
   std::array<int, 2> ends_{-1, -1};
 };
 
+double now() { return static_cast<double>(monotonic_ns()) * 1e-9; }
+
 void say(const char* what) { std::fprintf(stderr, "measuring %s\n", what); }
 
 struct Measured {
@@ -108,12 +111,12 @@ using H = HardwareConfig;
 
 void measure_processor(Measured& m) {
   say("arithmetic in registers");
-  m.set("float32_gflops", &H::float32_gflops, cpu::peak_float32_gflops());
-  const double pairs = cpu::peak_bfloat16_gflops();
+  m.set("float32_gflops", &H::float32_gflops, cpu::peak_float32_gflops(now));
+  const double pairs = cpu::peak_bfloat16_gflops(now);
   m.set("bfloat16_gflops", &H::bfloat16_gflops, pairs > 0 ? pairs : m.hardware.float32_gflops);
   m.set("fp8_gflops", &H::fp8_gflops, m.hardware.float32_gflops);  // computed in float32
   say("memory");
-  m.set("memory_gbytes_per_second", &H::memory_gbytes_per_second, cpu::peak_memory_gbytes_per_second(1));
+  m.set("memory_gbytes_per_second", &H::memory_gbytes_per_second, cpu::peak_memory_gbytes_per_second(1, now));
   m.set("compute_threads", &H::compute_threads, usable_cores());
   m.set("memory_gbytes", &H::memory_gbytes, std::strtod(value_of("/proc/meminfo", "MemTotal").c_str(), nullptr) / 1e6);
   m.set("host_gbytes", &H::host_gbytes, 0.0);

@@ -38,5 +38,6 @@ class Loop {
 // Of the machine's monotonic clock.
 std::int64_t monotonic_us();
 std::int64_t monotonic_ns();
+std::int64_t thread_time_ns();  // that the calling thread has computed
 
 }  // namespace troupe

@@ -578,37 +578,3 @@ TEST_CASE("nodes end with the launcher, however it was killed", "[command]") {
   CHECK(process.wait().signal == SIGKILL);
   CHECK(process.all_gone(5000));
 }
-
-TEST_CASE("what a rehearsal says a node will hold covers what it holds, and not much more", "[command_line]") {
-  const Folder folder;
-  const Arguments sets = tiny_sets({"layout.nodes=2", "layout.expert_shards=2", "device.threads=1", "link.delay_ms=1"});
-  expect_success(tiny_run(folder / "run", {"layout.nodes=2", "layout.expert_shards=2", "device.threads=1"}));
-  const json held = last_of(folder / "run", "bill").at("memory_mib");
-  const Ended told = expect_success(with_sets({"rehearse", kTiny, "--json", "--steps", "6"}, sets));
-  const json nodes = json::parse(told.out).at("nodes");
-  REQUIRE(nodes.size() == held.size());
-  for (std::size_t node = 0; node < held.size(); ++node) {
-    INFO("node " << node << " held " << held[node] << " MiB: " << nodes[node].dump());
-    CHECK(nodes[node].at("peak_mib").get<double>() > held[node].get<double>());
-    CHECK(nodes[node].at("peak_mib").get<double>() < 1.3 * held[node].get<double>());
-  }
-}
-
-TEST_CASE("what can't be rehearsed is refused in a sentence", "[command_line]") {
-  expect_refused({"rehearse", TROUPE_SOURCE_DIR "/configs/r1_tiny.toml"}, {"r1_tiny", "phases"});
-  expect_refused({"rehearse", kTiny, "--set", "device.kind=cuda"}, {"device.kind", "processor"});
-}
-
-TEST_CASE("this machine is measured into a file that a forecast reads", "[command_line]") {
-  const Folder folder;
-  const std::string file = folder / "here.toml";
-  expect_success({"bench", "hardware", kTiny, "--out", file, "--name", "here"});
-  const std::string text = read_file(file);
-  INFO(text);
-  CHECK(has(text, "name = \"here\""));
-  CHECK(has(text, "measured = [\"bfloat16_gflops\""));
-  CHECK(!has(text, "= 0.0\ninside"));
-  const Ended plan = expect_success({"plan", TROUPE_SOURCE_DIR "/configs/quickstart.toml", "--cluster", file});
-  CHECK(has(plan.out, "here"));
-  expect_refused({"bench", "hardware", kTiny, "--like", "nowhere"}, {"nowhere"});
-}

@@ -11,6 +11,7 @@
 #include "kernels/sim/device.h"
 #include "launcher/config.h"
 #include "launcher/interrupts.h"
+#include "launcher/loop.h"
 #include "launcher/plan.h"
 #include "launcher/simulation/begin.h"
 #include "launcher/simulation/laws.h"
@@ -67,7 +68,7 @@ std::int64_t lasts_us(const Config& config, const HostOptions& hosts, const std:
   options.hosts = hosts;
   for (int node = 0; node < config.layout.nodes; ++node) {
     SimDeviceOptions device;
-    device.timed = true;
+    device.timed_ns = thread_time_ns;
     options.devices.push_back(device);
   }
   SimWorld world(config, std::move(options));
@@ -88,7 +89,7 @@ TEST_CASE("a rehearsal computes the run's own numbers, on any layout", "[rehears
 }
 
 TEST_CASE("a timed segment lasts as long as computing it took", "[rehearsal]") {
-  SimDevice device({.timed = true});
+  SimDevice device({.timed_ns = thread_time_ns});
   const std::int64_t n = 128;
   const Memory memory = device.allocate(static_cast<std::size_t>(3 * n * n) * 4, Place::device);
   device.submit(products(memory, n));

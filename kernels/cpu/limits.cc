@@ -1,7 +1,6 @@
 #include "kernels/cpu/limits.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstdlib>
 #include <memory>
 #include <thread>
@@ -14,12 +13,9 @@ namespace troupe::cpu {
 
 namespace {
 
-using Clock = std::chrono::steady_clock;
 constexpr int kArithmeticRounds = 60, kMemoryRounds = 10;  // short ones, so that some meet nobody else
 constexpr std::int64_t kTurns = 400'000;
 constexpr std::size_t kFloats = std::size_t{1} << 25;  // of each of three arrays: together more than any cache
-
-double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
 
 template <typename Measure>
 double best_of(int rounds, Measure measure) {
@@ -32,10 +28,10 @@ double best_of(int rounds, Measure measure) {
 
 // Independent chains, each an accumulator that never leaves its register: nothing in the loop touches memory.
 template <typename V, int chains>
-double gflops() {
+double gflops(Seconds now) {
   V sum[chains] = {};
   const V a = 0.999F - V{}, b = 0.001F - V{};
-  const auto begin = Clock::now();
+  const double begin = now();
   for (std::int64_t i = 0; i < kTurns; ++i) {
 #pragma GCC unroll 32
     for (int c = 0; c < chains; ++c) {
@@ -43,19 +39,19 @@ double gflops() {
       asm volatile("" : "+v"(sum[c]));  // all chains are alike, which the compiler must not know
     }
   }
-  return 2.0 * (sizeof(V) / 4) * chains * kTurns / seconds_since(begin) * 1e-9;
+  return 2.0 * (sizeof(V) / 4) * chains * kTurns / (now() - begin) * 1e-9;
 }
 
 template <typename V, int... chains>
-double best_gflops() {
-  return best_of(kArithmeticRounds, [] { return std::max({gflops<V, chains>()...}); });
+double best_gflops(Seconds now) {
+  return best_of(kArithmeticRounds, [now] { return std::max({gflops<V, chains>(now)...}); });
 }
 
 // vdpbf16ps: 32 products a vector. The other code of this program may not use the instruction, so it is asked for here.
-[[gnu::target("avx512f,avx512bf16")]] double bfloat16_round() {
+[[gnu::target("avx512f,avx512bf16")]] double bfloat16_round(Seconds now) {
   __m512 sum[24] = {};
   const __m512bh a = {}, b = {};
-  const auto begin = Clock::now();
+  const double begin = now();
   for (std::int64_t i = 0; i < kTurns; ++i) {
 #pragma GCC unroll 24
     for (int c = 0; c < 24; ++c) {
@@ -63,7 +59,7 @@ double best_gflops() {
       asm volatile("" : "+v"(sum[c]));  // products of zeros, which the compiler must not know
     }
   }
-  return 64.0 * 24 * kTurns / seconds_since(begin) * 1e-9;
+  return 64.0 * 24 * kTurns / (now() - begin) * 1e-9;
 }
 
 // ---- Memory ---------------------------------------------------------------------------------------------------------
@@ -97,9 +93,9 @@ void reads(const Arrays& x) {
 }
 
 // All three pass over three arrays once.
-double gbytes_per_second(void (*pass)(const Arrays&), const Arrays& arrays, std::size_t threads) {
+double gbytes_per_second(void (*pass)(const Arrays&), const Arrays& arrays, std::size_t threads, Seconds now) {
   const std::size_t share = arrays.count / threads / 1024 * 1024;
-  const auto begin = Clock::now();
+  const double begin = now();
   std::vector<std::thread> others;
   const auto slice = [&](std::size_t i) {
     pass({arrays.a + i * share, arrays.b + i * share, arrays.c + i * share, share});
@@ -107,14 +103,14 @@ double gbytes_per_second(void (*pass)(const Arrays&), const Arrays& arrays, std:
   for (std::size_t i = 1; i < threads; ++i) others.emplace_back(slice, i);
   slice(0);
   for (std::thread& other : others) other.join();
-  return 3.0 * sizeof(float) * static_cast<double>(share * threads) / seconds_since(begin) * 1e-9;
+  return 3.0 * sizeof(float) * static_cast<double>(share * threads) / (now() - begin) * 1e-9;
 }
 
-double best_gbytes_per_second(const Arrays& arrays, std::size_t threads) {
+double best_gbytes_per_second(const Arrays& arrays, std::size_t threads, Seconds now) {
   return best_of(kMemoryRounds, [&] {
     double best = 0;
     for (const auto pass : {triad, streamed_triad, reads})
-      best = std::max(best, gbytes_per_second(pass, arrays, threads));
+      best = std::max(best, gbytes_per_second(pass, arrays, threads, now));
     return best;
   });
 }
@@ -122,21 +118,22 @@ double best_gbytes_per_second(const Arrays& arrays, std::size_t threads) {
 }  // namespace
 
 // Sixteen vectors of registers hold 14 accumulators and the operands, thirty-two hold 28.
-double peak_float32_gflops() {
-  const double narrow = best_gflops<Vec8, 8, 10, 12, 14>();
-  return kLanes == 8 ? narrow : std::max(narrow, best_gflops<Vec, 8, 12, 16, 20, 24, 28>());
+double peak_float32_gflops(Seconds now) {
+  const double narrow = best_gflops<Vec8, 8, 10, 12, 14>(now);
+  return kLanes == 8 ? narrow : std::max(narrow, best_gflops<Vec, 8, 12, 16, 20, 24, 28>(now));
 }
 
-double peak_bfloat16_gflops() {
-  return __builtin_cpu_supports("avx512bf16") ? best_of(kArithmeticRounds, bfloat16_round) : 0;
+double peak_bfloat16_gflops(Seconds now) {
+  return __builtin_cpu_supports("avx512bf16") ? best_of(kArithmeticRounds, [now] { return bfloat16_round(now); }) : 0;
 }
 
-double peak_memory_gbytes_per_second(std::size_t threads) {
+double peak_memory_gbytes_per_second(std::size_t threads, Seconds now) {
   const std::unique_ptr<float, void (*)(void*)> memory(
       static_cast<float*>(std::aligned_alloc(4096, 3 * kFloats * sizeof(float))), std::free);
   if (!memory) throw Error("no memory for three arrays of {} MiB", kFloats * sizeof(float) >> 20);
   std::fill_n(memory.get(), 3 * kFloats, 1.0F);
-  return best_gbytes_per_second({memory.get(), memory.get() + kFloats, memory.get() + 2 * kFloats, kFloats}, threads);
+  return best_gbytes_per_second({memory.get(), memory.get() + kFloats, memory.get() + 2 * kFloats, kFloats}, threads,
+                                now);
 }
 
 }  // namespace troupe::cpu

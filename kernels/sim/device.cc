@@ -4,7 +4,6 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
-#include <ctime>
 #include <limits>
 #include <numeric>
 #include <utility>
@@ -34,12 +33,6 @@ void draw_experts(std::int32_t* chosen, std::int64_t count, std::uint64_t expert
 
 }  // namespace
 
-std::int64_t thread_time_ns() {
-  timespec now{};
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-  return static_cast<std::int64_t>(now.tv_sec) * 1'000'000'000 + now.tv_nsec;
-}
-
 void make_up_routing(const Router& op, std::uint64_t key) {
   const std::int64_t rows = op.x.rows, experts = op.scores.cols, slots = op.indices.cols;
   std::vector<std::int32_t> next(static_cast<std::size_t>(experts), 0);
@@ -66,7 +59,7 @@ void make_up_routing(const Router& op, std::uint64_t key) {
 
 SimDevice::SimDevice(SimDeviceOptions options) : options_(std::move(options)), heap_(options_.together) {
   CHECK(options_.servers > 0 && options_.flops_per_us > 0 && options_.bytes_per_us > 0, "a device that can do nothing");
-  CHECK(!options_.timed || (options_.numbers && options_.memory), "nothing to be timed without numbers");
+  CHECK(!options_.timed_ns || (options_.numbers && options_.memory), "nothing to be timed without numbers");
   servers_.assign(static_cast<std::size_t>(options_.servers), Timeline(options_.begin_us));
   for (std::size_t server = servers_.size(); server-- > 0;) idle_servers_.push_back(server);
 }
@@ -80,7 +73,7 @@ Memory SimDevice::allocate(std::size_t size, Place place) {
     void* const nothing = unread_memory(size);
     return {std::shared_ptr<void>(nothing, forget), nothing, size};
   }
-  if (options_.timed) return take_timed(size, counted);
+  if (options_.timed_ns) return take_timed(size, counted);
   const std::size_t padded = std::max(kLine, (size + kLine - 1) / kLine * kLine);
   if (!options_.memory && padded >= kSparse) {
     auto memory = sparse_memory(padded);
@@ -146,9 +139,9 @@ void SimDevice::make_up(const Router& op, const SegmentKey& key) const {
 }
 
 std::int64_t SimDevice::timed_us(const std::vector<Segment>& segments) {
-  const std::int64_t begin_ns = thread_time_ns();
+  const std::int64_t begin_ns = options_.timed_ns();
   compute(segments);
-  const std::int64_t took_ns = thread_time_ns() - begin_ns;
+  const std::int64_t took_ns = options_.timed_ns() - begin_ns;
   computed_ns_ += took_ns;
   left_ns_ += took_ns;
   const std::int64_t us = left_ns_ / 1000;
@@ -169,7 +162,7 @@ void SimDevice::set_pace(std::int64_t now_us, double pace) {
 
 void SimDevice::start(std::vector<Segment> segments, std::int64_t now_us) {
   std::int64_t end_us = now_us;
-  if (options_.timed) {
+  if (options_.timed_ns) {
     end_us += std::llround(pace_ * static_cast<double>(timed_us(segments)));
   } else {
     if (options_.compute_at == ComputeAt::start) compute(segments);
@@ -217,7 +210,7 @@ void SimDevice::end_first() {
   });
   const Running ended = std::move(*first);
   running_.erase(first);
-  if (options_.compute_at == ComputeAt::end && !options_.timed) compute(ended.segments);
+  if (options_.compute_at == ComputeAt::end && !options_.timed_ns) compute(ended.segments);
   if (options_.watch != nullptr) options_.watch->ends(ended.server, ended.segments, ended.begin_us, ended.end_us);
   heap_.done(ended.segments);
   servers_[ended.server].enter(Use::idle, ended.end_us);

@@ -47,9 +47,9 @@ struct SimDeviceOptions {
   std::function<bool(const SegmentKey&, const Op&)> skips = {};   // true: the op is passed over, a fault of the device
   std::function<void(const SegmentKey&, const Op&)> before = {};  // each op that is computed: memory that fails
   Watch* watch = nullptr;                                         // outlives the device; a server is a thread
-  // With numbers: a segment lasts as long as it took to compute it here, of the computing thread's own time, and memory is
-  // taken as the processor's device takes it.
-  bool timed = false;
+  // With numbers, a clock of what the calling thread computes: a segment lasts as long as it took to compute here, and
+  // memory is taken as the processor's device takes it. Empty: as its cost says.
+  std::function<std::int64_t()> timed_ns = {};
   std::shared_ptr<Blocks> blocks = {};  // told of all memory of this device; null: nobody asks
 };
 
@@ -120,8 +120,6 @@ class SimDevice final : public Device {
   double pace_ = 1;
   std::int64_t computed_ns_ = 0, left_ns_ = 0;  // less than a microsecond, of what lasted
 };
-
-std::int64_t thread_time_ns();  // of the calling thread, on a core
 
 // A routing as kernels/op.h wants it (indices, weights, the plan), drawn from `key`. Scores are all one half.
 void make_up_routing(const Router& op, std::uint64_t key);

@@ -11,6 +11,7 @@
 #include "actors/journal.h"
 #include "kernels/base/error.h"
 #include "launcher/interrupts.h"
+#include "launcher/loop.h"
 #include "launcher/simulation/begin.h"
 #include "launcher/simulation/sim_world.h"
 
@@ -84,7 +85,7 @@ SimWorldOptions TimedWorld::world_options(const std::string& folder) {
   for (int node = 0; node < config.layout.nodes; ++node) {
     SimDeviceOptions device;
     device.servers = config.device.threads;
-    device.timed = true;
+    device.timed_ns = thread_time_ns;
     device.blocks = std::make_shared<Blocks>();
     options.devices.push_back(std::move(device));
   }
