@@ -138,7 +138,7 @@ TEST_CASE("a bench that can't end well is refused before it begins", "[bench_ops
   refused(to(here), 1, "--json " + here + ": is a folder or a device, must be a file; name another");
   refused(test::run({"/bin/sh", "-c", "cd \"$1\" && exec \"$0\" bench ops --device cpu", TROUPE_BINARY, here}), 1,
           "there is no configs/quickstart.toml here: name a CONFIG, or go to the folder that has configs/");
-  refused(test::troupe({"bench"}), 2, "bench must be followed by ops; troupe bench --help tells more");
+  refused(test::troupe({"bench"}), 2, "bench must be followed by ops or hardware; troupe bench --help tells more");
   refused(test::troupe({"bench", "opps"}), 2,
-          "bench must be followed by ops, not by opps; troupe bench --help tells more");
+          "bench must be followed by ops or hardware, not by opps; troupe bench --help tells more");
 }
