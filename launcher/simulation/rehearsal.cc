@@ -27,6 +27,8 @@ constexpr int kMomentsALook = 64;  // at what is resident
 constexpr std::int32_t kHeldOutMicrobatches = 64;
 // Where every core computes, a turn of the loop costs its thread this much besides: caches grow cold, threads wake.
 constexpr double kSwitchUs = 35;
+// Of a frame: whoever slept until it came, a loop and then a compute thread, wakes first.
+constexpr double kWakeUs = 150;
 constexpr double kDiskBytesPerUs = 100;  // a slow one: what waits for it is memory
 constexpr int kProblems = 512;
 constexpr std::size_t kMiB = std::size_t{1} << 20;
@@ -75,7 +77,7 @@ SimWorldOptions TimedWorld::world_options(const std::string& folder) {
   const double real = h.inside_gbytes_per_second > 0 ? h.inside_gbytes_per_second : 4;
   const double shaped = config.link.gbits_per_second / 8;
   options.network.small_bytes_max = 0;
-  options.network.latency_us = std::llround(config.link.delay_ms * 1e3 + h.inside_latency_us);
+  options.network.latency_us = std::llround(config.link.delay_ms * 1e3 + h.inside_latency_us + kWakeUs);
   options.network.bytes_per_us = 1e3 * (shaped > 0 ? std::min(shaped, real) : real);
   options.hosts = HostOptions{.cores = options_.cores,
                               .nodes_a_host = static_cast<std::uint32_t>(options_.nodes_a_machine),
