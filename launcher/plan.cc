@@ -23,11 +23,10 @@ namespace troupe {
 
 namespace {
 
-// Measured on Debian 12 (see docs/performance.md): an idle node's resident memory, without and with UCX, and the
-// kernels' scratch of a compute thread.
+// Measured on Debian 12: pages of program and libraries and small blocks of the heap; what loader, conductor and
+// checkpointer take on the first node; UCX, and each peer; and the kernels' scratch of a compute thread.
 constexpr std::size_t kMiB = std::size_t{1} << 20;
-constexpr std::size_t kProcessBytes = 19 * kMiB;
-constexpr std::size_t kUcxBytes = 3 * kMiB;
+constexpr std::size_t kProgramBytes = 25 * kMiB, kLeaderBytes = 3 * kMiB, kUcxBytes = 5 * kMiB, kPeerBytes = kMiB / 2;
 constexpr std::size_t kThreadBytes = 5 * kMiB / 2;
 
 // In FP8 a thread holds the codes of a scaled product's left operand, 512 rows of it (kernels/cpu/product_scaled.cc), as
@@ -181,6 +180,11 @@ ActorPlan plan_shard(const Config& config, const StageShape& shape, int shard) {
   return actor;
 }
 
+std::size_t process_bytes(const Config& config, std::uint32_t node) {
+  const auto peers = static_cast<std::size_t>(config.layout.nodes - 1);
+  return kProgramBytes + (node == 0 ? kLeaderBytes : 0) + (peers > 0 ? kUcxBytes + peers * kPeerBytes : 0);
+}
+
 std::size_t row_bytes(const Config& config, std::size_t stages) {
   const auto rows = static_cast<std::size_t>(config.microbatch_rows()),
              d = static_cast<std::size_t>(config.model.hidden_size);
@@ -286,8 +290,7 @@ Plan make_plan(const Config& config, std::size_t corpus_bytes) {
   for (int n = 0; n < config.layout.nodes; ++n) {
     NodePlan node;
     node.node = static_cast<std::uint32_t>(n);
-    node.process = kProcessBytes + (static_cast<std::size_t>(config.inspect.journal_mib) << 20) +
-                   (config.layout.nodes > 1 ? kUcxBytes : 0) +
+    node.process = process_bytes(config, node.node) + (static_cast<std::size_t>(config.inspect.journal_mib) << 20) +
                    thread_bytes(config) * static_cast<std::size_t>(std::max(1, config.device.threads));
     node.data = n == 0 ? corpus_bytes : 0;
     add_messages(node, config, places);

@@ -38,6 +38,9 @@ struct Plan {
 // One actor of a layout, without its node.
 ActorPlan plan_stage(const Config& config, int replica, const StageShape& shape);
 ActorPlan plan_shard(const Config& config, const StageShape& shape, int shard);
+// What the process of a node takes beside actors, messages, data, journal and its threads' scratch: program, libraries, small
+// blocks, transport.
+std::size_t process_bytes(const Config& config, std::uint32_t node);
 // Rows on their way, once, to and from so many stage actors.
 std::size_t row_bytes(const Config& config, std::size_t stages);
 

@@ -16,6 +16,7 @@
 #include "launcher/simulation/begin.h"
 #include "launcher/simulation/laws.h"
 #include "launcher/simulation/rehearsal.h"
+#include "launcher/simulation/short_corpus.h"
 #include "launcher/simulation/sim_world.h"
 
 #include "tests/support/catch.h"
@@ -115,11 +116,11 @@ TEST_CASE("a server that shares its core takes longer for what is left, and what
   CHECK(device.next_us() == 137);
 }
 
-TEST_CASE("a world takes longer where loops take longer, and where nodes share a core", "[rehearsal]") {
+TEST_CASE("a world takes longer where cores go to loops and back, and where nodes share a core", "[rehearsal]") {
   const Folder folder;
   const Config config = tiny({"layout.nodes=2", "layout.stages=2", "evaluate.exact_match_problems=0"});
   const std::int64_t apart = lasts_us(config, {.cores = 8, .nodes_a_host = 1}, folder.path + "/a");
-  const std::int64_t slow = lasts_us(config, {.cores = 8, .nodes_a_host = 1, .turn_us = 2000}, folder.path + "/b");
+  const std::int64_t slow = lasts_us(config, {.cores = 1, .nodes_a_host = 1, .switch_us = 5000}, folder.path + "/b");
   const std::int64_t together = lasts_us(config, {.cores = 1, .nodes_a_host = 2}, folder.path + "/c");
   CHECK(slow > 2 * apart);
   CHECK(together > apart * 11 / 10);

@@ -15,15 +15,6 @@ namespace {
 
 constexpr std::size_t kLine = 64, kHugePage = std::size_t{1} << 21;
 
-}  // namespace
-
-std::size_t bytes_taken(std::size_t size) {
-  const std::size_t step = size >= 2 * kHugePage ? kHugePage : kLine;
-  return std::max(kLine, (size + step - 1) / step * step);
-}
-
-namespace {
-
 [[noreturn]] void refuse(std::size_t size) {
   throw Error("can't allocate {} bytes of device memory; lower the memory that the plan shows", size);
 }
@@ -40,6 +31,11 @@ Memory map_pages(std::size_t size) {
 }
 
 }  // namespace
+
+std::size_t bytes_taken(std::size_t size) {
+  const std::size_t step = size >= 2 * kHugePage ? kHugePage : kLine;
+  return std::max(kLine, (size + step - 1) / step * step);
+}
 
 Memory take_memory(std::size_t size) {
   if (size >= 2 * kHugePage) return map_pages(size);

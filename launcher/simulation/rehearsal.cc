@@ -12,7 +12,9 @@
 #include "kernels/base/error.h"
 #include "launcher/interrupts.h"
 #include "launcher/loop.h"
+#include "launcher/plan.h"
 #include "launcher/simulation/begin.h"
+#include "launcher/simulation/short_corpus.h"
 #include "launcher/simulation/sim_world.h"
 
 namespace troupe {
@@ -32,9 +34,6 @@ constexpr double kWakeUs = 150;
 constexpr double kDiskBytesPerUs = 100;  // a slow one: what waits for it is memory
 constexpr int kProblems = 512;
 constexpr std::size_t kMiB = std::size_t{1} << 20;
-// A process beside its actors, as measured on Debian 12: pages of program and libraries, small blocks of the heap; what
-// UCX takes, once and for each peer; what loader, conductor and checkpointer take on the first node.
-constexpr std::size_t kProgramBytes = 25 * kMiB, kUcxBytes = 5 * kMiB, kPeerBytes = kMiB / 2, kLeaderBytes = 3 * kMiB;
 // Real threads and messages overlap in more ways than one order of virtual time shows.
 constexpr double kOverlap = 1.04;
 
@@ -163,9 +162,8 @@ void TimedWorld::add_to(Rehearsal& all) const {
     RehearsedNode& node = all.nodes[i];
     const auto actors = static_cast<std::size_t>(kOverlap * static_cast<double>(most_[i]));
     node.actors = std::max(node.actors, actors);
-    node.program =
-        kProgramBytes + (i == 0 ? kLeaderBytes : 0) + scratch_[i] * static_cast<std::size_t>(config.device.threads);
-    if (most_.size() > 1) node.program += kUcxBytes + kPeerBytes * (most_.size() - 1);
+    node.program = process_bytes(config, static_cast<std::uint32_t>(i)) +
+                   scratch_[i] * static_cast<std::size_t>(config.device.threads);
     node.journal = journal_bytes(i);
     node.data = i == 0 && corpus_ ? corpus_->bytes() : 0;
   }

@@ -269,11 +269,7 @@ void SimWorld::advance_parts(Member& member) {
   if (member.jury) member.jury->advance(now_us_);
 }
 
-void SimWorld::turn(Member& member) {
-  if (options_.hosts) {
-    turn_timed(member);
-    return share_cores(member);
-  }
+void SimWorld::take_turns(Member& member) {
   member.has_mail = false;
   advance_parts(member);
   for (int turns = 0; member.node->turn(now_us_); ++turns) {
@@ -281,6 +277,14 @@ void SimWorld::turn(Member& member) {
     member.device->advance(now_us_);
   }
   advance_parts(member);
+}
+
+void SimWorld::turn(Member& member) {
+  if (options_.hosts) {
+    turn_timed(member);
+    return share_cores(member);
+  }
+  take_turns(member);
   if (member.disk && member.disk->fell())
     events_.at(now_us_, [this, node = member.node_id] {
       if (is_up(node)) kill(node);
@@ -295,16 +299,9 @@ void SimWorld::turn_timed(Member& member) {
   if (member.busy_until_us > now_us_) return;
   const std::int64_t begin_ns = thread_time_ns(), computed_ns = member.device->computed_ns();
   const std::uint64_t handled = member.node->handled();
-  member.has_mail = false;
-  advance_parts(member);
-  for (int turns = 0; member.node->turn(now_us_); ++turns) {
-    CHECK(turns < kTurnsMax, "node {} comes to no rest at {} us: its actors post without end", member.node_id, now_us_);
-    member.device->advance(now_us_);
-  }
-  advance_parts(member);
+  take_turns(member);
   if (member.node->handled() == handled) return;
-  member.owed_ns += thread_time_ns() - begin_ns - (member.device->computed_ns() - computed_ns) +
-                    std::llround(1e3 * options_.hosts->turn_us);
+  member.owed_ns += thread_time_ns() - begin_ns - (member.device->computed_ns() - computed_ns);
   const std::int64_t us = member.owed_ns / 1000;
   member.owed_ns %= 1000;
   member.busy_until_us = now_us_ + us;

@@ -28,8 +28,7 @@ namespace troupe {
 struct HostOptions {
   int cores = 0;  // of a host
   std::uint32_t nodes_a_host = 1;
-  double turn_us = 0;    // of a loop's turn, beside what it took here
-  double switch_us = 0;  // a core that goes from a segment to the loop and back, besides
+  double switch_us = 0;  // a core that goes from a segment to the loop and back, beside the turn
 };
 
 struct SimWorldOptions {
@@ -125,6 +124,7 @@ class SimWorld {
   void hear(const Envelope& envelope);
   void tell_bills();
   void turn(Member& member);
+  void take_turns(Member& member);
   void turn_timed(Member& member);
   void hold_up(const Member& member, std::int64_t us);
   void share_cores(const Member& member);
