@@ -1,4 +1,6 @@
 // `troupe rehearse` and `troupe bench hardware` as a person uses them.
+#include <fmt/format.h>
+
 #include <nlohmann/json.hpp>
 
 #include "tests/support/run.h"
@@ -44,6 +46,21 @@ TEST_CASE("what a rehearsal says a node will hold covers what it holds, and not 
     INFO("node " << node << " held " << held[node] << " MiB: " << nodes[node].dump());
     CHECK(nodes[node].at("peak_mib").get<double>() > held[node].get<double>());
     CHECK(nodes[node].at("peak_mib").get<double>() < 1.3 * held[node].get<double>());
+  }
+}
+
+TEST_CASE("what the plan says covers a small node whose journal is full", "[rehearse]") {
+  const Folder folder;
+  const Arguments sets = {"layout.nodes=2", "layout.expert_shards=2", "device.threads=1", "inspect.journal_mib=1",
+                          "train.steps=60"};
+  expect_success(tiny_run(folder / "run", sets));
+  const json held = metrics_of(folder / "run", "bill").back().at("memory_mib");
+  const std::string plan = expect_success(with_sets({"plan", kTiny}, tiny_sets(sets))).out;
+  for (std::size_t node = 0; node < held.size(); ++node) {
+    INFO(plan << "\nheld " << held.dump());
+    const std::string line = fmt::format("\nnode {}: peak ", node);
+    REQUIRE(has(plan, line));
+    CHECK(std::stod(plan.substr(plan.find(line) + line.size())) > held[node].get<double>());
   }
 }
 
