@@ -182,6 +182,7 @@ std::string today() { return fmt::format("{:%d %B %Y}", fmt::localtime(std::time
 }  // namespace
 
 int bench_hardware(const BenchHardwareOptions& options) {
+  expect_place_for("--out", options.out);
   start_log("troupe", "", LogLevel::warning);
   const Config config = timed_config(options.config_path, options.sets, "");
   const bool gpu = config.device.kind == "cuda";

@@ -247,17 +247,6 @@ nlohmann::json as_json(const Config& config, const std::vector<Row>& rows, const
           {"ops", ops}};
 }
 
-// Before anything is measured: figures that can't be kept took minutes for nothing.
-void check_json(const std::string& path) {
-  if (path.empty()) return;
-  std::error_code failed;
-  const std::string folder = fs::path(path).parent_path().string();
-  if (!folder.empty() && !fs::is_directory(folder, failed))
-    throw Error("--json {}: there is no folder {}; make it or name another", path, folder);
-  if (fs::exists(path, failed) && !fs::is_regular_file(path, failed))
-    throw Error("--json {}: is a folder or a device, must be a file; name another", path);
-}
-
 }  // namespace
 
 // One compute thread: an op by itself is what is timed.
@@ -279,6 +268,16 @@ Config timed_config(const std::string& named, const std::vector<std::string>& gi
   return config;
 }
 
+void expect_place_for(const std::string& option, const std::string& path) {
+  if (path.empty()) return;
+  std::error_code failed;
+  const std::string folder = fs::path(path).parent_path().string();
+  if (!folder.empty() && !fs::is_directory(folder, failed))
+    throw Error("{} {}: there is no folder {}; make it or name another", option, path, folder);
+  if (fs::exists(path, failed) && !fs::is_regular_file(path, failed))
+    throw Error("{} {}: is a folder or a device, must be a file; name another", option, path);
+}
+
 ModelRates model_rates(const Config& config, int repeats) {
   const std::unique_ptr<MeasuredDevice> device = open_device(config, 0, true);
   Bench bench(*device);
@@ -296,7 +295,7 @@ ModelRates model_rates(const Config& config, int repeats) {
 
 int bench_ops(const BenchOptions& options) {
   const std::vector<bool> wanted = wanted_kinds(options.only);
-  check_json(options.json);
+  expect_place_for("--json", options.json);
   const Config config = timed_config(options.config_path, options.sets, options.device);
   start_log("troupe", "", LogLevel::warning);
   const std::unique_ptr<MeasuredDevice> device = open_device(config, 0, true);

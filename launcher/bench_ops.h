@@ -20,6 +20,10 @@ struct BenchOptions {
 // The configuration as it is timed: one compute thread of this machine. path empty: as above; device empty: as it says.
 Config timed_config(const std::string& path, const std::vector<std::string>& sets, const std::string& device);
 
+// Before anything is measured: figures that can't be kept took minutes for nothing. Throws Error: there is no such folder, or
+// it is no file; an empty path is none.
+void expect_place_for(const std::string& option, const std::string& path);
+
 struct ModelRates {
   double copy_gbytes_per_second = 0;  // of a copy that no cache holds, read and written
   double step_product_tflops = 0;     // of all products of a step

@@ -81,4 +81,5 @@ TEST_CASE("this machine is measured into a file that a forecast reads", "[rehear
   const Ended plan = expect_success({"plan", TROUPE_SOURCE_DIR "/configs/quickstart.toml", "--cluster", file});
   CHECK(has(plan.out, "here"));
   expect_refused({"bench", "hardware", kTiny, "--like", "nowhere"}, {"nowhere"});
+  expect_refused({"bench", "hardware", kTiny, "--out", folder / "none/here.toml"}, {"--out", "there is no folder"});
 }
