@@ -153,11 +153,13 @@ void SimDevice::hold_up(std::int64_t us, std::uint64_t which) {
   if (!running_.empty()) running_[which % running_.size()].end_us += us;
 }
 
-void SimDevice::set_pace(std::int64_t now_us, double pace) {
+bool SimDevice::set_pace(std::int64_t now_us, double pace) {
+  if (pace == pace_) return false;
   const double longer = pace / std::exchange(pace_, pace);
   for (Running& running : running_)
     running.end_us =
         now_us + std::llround(longer * static_cast<double>(std::max<std::int64_t>(0, running.end_us - now_us)));
+  return true;
 }
 
 void SimDevice::start(std::vector<Segment> segments, std::int64_t now_us) {

@@ -76,8 +76,8 @@ class SimDevice final : public Device {
   std::size_t scratch_bytes() const { return scratch_.size(); }  // of a computing thread
   // A core is taken from one of the segments under way, by a number from the caller: it ends later.
   void hold_up(std::int64_t us, std::uint64_t which);
-  // From now on whatever is computed lasts so many times as long: servers share cores with others.
-  void set_pace(std::int64_t now_us, double pace);
+  // From now on whatever is computed lasts so many times as long: servers share cores with others. Whether that is new.
+  bool set_pace(std::int64_t now_us, double pace);
   std::size_t bytes_peak(Place place) const { return live(place).peak; }  // of what was allocated and not given back
 
  private:

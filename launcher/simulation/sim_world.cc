@@ -19,6 +19,7 @@ namespace {
 
 constexpr int kTurnsMax = 10'000;  // of a node in one moment
 constexpr std::int64_t kNever = std::numeric_limits<std::int64_t>::max();
+constexpr double kStands = 1e6;  // the pace of a thread that has no core
 constexpr Address kSupervisor{Role::supervisor, 0}, kConductor{Role::conductor, 0},
     kCheckpointer{Role::checkpointer, 0};
 
@@ -43,7 +44,7 @@ std::uint64_t word_of(const Address& address) { return static_cast<std::uint64_t
 // One incarnation of a node with its parts. Declared in the order in which they must live: the node ends first.
 struct SimWorld::Member {
   explicit Member(std::shared_ptr<Blocks> known) : blocks(std::move(known)) {}
-  std::uint32_t node_id = 0, incarnation = 0;
+  std::uint32_t node_id = 0, incarnation = 0, host = 0;
   bool abandoned = false, has_mail = false, stopped = false, hung = false;
   std::uint64_t choices = 0;
   std::int64_t began_us = 0;
@@ -192,6 +193,7 @@ void SimWorld::add_member(std::uint32_t node, std::uint32_t incarnation) {
   auto member = std::make_unique<Member>(options_.devices[node].blocks);
   Member* const m = member.get();
   std::tie(m->node_id, m->incarnation, m->began_us) = std::tuple(node, incarnation, now_us_);
+  if (options_.hosts) m->host = node / options_.hosts->nodes_a_host;
   const auto places = place_actors(config_);
   watch(*m, places);
   SimDeviceOptions device = options_.devices[node];
@@ -282,7 +284,7 @@ void SimWorld::take_turns(Member& member) {
 void SimWorld::turn(Member& member) {
   if (options_.hosts) {
     turn_timed(member);
-    return share_cores(member);
+    return share_cores(member.host);
   }
   take_turns(member);
   if (member.disk && member.disk->fell())
@@ -296,7 +298,7 @@ void SimWorld::turn_timed(Member& member) {
   const std::uint64_t finished = member.device->finished();
   member.device->advance(now_us_);
   member.has_mail |= member.device->finished() > finished;
-  if (member.busy_until_us > now_us_) return;
+  if (member.busy_until_us > now_us_ || wakes(member)) return;
   const std::int64_t begin_ns = thread_time_ns(), computed_ns = member.device->computed_ns();
   const std::uint64_t handled = member.node->handled();
   take_turns(member);
@@ -308,42 +310,59 @@ void SimWorld::turn_timed(Member& member) {
   hold_up(member, us + std::llround(options_.hosts->switch_us));
 }
 
-// Seats of those on the same host.
-std::vector<std::size_t> SimWorld::of_host(const Member& member) const {
+std::vector<std::size_t> SimWorld::seats_of(std::uint32_t host) const {
   std::vector<std::size_t> seats;
   for (std::size_t i = 0; i < members_.size(); ++i)
-    if (members_[i]->node_id / options_.hosts->nodes_a_host == member.node_id / options_.hosts->nodes_a_host)
-      seats.push_back(i);
+    if (members_[i]->host == host) seats.push_back(i);
   return seats;
+}
+
+Cores& SimWorld::cores_of(std::uint32_t host) {
+  CoresOptions options = options_.hosts->cores;
+  options.owners = members_.size();
+  return cores_.try_emplace(host, options).first->second;
+}
+
+// A loop without a turn under way slept; its turn is put off until it is awake.
+bool SimWorld::wakes(Member& member) {
+  if (member.busy_until_us == now_us_) return false;
+  const HostOptions& hosts = *options_.hosts;
+  const std::uint64_t place = 4 * std::uint64_t{member.node_id};
+  const bool is_late =
+      cores_of(member.host).all_busy() && random_uniform(options_.seed, rounds_, place) < hosts.late_share;
+  const double late = is_late ? hosts.late_us * random_uniform(options_.seed, rounds_, place + 1) : 0;
+  member.busy_until_us = now_us_ + std::llround(hosts.wake_us + late);
+  member.has_mail = true;
+  return member.busy_until_us > now_us_;
 }
 
 // Where every core of its host computes, one of the segments there waits for the loop.
 void SimWorld::hold_up(const Member& member, std::int64_t us) {
+  if (!cores_of(member.host).all_busy()) return;
   std::vector<std::size_t> computing;
-  std::size_t running = 0;
-  for (const std::size_t seat : of_host(member)) {
-    if (members_[seat]->device->running() > 0) computing.push_back(seat);
-    running += members_[seat]->device->running();
-  }
-  if (computing.empty() || running < static_cast<std::size_t>(options_.hosts->cores)) return;
+  for (const std::size_t seat : seats_of(member.host))
+    if (cores_of(member.host).granted(seat) > 0) computing.push_back(seat);
   const std::uint64_t draw = random_word(options_.seed, rounds_, 3);
   const std::size_t seat = computing[draw % computing.size()];
   members_[seat]->device->hold_up(us, draw >> 32);
   plan(seat);
 }
 
-// More threads compute than the host has cores: each has its share.
-void SimWorld::share_cores(const Member& member) {
-  const std::vector<std::size_t> seats = of_host(member);
-  std::size_t running = 0;
-  for (const std::size_t seat : seats) running += members_[seat]->device->running();
-  const double pace = std::max(1.0, static_cast<double>(running) / options_.hosts->cores);
-  double& known = paces_.try_emplace(member.node_id / options_.hosts->nodes_a_host, 1).first->second;
-  if (std::exchange(known, pace) == pace) return;
+// Threads without a core stand still.
+void SimWorld::share_cores(std::uint32_t host) {
+  Cores& cores = cores_of(host);
+  const std::vector<std::size_t> seats = seats_of(host);
+  for (const std::size_t seat : seats) cores.want(seat, members_[seat]->device->running(), now_us_);
+  cores.share(now_us_);
   for (const std::size_t seat : seats) {
-    members_[seat]->device->set_pace(now_us_, pace);
-    plan(seat);
+    SimDevice& device = *members_[seat]->device;
+    const auto running = static_cast<double>(device.running()), granted = static_cast<double>(cores.granted(seat));
+    if (device.set_pace(now_us_, running == granted ? 1 : granted > 0 ? running / granted : kStands)) plan(seat);
   }
+  const std::int64_t next_us = cores.next_us(now_us_);
+  if (next_us == kNever || next_us == sharing_us_) return;
+  sharing_us_ = next_us;
+  events_.at(next_us, [this, host] { share_cores(host); });
 }
 
 // A moment comes with what happens from outside. Who has the first turn in it.

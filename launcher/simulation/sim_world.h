@@ -17,18 +17,21 @@
 #include "kernels/sim/device.h"
 #include "launcher/bill.h"
 #include "launcher/simulation/agenda.h"
+#include "launcher/simulation/cores.h"
 #include "launcher/simulation/events.h"
 #include "launcher/world.h"
 #include "messages/sim_network.h"
 
 namespace troupe {
 
-// Loops and compute threads as they are on real machines: a turn takes its time, measured here, and whoever finds no core
-// free holds up others. Devices are timed.
+// Loops and compute threads as they are on real machines: a turn takes its time, measured here, a loop that slept has to
+// wake, and whoever finds no core free waits or holds up others. Devices are timed.
 struct HostOptions {
-  int cores = 0;  // of a host
+  CoresOptions cores = {};  // of a host; `owners` is the world's business
   std::uint32_t nodes_a_host = 1;
-  double switch_us = 0;  // a core that goes from a segment to the loop and back, beside the turn
+  double switch_us = 0;                // a core that goes from a segment to the loop and back, beside the turn
+  double wake_us = 0;                  // until a loop that slept has its turn
+  double late_share = 0, late_us = 0;  // where every core computes, so many of those turns come up to so much later
 };
 
 struct SimWorldOptions {
@@ -127,8 +130,10 @@ class SimWorld {
   void take_turns(Member& member);
   void turn_timed(Member& member);
   void hold_up(const Member& member, std::int64_t us);
-  void share_cores(const Member& member);
-  std::vector<std::size_t> of_host(const Member& member) const;
+  bool wakes(Member& member);
+  void share_cores(std::uint32_t host);
+  Cores& cores_of(std::uint32_t host);
+  std::vector<std::size_t> seats_of(std::uint32_t host) const;
   void advance_parts(Member& member);
   std::size_t begin_moment(std::int64_t at_us);
   void step(std::int64_t at_us);
@@ -145,7 +150,8 @@ class SimWorld {
   Events events_;
   std::vector<std::unique_ptr<Member>> members_;
   Agenda agenda_;
-  std::map<std::uint32_t, double> paces_;         // of hosts: so many times as long a segment lasts there
+  std::map<std::uint32_t, Cores> cores_;          // of hosts
+  std::int64_t sharing_us_ = 0;                   // cores are shared anew then
   std::map<SimNetwork::End, std::size_t> seats_;  // among the members
   std::vector<std::uint32_t> incarnations_;       // the last of each node
   std::int64_t now_us_ = 0;

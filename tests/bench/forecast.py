@@ -34,6 +34,11 @@ CASES = [
      (BYTES, *TWO, *SHARDS, "link.delay_ms=1", "link.gbits_per_second=0.5", "layout.slots=4", "train.dtype=bfloat16")),
     ("12 M experts, 2 replicas x 2 shards, 1 Gbit/s", HERE / "moe.toml",
      (BYTES, *TWO, *REPLICAS, *SHARDS, "train.gradient_lanes=2", "link.gbits_per_second=1")),
+    ("quickstart, 4 nodes, 4 replicas, 3 ms", CONFIGS / "quickstart.toml",
+     ("layout.nodes=4", "device.threads=1", "layout.replicas=4", "link.delay_ms=3")),
+    ("12 M experts, 4 nodes, 2 replicas x 2 shards, one slot, 1 ms", HERE / "moe.toml",
+     (BYTES, "layout.nodes=4", "device.threads=1", *REPLICAS, *SHARDS, "layout.slots=1", "train.gradient_lanes=2",
+      "link.delay_ms=1")),
     ("dense, 2 stages, 1 ms", HERE / "dense.toml", (BYTES, *TWO, *STAGES, "link.delay_ms=1")),
 ]
 
