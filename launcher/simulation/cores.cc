@@ -69,6 +69,10 @@ bool Cores::all_busy() const {
   return std::all_of(cores_.begin(), cores_.end(), [](const Core& core) { return core.busy; });
 }
 
+bool Cores::crowded() const {
+  return std::any_of(cores_.begin(), cores_.end(), [](const Core& core) { return !core.waiting.empty(); });
+}
+
 std::int64_t Cores::next_us(std::int64_t now_us) const {
   std::int64_t next = std::numeric_limits<std::int64_t>::max();
   const std::int64_t tick_us = (now_us / options_.tick_us + 1) * options_.tick_us;

@@ -27,6 +27,7 @@ class Cores {
   void share(std::int64_t now_us);
   std::size_t granted(std::size_t owner) const;
   bool all_busy() const;
+  bool crowded() const;  // somebody waits
   // When share() has something new to say if nobody comes or goes; the largest number: never.
   std::int64_t next_us(std::int64_t now_us) const;
 

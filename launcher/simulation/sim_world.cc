@@ -329,7 +329,7 @@ bool SimWorld::wakes(Member& member) {
   const HostOptions& hosts = *options_.hosts;
   const std::uint64_t place = 4 * std::uint64_t{member.node_id};
   const bool is_late =
-      cores_of(member.host).all_busy() && random_uniform(options_.seed, rounds_, place) < hosts.late_share;
+      cores_of(member.host).crowded() && random_uniform(options_.seed, rounds_, place) < hosts.late_share;
   const double late = is_late ? hosts.late_us * random_uniform(options_.seed, rounds_, place + 1) : 0;
   member.busy_until_us = now_us_ + std::llround(hosts.wake_us + late);
   member.has_mail = true;

@@ -31,7 +31,7 @@ struct HostOptions {
   std::uint32_t nodes_a_host = 1;
   double switch_us = 0;                // a core that goes from a segment to the loop and back, beside the turn
   double wake_us = 0;                  // until a loop that slept has its turn
-  double late_share = 0, late_us = 0;  // where every core computes, so many of those turns come up to so much later
+  double late_share = 0, late_us = 0;  // where threads wait for cores, so many of those turns come up to so much later
 };
 
 struct SimWorldOptions {
