@@ -288,7 +288,8 @@ void add_machine_keys(std::vector<Key>& keys) {
   layout.add("sums_elements_max", &L::sums_elements_max, at_least(16), "of a gradient, in one message between twins");
   layout.add("stash_factor", &L::stash_factor, at_least(0), "rows kept for backward, times their mean; 0: none");
   layout.add("shards_in_blocks", &L::shards_in_blocks, anything(), "neighbouring shards share a node");
-  layout.add("transport", &L::transport, one_of({"auto", "shm", "tcp"}), "how nodes talk");
+  layout.add("transport", &L::transport, one_of({"auto", "shm", "tcp", "ib", "any"}),
+             "how nodes talk; auto: shared memory on one machine, any between machines");
   layout.add("interface", &L::interface, anything(), "network interface; empty: chosen");
   layout.add("spin_us", &L::spin_us, within(0, 10'000),
              "looks for messages so long before it sleeps; 0: sleeps at once");

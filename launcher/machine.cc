@@ -47,8 +47,13 @@ void expect_device(const Config& config) {
       problem);
 }
 
+bool cores_enough(const Config& config, int together) {
+  return config.device.threads * (together > 0 ? together : config.layout.nodes) <= usable_cores();
+}
+
 // Nodes of one machine share its GPUs in turn; a cluster's launcher shows each node those that are its own.
-std::unique_ptr<MeasuredDevice> open_device(const Config& config, std::uint32_t node, bool profiled, Watch* watch) {
+std::unique_ptr<MeasuredDevice> open_device(const Config& config, std::uint32_t node, bool profiled, Watch* watch,
+                                            int together) {
   expect_device(config);
   if (config.device.kind == "cuda") {
     const std::vector<int> gpus = usable_indices(look_for_gpus());
@@ -58,8 +63,7 @@ std::unique_ptr<MeasuredDevice> open_device(const Config& config, std::uint32_t 
                       .library = config.device.products == "cublaslt",
                       .watch = watch});
   }
-  const bool cores_enough = config.device.threads * config.layout.nodes <= usable_cores();
-  return std::make_unique<CpuDevice>(config.device.threads, profiled, watch, cores_enough);
+  return std::make_unique<CpuDevice>(config.device.threads, profiled, watch, cores_enough(config, together));
 }
 
 std::string kind_of_machine(const Config& config) {

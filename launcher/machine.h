@@ -18,9 +18,12 @@ void resolve_machine(Config& config);
 // Throws Error: this machine doesn't have the device that the run asks for.
 void expect_device(const Config& config);
 
-// The device of a node of this run. REQUIRES: resolve_machine. Throws Error as expect_device does.
+// Whether each compute thread of `together` nodes of the run (0: all) has a core of this machine.
+bool cores_enough(const Config& config, int together);
+
+// The device of a node of this run, of which `together` nodes share this machine (0: all). REQUIRES: resolve_machine. Throws Error as expect_device does.
 std::unique_ptr<MeasuredDevice> open_device(const Config& config, std::uint32_t node, bool profiled,
-                                            Watch* watch = nullptr);
+                                            Watch* watch = nullptr, int together = 0);
 
 // Processor or GPU, as far as bits depend on it: nodes of one run have the same.
 std::string kind_of_machine(const Config& config);

@@ -69,6 +69,7 @@ void NodeProcess::introduce(const json& start) {
   WorldOptions options;
   options.node = id;
   options.incarnation = start.at("incarnation");
+  options.together = start.at("together");
   options.mode = static_cast<RunMode>(start.at("mode").get<int>());
   options.run_folder = start.at("run_folder");
   std::filesystem::create_directories(options.run_folder);  // this machine may not have it yet

@@ -156,9 +156,13 @@ void Supervisor::start_there(Child& child) {
 }
 
 void Supervisor::say_start(Child& child) {
-  json start{{"kind", "start"},    {"config", config_to_toml(config_)},
-             {"node", child.node}, {"incarnation", child.incarnation},
-             {"mode", 0},          {"run_folder", std::filesystem::absolute(folder_.path()).string()}};
+  json start{{"kind", "start"},
+             {"config", config_to_toml(config_)},
+             {"node", child.node},
+             {"incarnation", child.incarnation},
+             {"mode", 0},
+             {"run_folder", std::filesystem::absolute(folder_.path()).string()},
+             {"together", launch_ == nullptr ? config_.layout.nodes : launch_->beside(child.node)}};
   if (launch_ == nullptr) start["token"] = run_token(folder_.path());  // elsewhere it is known, and never said
   child.socket.send(start.dump());
 }

@@ -82,7 +82,7 @@ World::World(const Config& config, WorldOptions options) : config_(config), part
   const auto places = place_actors(config);
   if (!options.run_folder.empty()) watch(places, options.node);
   NodeWatch* const watch = parts_->watch ? &*parts_->watch : nullptr;
-  parts_->device = open_device(config, options.node, options.profiled, watch);
+  parts_->device = open_device(config, options.node, options.profiled, watch, options.together);
   parts_->device_began_us = began_us(*parts_->device);
   if (options.front) parts_->front = options.front(*parts_->device);
   Device* const device = parts_->front ? parts_->front.get() : parts_->device.get();
@@ -104,7 +104,9 @@ World::World(const Config& config, WorldOptions options) : config_(config), part
                 .profile = options.profiled ? &parts_->handlers : nullptr,
                 .jury = parts_->jury.get(),
                 .device_pool = parts_->device_pool ? &*parts_->device_pool : nullptr});
-  parts_->loop = std::make_unique<Loop>(*parts_->node, config.layout.spin_us);
+  // Where threads wait for cores a loop that spins would take theirs, and be let in late for it.
+  parts_->loop =
+      std::make_unique<Loop>(*parts_->node, cores_enough(config, options.together) ? config.layout.spin_us : 0);
   for (const auto& [address, place] : places) {
     parts_->node->place(address, place);
     if (place != options.node) continue;

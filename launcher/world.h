@@ -22,6 +22,7 @@ using DeviceFront = std::function<std::unique_ptr<Device>(Device& own)>;
 
 struct WorldOptions {
   std::uint32_t node = 0, incarnation = 1;
+  int together = 0;  // nodes on this machine; 0: all of the run
   RunMode mode = RunMode::train;
   std::string run_folder;                // checkpoints go here; empty: nothing is saved
   std::shared_ptr<const Corpus> corpus;  // node 0 only

@@ -7,13 +7,17 @@
 #include "messages/ucx.h"
 
 #include <net/if.h>
+#include <sys/stat.h>
 #include <ucp/api/ucp.h>
 #include <ucs/config/global_opts.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstring>
 #include <exception>
+#include <filesystem>
+#include <fstream>
 #include <map>
 #include <span>
 #include <utility>
@@ -28,6 +32,7 @@ constexpr unsigned kFrameId = 1, kLongFrameId = 2;
 constexpr int kProgressRoundsMax = 64;                  // per poll: a flood doesn't starve the loop
 constexpr std::chrono::milliseconds kGoodbyeMax{2000};  // for the last frames to leave
 
+namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 using Context = std::unique_ptr<ucp_context, decltype(&ucp_cleanup)>;
 using Worker = std::unique_ptr<ucp_worker, decltype(&ucp_worker_destroy)>;
@@ -42,18 +47,45 @@ void require(ucs_status_t status, const char* what, const UcxOptions& options) {
                 options.tls, options.interface, ucs_status_string(status));
 }
 
-Context make_context(const UcxOptions& options, bool shared_memory) {
+// Where peers of one way may be, and what UCX calls it.
+struct Ways {
+  const char *name, *tls;
+  bool within, between;  // one machine; machines
+};
+constexpr std::array<Ways, 5> kWays = {{{"auto", "shm,self", true, false},
+                                        {"shm", "shm,self", true, false},
+                                        {"tcp", "tcp,self", false, true},
+                                        {"ib", "ib,shm,self", true, true},
+                                        {"any", "ib,tcp,shm,self", true, true}}};
+
+// UCX itself would only warn, and start without what it doesn't find.
+const Ways& ways_of(const UcxOptions& options) {
+  const auto ways = std::find_if(kWays.begin(), kWays.end(), [&](const Ways& one) { return options.tls == one.name; });
+  if (ways == kWays.end()) throw Error(R"(tls is "{}", must be "auto", "shm", "tcp", "ib" or "any")", options.tls);
+  const fs::path adapters = "/sys/class/infiniband";
+  std::error_code none;
+  if (options.tls == "ib" && fs::directory_iterator(adapters, none) == fs::directory_iterator())
+    throw Error(R"(tls is "ib", but this host has no InfiniBand or RoCE adapter; "any" takes TCP where there is none)");
+  if (!ways->between || options.interface.empty()) return *ways;
+  const std::string adapter = options.interface.substr(0, options.interface.find(':'));
+  if (::if_nametoindex(options.interface.c_str()) == 0 && !fs::exists(adapters / adapter, none))
+    throw Error("there is no network interface \"{}\" on this host; `ip link` lists those there are",
+                options.interface);
+  return *ways;
+}
+
+Context make_context(const UcxOptions& options, const Ways& ways) {
   // UCX reads the environment when it is loaded, too early for us; what we need to know of peers we are told by status.
   ucs_global_opts_set_value("LOG_LEVEL", "fatal");
   ucp_config_t* config = nullptr;
   require(ucp_config_read(nullptr, nullptr, &config), "read its configuration", options);
   const std::unique_ptr<ucp_config_t, decltype(&ucp_config_release)> owned(config, &ucp_config_release);
-  require(ucp_config_modify(config, "TLS", shared_memory ? "shm,self" : "tcp,self"), "set its transports", options);
+  require(ucp_config_modify(config, "TLS", ways.tls), "set its transports", options);
   // Else connecting to a host that doesn't answer stops the loop for as long as the kernel tries: two minutes.
   // UCX 1.13 knows the key without its prefix, others with it; the one that it doesn't know it leaves alone.
   for (const char* key : {"CONN_NB", "TCP_CONN_NB"})
-    if (!shared_memory) ucp_config_modify(config, key, "y");
-  if (!shared_memory && !options.interface.empty())
+    if (ways.between) ucp_config_modify(config, key, "y");
+  if (ways.between && !options.interface.empty())
     require(ucp_config_modify(config, "NET_DEVICES", options.interface.c_str()), "set its interface", options);
   ucp_params_t params{};
   params.field_mask = UCP_PARAM_FIELD_FEATURES;
@@ -61,6 +93,22 @@ Context make_context(const UcxOptions& options, bool shared_memory) {
   ucp_context_h context = nullptr;
   require(ucp_init(&params, config, &context), "start", options);
   return {context, &ucp_cleanup};
+}
+
+// The same of two processes that share memory and hear at once of each other's end: one start of one machine, one
+// /dev/shm, one network namespace. An address begins with it.
+using Place = std::array<char, 3 * sizeof(std::uint64_t)>;
+Place own_place() {
+  std::array<std::uint64_t, 3> parts{};
+  std::string boot;
+  std::getline(std::ifstream("/proc/sys/kernel/random/boot_id"), boot);
+  for (const char c : boot) parts[0] = parts[0] * 131 + static_cast<unsigned char>(c);
+  struct stat found {};
+  if (::stat("/dev/shm", &found) == 0) parts[1] = found.st_dev;
+  if (::stat("/proc/self/ns/net", &found) == 0) parts[2] = found.st_ino;
+  Place place;
+  std::memcpy(place.data(), parts.data(), sizeof parts);
+  return place;
 }
 
 Worker make_worker(ucp_context_h context, const UcxOptions& options) {
@@ -72,23 +120,13 @@ Worker make_worker(ucp_context_h context, const UcxOptions& options) {
   return {worker, &ucp_worker_destroy};
 }
 
-bool shares_memory(const UcxOptions& options) {
-  if (options.tls != "auto" && options.tls != "shm" && options.tls != "tcp")
-    throw Error("tls is \"{}\", must be \"auto\", \"shm\" or \"tcp\"", options.tls);
-  // UCX itself would only warn, and start without it.
-  if (options.tls == "tcp" && !options.interface.empty() && ::if_nametoindex(options.interface.c_str()) == 0)
-    throw Error("there is no network interface \"{}\" on this host; `ip link` lists those there are",
-                options.interface);
-  return options.tls != "tcp";
-}
-
 class UcxTransport final : public Transport {
  public:
   UcxTransport(const UcxOptions& options, PayloadPool& pool)
       : options_(options),
-        shared_memory_(shares_memory(options)),
+        ways_(ways_of(options)),
         pool_(pool),
-        context_(make_context(options, shared_memory_)),
+        context_(make_context(options, ways_)),
         worker_(make_worker(context_.get(), options)) {
     ucp_worker_attr_t attributes{};
     attributes.field_mask = UCP_WORKER_ATTR_FIELD_MAX_AM_HEADER;
@@ -113,6 +151,7 @@ class UcxTransport final : public Transport {
  private:
   struct Peer {
     ucp_ep_h endpoint = nullptr;
+    bool here = false;  // it shares memory with this process
     bool broken = false;
     bool* any_broken = nullptr;  // of the transport's peers
     std::size_t sending = 0;     // frames that have not left
@@ -151,7 +190,8 @@ class UcxTransport final : public Transport {
   bool say_goodbye();
 
   const UcxOptions options_;
-  const bool shared_memory_;
+  const Ways& ways_;
+  const Place place_ = own_place();
   PayloadPool& pool_;
   Context context_;
   Worker worker_;
@@ -170,7 +210,8 @@ std::string UcxTransport::local_address() const {
   ucp_address_t* address = nullptr;
   std::size_t size = 0;
   require(ucp_worker_get_address(worker_.get(), &address, &size), "tell its address", options_);
-  std::string blob(reinterpret_cast<const char*>(address), size);
+  std::string blob(place_.data(), place_.size());
+  blob.append(reinterpret_cast<const char*>(address), size);
   ucp_worker_release_address(worker_.get(), address);
   return blob;
 }
@@ -179,12 +220,14 @@ void UcxTransport::connect(std::uint32_t node, const std::string& address) {
   forget(node);
   auto peer = std::make_unique<Peer>();
   peer->any_broken = &any_broken_;
+  const bool same_place = address.size() > place_.size() && std::equal(place_.begin(), place_.end(), address.begin());
+  peer->here = ways_.within && (same_place || !ways_.between);
   ucp_ep_params_t params{};
   params.field_mask =
       UCP_EP_PARAM_FIELD_REMOTE_ADDRESS | UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE | UCP_EP_PARAM_FIELD_ERR_HANDLER;
-  params.address = reinterpret_cast<const ucp_address_t*>(address.data());
+  params.address = reinterpret_cast<const ucp_address_t*>(address.data() + place_.size());
   // Shared memory has no news of dead peers: asked for it, UCX would refuse, or quietly take TCP.
-  params.err_mode = shared_memory_ ? UCP_ERR_HANDLING_MODE_NONE : UCP_ERR_HANDLING_MODE_PEER;
+  params.err_mode = peer->here ? UCP_ERR_HANDLING_MODE_NONE : UCP_ERR_HANDLING_MODE_PEER;
   params.err_handler = {.cb = &on_broken, .arg = peer.get()};
   // Its process may have died since it told its address: its frames are dropped until it tells another.
   if (const ucs_status_t status = ucp_ep_create(worker_.get(), &params, &peer->endpoint); status != UCS_OK) {
@@ -204,7 +247,7 @@ void UcxTransport::forget(std::uint32_t node) {
 
 // A shared-memory endpoint of a dead peer can't be closed, only left alone; then the worker can't be destroyed either.
 void UcxTransport::bury(std::unique_ptr<Peer> peer) {
-  if (!shared_memory_) close(*peer, UCP_EP_CLOSE_FLAG_FORCE);
+  if (!peer->here) close(*peer, UCP_EP_CLOSE_FLAG_FORCE);
   buried_.push_back(std::move(peer));
 }
 
@@ -407,7 +450,9 @@ bool UcxTransport::say_goodbye() {
     if (UCS_PTR_IS_PTR(request)) requests_.push_back(request);
   }
   done = settle(deadline) && done;
-  if (shared_memory_ && (!done || !buried_.empty())) return false;
+  const bool any_here_left = std::any_of(peers_.begin(), peers_.end(), [](const auto& p) { return p.second->here; });
+  const bool any_here_dead = std::any_of(buried_.begin(), buried_.end(), [](const auto& peer) { return peer->here; });
+  if (any_here_dead || (any_here_left && !done)) return false;
   for (auto& [node, peer] : peers_) close(*peer, done ? 0 : UCP_EP_CLOSE_FLAG_FORCE);
   return settle(deadline + kGoodbyeMax) &&
          std::all_of(buried_.begin(), buried_.end(), [](const auto& peer) { return peer->sending == 0; });

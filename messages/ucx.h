@@ -9,8 +9,10 @@
 namespace troupe {
 
 struct UcxOptions {
-  std::string tls = "auto";  // "auto" (shared memory on one host), "shm", "tcp"
-  std::string interface;     // network device of tcp ("lo", "eth0"); empty: UCX chooses
+  // "auto", "shm": shared memory of one machine. "tcp". "ib": InfiniBand or RoCE between machines, shared memory within
+  // one. "any": what both ends of a pair have, of all of these the quickest.
+  std::string tls = "auto";
+  std::string interface;  // the network device between machines ("lo", "eth0", "mlx5_0:1"); empty: UCX chooses
 };
 
 // Throws Error when UCX can't start, saying what to do.

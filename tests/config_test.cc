@@ -389,7 +389,7 @@ TEST_CASE("check_config finds what a program set wrong", "[config]") {
   CHECK(refusal_after([](Config&) {}) == "accepted");
   CHECK(refusal_after([](Config& c) { c.train.microbatches = 0; }) == "train.microbatches is 0, must be 1..");
   CHECK(refusal_after([](Config& c) { c.train.clip_norm = -1; }) == "train.clip_norm is -1.0, must be 0..");
-  CHECK(refusal_after([](Config& c) { c.layout.transport = "pigeon"; }).find("auto or shm or tcp") !=
+  CHECK(refusal_after([](Config& c) { c.layout.transport = "pigeon"; }).find("auto or shm or tcp or ib or any") !=
         std::string::npos);
   CHECK(refusal_after([](Config& c) { c.model.num_experts_per_tok = 9; }).find("model.num_experts_per_tok") == 0);
 }

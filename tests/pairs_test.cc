@@ -29,7 +29,7 @@ PairFigures even(double bytes_per_second) {
 
 // Hosts without fault, each pair measured.
 HostsFacts sound(std::size_t hosts) {
-  HostsFacts facts{.transport = "tcp", .interface = "eth0", .together = false, .hosts = {}, .pairs = {}};
+  HostsFacts facts{.transport = "any", .interface = "eth0", .together = false, .hosts = {}, .pairs = {}};
   for (std::size_t i = 0; i < hosts; ++i) {
     HostFacts host;
     host.name = std::string(1, static_cast<char>('a' + i));
@@ -37,7 +37,6 @@ HostsFacts sound(std::size_t hosts) {
     host.processor = host.machine = "EPYC";
     host.cores = 8;
     host.ports = "32768-60999";
-    host.networks = {"eth0"};
     facts.hosts.push_back(host);
   }
   for (const auto& round : rounds_of(hosts, false)) facts.pairs.push_back({round[0], even(10e9), ""});
@@ -201,7 +200,7 @@ TEST_CASE("a host that isn't there stops runs, and its pairs add nothing", "[pai
 TEST_CASE("two hosts that are there and can't talk stop runs", "[pairs]") {
   HostsFacts facts = sound(2);
   facts.pairs[0] = {{0, 1}, std::nullopt, "a says: nothing was heard for 5000 ms"};
-  expect_problem(facts, {"a and b: they can't talk over tcp, eth0", "a says: nothing was heard", "firewall"});
+  expect_problem(facts, {"a and b: they can't talk over eth0", "a says: nothing was heard", "firewall"});
 }
 
 TEST_CASE("a host of another kind stops runs, and other ports and clocks are told", "[pairs]") {
@@ -219,15 +218,17 @@ TEST_CASE("a host of another kind stops runs, and other ports and clocks are tol
   CHECK(findings_of(facts).empty());
 }
 
-TEST_CASE("InfiniBand that a run would leave alone is told, unless TCP goes over it", "[pairs]") {
+TEST_CASE("InfiniBand that an interface leaves alone is told, and who has none where others have it", "[pairs]") {
   HostsFacts facts = sound(3);
   facts.hosts[0].infiniband = {"mlx5_0:1"};
-  CHECK(findings_of(facts).empty());
+  expect_advice(facts, {"b, c have no InfiniBand", "pairs with them talk over TCP", "ibstat"});
   facts.hosts[2].infiniband = {"mlx5_0:1"};
-  expect_advice(facts, {"a, c have InfiniBand", "fell back to TCP over eth0", "--interface ib0"});
-  facts.hosts[2].networks = {"eth0", "ibp3s0"};
-  expect_advice(facts, {"give --interface ibp3s0"});
-  facts.interface = "ibp3s0";
+  expect_advice(facts, {"a, c have InfiniBand", "--interface eth0 leaves alone", "--interface mlx5_0:1"});
+  facts.interface = "mlx5_0:1";
+  expect_advice(facts, {"b has no InfiniBand", "pairs with it talk over TCP"});
+  facts.hosts[1].infiniband = {"mlx5_0:1"};
+  CHECK(findings_of(facts).empty());
+  facts.interface = "";
   CHECK(findings_of(facts).empty());
 }
 
@@ -260,7 +261,7 @@ TEST_CASE("the table shows each way, and of many hosts the slowest pairs", "[pai
   facts.pairs[2].figures.reset();
   const std::string text = hosts_text(facts, {});
   INFO(text);
-  CHECK(has(text, "3 hosts, 3 pairs, over TCP on eth0: one pair at a time, the others idle\n"));
+  CHECK(has(text, "3 hosts, 3 pairs, over eth0: one pair at a time, the others idle\n"));
   CHECK(has(text, "  a        1.25  10.0\n  b  10.0           -\n  c  10.0     -\n"));
   CHECK(has(text, "  a           20 (40)  20 (40)\n"));
   CHECK(text.ends_with("a run can start on these hosts\n"));

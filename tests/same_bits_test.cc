@@ -67,9 +67,9 @@ Bits trained(const Arguments& sets) {
 // Replicas, stages, expert shards, nodes, transport, threads: the number of a choice in kChoices of each.
 using Layout = std::vector<std::size_t>;
 const std::vector<std::pair<std::string, Arguments>> kChoices = {
-    {"layout.replicas", {"1", "2", "4"}},      {"layout.stages", {"1", "2"}},
-    {"layout.expert_shards", {"1", "2", "4"}}, {"layout.nodes", {"1", "2", "4"}},
-    {"layout.transport", {"shm", "tcp"}},      {"device.threads", {"1", "2"}}};
+    {"layout.replicas", {"1", "2", "4"}},        {"layout.stages", {"1", "2"}},
+    {"layout.expert_shards", {"1", "2", "4"}},   {"layout.nodes", {"1", "2", "4"}},
+    {"layout.transport", {"shm", "tcp", "any"}}, {"device.threads", {"1", "2"}}};
 
 Arguments sets_of(const Layout& layout) {
   Arguments sets;

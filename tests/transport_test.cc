@@ -2,6 +2,7 @@
 #include <catch2/catch.hpp>
 
 #include <atomic>
+#include <filesystem>
 #include <thread>
 
 #include "kernels/base/error.h"
@@ -19,7 +20,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 constexpr auto kPatience = std::chrono::seconds(30);
 
-const std::vector<UcxOptions> kWays = {{.tls = "shm", .interface = ""}, {.tls = "tcp", .interface = "lo"}};
+const std::vector<UcxOptions> kWays = {
+    {.tls = "shm", .interface = ""}, {.tls = "tcp", .interface = "lo"}, {.tls = "any", .interface = ""}};
 
 bool readable(int fd, int wait_ms) {
   pollfd wanted{.fd = fd, .events = POLLIN, .revents = 0};
@@ -276,9 +278,13 @@ TEST_CASE("a transport that doesn't exist is refused with advice", "[transport][
       return "it was made";
     };
   };
-  CHECK(run_two_processes(refused({.tls = "pigeon", .interface = ""}, "must be \"auto\", \"shm\" or \"tcp\""),
-                          refused({.tls = "tcp", .interface = "nowhere0"}, "no network interface")) ==
-        std::array{0, 0});
+  CHECK(run_two_processes(
+            refused({.tls = "pigeon", .interface = ""}, "must be \"auto\", \"shm\", \"tcp\", \"ib\" or \"any\""),
+            refused({.tls = "tcp", .interface = "nowhere0"}, "no network interface")) == std::array{0, 0});
+  if (!std::filesystem::exists("/sys/class/infiniband"))
+    CHECK(run_two_processes(refused({.tls = "ib", .interface = ""}, "no InfiniBand or RoCE adapter"),
+                            refused({.tls = "any", .interface = "mlx5_7:1"}, "no network interface")) ==
+          std::array{0, 0});
 }
 
 TEST_CASE("two threads tell each other every kind of message in one process", "[transport]") {

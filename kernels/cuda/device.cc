@@ -7,6 +7,7 @@
 
 #include "kernels/cost.h"
 #include "kernels/cuda/kernels.h"
+#include "kernels/cuda/ranges.h"
 #include "kernels/shapes.h"
 #include "kernels/strand.h"
 
@@ -139,6 +140,7 @@ void CudaDevice::launch(Flight& flight) {
     timeline_.enter(use_of(flight.segments.front().key), flight.begin_us);
     if (options_.watch != nullptr) options_.watch->begins(0, flight.segments, flight.begin_us);
   }
+  const cuda::Range range(flight.segments.front().key, flight.segments.size());
   ops_.clear();
   flight.segments.front().strand == 0 ? ops_in_turn(flight.segments, ops_) : ops_by_sum(flight.segments, ops_);
   for (std::size_t op = 0; op < ops_.size();)
@@ -150,6 +152,7 @@ void CudaDevice::launch(Flight& flight) {
 }
 
 std::size_t CudaDevice::run_next(std::size_t first) {
+  const cuda::Range range(*ops_[first]);
   arena_->reset();
   if (const auto* product = std::get_if<Product>(ops_[first]); library_ && product != nullptr) {
     check(*ops_[first]);

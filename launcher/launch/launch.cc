@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <csignal>
@@ -71,6 +72,11 @@ Started Launch::start(std::uint32_t node, std::uint32_t incarnation) {
   if (write(leash[1], token.data(), token.size()) < 0 && errno != EPIPE)
     throw Error("can't tell node {} the run's token", node);
   return {pid, log[0], leash[1]};
+}
+
+int Launch::beside(std::uint32_t node) const {
+  const auto& places = request_.places;
+  return static_cast<int>(request_.here ? std::ssize(places) : std::count(places.begin(), places.end(), where(node)));
 }
 
 bool Launch::move(std::uint32_t node) {

@@ -38,6 +38,7 @@ class Launch {
   // Throws Error: no process can be started here.
   Started start(std::uint32_t node, std::uint32_t incarnation);
   const std::string& where(std::uint32_t node) const { return request_.places.at(node); }
+  int beside(std::uint32_t node) const;  // how many are at its place, itself too
   // The node's place is given up for a spare, if there is one; the place becomes the last spare. False: there is none.
   bool move(std::uint32_t node);
   bool has_spare() const { return !spares_.empty(); }

@@ -95,7 +95,7 @@ int launch_there(const LaunchRun& options, const std::vector<HostLine>& hosts, b
   for (const std::string& word : command_again(options, run_name(options)))
     request->command += (request->command.empty() ? "" : " ") + shell_quoted(word);
   // Shared memory is for processes of one machine.
-  if (config.layout.transport == "auto" && on_several(*request)) train_options.sets.push_back("layout.transport=tcp");
+  if (config.layout.transport == "auto" && on_several(*request)) train_options.sets.push_back("layout.transport=any");
   train_options.sets.push_back(fmt::format("layout.nodes={}", request->places.size()));
   if (!options.interface.empty()) train_options.sets.push_back("layout.interface=" + options.interface);
   train_options.launch = request;

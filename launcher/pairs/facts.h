@@ -20,7 +20,7 @@ struct HostFacts {
   int cores = 0;
   std::string gpus;  // "2 x NVIDIA H100"; empty: none
   std::vector<std::string> problems, advice;
-  std::vector<std::string> infiniband, networks;  // devices: "mlx5_0:1"; "eth0"
+  std::vector<std::string> infiniband;            // devices: "mlx5_0:1"
   std::string ports;                              // that programs get without asking: "32768-60999"
   double clock_ahead_us = 0, clock_doubt_us = 0;  // of this machine's, by so much at the most
 };
@@ -33,7 +33,7 @@ struct PairFacts {
 
 struct HostsFacts {
   std::string transport,
-      interface;          // as a run of these hosts would have them: "tcp", "eth0"; interface "": UCX's choice
+      interface;          // as a run of these hosts would have them: "any", "eth0"; interface "": UCX's choice
   bool together = false;  // pairs that share no host were measured at the same time
   std::vector<HostFacts> hosts;
   std::vector<PairFacts> pairs;

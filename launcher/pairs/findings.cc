@@ -165,29 +165,31 @@ void add_silent(const HostsFacts& facts, Findings& found) {
   for (const PairFacts& pair : facts.pairs)
     if (!pair.problem.empty() && facts.hosts[pair.hosts.a].problem.empty() && facts.hosts[pair.hosts.b].problem.empty())
       found.push_back(stops(fmt::format(
-          "{}: they can't talk over {}{} ({}): is a firewall between them (nodes listen at any of their own ports), or "
+          "{}: they can't talk{}{} ({}): is a firewall between them (nodes listen at any of their own ports), or "
           "--interface the wrong one?",
-          name_of(facts, pair.hosts), facts.transport, facts.interface.empty() ? "" : ", " + facts.interface,
-          pair.problem)));
+          name_of(facts, pair.hosts), facts.interface.empty() ? "" : " over ", facts.interface, pair.problem)));
 }
 
-// Between hosts a run talks over TCP: where there is InfiniBand, at least over its own network.
+// A pair talks over InfiniBand or RoCE where both have it, unless --interface names another network.
 void add_infiniband(const HostsFacts& facts, Findings& found) {
-  if (facts.transport != "tcp") return;
-  std::vector<std::string> names, over;
+  if (facts.transport != "any") return;
+  std::vector<std::string> with, without;
+  bool is_named = false;
   for (const HostFacts& host : facts.hosts) {
-    if (host.infiniband.empty()) continue;
-    names.push_back(host.name);
-    for (const std::string& network : host.networks)
-      if (network.starts_with("ib") && std::find(over.begin(), over.end(), network) == over.end())
-        over.push_back(network);
+    if (!host.problem.empty()) continue;
+    (host.infiniband.empty() ? without : with).push_back(host.name);
+    for (const std::string& device : host.infiniband) is_named |= device == facts.interface;
   }
-  if (names.size() < 2 || facts.interface.starts_with("ib")) return;
-  found.push_back(advice(fmt::format(
-      "{} have InfiniBand, and their pairs fell back to TCP{}, the only way between hosts that this build takes: {}",
-      fmt::join(names, ", "), facts.interface.empty() ? "" : " over " + facts.interface,
-      over.empty() ? "give the adapters addresses (IPoIB), and --interface ib0"
-                   : fmt::format("give --interface {}, which runs TCP over it", over.front()))));
+  if (with.size() >= 2 && !facts.interface.empty() && !is_named)
+    found.push_back(advice(
+        fmt::format("{} have InfiniBand, which --interface {} leaves alone: leave that out, or name an adapter's port "
+                    "(--interface mlx5_0:1)",
+                    fmt::join(with, ", "), facts.interface)));
+  else if (!with.empty() && !without.empty())
+    found.push_back(advice(fmt::format(
+        "{} {} no InfiniBand that UCX finds, as others have, so pairs with {} talk over TCP: `ibstat` there tells "
+        "whether an adapter's link is up",
+        fmt::join(without, ", "), without.size() == 1 ? "has" : "have", without.size() == 1 ? "it" : "them")));
 }
 
 }  // namespace

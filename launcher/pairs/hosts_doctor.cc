@@ -257,9 +257,7 @@ void HostsDoctor::take_facts(Host& host, const json& told) {
   if (!gpus.empty()) facts.gpus = fmt::format("{} x {}", gpus.size(), gpus.at(0).at("name").get<std::string>());
   std::set<std::string> infiniband;
   for (const json& way : doctor.at("transport").at("ways")) {
-    const std::string transport = way.at("transport"), device = way.at("device");
-    if (transport == "tcp") facts.networks.push_back(device);
-    if (is_infiniband(transport)) infiniband.insert(device);
+    if (is_infiniband(way.at("transport"))) infiniband.insert(way.at("device"));
   }
   facts.infiniband.assign(infiniband.begin(), infiniband.end());
 }
@@ -438,7 +436,7 @@ int doctor_hosts(const DoctorOptions& options) try {
   request.threads = cores.empty() ? 0 : std::atoi(cores.c_str());
   const auto [first, last] = parse_ports(options.ports);
   HostsFacts facts;
-  facts.transport = !request.here && on_several(request) ? "tcp" : "auto";
+  facts.transport = !request.here && on_several(request) ? "any" : "auto";
   facts.interface = options.interface;
   facts.together = hosts.size() > kApartMax;
   facts = HostsDoctor(std::move(request), {random_words(), "", options.interface, first, last, false}, facts).run();

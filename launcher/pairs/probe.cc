@@ -43,7 +43,7 @@ class Probe {
   Probe(ControlSocket& socket, const json& begin)
       : socket_(socket),
         transport_(make_ucx_transport({begin.at("transport"), begin.at("interface")}, pool_)),
-        between_hosts_(begin.at("transport") == "tcp") {}
+        between_hosts_(begin.at("transport") != "auto") {}
   int run();
 
  private:

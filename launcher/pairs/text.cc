@@ -113,10 +113,12 @@ std::string head(const HostsFacts& facts) {
   std::string version;
   for (const HostFacts& host : facts.hosts)
     if (version.empty()) version = host.version;
+  const std::string network = facts.transport != "any"  ? "shared memory"
+                              : facts.interface.empty() ? "InfiniBand where both ends have it, else TCP"
+                                                        : facts.interface;
   return fmt::format(
-      "{}{}{} {}, {} {}, over {}{}: {}\n", version, version.empty() ? "" : "\n", hosts, hosts == 1 ? "host" : "hosts",
-      facts.pairs.size(), facts.pairs.size() == 1 ? "pair" : "pairs",
-      facts.transport == "tcp" ? "TCP" : "shared memory", facts.interface.empty() ? "" : " on " + facts.interface,
+      "{}{}{} {}, {} {}, over {}: {}\n", version, version.empty() ? "" : "\n", hosts, hosts == 1 ? "host" : "hosts",
+      facts.pairs.size(), facts.pairs.size() == 1 ? "pair" : "pairs", network,
       facts.together ? "pairs that share no host measured at the same time" : "one pair at a time, the others idle");
 }
 
