@@ -117,9 +117,10 @@ struct LayoutConfig {  // [layout]
   int sums_elements_max = 32 * 1024 * 1024;  // of a gradient, in one message between twins
   bool shards_in_blocks = false;   // neighbouring shards share a node, where there are more than nodes; else in turns
   double stash_factor = 1.5;       // expert stash: times the mean rows of the slots in flight; 0: none
-  std::string transport = "auto";  // auto, shm, tcp
+  std::string transport = "auto";  // auto, shm, tcp, ib, any
   std::string interface;
-  int spin_us = 100;  // a loop with an idle compute thread looks for frames so long before it sleeps
+  int spin_us =
+      100;  // a loop with an idle compute thread looks for frames so long before it sleeps, if there are cores enough
 };
 
 struct DeviceConfig {              // [device]

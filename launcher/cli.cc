@@ -89,7 +89,7 @@ void add_launch(CLI::App& app, Arguments& a) {
   c->add_option("--ssh", l.ssh, "how hosts are reached (default ssh): --ssh \"ssh -F FILE\"")->type_name("COMMAND");
   c->add_option("--program", l.program, "where this program is on the hosts (default: where it is here)")
       ->type_name("PATH");
-  c->add_option("--interface", l.interface, "the network that nodes talk over, such as eth0 (default: all)")
+  c->add_option("--interface", l.interface, "the network that nodes talk over: eth0, mlx5_0:1 (default: all)")
       ->type_name("NAME");
   c->add_flag("--dry-run", l.dry_run, "with slurm: print the batch script");
   c->add_flag("--resume", l.train.resume, "continue from the run's last checkpoint, on any legal layout");
@@ -272,6 +272,11 @@ void add_plan(CLI::App& app, PlanOptions& p) {
       ->check(CLI::NonNegativeNumber)
       ->needs(cluster)
       ->excludes("--recovery-seconds");
+  c->add_option("--simulate", p.simulate,
+                "the first N layouts that fit are simulated, a step of the production actors each, and ranked by that")
+      ->type_name("N")
+      ->check(CLI::Range(1, 5))
+      ->needs(cluster);
   c->add_flag("--published", p.published, "instead: DeepSeek's published figures beside the forecast's, for V3's shape")
       ->needs(cluster);
   c->add_flag("--json", p.json, "the same as a JSON list, an object for each cluster")
@@ -447,7 +452,7 @@ void add_doctor(CLI::App& app, Arguments& a) {
   c->add_option("--ssh", d.ssh, "how hosts are reached (default ssh): --ssh \"ssh -F FILE\"")->type_name("COMMAND");
   c->add_option("--program", d.program, "where this program is on the hosts (default: where it is here)")
       ->type_name("PATH");
-  c->add_option("--interface", d.interface, "the network that nodes talk over, such as eth0 (default: all)")
+  c->add_option("--interface", d.interface, "the network that nodes talk over: eth0, mlx5_0:1 (default: all)")
       ->type_name("NAME");
   c->add_option("--ports", d.ports, "where hosts come to this machine, as launch.ports: 4711-4720 (default: any)")
       ->type_name("PORTS");

@@ -236,9 +236,9 @@ Findings findings_of(const TransportFacts& transport, int nodes) {
 
 Findings findings_between_hosts(const TransportFacts& transport) {
   if (transport.late) return {stops("transport: UCX does not answer, and runs of several nodes would wait for it too")};
-  if (transport.ucx.tcp_problem.empty()) return {};
+  if (transport.ucx.any_problem.empty()) return {};
   return {stops(
-      fmt::format("transport: UCX refuses, so runs of several hosts can't start: {}", transport.ucx.tcp_problem))};
+      fmt::format("transport: UCX refuses, so runs of several hosts can't start: {}", transport.ucx.any_problem))};
 }
 
 Findings findings_of(const LimitFacts& limits) {

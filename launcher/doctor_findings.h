@@ -22,7 +22,7 @@ Findings findings_of(const TransportFacts& transport, int nodes);  // that are t
 Findings findings_of(const LimitFacts& limits);
 Findings findings_of(const JudgeFacts& judge);
 Findings findings_of(const DiskFacts& disk);
-// All, those that stop runs first. between_hosts: of a machine whose nodes talk to other machines', over TCP.
+// All, those that stop runs first. between_hosts: of a machine whose nodes talk to other machines'.
 Findings findings_of(const MachineFacts& machine, bool between_hosts = false);
 Findings findings_between_hosts(const TransportFacts& transport);
 

@@ -72,6 +72,7 @@ Json json_of(const TransportFacts& t) {
           {"memory_types", t.ucx.memory_types},
           {"auto", {{"messages", t.ucx.auto_small}, {"large", t.ucx.auto_large}, {"problem", t.ucx.auto_problem}}},
           {"tcp", {{"problem", t.ucx.tcp_problem}}},
+          {"any", {{"problem", t.ucx.any_problem}}},
           {"shared_memory",
            {{"there", t.has_shared},
             {"writable", t.shared_writable},

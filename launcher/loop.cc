@@ -35,6 +35,7 @@ void ask_for_short_slices() {
   attributes.size = sizeof attributes;
   if (syscall(SYS_sched_getattr, 0, &attributes, sizeof attributes, 0) != 0) return;
   attributes.runtime = 100'000;
+  attributes.flags |= 1;  // SCHED_FLAG_RESET_ON_FORK: threads and processes that this one makes are as others
   syscall(SYS_sched_setattr, 0, &attributes, 0);
 }
 }  // namespace

@@ -56,7 +56,7 @@ Config on(Config config, const HardwareConfig& hardware) {
   return config;
 }
 
-constexpr int kSimulatedMax = 64;  // devices whose loss is simulated while a person waits
+constexpr int kSimulatedMax = 64;  // devices, while a person waits
 
 // The first device is lost half-way through a step and comes back: until all are in one state again.
 double simulated_recovery(const Config& laid, double start_seconds) {
@@ -75,15 +75,50 @@ double simulated_recovery(const Config& laid, double start_seconds) {
   return loss.ready_s - loss.lost_s;
 }
 
+// The most replicas that divide all and whose devices are few enough to wait for; at least two, which a fold needs.
+int replicas_simulated(const LayoutConfig& layout) {
+  if (layout.nodes <= kSimulatedMax) return layout.replicas;
+  int most = std::min(2, layout.replicas);
+  for (int replicas = 2; replicas < layout.replicas; ++replicas)
+    if (layout.replicas % replicas == 0 && layout.nodes / layout.replicas * replicas <= kSimulatedMax) most = replicas;
+  return most;
+}
+
+SimulatedStep simulated_step(const Config& laid) {
+  start_log("plan", "", LogLevel::error);
+  const LayoutConfig& l = laid.layout;
+  StepOptions step;
+  step.config = laid;
+  step.replicas_simulated = replicas_simulated(l);
+  std::fprintf(stderr, "simulating a step on %d %s: %d replicas (%d of them), %d stages, %d expert shards a stage\n",
+               l.nodes, laid.hardware.name.c_str(), l.replicas, step.replicas_simulated, l.stages, l.expert_shards);
+  SimulatedStep told;
+  const int devices = l.nodes / l.replicas * step.replicas_simulated;
+  if (step.replicas_simulated == l.replicas && devices > kSimulatedMax)
+    told.why = fmt::format("{} devices in {} replicas can't be folded to {}", devices, l.replicas, kSimulatedMax);
+  if (!told.why.empty()) return told;
+  try {
+    const StepFigures figures = simulate_step(step);
+    told.seconds = figures.seconds;
+    told.replicas = step.replicas_simulated;
+    for (const auto& [bin, seconds] : figures.device_seconds) told.bins[bin] = seconds / figures.world.layout.nodes;
+  } catch (const Error& error) {
+    told.why = error.what();
+  }
+  return told;
+}
+
 }  // namespace
 
 int plan_clusters(const PlanOptions& options) {
   const Config read = load_config(options.config_path, options.sets);
   refuse_what_is_no_training(read, options.config_path);
-  ClusterLimits limits{
-      options.budget_dollars, options.deadline_days, options.checkpoint_seconds, options.recovery_seconds, {}};
+  ClusterLimits limits{options.budget_dollars, options.deadline_days, options.checkpoint_seconds,
+                       options.recovery_seconds};
   if (options.start_seconds)
     limits.recovery = [&](const Config& laid) { return simulated_recovery(laid, *options.start_seconds); };
+  limits.simulated = static_cast<std::size_t>(options.simulate);
+  limits.simulate = simulated_step;
   nlohmann::json all = nlohmann::json::array();
   for (const std::string& name : options.clusters) {
     const HardwareFile file = load_hardware(name);

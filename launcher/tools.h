@@ -143,6 +143,7 @@ struct PlanOptions {
   double budget_dollars = 0, deadline_days = 0;
   double checkpoint_seconds = 60, recovery_seconds = 300;
   std::optional<double> start_seconds;  // of a replacement: the recovery is simulated, instead of recovery_seconds
+  int simulate = 0;                     // layouts, the first that fit
   bool published = false;               // DeepSeek's figures beside the forecast's
   bool json = false;
 };

@@ -50,27 +50,40 @@ void require(ucs_status_t status, const char* what, const UcxOptions& options) {
 // Where peers of one way may be, and what UCX calls it.
 struct Ways {
   const char *name, *tls;
-  bool within, between;  // one machine; machines
+  bool within, sockets, adapters;  // within a machine; between machines by interfaces, by InfiniBand's adapters
+  bool between() const { return sockets || adapters; }
 };
-constexpr std::array<Ways, 5> kWays = {{{"auto", "shm,self", true, false},
-                                        {"shm", "shm,self", true, false},
-                                        {"tcp", "tcp,self", false, true},
-                                        {"ib", "ib,shm,self", true, true},
-                                        {"any", "ib,tcp,shm,self", true, true}}};
+constexpr std::array<Ways, 5> kWays = {{{"auto", "shm,self", true, false, false},
+                                        {"shm", "shm,self", true, false, false},
+                                        {"tcp", "tcp,self", false, true, false},
+                                        {"ib", "ib,shm,self", true, false, true},
+                                        {"any", "ib,tcp,shm,self", true, true, true}}};
+
+constexpr const char* kAdapters = "/sys/class/infiniband";
+
+// "mlx5_0:1": as UCX names an adapter's port.
+bool is_port(const std::string& interface) {
+  const std::size_t colon = interface.find(':');
+  if (colon == 0 || colon == std::string::npos) return false;
+  std::error_code none;
+  return fs::exists(fs::path(kAdapters) / interface.substr(0, colon) / "ports" / interface.substr(colon + 1), none);
+}
 
 // UCX itself would only warn, and start without what it doesn't find.
 const Ways& ways_of(const UcxOptions& options) {
   const auto ways = std::find_if(kWays.begin(), kWays.end(), [&](const Ways& one) { return options.tls == one.name; });
   if (ways == kWays.end()) throw Error(R"(tls is "{}", must be "auto", "shm", "tcp", "ib" or "any")", options.tls);
-  const fs::path adapters = "/sys/class/infiniband";
   std::error_code none;
-  if (options.tls == "ib" && fs::directory_iterator(adapters, none) == fs::directory_iterator())
+  if (options.tls == "ib" && fs::directory_iterator(kAdapters, none) == fs::directory_iterator())
     throw Error(R"(tls is "ib", but this host has no InfiniBand or RoCE adapter; "any" takes TCP where there is none)");
-  if (!ways->between || options.interface.empty()) return *ways;
-  const std::string adapter = options.interface.substr(0, options.interface.find(':'));
-  if (::if_nametoindex(options.interface.c_str()) == 0 && !fs::exists(adapters / adapter, none))
-    throw Error("there is no network interface \"{}\" on this host; `ip link` lists those there are",
-                options.interface);
+  if (!ways->between() || options.interface.empty()) return *ways;
+  const bool is_there = (ways->sockets && ::if_nametoindex(options.interface.c_str()) != 0) ||
+                        (ways->adapters && is_port(options.interface));
+  if (!is_there)
+    throw Error(R"(there is no {} "{}" on this host that "{}" could take; {})",
+                ways->sockets ? "network interface" : "adapter's port", options.interface, options.tls,
+                ways->adapters ? "`ip link` lists interfaces, `ibstat` adapters, whose first port is NAME:1"
+                               : "`ip link` lists those there are");
   return *ways;
 }
 
@@ -84,8 +97,8 @@ Context make_context(const UcxOptions& options, const Ways& ways) {
   // Else connecting to a host that doesn't answer stops the loop for as long as the kernel tries: two minutes.
   // UCX 1.13 knows the key without its prefix, others with it; the one that it doesn't know it leaves alone.
   for (const char* key : {"CONN_NB", "TCP_CONN_NB"})
-    if (ways.between) ucp_config_modify(config, key, "y");
-  if (ways.between && !options.interface.empty())
+    if (ways.between()) ucp_config_modify(config, key, "y");
+  if (ways.between() && !options.interface.empty())
     require(ucp_config_modify(config, "NET_DEVICES", options.interface.c_str()), "set its interface", options);
   ucp_params_t params{};
   params.field_mask = UCP_PARAM_FIELD_FEATURES;
@@ -218,10 +231,14 @@ std::string UcxTransport::local_address() const {
 
 void UcxTransport::connect(std::uint32_t node, const std::string& address) {
   forget(node);
+  if (address.size() <= place_.size()) {
+    log_warning("event=unreachable peer={} reason=\"an address of {} bytes\"", node, address.size());
+    return;
+  }
   auto peer = std::make_unique<Peer>();
   peer->any_broken = &any_broken_;
-  const bool same_place = address.size() > place_.size() && std::equal(place_.begin(), place_.end(), address.begin());
-  peer->here = ways_.within && (same_place || !ways_.between);
+  const bool same_place = std::equal(place_.begin(), place_.end(), address.begin());
+  peer->here = ways_.within && (same_place || !ways_.between());
   ucp_ep_params_t params{};
   params.field_mask =
       UCP_EP_PARAM_FIELD_REMOTE_ADDRESS | UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE | UCP_EP_PARAM_FIELD_ERR_HANDLER;

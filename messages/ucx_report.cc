@@ -155,6 +155,7 @@ UcxReport ask_ucx() {
   report.memory_types = memory_types();
   report.auto_problem = why_not("auto");
   report.tcp_problem = why_not("tcp");
+  report.any_problem = why_not("any");
   if (report.auto_problem.empty()) add_choices(report);
   return report;
 }

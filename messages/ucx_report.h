@@ -17,6 +17,7 @@ struct UcxReport {
   std::vector<std::string> memory_types;  // that it moves: "host", "cuda"
   // Why a node's transport can't start with tls "auto" (shared memory), and with "tcp"; empty: it can.
   std::string auto_problem, tcp_problem;
+  std::string any_problem;  // likewise with "any", between machines
   // What "auto" takes for messages, and for data too large to be copied twice; empty: UCX doesn't tell.
   std::string auto_small, auto_large;
 };

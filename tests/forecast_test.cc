@@ -1,4 +1,5 @@
 // The forecast: published runs come out as published, a schedule is run in order, layouts are legal, money adds up.
+#include <array>
 #include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -222,6 +223,65 @@ TEST_CASE("a plan takes the cost of a loss from the simulator, or is told why it
         std::string::npos);
   both.insert(both.end(), {"--recovery-seconds", "30"});
   CHECK(test::troupe(both).code == 2);
+}
+
+TEST_CASE("simulated layouts are ranked by their steps, which time and money then come from", "[forecast]") {
+  const Config config = small({"train.steps=1000000"});
+  const Cluster cluster{hardware("h100"), 8};
+  const ClusterPlan estimated = plan_on(config, cluster, {}, {hardware("b200")});
+  REQUIRE(estimated.fitting.size() >= 4);
+  ClusterLimits limits;
+  limits.simulated = 3;
+  int asked = 0;  // the second is the quickest, the first can't be simulated
+  limits.simulate = [&](const Config& laid) {
+    const std::array<SimulatedStep, 3> told{
+        {{.why = "it is too large"},
+         {.seconds = 0.5, .bins = {{"useful", 0.4}, {"bubble", 0.1}}, .replicas = 2},
+         {.seconds = 0.75}}};
+    const LayoutConfig& expected = estimated.fitting.at(static_cast<std::size_t>(asked)).ranked.layout;
+    CHECK(laid.layout.stages == expected.stages);
+    CHECK(laid.layout.expert_shards == expected.expert_shards);
+    return told.at(static_cast<std::size_t>(asked++));
+  };
+  const ClusterPlan plan = plan_on(config, cluster, limits, {hardware("b200")});
+  CHECK(asked == 3);
+  REQUIRE(plan.fitting.size() == estimated.fitting.size());
+  const auto at = [](const ClusterPlan& p, std::size_t i) { return p.fitting[i].ranked.seconds; };
+  CHECK(at(plan, 0) == at(estimated, 1));
+  CHECK(at(plan, 1) == at(estimated, 2));
+  CHECK(at(plan, 2) == at(estimated, 0));
+  CHECK(at(plan, 3) == at(estimated, 3));
+  CHECK(plan.best.laid.seconds == 0.5);
+  CHECK(plan.best.hours(1000) == Approx(1000 * 0.5 / 3600));
+  CHECK(plan.best.mfu == Approx(plan.estimated.mfu * plan.estimated.laid.seconds / 0.5));
+  CHECK(plan.estimated.laid.seconds == at(estimated, 1));
+  CHECK(plan.changes.back().forecast->laid.seconds == estimated.changes.back().forecast->laid.seconds);
+  const std::string text = describe(plan, limits);
+  CHECK(text.find("simulated step 0.5 s, by 2 of ") != std::string::npos);
+  CHECK(text.find(" replicas, useful 80.0 %, bubble 20.0 %\n") != std::string::npos);
+  CHECK(text.find("not simulated: it is too large\n") != std::string::npos);
+  CHECK(describe(estimated, {}).find("simulated") == std::string::npos);
+  const nlohmann::json told = to_json(plan);
+  CHECK(told.at("layouts").at(0).at("simulated").at("device_seconds").at("bubble") == 0.1);
+  CHECK(told.at("layouts").at(2).at("simulated").at("why") == "it is too large");
+  CHECK(told.at("layouts").at(3).at("simulated").is_null());
+}
+
+TEST_CASE("a plan simulates a step of its first layouts", "[forecast][command]") {
+  const test::Ended ended =
+      test::troupe({"plan", kConfigs + "moe_0b85.toml", "--cluster", "h100", "--gpus", "4", "--set", "layout.slots=0",
+                    "--set", "layout.chunk_rows_max=4096", "--simulate", "2", "--json"});
+  INFO(ended.err);
+  REQUIRE(ended.code == 0);
+  CHECK(ended.err.find("simulating a step on 4 h100") != std::string::npos);
+  const nlohmann::json told = nlohmann::json::parse(ended.out).at(0), &first = told.at("layouts").at(0);
+  const double seconds = first.at("simulated").at("step_seconds");
+  CHECK(told.at("best").at("step_seconds") == seconds);
+  CHECK(seconds <= told.at("layouts").at(1).at("simulated").at("step_seconds").get<double>());
+  CHECK(seconds == Approx(first.at("step_seconds").get<double>()).epsilon(0.5));
+  double all = 0;
+  for (const auto& [bin, spent] : first.at("simulated").at("device_seconds").items()) all += spent.get<double>();
+  CHECK(all == Approx(seconds).epsilon(0.001));
 }
 
 TEST_CASE("every layout that is offered is one that a run would take", "[forecast]") {

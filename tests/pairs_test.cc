@@ -221,14 +221,16 @@ TEST_CASE("a host of another kind stops runs, and other ports and clocks are tol
 TEST_CASE("InfiniBand that an interface leaves alone is told, and who has none where others have it", "[pairs]") {
   HostsFacts facts = sound(3);
   facts.hosts[0].infiniband = {"mlx5_0:1"};
-  expect_advice(facts, {"b, c have no InfiniBand", "pairs with them talk over TCP", "ibstat"});
+  CHECK(findings_of(facts).empty());  // eth0 was asked for, and no pair could have more
   facts.hosts[2].infiniband = {"mlx5_0:1"};
   expect_advice(facts, {"a, c have InfiniBand", "--interface eth0 leaves alone", "--interface mlx5_0:1"});
-  facts.interface = "mlx5_0:1";
-  expect_advice(facts, {"b has no InfiniBand", "pairs with it talk over TCP"});
-  facts.hosts[1].infiniband = {"mlx5_0:1"};
-  CHECK(findings_of(facts).empty());
   facts.interface = "";
+  expect_advice(facts, {"b has no InfiniBand", "pairs with it talk over TCP", "ibstat"});
+  facts.hosts[0].infiniband = {};
+  expect_advice(facts, {"a, b have no InfiniBand", "pairs with them talk over TCP"});
+  facts.hosts[0].infiniband = facts.hosts[1].infiniband = {"mlx5_0:1"};
+  CHECK(findings_of(facts).empty());
+  facts.interface = "mlx5_0:1";
   CHECK(findings_of(facts).empty());
 }
 

@@ -119,11 +119,17 @@ TEST_CASE("a server that shares its core takes longer for what is left, and what
 TEST_CASE("a world takes longer where cores go to loops and back, and where nodes share a core", "[rehearsal]") {
   const Folder folder;
   const Config config = tiny({"layout.nodes=2", "layout.stages=2", "evaluate.exact_match_problems=0"});
-  const std::int64_t apart = lasts_us(config, {.cores = 8, .nodes_a_host = 1}, folder.path + "/a");
-  const std::int64_t slow = lasts_us(config, {.cores = 1, .nodes_a_host = 1, .switch_us = 5000}, folder.path + "/b");
-  const std::int64_t together = lasts_us(config, {.cores = 1, .nodes_a_host = 2}, folder.path + "/c");
-  CHECK(slow > 2 * apart);
+  const auto lasts = [&](std::size_t cores, HostOptions hosts) {
+    hosts.cores.cores = cores;
+    return lasts_us(config, hosts, folder.path + "/world");
+  };
+  const std::int64_t apart = lasts(8, {.nodes_a_host = 1}), together = lasts(1, {.nodes_a_host = 2});
+  CHECK(lasts(1, {.nodes_a_host = 1, .switch_us = 5000}) > 2 * apart);
   CHECK(together > apart * 11 / 10);
+  CHECK(lasts(8, {.nodes_a_host = 1, .wake_us = 5000}) > 2 * apart);
+  const HostOptions late{.nodes_a_host = 2, .late_share = 1, .late_us = 20'000};
+  CHECK(lasts(8, late) < 2 * apart);  // nobody waits for a core
+  CHECK(lasts(1, late) > 2 * together);
 }
 
 TEST_CASE("a rehearsed step is longer by the way of its messages", "[rehearsal]") {

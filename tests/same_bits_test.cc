@@ -198,7 +198,7 @@ TEST_CASE("the covering layouts cover every legal pair", "[same_bits]") {
   std::set<Pair> all, covered;
   for (const Layout& layout : all_layouts()) all.merge(pairs_of(layout));
   for (const Layout& layout : chosen) covered.merge(pairs_of(layout));
-  CHECK(all_layouts().size() == 204);
+  CHECK(all_layouts().size() == 306);
   CHECK(covered == all);
   CHECK(chosen.size() <= 14);
 }

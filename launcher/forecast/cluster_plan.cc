@@ -55,6 +55,18 @@ const LayoutConfig& nearest_layout(const Config& config, const Cluster& cluster,
       ->layout;
 }
 
+// Simulated ones come first, by their steps; those that could not be simulated stay behind them.
+void simulate_first(std::vector<FittingLayout>& fitting, const Config& config, const ClusterLimits& limits) {
+  const std::size_t count = std::min(limits.simulated, fitting.size());
+  for (std::size_t i = 0; i < count; ++i)
+    fitting[i].simulated = limits.simulate(with_layout(config, fitting[i].ranked.layout));
+  std::stable_sort(fitting.begin(), fitting.begin() + static_cast<std::ptrdiff_t>(count),
+                   [](const FittingLayout& a, const FittingLayout& b) {
+                     const bool known = a.simulated->why.empty(), other_known = b.simulated->why.empty();
+                     return known != other_known ? known : known && a.simulated->seconds < b.simulated->seconds;
+                   });
+}
+
 Reach reach_of(const Forecast& best, const std::string& limit, double steps) {
   return {limit, steps, steps * best.tokens_per_step, best.hours(steps) / 24, best.dollars(steps)};
 }
@@ -71,9 +83,13 @@ ClusterPlan plan_on(const Config& config, const Cluster& cluster, const ClusterL
   const std::vector<RankedLayout> ranked = rank_layouts(config, cluster, seconds);
   plan.legal = ranked.size();
   plan.fitting = fitting_layouts(config, cluster, ranked, kShown, book);
+  simulate_first(plan.fitting, config, limits);
   plan.changes = changes(config, cluster, others, book, seconds);
   const LayoutConfig& best = plan.fitting.empty() ? ranked[0].layout : plan.fitting[0].ranked.layout;
-  plan.best = forecast(with_layout(config, best), cluster, book);
+  plan.estimated = plan.best = forecast(with_layout(config, best), cluster, book);
+  if (!plan.fitting.empty() && plan.fitting[0].simulated && plan.fitting[0].simulated->why.empty())
+    plan.best = forecast(with_layout(config, best), cluster, book,
+                         [&](const Config&, const Cluster&) { return plan.fitting[0].simulated->seconds; });
   if (plan.fitting.empty()) {
     plan.nearest = forecast(with_layout(config, nearest_layout(config, cluster, ranked, book)), cluster, book, seconds);
     return plan;

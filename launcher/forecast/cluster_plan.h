@@ -17,6 +17,9 @@ struct ClusterLimits {  // 0: none
   double checkpoint_seconds = 60, recovery_seconds = 300;  // where devices may be taken away
   // Instead of recovery_seconds: of a run with this layout, as a simulated loss is. Empty: as it stands there.
   std::function<double(const Config& laid)> recovery = {};
+  // The first so many layouts that fit are simulated, and ranked by that.
+  std::size_t simulated = 0;
+  std::function<SimulatedStep(const Config& laid)> simulate = {};
 };
 
 struct SpotRow {
@@ -38,7 +41,8 @@ struct ClusterPlan {
   std::optional<Forecast> written;  // the layout of the configuration, if it has so many nodes
   std::size_t legal = 0;
   std::vector<FittingLayout> fitting;
-  Forecast best;                    // the quickest that fits, or the quickest of all
+  Forecast best;       // the quickest that fits, or the quickest of all; its time is simulated, if that was asked
+  Forecast estimated;  // the same by the estimate, as `changes` are
   std::optional<Forecast> nearest;  // where nothing fits: what fills its memory least
   std::vector<Change> changes;
   double recovery_seconds = 0;  // that spot reckons with

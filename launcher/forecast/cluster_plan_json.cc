@@ -49,6 +49,12 @@ json to_json(const Forecast& f) {
           {"dollars", f.dollars(f.steps)}};
 }
 
+json to_json(const std::optional<SimulatedStep>& step) {
+  if (!step) return nullptr;
+  if (!step->why.empty()) return {{"why", step->why}};
+  return {{"step_seconds", step->seconds}, {"device_seconds", step->bins}, {"replicas", step->replicas}};
+}
+
 json to_json(const std::optional<Forecast>& f) { return f ? to_json(*f) : json(nullptr); }
 
 }  // namespace
@@ -56,8 +62,10 @@ json to_json(const std::optional<Forecast>& f) { return f ? to_json(*f) : json(n
 json to_json(const ClusterPlan& plan) {
   json layouts = json::array(), changes = json::array(), spot = json::array(), reach = json::array();
   for (const FittingLayout& one : plan.fitting)
-    layouts.push_back(
-        {{"layout", to_json(one.ranked.layout)}, {"step_seconds", one.ranked.seconds}, {"memory", to_json(one.fit)}});
+    layouts.push_back({{"layout", to_json(one.ranked.layout)},
+                       {"step_seconds", one.ranked.seconds},
+                       {"memory", to_json(one.fit)},
+                       {"simulated", to_json(one.simulated)}});
   for (const Change& change : plan.changes)
     changes.push_back({{"name", change.name}, {"forecast", to_json(change.forecast)}, {"why", change.why}});
   for (const SpotRow& row : plan.spot)  // of a run that never ends, null

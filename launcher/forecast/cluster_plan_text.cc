@@ -1,7 +1,10 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <cmath>
+#include <utility>
+#include <vector>
 
 #include "launcher/forecast/cluster_plan.h"
 
@@ -50,30 +53,62 @@ std::string fit_text(const Fit& fit, const HardwareConfig& h) {
   return text;
 }
 
-std::string forecast_text(const Forecast& f) {
-  const StepBins& b = f.laid.bins;
-  return fmt::format(
-      "  step {:.4g} s = products {:.3g} + memory traffic {:.3g} + links not hidden {:.3g} + bubble {:.3g} + optimizer "
-      "{:.3g}\n  {}tokens/s, MFU {:.1f} % of the {} peak, attention counted as it is masked\n"
-      "  {:.0f} steps, {}tokens: {}, {:.4g} device-hours, {}\n",
-      f.laid.seconds, b.products, b.traffic, b.links, b.bubble, b.optimizer, in_units(f.tokens_per_second()) + " ",
-      100 * f.mfu, f.peak, f.steps, in_units(f.steps * f.tokens_per_step) + " ", span(f.hours(f.steps)),
-      f.hours(f.steps) * f.devices, dollars(f.dollars(f.steps)));
+std::string bins_text(const SimulatedStep& step) {
+  std::vector<std::pair<double, std::string>> bins;
+  for (const auto& [bin, seconds] : step.bins) bins.emplace_back(-seconds, bin);
+  std::sort(bins.begin(), bins.end());
+  std::string text;
+  for (const auto& [less, bin] : bins)
+    if (-less > 0.0005 * step.seconds) text += fmt::format(", {} {:.1f} %", bin, -100 * less / step.seconds);
+  return text;
 }
 
-std::string shown_text(const char* what, const Forecast& f, const HardwareConfig& h) {
-  return fmt::format("\n{}: {}\n", what, layout_text(f.laid.layout)) + fit_text(f.fit, h) + forecast_text(f);
+// With a simulated step what comes of the step's length is of that one.
+std::string forecast_text(const Forecast& f, const SimulatedStep* simulated = nullptr) {
+  const StepBins& b = f.laid.bins;
+  std::string text = fmt::format(
+      "  {} {:.4g} s = products {:.3g} + memory traffic {:.3g} + links not hidden {:.3g} + bubble {:.3g} + optimizer "
+      "{:.3g}\n",
+      simulated != nullptr ? "estimated step" : "step", simulated != nullptr ? b.total() : f.laid.seconds, b.products,
+      b.traffic, b.links, b.bubble, b.optimizer);
+  if (simulated != nullptr)
+    text += fmt::format("  simulated step {:.4g} s, by {} of {} replicas{}\n", simulated->seconds, simulated->replicas,
+                        f.laid.layout.replicas, bins_text(*simulated));
+  return text + fmt::format(
+                    "  {} tokens/s, MFU {:.1f} % of the {} peak, attention counted as it is masked\n"
+                    "  {:.0f} steps, {} tokens: {}, {:.4g} device-hours, {}\n",
+                    in_units(f.tokens_per_second()), 100 * f.mfu, f.peak, f.steps,
+                    in_units(f.steps * f.tokens_per_step), span(f.hours(f.steps)), f.hours(f.steps) * f.devices,
+                    dollars(f.dollars(f.steps)));
+}
+
+std::string shown_text(const char* what, const Forecast& f, const HardwareConfig& h,
+                       const SimulatedStep* simulated = nullptr) {
+  return fmt::format("\n{}: {}\n", what, layout_text(f.laid.layout)) + fit_text(f.fit, h) + forecast_text(f, simulated);
+}
+
+// Of the best layout; null: it was not simulated.
+const SimulatedStep* simulated_of(const ClusterPlan& plan) {
+  if (plan.fitting.empty() || !plan.fitting[0].simulated || !plan.fitting[0].simulated->why.empty()) return nullptr;
+  return &*plan.fitting[0].simulated;
+}
+
+std::string simulated_text(const FittingLayout& one) {
+  if (!one.simulated) return "";
+  return one.simulated->why.empty() ? fmt::format("  {:>11.4g}", one.simulated->seconds)
+                                    : "  not simulated: " + one.simulated->why;
 }
 
 std::string layouts_text(const ClusterPlan& plan) {
-  std::string text = fmt::format("\nlayouts: {} are legal; by estimated step time the first that fit\n", plan.legal);
-  text += fmt::format("  {:>8} {:>6} {:>6} {:>9} {:>7} {:>9} {:>9}\n", "replicas", "stages", "shards", "step s",
-                      "bubble", "device GB", "host GB");
+  std::string text = fmt::format("\nlayouts: {} are legal; by estimated step time the first that fit{}\n", plan.legal,
+                                 simulated_of(plan) != nullptr ? ", those simulated first, by that" : "");
+  text += fmt::format("  {:>8} {:>6} {:>6} {:>9} {:>7} {:>9} {:>9}{}\n", "replicas", "stages", "shards", "step s",
+                      "bubble", "device GB", "host GB", simulated_of(plan) ? "  simulated s" : "");
   for (const FittingLayout& one : plan.fitting) {
     const LayoutConfig& l = one.ranked.layout;
-    text += fmt::format("  {:>8} {:>6} {:>6} {:>9.4g} {:>5.1f} % {:>9.1f} {:>9.1f}\n", l.replicas, l.stages,
+    text += fmt::format("  {:>8} {:>6} {:>6} {:>9.4g} {:>5.1f} % {:>9.1f} {:>9.1f}{}\n", l.replicas, l.stages,
                         l.expert_shards, one.ranked.seconds, 100 * one.ranked.bins.bubble / one.ranked.seconds,
-                        one.fit.memory.device_gbytes, one.fit.memory.host_gbytes);
+                        one.fit.memory.device_gbytes, one.fit.memory.host_gbytes, simulated_text(one));
   }
   if (plan.fitting.empty()) text += "  none\n";
   return text;
@@ -88,9 +123,9 @@ std::string change_row(const std::string& name, const Forecast& f) {
 
 std::string changes_text(const ClusterPlan& plan) {
   std::string text =
-      fmt::format("\nhow it changes, each with its own best layout\n  {:<24} {:>9} {:>7} {:>14} {:>14}\n", "", "step s",
-                  "MFU %", "time", "cost");
-  text += change_row("as it is", plan.best);
+      fmt::format("\nhow it changes, each with its own best layout, estimated\n  {:<24} {:>9} {:>7} {:>14} {:>14}\n",
+                  "", "step s", "MFU %", "time", "cost");
+  text += change_row("as it is", plan.estimated);
   for (const Change& change : plan.changes)
     text += change.forecast ? change_row(change.name, *change.forecast)
                             : fmt::format("  {:<24} {}\n", change.name, change.why);
@@ -172,7 +207,7 @@ std::string describe(const ClusterPlan& plan, const ClusterLimits& limits) {
     text += fmt::format("\nas written it is for {} devices: {}\n", plan.config.layout.nodes,
                         layout_text(plan.config.layout));
   text += layouts_text(plan);
-  text += shown_text(plan.nearest ? "the quickest" : "the quickest that fits", plan.best, h);
+  text += shown_text(plan.nearest ? "the quickest" : "the quickest that fits", plan.best, h, simulated_of(plan));
   if (plan.nearest && plan.legal > 1) text += shown_text("the nearest to fitting", *plan.nearest, h);
   return text + reach_text(plan, limits) + changes_text(plan) + spot_text(plan, limits) + sources_text(h);
 }

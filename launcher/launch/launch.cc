@@ -74,7 +74,9 @@ Started Launch::start(std::uint32_t node, std::uint32_t incarnation) {
   return {pid, log[0], leash[1]};
 }
 
+// Under Slurm each has cores of its own.
 int Launch::beside(std::uint32_t node) const {
+  if (request_.slurm && request_.threads > 0) return 1;
   const auto& places = request_.places;
   return static_cast<int>(request_.here ? std::ssize(places) : std::count(places.begin(), places.end(), where(node)));
 }

@@ -170,22 +170,19 @@ void add_silent(const HostsFacts& facts, Findings& found) {
           name_of(facts, pair.hosts), facts.interface.empty() ? "" : " over ", facts.interface, pair.problem)));
 }
 
-// A pair talks over InfiniBand or RoCE where both have it, unless --interface names another network.
+// A pair talks over InfiniBand or RoCE where both have it, unless --interface names a network.
 void add_infiniband(const HostsFacts& facts, Findings& found) {
   if (facts.transport != "any") return;
   std::vector<std::string> with, without;
-  bool is_named = false;
-  for (const HostFacts& host : facts.hosts) {
-    if (!host.problem.empty()) continue;
-    (host.infiniband.empty() ? without : with).push_back(host.name);
-    for (const std::string& device : host.infiniband) is_named |= device == facts.interface;
-  }
-  if (with.size() >= 2 && !facts.interface.empty() && !is_named)
+  for (const HostFacts& host : facts.hosts)
+    if (host.problem.empty()) (host.infiniband.empty() ? without : with).push_back(host.name);
+  const bool names_port = facts.interface.find(':') != std::string::npos;  // who lacks it has refused to start
+  if (with.size() >= 2 && !facts.interface.empty() && !names_port)
     found.push_back(advice(
         fmt::format("{} have InfiniBand, which --interface {} leaves alone: leave that out, or name an adapter's port "
                     "(--interface mlx5_0:1)",
                     fmt::join(with, ", "), facts.interface)));
-  else if (!with.empty() && !without.empty())
+  if (!with.empty() && !without.empty() && facts.interface.empty())
     found.push_back(advice(fmt::format(
         "{} {} no InfiniBand that UCX finds, as others have, so pairs with {} talk over TCP: `ibstat` there tells "
         "whether an adapter's link is up",

@@ -3,10 +3,14 @@
 #include <algorithm>
 #include <limits>
 
+#include "kernels/base/check.h"
+
 namespace troupe {
 
 Cores::Cores(const CoresOptions& options)
-    : options_(options), wanted_(options.owners, 0), last_core_(options.owners, 0), cores_(options.cores) {}
+    : options_(options), wanted_(options.owners, 0), last_core_(options.owners, 0), cores_(options.cores) {
+  CHECK(options.cores > 0, "a machine without cores");
+}
 
 void Cores::come(std::size_t owner, std::int64_t now_us) {
   const auto rank = [&](const Core& core) { return core.waiting.size() + (core.busy ? 1 : 0); };
@@ -33,6 +37,7 @@ void Cores::go(std::size_t owner) {
 }
 
 void Cores::want(std::size_t owner, std::size_t threads, std::int64_t now_us) {
+  CHECK(owner < wanted_.size(), "owner {} of {}", owner, wanted_.size());
   for (; wanted_[owner] < threads; ++wanted_[owner]) come(owner, now_us);
   for (; wanted_[owner] > threads; --wanted_[owner]) go(owner);
 }

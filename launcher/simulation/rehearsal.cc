@@ -29,12 +29,12 @@ constexpr int kMomentsALook = 64;  // at what is resident
 constexpr std::int32_t kHeldOutMicrobatches = 64;
 // Where every core computes, a turn of the loop costs its thread this much besides: caches grow cold, threads wake.
 constexpr double kSwitchUs = 35;
-// A sleeping loop wakes, and where threads wait for cores the scheduler lets some of the loops wait too: of segments that
-// ended it took 24 us in the median, 350 in the mean, 1 ms of the slowest tenth until their loop knew (four nodes on two
-// cores, Linux 6.18, 250 Hz).
-constexpr double kWakeUs = 60, kLateShare = 0.4, kLateUs = 2000;
-constexpr double kFrameUs =
-    90;  // of a frame beside its link: the compute thread wakes too, UCX asks for large payloads
+// A sleeping loop wakes, and where threads wait for cores the scheduler lets some of the loops wait too, up to its tick: of
+// segments that ended it took 24 us in the median, 350 in the mean, 1 ms of the slowest tenth and 4 of the slowest in a
+// hundred until their loop knew (four nodes on two cores, Linux 6.18, 250 Hz).
+constexpr double kWakeUs = 60, kLateShare = 0.4, kLateUs = 4000;
+// Of a frame beside its link: the compute thread wakes too, and UCX asks for large payloads.
+constexpr double kFrameUs = 90;
 constexpr double kDiskBytesPerUs = 100;  // a slow one: what waits for it is memory
 constexpr int kProblems = 512;
 constexpr std::size_t kMiB = std::size_t{1} << 20;

@@ -99,7 +99,7 @@ struct SimWorld::Member {
   }
   std::int64_t next_us(const SimNetwork& network) const {
     if (stopped) return kNever;
-    if (has_mail) return busy_until_us;
+    if (has_mail) return std::min(busy_until_us, device->next_us());
     std::int64_t next = node->next_tick_us();
     if (disk) next = std::min(next, disk->next_us());
     if (jury) next = std::min(next, jury->next_us());
@@ -317,10 +317,10 @@ std::vector<std::size_t> SimWorld::seats_of(std::uint32_t host) const {
   return seats;
 }
 
-Cores& SimWorld::cores_of(std::uint32_t host) {
+SimWorld::Host& SimWorld::host_at(std::uint32_t number) {
   CoresOptions options = options_.hosts->cores;
   options.owners = members_.size();
-  return cores_.try_emplace(host, options).first->second;
+  return hosts_.try_emplace(number, Host{Cores(options)}).first->second;
 }
 
 // A loop without a turn under way slept; its turn is put off until it is awake.
@@ -329,7 +329,7 @@ bool SimWorld::wakes(Member& member) {
   const HostOptions& hosts = *options_.hosts;
   const std::uint64_t place = 4 * std::uint64_t{member.node_id};
   const bool is_late =
-      cores_of(member.host).crowded() && random_uniform(options_.seed, rounds_, place) < hosts.late_share;
+      host_at(member.host).cores.crowded() && random_uniform(options_.seed, rounds_, place) < hosts.late_share;
   const double late = is_late ? hosts.late_us * random_uniform(options_.seed, rounds_, place + 1) : 0;
   member.busy_until_us = now_us_ + std::llround(hosts.wake_us + late);
   member.has_mail = true;
@@ -338,10 +338,10 @@ bool SimWorld::wakes(Member& member) {
 
 // Where every core of its host computes, one of the segments there waits for the loop.
 void SimWorld::hold_up(const Member& member, std::int64_t us) {
-  if (!cores_of(member.host).all_busy()) return;
+  if (!host_at(member.host).cores.all_busy()) return;
   std::vector<std::size_t> computing;
   for (const std::size_t seat : seats_of(member.host))
-    if (cores_of(member.host).granted(seat) > 0) computing.push_back(seat);
+    if (host_at(member.host).cores.granted(seat) > 0) computing.push_back(seat);
   const std::uint64_t draw = random_word(options_.seed, rounds_, 3);
   const std::size_t seat = computing[draw % computing.size()];
   members_[seat]->device->hold_up(us, draw >> 32);
@@ -349,9 +349,10 @@ void SimWorld::hold_up(const Member& member, std::int64_t us) {
 }
 
 // Threads without a core stand still.
-void SimWorld::share_cores(std::uint32_t host) {
-  Cores& cores = cores_of(host);
-  const std::vector<std::size_t> seats = seats_of(host);
+void SimWorld::share_cores(std::uint32_t number) {
+  Host& host = host_at(number);
+  Cores& cores = host.cores;
+  const std::vector<std::size_t> seats = seats_of(number);
   for (const std::size_t seat : seats) cores.want(seat, members_[seat]->device->running(), now_us_);
   cores.share(now_us_);
   for (const std::size_t seat : seats) {
@@ -360,9 +361,9 @@ void SimWorld::share_cores(std::uint32_t host) {
     if (device.set_pace(now_us_, running == granted ? 1 : granted > 0 ? running / granted : kStands)) plan(seat);
   }
   const std::int64_t next_us = cores.next_us(now_us_);
-  if (next_us == kNever || next_us == sharing_us_) return;
-  sharing_us_ = next_us;
-  events_.at(next_us, [this, host] { share_cores(host); });
+  if (next_us == kNever || next_us == host.sharing_us) return;
+  host.sharing_us = next_us;
+  events_.at(next_us, [this, number] { share_cores(number); });
 }
 
 // A moment comes with what happens from outside. Who has the first turn in it.

@@ -120,6 +120,10 @@ class SimWorld {
 
  private:
   struct Member;
+  struct Host {
+    Cores cores;
+    std::int64_t sharing_us = 0;  // cores are shared anew then
+  };
   void watch(Member& m, const std::map<Address, std::uint32_t>& places) const;
   void listen_to(Member* m);
   void add_member(std::uint32_t node, std::uint32_t incarnation);
@@ -132,7 +136,7 @@ class SimWorld {
   void hold_up(const Member& member, std::int64_t us);
   bool wakes(Member& member);
   void share_cores(std::uint32_t host);
-  Cores& cores_of(std::uint32_t host);
+  Host& host_at(std::uint32_t number);
   std::vector<std::size_t> seats_of(std::uint32_t host) const;
   void advance_parts(Member& member);
   std::size_t begin_moment(std::int64_t at_us);
@@ -150,8 +154,7 @@ class SimWorld {
   Events events_;
   std::vector<std::unique_ptr<Member>> members_;
   Agenda agenda_;
-  std::map<std::uint32_t, Cores> cores_;          // of hosts
-  std::int64_t sharing_us_ = 0;                   // cores are shared anew then
+  std::map<std::uint32_t, Host> hosts_;
   std::map<SimNetwork::End, std::size_t> seats_;  // among the members
   std::vector<std::uint32_t> incarnations_;       // the last of each node
   std::int64_t now_us_ = 0;
