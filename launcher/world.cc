@@ -77,7 +77,7 @@ void expect_room(const Config& config, const TaskSet& tasks) {
 
 }  // namespace
 
-World::World(const Config& config, WorldOptions options) : config_(config), parts_(std::make_unique<Parts>()) {
+World::World(const Config& config, const WorldOptions& options) : config_(config), parts_(std::make_unique<Parts>()) {
   parts_->run_folder = options.run_folder;
   const auto places = place_actors(config);
   if (!options.run_folder.empty()) watch(places, options.node);

@@ -39,7 +39,7 @@ struct WorldOptions {
 class World {
  public:
   // REQUIRES: config outlives the world. Builds this node's actors; in a run of several nodes also its transport.
-  World(const Config& config, WorldOptions options);
+  World(const Config& config, const WorldOptions& options);
   ~World();
 
   Node& node();
