@@ -292,7 +292,7 @@ void add_machine_keys(std::vector<Key>& keys) {
              "how nodes talk; auto: shared memory on one machine, any between machines");
   layout.add("interface", &L::interface, anything(), "network interface; empty: chosen");
   layout.add("spin_us", &L::spin_us, within(0, 10'000),
-             "looks for messages so long before it sleeps; 0: sleeps at once");
+             "looks for messages so long before it sleeps, if there is a core a thread; 0: sleeps at once");
   using S = LinkConfig;
   Table<S> link(keys, "link", &Config::link);
   link.add("delay_ms", &S::delay_ms, within(0, 10000), "to measure a slow network: added one way between nodes");

@@ -14,6 +14,7 @@
 #include <map>
 
 #include "actors/mapped_file.h"
+#include "kernels/base/boot.h"
 #include "kernels/base/error.h"
 #include "launcher/journal_clocks.h"
 #include "launcher/loop.h"
@@ -62,15 +63,6 @@ std::uint32_t make_room(const std::string& run_folder, std::uint32_t node, int k
   return number;
 }
 
-// The kernel's name for this start of this machine; 0: it has none.
-std::uint64_t boot() {
-  std::ifstream file("/proc/sys/kernel/random/boot_id");
-  std::string text;
-  std::getline(file, text);
-  std::erase(text, '-');
-  return text.size() < 16 ? 0 : std::strtoull(text.substr(0, 16).c_str(), nullptr, 16);
-}
-
 std::int64_t real_time_us() {
   timespec now{};
   clock_gettime(CLOCK_REALTIME, &now);
@@ -104,7 +96,7 @@ JournalFile::JournalFile(const std::string& run_folder, std::uint32_t node, cons
         "may be less",
         path, config.journal_mib);
   journal_.emplace(static_cast<std::byte*>(memory_), records,
-                   JournalOwner{node, number, static_cast<std::int64_t>(getpid()), real_time_us(), boot()});
+                   JournalOwner{node, number, static_cast<std::int64_t>(getpid()), real_time_us(), machine_boot()});
 }
 
 JournalFile::~JournalFile() { munmap(memory_, size_); }

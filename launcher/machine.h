@@ -21,7 +21,8 @@ void expect_device(const Config& config);
 // Whether each compute thread of `together` nodes of the run (0: all) has a core of this machine.
 bool cores_enough(const Config& config, int together);
 
-// The device of a node of this run, of which `together` nodes share this machine (0: all). REQUIRES: resolve_machine. Throws Error as expect_device does.
+// The device of a node of this run, of which `together` nodes share this machine (0: all).
+// REQUIRES: resolve_machine. Throws Error as expect_device does.
 std::unique_ptr<MeasuredDevice> open_device(const Config& config, std::uint32_t node, bool profiled,
                                             Watch* watch = nullptr, int together = 0);
 

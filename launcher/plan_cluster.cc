@@ -84,28 +84,23 @@ int replicas_simulated(const LayoutConfig& layout) {
   return most;
 }
 
-SimulatedStep simulated_step(const Config& laid) {
+SimulatedStep simulated_step(const Config& laid) try {
   start_log("plan", "", LogLevel::error);
   const LayoutConfig& l = laid.layout;
+  const int replicas = replicas_simulated(l);
+  std::fprintf(stderr, "simulating a step on %d %s: %d replicas (%d of them), %d stages, %d expert shards a stage\n",
+               l.nodes, laid.hardware.name.c_str(), l.replicas, replicas, l.stages, l.expert_shards);
+  if (replicas == l.replicas && l.nodes > kSimulatedMax)
+    throw Error("{} devices in {} replicas can't be folded to {}", l.nodes, l.replicas, kSimulatedMax);
   StepOptions step;
   step.config = laid;
-  step.replicas_simulated = replicas_simulated(l);
-  std::fprintf(stderr, "simulating a step on %d %s: %d replicas (%d of them), %d stages, %d expert shards a stage\n",
-               l.nodes, laid.hardware.name.c_str(), l.replicas, step.replicas_simulated, l.stages, l.expert_shards);
-  SimulatedStep told;
-  const int devices = l.nodes / l.replicas * step.replicas_simulated;
-  if (step.replicas_simulated == l.replicas && devices > kSimulatedMax)
-    told.why = fmt::format("{} devices in {} replicas can't be folded to {}", devices, l.replicas, kSimulatedMax);
-  if (!told.why.empty()) return told;
-  try {
-    const StepFigures figures = simulate_step(step);
-    told.seconds = figures.seconds;
-    told.replicas = step.replicas_simulated;
-    for (const auto& [bin, seconds] : figures.device_seconds) told.bins[bin] = seconds / figures.world.layout.nodes;
-  } catch (const Error& error) {
-    told.why = error.what();
-  }
+  step.replicas_simulated = replicas;
+  const StepFigures figures = simulate_step(step);
+  SimulatedStep told{.seconds = figures.seconds, .replicas = replicas};
+  for (const auto& [bin, seconds] : figures.device_seconds) told.bins[bin] = seconds / figures.world.layout.nodes;
   return told;
+} catch (const Error& error) {
+  return {.why = error.what()};
 }
 
 }  // namespace

@@ -17,11 +17,11 @@
 #include <cstring>
 #include <exception>
 #include <filesystem>
-#include <fstream>
 #include <map>
 #include <span>
 #include <utility>
 
+#include "kernels/base/boot.h"
 #include "kernels/base/error.h"
 #include "kernels/base/log.h"
 
@@ -112,10 +112,7 @@ Context make_context(const UcxOptions& options, const Ways& ways) {
 // /dev/shm, one network namespace. An address begins with it.
 using Place = std::array<char, 3 * sizeof(std::uint64_t)>;
 Place own_place() {
-  std::array<std::uint64_t, 3> parts{};
-  std::string boot;
-  std::getline(std::ifstream("/proc/sys/kernel/random/boot_id"), boot);
-  for (const char c : boot) parts[0] = parts[0] * 131 + static_cast<unsigned char>(c);
+  std::array<std::uint64_t, 3> parts{machine_boot()};
   struct stat found {};
   if (::stat("/dev/shm", &found) == 0) parts[1] = found.st_dev;
   if (::stat("/proc/self/ns/net", &found) == 0) parts[2] = found.st_ino;

@@ -60,6 +60,15 @@ std::set<std::string> timed(const Config& config) {
 
 }  // namespace
 
+TEST_CASE("there are cores enough for the nodes that share a machine, not for all of the run", "[machine]") {
+  Config config;
+  config.layout.nodes = 4;
+  config.device.threads = usable_cores();
+  CHECK_FALSE(cores_enough(config, 0));
+  CHECK_FALSE(cores_enough(config, 2));
+  CHECK(cores_enough(config, 1));
+}
+
 TEST_CASE("the ops that are timed are those of a training step", "[bench_ops]") {
   for (const std::vector<std::string>& changes : std::vector<std::vector<std::string>>{
            {},

@@ -176,6 +176,26 @@ TEST_CASE("nodes fill one host after another, and the last hosts are spare", "[l
   CHECK(has(refusal([&] { choose_places(hosts, 1, 3); }), "none is left to compute"));
 }
 
+TEST_CASE("a process is told how many share its cores", "[launch]") {
+  LaunchRequest request;
+  request.places = {"a", "a", "b", "a"};
+  const auto beside = [&](std::uint32_t node) { return Launch(request, {}).beside(node); };
+  CHECK(beside(0) == 3);
+  CHECK(beside(2) == 1);
+  request.here = true;
+  CHECK(beside(2) == 4);
+  request = {.slurm = true,
+             .here = false,
+             .ssh = {},
+             .program = {},
+             .folder = {},
+             .places = request.places,
+             .spares = {},
+             .threads = 8,
+             .command = {}};
+  CHECK(beside(0) == 1);  // srun gives each cores of its own
+}
+
 TEST_CASE("the batch script asks for what the configuration says, and ends in the launcher itself", "[launch]") {
   SlurmConfig slurm;
   slurm.partition = "main";

@@ -73,6 +73,11 @@ Reach reach_of(const Forecast& best, const std::string& limit, double steps) {
 
 }  // namespace
 
+const SimulatedStep* ClusterPlan::simulated() const {
+  const bool was = !fitting.empty() && fitting[0].simulated && fitting[0].simulated->why.empty();
+  return was ? &*fitting[0].simulated : nullptr;
+}
+
 ClusterPlan plan_on(const Config& config, const Cluster& cluster, const ClusterLimits& limits,
                     const std::vector<HardwareConfig>& others, const StepSeconds& seconds) {
   ClusterPlan plan;
@@ -87,9 +92,9 @@ ClusterPlan plan_on(const Config& config, const Cluster& cluster, const ClusterL
   plan.changes = changes(config, cluster, others, book, seconds);
   const LayoutConfig& best = plan.fitting.empty() ? ranked[0].layout : plan.fitting[0].ranked.layout;
   plan.estimated = plan.best = forecast(with_layout(config, best), cluster, book);
-  if (!plan.fitting.empty() && plan.fitting[0].simulated && plan.fitting[0].simulated->why.empty())
+  if (const SimulatedStep* step = plan.simulated())
     plan.best = forecast(with_layout(config, best), cluster, book,
-                         [&](const Config&, const Cluster&) { return plan.fitting[0].simulated->seconds; });
+                         [step](const Config&, const Cluster&) { return step->seconds; });
   if (plan.fitting.empty()) {
     plan.nearest = forecast(with_layout(config, nearest_layout(config, cluster, ranked, book)), cluster, book, seconds);
     return plan;

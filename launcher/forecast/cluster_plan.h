@@ -49,6 +49,8 @@ struct ClusterPlan {
   std::vector<SpotRow> spot;    // these three where something fits
   std::vector<Reach> reach;
   std::optional<Forecast> in_time;  // with a deadline: the fewest devices, in powers of two
+  // Of the best layout; null: it was not simulated.
+  const SimulatedStep* simulated() const;
 };
 
 // REQUIRES: why_untold and why_no_layout are empty.

@@ -87,12 +87,6 @@ std::string shown_text(const char* what, const Forecast& f, const HardwareConfig
   return fmt::format("\n{}: {}\n", what, layout_text(f.laid.layout)) + fit_text(f.fit, h) + forecast_text(f, simulated);
 }
 
-// Of the best layout; null: it was not simulated.
-const SimulatedStep* simulated_of(const ClusterPlan& plan) {
-  if (plan.fitting.empty() || !plan.fitting[0].simulated || !plan.fitting[0].simulated->why.empty()) return nullptr;
-  return &*plan.fitting[0].simulated;
-}
-
 std::string simulated_text(const FittingLayout& one) {
   if (!one.simulated) return "";
   return one.simulated->why.empty() ? fmt::format("  {:>11.4g}", one.simulated->seconds)
@@ -101,9 +95,9 @@ std::string simulated_text(const FittingLayout& one) {
 
 std::string layouts_text(const ClusterPlan& plan) {
   std::string text = fmt::format("\nlayouts: {} are legal; by estimated step time the first that fit{}\n", plan.legal,
-                                 simulated_of(plan) != nullptr ? ", those simulated first, by that" : "");
+                                 plan.simulated() != nullptr ? ", those simulated first, by that" : "");
   text += fmt::format("  {:>8} {:>6} {:>6} {:>9} {:>7} {:>9} {:>9}{}\n", "replicas", "stages", "shards", "step s",
-                      "bubble", "device GB", "host GB", simulated_of(plan) ? "  simulated s" : "");
+                      "bubble", "device GB", "host GB", plan.simulated() ? "  simulated s" : "");
   for (const FittingLayout& one : plan.fitting) {
     const LayoutConfig& l = one.ranked.layout;
     text += fmt::format("  {:>8} {:>6} {:>6} {:>9.4g} {:>5.1f} % {:>9.1f} {:>9.1f}{}\n", l.replicas, l.stages,
@@ -207,7 +201,7 @@ std::string describe(const ClusterPlan& plan, const ClusterLimits& limits) {
     text += fmt::format("\nas written it is for {} devices: {}\n", plan.config.layout.nodes,
                         layout_text(plan.config.layout));
   text += layouts_text(plan);
-  text += shown_text(plan.nearest ? "the quickest" : "the quickest that fits", plan.best, h, simulated_of(plan));
+  text += shown_text(plan.nearest ? "the quickest" : "the quickest that fits", plan.best, h, plan.simulated());
   if (plan.nearest && plan.legal > 1) text += shown_text("the nearest to fitting", *plan.nearest, h);
   return text + reach_text(plan, limits) + changes_text(plan) + spot_text(plan, limits) + sources_text(h);
 }
