@@ -12,6 +12,7 @@
 #include "launcher/bench_hardware.h"
 #include "launcher/bench_ops.h"
 #include "launcher/config_keys.h"
+#include "launcher/interrupts.h"
 #include "launcher/judge.h"
 #include "launcher/launch/launch_run.h"
 #include "launcher/processes.h"
@@ -570,6 +571,9 @@ int run_command_line(int argc, char** argv) {
   }
   try {
     return dispatch(app, a);
+  } catch (const Interrupted&) {
+    std::fprintf(stderr, "troupe: interrupted\n");
+    return kInterrupted;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "troupe: %s\n", error.what());
     return 1;

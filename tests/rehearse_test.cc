@@ -1,6 +1,9 @@
 // `troupe rehearse` and `troupe bench hardware` as a person uses them.
 #include <fmt/format.h>
 
+#include <chrono>
+#include <csignal>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "tests/support/run.h"
@@ -33,6 +36,19 @@ void expect_refused(const Arguments& arguments, const std::vector<std::string>& 
 }
 
 }  // namespace
+
+TEST_CASE("an interrupted rehearsal says so and leaves nothing", "[rehearse]") {
+  Process process(troupe_command({"rehearse", kTiny, "--set", "train.steps=1000000", "--steps", "1000000"}));
+  process.follow([begin = std::chrono::steady_clock::now()] {
+    return std::chrono::steady_clock::now() - begin > std::chrono::seconds(1);
+  });
+  process.signal_group(SIGINT);
+  const std::string scratch = fmt::format("/tmp/troupe-rehearsal-{}", process.pid());
+  const Ended ended = process.wait();
+  CHECK(ended.code == 130);
+  CHECK(ended.err.ends_with("troupe: interrupted\n"));
+  CHECK(!std::filesystem::exists(scratch));
+}
 
 TEST_CASE("what a rehearsal says a node will hold covers what it holds, and not much more", "[rehearse]") {
   const Folder folder;
