@@ -38,7 +38,7 @@ void expect_refused(const Arguments& arguments, const std::vector<std::string>& 
 }  // namespace
 
 TEST_CASE("an interrupted rehearsal says so and leaves nothing", "[rehearse]") {
-  Process process(troupe_command({"rehearse", kTiny, "--set", "train.steps=1000000", "--steps", "1000000"}));
+  Process process(troupe_command({"rehearse", kTiny, "--set", "train.steps=1000000", "--steps", "100000"}));
   process.follow([begin = std::chrono::steady_clock::now()] {
     return std::chrono::steady_clock::now() - begin > std::chrono::seconds(1);
   });
