@@ -19,6 +19,7 @@ struct TrainConfig {          // [train]
   int microbatches = 4;           // must divide batch_sequences
   int gradient_lanes = 1;         // power of two dividing microbatches; part of the numbers
   std::string dtype = "float32";  // float32, bfloat16, fp8
+  bool fp8_attention = false;     // in fp8 attention's projections read E4M3 too
   bool recompute = false;         // recompute a layer's activations in its backward
   std::string optimizer = "adamw";
   double learning_rate = 3e-3;
@@ -237,6 +238,7 @@ struct Config {
   // Activations, and the weights that products read, are bfloat16; in FP8 too, where products round them on.
   bool is_mixed() const { return train.dtype != "float32"; }
   bool is_fp8() const { return train.dtype == "fp8"; }
+  bool is_fp8_attention() const { return is_fp8() && train.fp8_attention; }
   double peak_gflops() const {
     return is_fp8() ? hardware.fp8_gflops : is_mixed() ? hardware.bfloat16_gflops : hardware.float32_gflops;
   }

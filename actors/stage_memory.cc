@@ -29,7 +29,7 @@ StageSlot carve_slot(Carver& c, const Config& config, const StageShape& shape) {
   StageSlot slot;
   const ModelConfig& m = config.model;
   const SlotShape main{config.microbatch_rows(), config.microbatch_sequences(), activation_type(config),
-                       config.is_fp8()};
+                       config.is_fp8(), config.is_fp8_attention()};
   const std::int64_t n = main.rows;
   slot.ids = c.shared_tensor(n, 1, Dtype::i32);
   slot.targets = c.shared_tensor(n, 1, Dtype::i32);
@@ -55,7 +55,7 @@ StageSlot carve_slot(Carver& c, const Config& config, const StageShape& shape) {
   }
   if (config.truncates()) slot.kept = c.shared_tensor(n, config.kept_words(), Dtype::i32);
   if (!m.has_mtp()) return slot;
-  const SlotShape next{main.rows - main.sequences, main.sequences, main.act, main.fp8};
+  const SlotShape next{main.rows - main.sequences, main.sequences, main.act, main.fp8, main.fp8_attention};
   slot.mtp = carve_mtp(c, m, main);
   slot.mtp_layer = carve_layer(c, m, m.num_hidden_layers, next, first_rows(slot.scratch, next.rows));
   slot.mtp_head = carve_head(c, m, next);

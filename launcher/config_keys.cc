@@ -119,7 +119,8 @@ void add_train_keys(std::vector<Key>& keys) {
   t.add("microbatches", &T::microbatches, at_least(1), "parts of the batch; divides batch_sequences");
   t.add("gradient_lanes", &T::gradient_lanes, at_least(1), "sums of the gradient; a power of two, fixes the bits");
   t.add("dtype", &T::dtype, one_of({"float32", "bfloat16", "fp8"}),
-        "type of activations and of products; fp8: bfloat16, linear layers in E4M3");
+        "type of activations and of products; fp8: bfloat16, linear layers of MLPs in E4M3");
+  t.add("fp8_attention", &T::fp8_attention, anything(), "in fp8 attention's projections are in E4M3 too");
   t.add_aside("recompute", &T::recompute, anything(), "recompute a layer's activations: less memory, same bits");
   t.add("optimizer", &T::optimizer, one_of({"adamw"}), "how weights move");
   t.add("learning_rate", &T::learning_rate, at_least(0), "peak learning rate");

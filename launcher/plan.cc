@@ -34,10 +34,12 @@ constexpr std::size_t kThreadBytes = 5 * kMiB / 2;
 std::size_t codes_bytes(const Config& config) {
   if (!config.is_fp8() || config.device.kind == "cuda") return 0;
   const ModelConfig& m = config.model;
-  const AttentionWidths width = attention_widths(m);
-  const int attended = m.num_attention_heads * m.value_head_dim();
   const int mlp = 2 * std::max({m.intermediate_size, m.shared_intermediate_size(), m.moe_intermediate_size});
-  const int depth = std::max({m.hidden_size, mlp, width.in, width.q, width.kv, attended, config.microbatch_rows()});
+  int depth = std::max({m.hidden_size, mlp, config.microbatch_rows()});
+  if (config.is_fp8_attention()) {
+    const AttentionWidths width = attention_widths(m);
+    depth = std::max({depth, width.in, width.q, width.kv, m.num_attention_heads * m.value_head_dim()});
+  }
   return std::size_t{512} * static_cast<std::size_t>(depth) * 4;
 }
 
@@ -47,18 +49,20 @@ std::size_t codes_bytes(const Config& config) {
 std::size_t codes_on_gpu(const Config& config) {
   if (!config.is_fp8() || config.device.kind != "cuda") return 0;
   const ModelConfig& m = config.model;
-  const AttentionWidths width = attention_widths(m);
-  const std::int64_t hidden = m.hidden_size, attended = std::int64_t{m.num_attention_heads} * m.value_head_dim();
+  const std::int64_t hidden = m.hidden_size;
   std::int64_t most = 0, gradients = 0;
   const auto count = [&](std::int64_t rows, std::int64_t in, std::int64_t out, std::int64_t matrices) {
     most = std::max({most, rows * std::max(in, out) + matrices * in * out, rows * (in + out)});
     gradients += rows * (in + out);
   };
   const std::int64_t rows = config.microbatch_rows();
-  count(rows, hidden, width.in, 1);
-  if (m.q_lora_rank) count(rows, *m.q_lora_rank, width.q, 1);
-  if (width.kv > 0) count(rows, m.kv_lora_rank, width.kv, 1);
-  count(rows, attended, hidden, 1);
+  if (config.is_fp8_attention()) {
+    const AttentionWidths width = attention_widths(m);
+    count(rows, hidden, width.in, 1);
+    if (m.q_lora_rank) count(rows, *m.q_lora_rank, width.q, 1);
+    if (width.kv > 0) count(rows, m.kv_lora_rank, width.kv, 1);
+    count(rows, std::int64_t{m.num_attention_heads} * m.value_head_dim(), hidden, 1);
+  }
   for (const int inner : {m.intermediate_size, m.shared_intermediate_size()})
     count(rows, hidden, 2 * inner, 1), count(rows, inner, hidden, 1);
   const ExpertRange experts = experts_of(config, 0);

@@ -56,7 +56,7 @@ TEST_CASE("a trained token of V3 and the published speed have the published oper
 
 TEST_CASE("a model's parts sum to its operations and to its weights", "[forecast]") {
   for (const ModelConfig& model : {v3_main(), small({"model.tie_word_embeddings=false"}).model, small().model}) {
-    const ModelWork work = work_of(model, 512);
+    const ModelWork work = work_of(model, 512, false);
     CHECK(error(3 * (work.dense().flops() + work.experts().flops()), causal_flops_per_token(model, 512)) < 1e-12);
     const double matrices = work.dense().elements + work.experts().elements;
     CHECK(error(matrices, static_cast<double>(parameter_count(model))) < 1e-3);  // the rest are norms

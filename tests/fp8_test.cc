@@ -281,11 +281,11 @@ namespace {
 
 // Of a layer with experts, or without: its weights and everything that it computes with, as shapes alone.
 struct Shapes {
-  explicit Shapes(bool with_fp8) : fp8(with_fp8) {
+  explicit Shapes(bool with_fp8, bool with_attention = false) : fp8(with_fp8), fp8_attention(with_attention) {
     config.q_lora_rank = 64;
     scratch = carve_scratch(carver, config, shape());
   }
-  SlotShape shape() const { return {256, 2, Dtype::bf16, fp8}; }
+  SlotShape shape() const { return {256, 2, Dtype::bf16, fp8, fp8_attention}; }
   Tensor matrix(std::int64_t rows, std::int64_t cols) { return carver.tensor(rows, cols, Dtype::bf16); }
   LayerTensors weights(int layer) {
     const auto find = [this, layer](const std::string& first, const std::string& last) {
@@ -300,7 +300,7 @@ struct Shapes {
     return bind_layer(config, layer, find, find);
   }
   ModelConfig config;
-  bool fp8;
+  bool fp8, fp8_attention;
   Carver carver;
   SlotScratch scratch;
 };
@@ -353,13 +353,19 @@ Counted count_products(const Ops& ops) {
 
 }  // namespace
 
-TEST_CASE("in FP8 the three products of every linear layer are scaled, and the router's and the head's are not",
-          "[fp8]") {
-  Shapes shapes(true), halves(false);
+TEST_CASE(
+    "in FP8 the three products of an MLP's linear layers are scaled, attention's as asked, the router's and the head's "
+    "never",
+    "[fp8]") {
+  Shapes shapes(true, true), mlp_alone(true), halves(false);
   // in, q_b, kv_b, o, gate|up and down, each forward and twice backward; with experts the router's two beside them.
   const Counted dense = count_products(layer_ops(shapes, 0)), sparse = count_products(layer_ops(shapes, 1));
   CHECK((dense.scaled == 18 && dense.plain == 0));
   CHECK((sparse.scaled == 18 && sparse.plain == 2));
+  for (const int layer : {0, 1}) {
+    const Counted mlp = count_products(layer_ops(mlp_alone, layer));
+    CHECK((mlp.scaled == 6 && mlp.plain == 12 + 2 * layer));
+  }
   const Counted expert = count_products(expert_ops(shapes));  // gate|up is computed again
   CHECK((expert.scaled == 7 && expert.plain == 0));
   CHECK(count_products(layer_ops(halves, 1)).scaled + count_products(expert_ops(halves)).scaled == 0);

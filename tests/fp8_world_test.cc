@@ -66,13 +66,19 @@ std::map<Role, Counted> products_of(const Config& config) {
 
 }  // namespace
 
-TEST_CASE("an FP8 run scales all products of a shard, and a stage's but for router, head and multi-token prediction",
+TEST_CASE("an FP8 run scales all products of a shard, and a stage's MLPs'; attention's if it is asked to",
           "[sim][fp8]") {
   auto fp8 = products_of(stage_and_shard("fp8")), halves = products_of(stage_and_shard("bfloat16"));
-  CHECK((fp8[Role::expert_shard].scaled > 0 && fp8[Role::expert_shard].plain == 0));
-  // A microbatch: three layers of five linear ones, three products each; beside them the two routers' backward
-  // products, the head's three for each of two losses, and eh_proj's three.
-  CHECK(fp8[Role::stage].scaled == 2 * 3 * 5 * 3);
-  CHECK(fp8[Role::stage].plain == 2 * (2 * 2 + 2 * 3 + 3));
+  Config asked = stage_and_shard("fp8");
+  asked.train.fp8_attention = true;
+  auto all = products_of(asked);
+  for (const Counted& shard : {fp8[Role::expert_shard], all[Role::expert_shard]})
+    CHECK((shard.scaled > 0 && shard.plain == 0));
+  // A microbatch: three layers of three linear ones in attention and two in the MLP, three products each; beside them
+  // the two routers' backward products, the head's three for each of two losses, and eh_proj's three.
+  CHECK(fp8[Role::stage].scaled == 2 * 3 * 2 * 3);
+  CHECK(all[Role::stage].scaled == 2 * 3 * 5 * 3);
+  for (const Counted& stage : {fp8[Role::stage], all[Role::stage]})
+    CHECK(stage.scaled + stage.plain == 2 * (3 * 5 * 3 + 2 * 2 + 2 * 3 + 3));
   for (auto& [role, counted] : halves) CHECK((counted.scaled == 0 && counted.plain > 0));
 }

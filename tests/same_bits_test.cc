@@ -137,7 +137,8 @@ void expect_same(const Bits& bits, const std::vector<Layout>& layouts, const Arg
 
 const Arguments kBfloat16{"train.dtype=bfloat16"};
 // Microbatches of 512 routed rows, so that experts have more than one tile of 128 and chunks are cut between them.
-const Arguments kFp8{"train.dtype=fp8", "layout.chunk_rows_max=128", "train.sequence_length=128"};
+const Arguments kFp8{"train.dtype=fp8", "train.fp8_attention=true", "layout.chunk_rows_max=128",
+                     "train.sequence_length=128"};
 const Arguments kTiedWithMtp{"model.num_nextn_predict_layers=1", "model.tie_word_embeddings=true",
                              "model.aux_loss_alpha=0.001"};
 const Arguments kQwen{"model.model_type=qwen2", "model.num_attention_heads=4", "model.num_key_value_heads=2"};
@@ -217,6 +218,10 @@ TEST_CASE("any layout gives the same bits in fp8, other ones than in bfloat16", 
   const Bits bits = trained(kFp8);
   CHECK(bits.weights != trained(kFp8 + kBfloat16).weights);
   expect_same(bits, covering_layouts(), kFp8);
+  const Arguments mlp_alone = kFp8 + Arguments{"train.fp8_attention=false"};
+  const Bits others = trained(mlp_alone);
+  CHECK((others.weights != bits.weights && others.weights != trained(kFp8 + kBfloat16).weights));
+  CHECK(trained(mlp_alone + Arguments{"layout.stages=2", "layout.replicas=2", "layout.expert_shards=2"}) == others);
 }
 
 TEST_CASE("every legal layout gives the same bits", "[same_bits][.large]") {

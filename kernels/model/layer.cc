@@ -128,6 +128,7 @@ SlotScratch carve_scratch(Carver& c, const ModelConfig& config, const SlotShape&
 LayerSlot carve_layer(Carver& c, const ModelConfig& config, int layer, const SlotShape& s, const SlotScratch& scratch) {
   LayerSlot slot;
   slot.fp8 = s.fp8;
+  slot.fp8_attention = s.fp8_attention;
   const std::int64_t n = s.rows, d = config.hidden_size, width = mlp_width(config, layer);
   slot.x = c.tensor(n, d, Dtype::f32);
   carve_attention(c, config, s, slot);
@@ -273,16 +274,16 @@ namespace {
 void project(Ops& ops, const ModelConfig& config, const LayerTensors& w, const LayerSlot& slot) {
   const float eps = static_cast<float>(config.rms_norm_eps);
   ops.push_back(Norm{slot.x, w.input_norm, slot.z1, slot.norm1_scale, eps});
-  ops.push_back(linear_forward(slot.fp8, slot.z1, w.in_proj, slot.in, w.in_bias));
+  ops.push_back(linear_forward(slot.fp8_attention, slot.z1, w.in_proj, slot.in, w.in_bias));
   if (!config.is_mla()) return;
   // The two latent norms use 1e-6 whatever rms_norm_eps says, as DeepSeek's code does.
   if (config.q_lora_rank) {
     ops.push_back(
         Norm{slot.in.columns(0, *config.q_lora_rank), w.q_norm, slot.q_latent, slot.q_norm_scale, kLatentEps});
-    ops.push_back(linear_forward(slot.fp8, slot.q_latent, w.q_b, slot.q_own));
+    ops.push_back(linear_forward(slot.fp8_attention, slot.q_latent, w.q_b, slot.q_own));
   }
   ops.push_back(Norm{latent_of(config, slot.in), w.kv_norm, slot.kv_latent, slot.kv_norm_scale, kLatentEps});
-  ops.push_back(linear_forward(slot.fp8, slot.kv_latent, w.kv_b, slot.kv));
+  ops.push_back(linear_forward(slot.fp8_attention, slot.kv_latent, w.kv_b, slot.kv));
 }
 
 void route(Ops& ops, const ModelConfig& config, const LayerTensors& w, const LayerSlot& slot, bool reuse_routing) {
@@ -319,7 +320,7 @@ void attention_forward(Ops& ops, const ModelConfig& config, int layer, const Lay
     if (config.is_mla()) ops.push_back(Scatter{shared_key_of(config, slot.in), cache.rows, cache.k_rope});
   }
   ops.push_back(attention_op(config, slot, batch, cache));
-  ops.push_back(linear_forward(slot.fp8, slot.attended, w.o, slot.u, {}, slot.x));
+  ops.push_back(linear_forward(slot.fp8_attention, slot.attended, w.o, slot.u, {}, slot.x));
   ops.push_back(Norm{slot.u, w.post_norm, slot.z2, slot.norm2_scale, static_cast<float>(config.rms_norm_eps)});
   if (config.is_moe_layer(layer)) route(ops, config, w, slot, reuse_routing);
 }

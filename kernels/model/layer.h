@@ -37,11 +37,11 @@ struct SlotShape {
   std::int64_t rows = 0;       // tokens of a microbatch
   std::int64_t sequences = 0;  // rows / sequences = tokens of a sequence
   Dtype act = Dtype::f32;
-  bool fp8 = false;  // linear layers' products read E4M3
+  bool fp8 = false, fp8_attention = false;  // products of the MLP, of attention's projections, read E4M3
 };
 
 struct LayerSlot {
-  bool fp8 = false;  // as the shape says
+  bool fp8 = false, fp8_attention = false;  // as the shape says
   // Kept from forward to the weight gradients.
   Tensor x;                              // (N, D) f32, the layer's input
   Tensor norm1_scale, z1, in;            // (N,1) f32, (N,D), (N, in_proj rows); rope in place

@@ -65,7 +65,7 @@ AttentionBackward attention_gradient(const ModelConfig& config, const LayerSlot&
 void latents_backward(Ops& ops, const ModelConfig& config, const LayerTensors& w, const LayerSlot& slot,
                       const SlotScratch& scratch) {
   const Tensor d_kv_latent = scratch.d_latent.columns(0, config.kv_lora_rank);
-  ops.push_back(linear_input_gradient(slot.fp8, slot.d_kv, w.kv_b, d_kv_latent));
+  ops.push_back(linear_input_gradient(slot.fp8_attention, slot.d_kv, w.kv_b, d_kv_latent));
   ops.push_back(NormBackward{latent_of(config, slot.in),
                              w.kv_norm,
                              slot.kv_norm_scale,
@@ -76,7 +76,7 @@ void latents_backward(Ops& ops, const ModelConfig& config, const LayerTensors& w
                              kLatentEps});
   if (!config.q_lora_rank) return;
   const Tensor d_q_latent = scratch.d_latent.columns(0, *config.q_lora_rank);
-  ops.push_back(linear_input_gradient(slot.fp8, slot.d_q_own, w.q_b, d_q_latent));
+  ops.push_back(linear_input_gradient(slot.fp8_attention, slot.d_q_own, w.q_b, d_q_latent));
   ops.push_back(NormBackward{slot.in.columns(0, *config.q_lora_rank),
                              w.q_norm,
                              slot.q_norm_scale,
@@ -95,29 +95,29 @@ void attention_backward(Ops& ops, const ModelConfig& config, const LayerTensors&
   ops.push_back(
       NormBackward{slot.u, w.post_norm, slot.norm2_scale, scratch.dz, slot.g, slot.du, slot.d_post_norm, eps});
   if (slot.du.data != slot.du_act.data) ops.push_back(Copy{slot.du, slot.du_act});
-  ops.push_back(linear_input_gradient(slot.fp8, slot.du_act, w.o, scratch.d_attended));
+  ops.push_back(linear_input_gradient(slot.fp8_attention, slot.du_act, w.o, scratch.d_attended));
   ops.push_back(attention_gradient(config, slot, scratch, batch));
   rope_ops(ops, config, slot.d_in, slot.d_q_own, batch, true);
   if (config.is_mla()) latents_backward(ops, config, w, slot, scratch);
-  ops.push_back(linear_input_gradient(slot.fp8, slot.d_in, w.in_proj, scratch.dz));
+  ops.push_back(linear_input_gradient(slot.fp8_attention, slot.d_in, w.in_proj, scratch.dz));
   ops.push_back(
       NormBackward{slot.x, w.input_norm, slot.norm1_scale, scratch.dz, slot.du, previous_g, slot.d_input_norm, eps});
 }
 
 void weight_gradients(Ops& ops, const LayerSlot& slot, const LayerTensors& acc) {
-  const auto outer = [&](const Tensor& dy, const Tensor& x, const Tensor& dw) {
-    if (dw) ops.push_back(linear_weight_gradient(slot.fp8, dy, x, dw));
+  const auto outer = [&](bool fp8, const Tensor& dy, const Tensor& x, const Tensor& dw) {
+    if (dw) ops.push_back(linear_weight_gradient(fp8, dy, x, dw));
   };
   const auto share = [&](const Tensor& part, const Tensor& dw) {
     if (dw) ops.push_back(Add{dw, part, dw});
   };
-  outer(slot.d_in, slot.z1, acc.in_proj);
+  outer(slot.fp8_attention, slot.d_in, slot.z1, acc.in_proj);
   if (acc.in_bias) ops.push_back(SumRows{slot.d_in, acc.in_bias, true});
-  outer(slot.d_q_own, slot.q_latent, acc.q_b);
-  outer(slot.d_kv, slot.kv_latent, acc.kv_b);
-  outer(slot.du_act, slot.attended, acc.o);
-  outer(slot.d_gate_up, slot.z2, acc.gate_up);
-  outer(slot.g_act, slot.h, acc.down);
+  outer(slot.fp8_attention, slot.d_q_own, slot.q_latent, acc.q_b);
+  outer(slot.fp8_attention, slot.d_kv, slot.kv_latent, acc.kv_b);
+  outer(slot.fp8_attention, slot.du_act, slot.attended, acc.o);
+  outer(slot.fp8, slot.d_gate_up, slot.z2, acc.gate_up);
+  outer(slot.fp8, slot.g_act, slot.h, acc.down);
   if (acc.gate) ops.push_back(linear_weight_gradient(false, slot.d_logits, slot.z2, acc.gate));
   share(slot.d_input_norm, acc.input_norm);
   share(slot.d_post_norm, acc.post_norm);

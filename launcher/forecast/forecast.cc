@@ -33,7 +33,9 @@ Cluster with_links(Cluster cluster, double times) {
 }  // namespace
 
 Forecast forecast(const Config& config, const Cluster& cluster, MemoryBook& book, const StepSeconds& seconds) {
-  RankedLayout laid{config.layout, step_bins(config, cluster, work_of(config.model, config.train.sequence_length)), 0};
+  RankedLayout laid{
+      config.layout,
+      step_bins(config, cluster, work_of(config.model, config.train.sequence_length, config.train.fp8_attention)), 0};
   laid.seconds = seconds ? seconds(config, cluster) : laid.bins.total();
   return told(config, cluster, laid, fit_of(book.of(config, cluster.devices), cluster.hardware));
 }

@@ -74,7 +74,7 @@ std::string why_no_layout(const Config& config, int devices) {
 }
 
 std::vector<RankedLayout> rank_layouts(const Config& config, const Cluster& cluster, const StepSeconds& seconds) {
-  const ModelWork work = work_of(config.model, config.train.sequence_length);
+  const ModelWork work = work_of(config.model, config.train.sequence_length, config.train.fp8_attention);
   std::vector<RankedLayout> ranked;
   for (const LayoutConfig& layout : legal_layouts(config, cluster.devices)) {
     const Config laid = with_layout(config, layout);

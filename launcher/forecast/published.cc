@@ -31,7 +31,7 @@ ChunkSeconds calibrated(const PublishedStep& step) {
 }
 
 ChunkSeconds chunk_seconds(const ModelConfig& model, const HardwareConfig& hardware, const PublishedStep& step) {
-  const ModelWork work = work_of(model, step.sequence_tokens);
+  const ModelWork work = work_of(model, step.sequence_tokens, true);
   PartWork all = work.dense();
   all += work.experts();
   // A microbatch through the mean stage; of its experts a GPU has one of expert_ways parts, and as many rows.
@@ -52,7 +52,7 @@ ChunkSeconds chunk_seconds(const ModelConfig& model, const HardwareConfig& hardw
 }
 
 double optimizer_seconds(const ModelConfig& model, const HardwareConfig& hardware, const PublishedStep& step) {
-  const ModelWork work = work_of(model, step.sequence_tokens);
+  const ModelWork work = work_of(model, step.sequence_tokens, true);
   const double lanes = static_cast<double>(step.gpus) / step.ranks;
   const double dense = 2 * work.dense().elements / step.ranks;  // two stages a GPU
   const double experts = 2 * work.experts().elements / step.ranks / step.expert_ways;

@@ -164,7 +164,8 @@ StepBins step_bins(const Config& config, const Cluster& cluster, const ModelWork
 }
 
 double step_seconds(const Config& config, const Cluster& cluster) {
-  return step_bins(config, cluster, work_of(config.model, config.train.sequence_length)).total();
+  return step_bins(config, cluster, work_of(config.model, config.train.sequence_length, config.train.fp8_attention))
+      .total();
 }
 
 }  // namespace troupe

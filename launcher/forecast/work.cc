@@ -6,15 +6,15 @@ namespace troupe {
 
 namespace {
 
-bool stays_wide(const std::string& name) {
-  return name == "lm_head.weight" || name == "model.embed_tokens.weight" || name.ends_with("mlp.gate.weight") ||
-         name.ends_with("eh_proj.weight");
+bool stays_wide(const std::string& name, bool fp8_attention) {
+  return (!fp8_attention && name.find(".self_attn.") != std::string::npos) || name == "lm_head.weight" ||
+         name == "model.embed_tokens.weight" || name.ends_with("mlp.gate.weight") || name.ends_with("eh_proj.weight");
 }
 
-PartWork work_of_matrix(const Parameter& p, double uses) {
+PartWork work_of_matrix(const Parameter& p, double uses, bool fp8_attention) {
   const auto elements = static_cast<double>(p.elements());
   PartWork work;
-  (stays_wide(p.name) ? work.wide_flops : work.product_flops) = 2 * elements * uses;
+  (stays_wide(p.name, fp8_attention) ? work.wide_flops : work.product_flops) = 2 * elements * uses;
   work.crossings = static_cast<double>(p.rows + p.cols) * uses;
   work.elements = elements;
   return work;
@@ -49,17 +49,18 @@ PartWork ModelWork::experts() const {
   return sum;
 }
 
-ModelWork work_of(const ModelConfig& model, std::int64_t sequence_tokens) {
+ModelWork work_of(const ModelConfig& model, std::int64_t sequence_tokens, bool fp8_attention) {
   ModelWork work;
   work.layers.resize(static_cast<std::size_t>(model.layers_with_mtp()));
   for (const Parameter& p : model_parameters(model)) {
     if (p.dimensions != 2) continue;
     if (p.kind == ParameterKind::expert)
-      work.layers[static_cast<std::size_t>(p.layer)].experts += work_of_matrix(p, share_of_experts(model));
+      work.layers[static_cast<std::size_t>(p.layer)].experts +=
+          work_of_matrix(p, share_of_experts(model), fp8_attention);
     else if (p.layer >= 0)
-      work.layers[static_cast<std::size_t>(p.layer)].dense += work_of_matrix(p, 1);
+      work.layers[static_cast<std::size_t>(p.layer)].dense += work_of_matrix(p, 1, fp8_attention);
     else
-      (p.name == "lm_head.weight" ? work.head : work.embedding) += work_of_matrix(p, 0);
+      (p.name == "lm_head.weight" ? work.head : work.embedding) += work_of_matrix(p, 0, fp8_attention);
   }
   const PartWork table{.wide_flops = 2.0 * model.vocab_size * model.hidden_size,
                        .crossings = static_cast<double>(model.vocab_size) + model.hidden_size};

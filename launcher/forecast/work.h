@@ -12,7 +12,7 @@ namespace troupe {
 // Forward operations are two a weight, 2 heads (qk + v) keys for attention; a token sees half of its sequence.
 struct PartWork {
   double product_flops = 0;    // a token, forward, of products in train.dtype
-  double wide_flops = 0;       // of matrices that stay wide in fp8: router, head, eh_proj
+  double wide_flops = 0;       // of matrices that stay wide in fp8: router, head, eh_proj, attention's as asked
   double attention_flops = 0;  // of scores and values, causal
   double crossings = 0;        // operands and results of those products, elements a token
   double elements = 0;         // of all its matrices, those of experts that this token skips too
@@ -32,7 +32,8 @@ struct ModelWork {
   PartWork experts() const;
 };
 
-ModelWork work_of(const ModelConfig& model, std::int64_t sequence_tokens);
+// fp8_attention: attention's projections are products in train.dtype, and not wide.
+ModelWork work_of(const ModelConfig& model, std::int64_t sequence_tokens, bool fp8_attention);
 
 // Forward and backward operations of a trained token when attention is counted as it is masked: half of the sequence.
 // Insights into DeepSeek-V3 (arXiv 2505.09343), table 2, counts so, without multi-token prediction.

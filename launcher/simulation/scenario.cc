@@ -91,6 +91,7 @@ void draw_training(Config& c, Dice dice) {
   c.evaluate.exact_match_problems = 0;
   c.data.mask_documents = dice.one_in(2);
   if (t.dtype == "bfloat16" && dice.one_in(2)) t.dtype = "fp8";
+  if (t.dtype == "fp8") t.fp8_attention = dice.one_in(2);
 }
 
 // Reinforcement with the same numbers: a few prompts of a task, short answers.

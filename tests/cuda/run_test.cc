@@ -63,6 +63,10 @@ TEST_CASE("on a GPU, too, any layout gives the same bits", "[gpu_run]") {
   const std::string whole = digest_of("codes", {"train.dtype=fp8", "layout.chunk_rows_max=256"});
   CHECK(digest_of("shards", {"train.dtype=fp8", "layout.expert_shards=2", "layout.chunk_rows_max=128"}) == whole);
   CHECK(digest_of("stages", {"train.dtype=fp8", "layout.stages=2", "layout.chunk_rows_max=200"}) == whole);
+  const Arguments attention{"train.dtype=fp8", "train.fp8_attention=true", "layout.chunk_rows_max=256"};
+  const std::string all = digest_of("attention", attention);
+  CHECK(all != whole);
+  CHECK(digest_of("replicas", {attention[0], attention[1], attention[2], "layout.replicas=2"}) == all);
   const Arguments warpgroups{"train.dtype=bfloat16", "device.products=wgmma"};
   CHECK(digest_of("warpgroups", warpgroups) ==
         digest_of("shards", {warpgroups[0], warpgroups[1], "layout.expert_shards=2", "layout.chunk_rows_max=20"}));
