@@ -1,5 +1,6 @@
 // The whole program on a GPU that isn't there (troupe_simt): fixtures come out right, and layouts have the same bits.
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "tests/support/judge.h"
 #include "tests/support/run.h"
@@ -46,6 +47,52 @@ TEST_CASE("every fixture comes out right on a GPU", "[gpu_run]") {
     Tensors greedy = load_tensors(kFixtures + name + "/greedy.safetensors");
     greedy.erase("prompt");
     CHECK(judge(greedy, candidate, 0).text() == "");
+  }
+}
+
+// What each process of a run copied between host and GPU beside its kernels: bytes.
+struct Copied {
+  std::string digest;
+  int processes = 0;
+  long long in = 0, out = 0;
+};
+Copied copied_by(Arguments sets) {
+  const Folder folder;
+  for (const std::string set : {"train.steps=2", "device.kind=cuda", "data.kind=random"}) sets.push_back(set);
+  Arguments command{"/usr/bin/env", "TROUPE_TEST_COPIES=" + (folder / "copies")};
+  for (const std::string& word : troupe_command(tiny_run(folder / "run", sets))) command.push_back(word);
+  const Ended ended = run(command, 0, 300'000);
+  INFO(ended.out << ended.err);
+  REQUIRE(ended.code == 0);
+  Copied copied{.digest = troupe::test::troupe({"digest", folder / "run"}).out};
+  std::istringstream lines(read_file(folder / "copies"));
+  std::string word;
+  for (long long in = 0, out = 0; lines >> word >> in >> word >> out; ++copied.processes) {
+    copied.in += in;
+    copied.out += out;
+  }
+  return copied;
+}
+
+TEST_CASE("between nodes large operands are copied beside kernels, and no bit changes", "[gpu_run][staging]") {
+  for (const std::string type : {"float32", "bfloat16"}) {
+    const std::string dtype = "train.dtype=" + type, least = "device.staged_kib_min=1";
+    const Copied alone = copied_by({dtype, least, "layout.expert_shards=2"});
+    CHECK((alone.processes == 1 && alone.in == 0 && alone.out == 0));
+    for (const Arguments& layout :
+         {Arguments{"layout.nodes=2", "layout.expert_shards=2"},
+          Arguments{"layout.nodes=2", "layout.replicas=2", "layout.chunk_rows_max=48"},
+          Arguments{"layout.nodes=3", "layout.stages=2", "layout.expert_shards=2", "train.recompute=true"}}) {
+      Arguments sets{dtype, least};
+      sets.insert(sets.end(), layout.begin(), layout.end());
+      const Copied several = copied_by(sets);
+      CHECK(several.digest == alone.digest);
+      CHECK(several.processes >= 2);
+      CHECK(several.in > 100'000);
+      CHECK(several.out > 100'000);
+      INFO(several.in << " " << several.out);
+    }
+    CHECK(copied_by({dtype, "device.staged_kib_min=0", "layout.nodes=2", "layout.expert_shards=2"}).in == 0);
   }
 }
 

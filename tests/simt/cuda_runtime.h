@@ -220,11 +220,12 @@ void enqueue(cudaStream_t stream, std::function<void()> work);
 
 // Since the process began.
 struct Counts {
-  std::int64_t launches = 0, copies = 0, copied_bytes = 0, records = 0, waits = 0;  // copies: asynchronous ones
+  std::int64_t launches = 0, copies = 0, in_bytes = 0, out_bytes = 0, records = 0, waits = 0;  // copies: asynchronous
 };
 Counts counts();
 // From now on each asynchronous copy, and each kernel, takes so long at least.
 void slow_copies(int us);
+void hold_copies(bool held);  // asynchronous ones: while held, none ends
 void slow_kernels(int us);
 void count_launch();
 void rest_as_slow_kernels();
