@@ -192,6 +192,58 @@ TEST_CASE("ops drawn at random leave the same bits, staged or in place", "[stagi
   CHECK(staged > 3000);
 }
 
+TEST_CASE("staging memory is taken where it fits, joined again, and refused when there is none", "[staging]") {
+  cuda::Room room(2100);  // eight pieces
+  const std::size_t a = room.take(1), b = room.take(600), c = room.take(1024);
+  CHECK((a == 0 && b == 256 && c == 1024));
+  CHECK(room.take(1) == cuda::Room::kNone);
+  room.give_back(b);
+  CHECK(room.take(800) == cuda::Room::kNone);
+  CHECK(room.take(700) == b);
+  room.give_back(a);
+  room.give_back(b);
+  CHECK(room.take(1000) == 0);
+  room.give_back(c);
+  room.give_back(0);
+  CHECK(room.take(2048) == 0);
+}
+
+TEST_CASE("an operand is as aligned in staging memory as in pinned memory, and what finds no room stays there",
+          "[staging]") {
+  void* memory = nullptr;
+  REQUIRE(cudaHostAlloc(&memory, 8192, 0) == cudaSuccess);
+  const auto pinned = std::make_shared<cuda::PinnedMemory>();
+  pinned->add(memory, 8192);
+  {
+    cuda::Stager stager(4096, 64, pinned);
+    const auto at = [&](std::size_t bytes) {
+      return Tensor{static_cast<char*>(memory) + bytes, 1, 100, 100, Dtype::f32};
+    };
+    std::vector<Segment> segments(1);
+    segments[0].ops = {Fill{at(0), 1}, Fill{at(1028), 1}, Copy{at(2044), at(3000)}, Fill{Tensor{at(4096)}, 2}};
+    std::get<Fill>(segments[0].ops[3]).out.cols = std::get<Fill>(segments[0].ops[3]).out.stride = 1000;
+    const Segment before = segments[0];
+    std::vector<const Op*> order;
+    for (const Op& op : segments[0].ops) order.push_back(&op);
+    cuda::Copies copies = stager.begin(segments, order);
+    CHECK((copies.all.size() == 4 && copies.in != nullptr));
+    const auto moved = [](const Tensor& was, const Tensor& is) {
+      return was.data != is.data &&
+             reinterpret_cast<std::uintptr_t>(was.data) % 256 == reinterpret_cast<std::uintptr_t>(is.data) % 256;
+    };
+    const auto fill = [](const Segment& segment, std::size_t op) { return std::get<Fill>(segment.ops[op]).out; };
+    CHECK(moved(fill(before, 0), fill(segments[0], 0)));
+    CHECK(moved(fill(before, 1), fill(segments[0], 1)));
+    CHECK(moved(std::get<Copy>(before.ops[2]).source, std::get<Copy>(segments[0].ops[2]).source));
+    CHECK(moved(std::get<Copy>(before.ops[2]).out, std::get<Copy>(segments[0].ops[2]).out));
+    CHECK(fill(before, 3).data == fill(segments[0], 3).data);
+    cudaDeviceSynchronize();
+    CHECK(cuda::Stager::have_come(copies));
+    stager.end(copies);
+  }
+  cudaFreeHost(memory);
+}
+
 TEST_CASE("a device with staging memory leaves the bits of one without, whatever finds room", "[staging]") {
   const Owned expected_rows = normal(kRows, kCols, 1), expected = normal(kRows, kCols, 2);
   const auto on = [&](std::size_t staging) {
