@@ -8,6 +8,8 @@
 #include "kernels/base/random.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/staging.h"
+#include "kernels/op_tensors.h"
+#include "kernels/op_touches.h"
 #include "tests/cuda/beside_cpu.h"
 #include "tests/support/catch.h"
 #include "tests/support/naive.h"
@@ -68,6 +70,18 @@ void run_staged(Ground& ground, Ops ops, std::size_t least) {
       std::memcpy(reinterpret_cast<void*>(out.begin), rooms[i].data() + (out.begin - chosen[i].place.begin),
                   out.size());
   (void)ground;
+}
+
+// f(an op of each kind), with more than one of the tensors of which it has any number.
+template <typename Variant, std::size_t kind = 0, typename F>
+void each_kind(F f) {
+  if constexpr (kind < std::variant_size_v<Variant>) {
+    std::variant_alternative_t<kind, Variant> op;
+    if constexpr (std::is_same_v<decltype(op), GroupedProduct>) op.b.resize(2);
+    if constexpr (std::is_same_v<decltype(op), Combine>) op.pieces.resize(3);
+    f(Variant(op));
+    each_kind<Variant, kind + 1>(f);
+  }
 }
 
 std::vector<Completion> wait_for(Device& device, std::size_t count) {
@@ -190,6 +204,23 @@ TEST_CASE("ops drawn at random leave the same bits, staged or in place", "[stagi
     REQUIRE(std::memcmp(moved.memory().data(), still.memory().data(), 600 * 4) == 0);
   }
   CHECK(staged > 3000);
+}
+
+TEST_CASE("whoever asks what an op does with its tensors is told of every one", "[staging]") {
+  std::size_t kinds = 0;
+  each_kind<Op>([&kinds](Op op) {
+    INFO("op " << ++kinds);
+    std::vector<void*> all, told;
+    std::uintptr_t next = 64;
+    for_each_tensor(op, [&](Tensor& x) {
+      x.data = reinterpret_cast<void*>(next += 64);  // NOLINT: nobody looks there
+      all.push_back(x.data);
+    });
+    for_each_touch(op, [&](const Tensor& x, Touch) { told.push_back(x.data); });
+    std::sort(told.begin(), told.end());
+    CHECK(told == all);
+  });
+  CHECK(kinds == std::variant_size_v<Op>);
 }
 
 TEST_CASE("staging memory is taken where it fits, joined again, and refused when there is none", "[staging]") {
