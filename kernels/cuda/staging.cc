@@ -112,6 +112,7 @@ std::vector<Staged> choose_staged(const std::vector<const Op*>& ops, const Pinne
   std::vector<Staged> chosen;
   if (operands.empty()) return chosen;
   for (const Group& group : groups_of(operands)) {
+    if (chosen.size() == kStagedMost) break;
     if (group.place.size() < least) continue;
     Covered in, out;
     for (const Operand& one : operands) {

@@ -32,6 +32,7 @@ struct Staged {
 using PinnedAt = std::function<Stretch(std::uintptr_t address)>;
 
 constexpr std::size_t kStagedTogether = std::size_t{8} << 20;  // neighbours become one up to so many bytes
+constexpr std::size_t kStagedMost = 128;                       // of a flight; more of them stay where they are
 
 // In increasing order, apart from each other. `ops` in the order in which they run. least: fewer bytes are never worth it.
 // What overlaps in pinned memory is one: it is staged if each operand of it has no gaps, holds floating-point numbers and

@@ -1,4 +1,7 @@
 // The whole program on a GPU that isn't there (troupe_simt): fixtures come out right, and layouts have the same bits.
+#include <fmt/format.h>
+
+#include <csignal>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -93,6 +96,31 @@ TEST_CASE("between nodes large operands are copied beside kernels, and no bit ch
                                  {"layout.nodes=2", "layout.replicas=2", "layout.chunk_rows_max=48"}});
   const Copied off = copied_by({"device.staged_kib_min=0", "layout.nodes=2", "layout.expert_shards=2"});
   CHECK((off.processes == 2 && off.in == 0 && off.out == 0));
+}
+
+TEST_CASE("a process killed while its operands are copied is replaced, and no bit changes", "[gpu_run][staging]") {
+  const Folder folder;
+  const Arguments sets{"train.steps=12",          "device.kind=cuda", "data.kind=random",
+                       "device.staged_kib_min=1", "layout.nodes=2",   "layout.expert_shards=2"};
+  const Ended undisturbed = troupe::test::troupe(tiny_run(folder / "undisturbed", sets));
+  INFO(undisturbed.err);
+  REQUIRE(undisturbed.code == 0);
+  Process run(troupe_command(tiny_run(folder / "run", sets)), 120'000);
+  for (const std::size_t steps : {2, 5}) {
+    REQUIRE(run.follow([&] {
+      return read_file(folder / "run/metrics.jsonl").find(fmt::format("\"step\":{},", steps)) != std::string::npos;
+    }));
+    std::vector<pid_t> nodes = run.members();
+    std::erase(nodes, run.pid());
+    REQUIRE(!nodes.empty());
+    ::kill(nodes[steps % nodes.size()], SIGKILL);
+  }
+  const Ended ended = run.wait();
+  INFO(ended.out << ended.err);
+  REQUIRE(ended.code == 0);
+  CHECK(ended.err.find("is lost while training") != std::string::npos);
+  CHECK(troupe::test::troupe({"digest", folder / "run"}).out ==
+        troupe::test::troupe({"digest", folder / "undisturbed"}).out);
 }
 
 TEST_CASE("on a GPU, too, any layout gives the same bits", "[gpu_run]") {

@@ -192,6 +192,15 @@ Ops draw_ops(Ground& g, std::uint64_t seed) {
   return ops;
 }
 
+TEST_CASE("a flight stages so many places and no more", "[staging]") {
+  Ground g(1000, 900);
+  Ops ops;
+  for (std::int64_t i = 0; i < 200; ++i) ops.push_back(Fill{g.flat(4 * i, 2), 1});
+  const Many chosen = g.choose(ops);
+  REQUIRE(chosen.size() == cuda::kStagedMost);
+  CHECK(chosen.back().place == g.stretch(4 * (static_cast<std::int64_t>(cuda::kStagedMost) - 1), 2));
+}
+
 TEST_CASE("ops drawn at random leave the same bits, staged or in place", "[staging]") {
   std::size_t staged = 0;
   for (std::uint64_t seed = 0; seed < 3000; ++seed) {
