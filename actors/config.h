@@ -127,6 +127,7 @@ struct DeviceConfig {              // [device]
   std::string kind = "auto";       // auto, cpu, cuda
   std::string products = "wgmma";  // wgmma, mma, cublaslt
   int threads = 0;                 // compute threads of a node; 0: cores / nodes, at least 1
+  int staged_kib_min = 64;         // of what a GPU's copy engines bring and take between nodes; 0: kernels do
   std::string hardware = "cpu";    // file in configs/hardware (or a path): peak rates, price
 };
 

@@ -305,6 +305,10 @@ void add_machine_keys(std::vector<Key>& keys) {
              "of bfloat16 on a GPU: own kernels on tensor cores, on warpgroups (compute capability 9.0), or cuBLASLt's "
              "where it can");
   device.add("threads", &D::threads, at_least(0), "compute threads of a node; 0: cores / nodes");
+  device.add(
+      "staged_kib_min", &D::staged_kib_min, within(0, 1 << 20),
+      "with a GPU and several nodes: what is at least so large is copied to and from the host beside kernels; 0: "
+      "nothing is");
   device.add("hardware", &D::hardware, anything(), "a name in configs/hardware, or a path: rates and price");
   using J = InspectConfig;
   Table<J> inspect(keys, "inspect", &Config::inspect);

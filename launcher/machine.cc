@@ -10,6 +10,7 @@
 #include "kernels/cpu/device.h"
 #include "kernels/cuda/open.h"
 #include "launcher/doctor_findings.h"
+#include "launcher/plan.h"
 
 namespace troupe {
 
@@ -61,6 +62,8 @@ std::unique_ptr<MeasuredDevice> open_device(const Config& config, std::uint32_t 
                       .profiled = profiled,
                       .warpgroups = config.device.products == "wgmma",
                       .library = config.device.products == "cublaslt",
+                      .staging = staging_bytes(config),
+                      .staged_min = static_cast<std::size_t>(config.device.staged_kib_min) << 10,
                       .watch = watch});
   }
   return std::make_unique<CpuDevice>(config.device.threads, profiled, watch, cores_enough(config, together));

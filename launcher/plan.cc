@@ -201,6 +201,17 @@ std::size_t row_bytes(const Config& config, std::size_t stages) {
   return stages * slots * (exchange + passed);
 }
 
+// Four of the largest that rows are gathered or computed in at once, within limits; sums and states pass through in pieces.
+std::size_t staging_bytes(const Config& config) {
+  if (config.device.kind != "cuda" || config.layout.nodes == 1 || config.device.staged_kib_min == 0) return 0;
+  const auto rows = static_cast<std::size_t>(config.microbatch_rows()),
+             d = static_cast<std::size_t>(config.model.hidden_size);
+  const std::size_t routed = rows * static_cast<std::size_t>(config.model.num_experts_per_tok);
+  const std::size_t exchange = config.model.is_mla() ? routed * d * bytes_of(activation_type(config)) : 0;
+  const std::size_t passed = config.layout.stages > 1 ? rows * d * 4 : 0;
+  return std::clamp(4 * std::max(exchange, passed), 32 * kMiB, 1024 * kMiB) / kMiB * kMiB;
+}
+
 namespace {
 
 // A copy of an owner's state, and its gradient as it comes.
@@ -304,8 +315,8 @@ Plan make_plan(const Config& config, std::size_t corpus_bytes) {
       node.actors += a.total();
       node.device += a.device();
     }
-    node.process += codes_on_gpu(config);
-    node.device += codes_on_gpu(config);
+    node.process += codes_on_gpu(config) + staging_bytes(config);
+    node.device += codes_on_gpu(config) + staging_bytes(config);
     node.process += node.actors / 50;  // large blocks stand on pages of 2 MiB
     plan.nodes.push_back(node);
   }

@@ -43,6 +43,8 @@ ActorPlan plan_shard(const Config& config, const StageShape& shape, int shard);
 std::size_t process_bytes(const Config& config, std::uint32_t node);
 // Rows on their way, once, to and from so many stage actors.
 std::size_t row_bytes(const Config& config, std::size_t stages);
+// A GPU's staging memory (kernels/cuda/stager.h), where there are other nodes.
+std::size_t staging_bytes(const Config& config);
 
 // corpus_bytes: resident bytes of the data, on node 0.
 Plan make_plan(const Config& config, std::size_t corpus_bytes);

@@ -66,6 +66,25 @@ TEST_CASE("a plan has the run's owners where the run places them, and a node's a
   }
 }
 
+TEST_CASE("a plan has staging memory for a GPU that has neighbours: four times the rows that go at once, within limits",
+          "[plan]") {
+  const auto mib = [](const std::vector<std::string>& more) {
+    std::vector<std::string> sets{"layout.nodes=2", "device.kind=cuda"};
+    sets.insert(sets.end(), more.begin(), more.end());
+    return static_cast<double>(staging_bytes(tiny(sets))) / (1 << 20);
+  };
+  CHECK(mib({"layout.nodes=1"}) == 0);
+  CHECK(mib({"device.kind=cpu"}) == 0);
+  CHECK(mib({"device.staged_kib_min=0"}) == 0);
+  CHECK(mib({}) == 32);
+  // 64 rows to each of two experts, in float32; between stages once.
+  const std::string wide = "model.hidden_size=131072", wider = "model.hidden_size=4194304";
+  CHECK(mib({wide}) == 4 * 64);
+  CHECK(mib({wide, "train.dtype=bfloat16"}) == 4 * 32);
+  CHECK(mib({wide, "train.dtype=bfloat16", "model.num_experts_per_tok=1", "layout.stages=2"}) == 4 * 32);
+  CHECK(mib({wider}) == 1024);
+}
+
 TEST_CASE("a plan has each weight once a replica, with two moments for all but the router's bias", "[plan]") {
   const Config config = tiny();
   std::size_t weights = 0, moments = 0;
@@ -141,9 +160,10 @@ TEST_CASE("with a GPU a plan says what of a node's peak is the GPU's: rows that 
   CHECK_THAT(describe(config, plan), Catch::Contains(fmt::format("; {:.0f} MiB of it on the GPU; 1 compute", mib)));
   CHECK(describe(tiny({"layout.stages=2"}), host).find("GPU") == std::string::npos);
   // On two nodes any of a stage's rows may stay, or leave while others arrive.
-  const Plan two = plan_of({"layout.stages=2", "layout.nodes=2", "device.kind=cuda"});
+  const Config two_nodes = tiny({"layout.stages=2", "layout.nodes=2", "device.kind=cuda"});
+  const Plan two = make_plan(two_nodes, 0);
   for (const NodePlan& node : two.nodes) {
-    CHECK(node.device == actors_of(two, node.node) + rows / 2);
+    CHECK(node.device == actors_of(two, node.node) + rows / 2 + staging_bytes(two_nodes));
     CHECK(node.messages == 3 * rows / 2);
   }
 }

@@ -17,6 +17,9 @@ using cuda::must;
 
 namespace {
 
+// Flights whose copies are under way, beside those on the stream.
+constexpr std::size_t kComing = 2, kGoing = 4;
+
 std::int64_t now_us() {
   const auto now = std::chrono::steady_clock::now().time_since_epoch();
   return std::chrono::duration_cast<std::chrono::microseconds>(now).count();
@@ -54,6 +57,7 @@ CudaDevice::CudaDevice(const CudaOptions& options) : options_(options), timeline
   end_ = make_event(cudaEventDefault);
   arena_ = std::make_unique<cuda::Arena>(stream_, options.warpgroups);
   if (options.library) library_ = cuda::open_library();
+  if (options.staging > 0) stager_ = std::make_unique<cuda::Stager>(options.staging, options.staged_min, pinned_);
   driver_ = std::thread([this] { drive(); });
 }
 
@@ -64,6 +68,7 @@ CudaDevice::~CudaDevice() {
   }
   ready_.notify_all();
   driver_.join();
+  stager_.reset();
   arena_.reset();
   for (const cudaEvent_t event : events_) cudaEventDestroy(event);
   cudaEventDestroy(begin_);
@@ -82,7 +87,12 @@ Memory CudaDevice::allocate(std::size_t size, Place place) {
                 place == Place::device ? "the GPU's" : "pinned", cudaGetErrorString(result));
   if (place == Place::shared) {
     std::memset(data, 0, size);
-    return {std::shared_ptr<void>(data, [](void* memory) { cudaFreeHost(memory); }), data, size};
+    pinned_->add(data, size);
+    const auto give_back = [pinned = pinned_](void* memory) {
+      pinned->remove(memory);
+      cudaFreeHost(memory);
+    };
+    return {std::shared_ptr<void>(data, give_back), data, size};
   }
   must(cudaMemset(data, 0, size), "clearing memory");
   must(cudaDeviceSynchronize(), "clearing memory");
@@ -105,12 +115,7 @@ void CudaDevice::drive() {
   try {
     must(cudaSetDevice(options_.index), "choosing the GPU");
     for (;;) {
-      const bool room = flights_.size() < static_cast<std::size_t>(options_.segments_ahead);
-      if (room && waiting_.load(std::memory_order_acquire) > 0 && launch_next()) continue;
-      if (!flights_.empty()) {
-        if (over(flights_.front())) land();
-        continue;
-      }
+      if (turn() || !idle()) continue;
       std::unique_lock lock(ready_mutex_);
       if (heap_.empty() && closing_) return;
       if (heap_.empty()) ready_.wait(lock);
@@ -120,7 +125,33 @@ void CudaDevice::drive() {
   }
 }
 
-bool CudaDevice::launch_next() {
+bool CudaDevice::idle() const { return coming_.empty() && flights_.empty() && going_.empty(); }
+
+bool CudaDevice::room() const { return flights_.size() < static_cast<std::size_t>(options_.segments_ahead); }
+
+bool CudaDevice::turn() {
+  if (room() && !coming_.empty() && cuda::Stager::have_come(coming_.front().copies)) {
+    Flight flight = std::move(coming_.front());
+    coming_.pop_front();
+    launch(std::move(flight));
+    return true;
+  }
+  if (room() && coming_.size() < kComing && going_.size() < kGoing && waiting_.load(std::memory_order_acquire) > 0 &&
+      take_next())
+    return true;
+  if (!flights_.empty() && over(flights_.front())) {
+    land();
+    return true;
+  }
+  if (!going_.empty() && cuda::Stager::have_gone(going_.front().copies)) {
+    tell(going_.front());
+    going_.pop_front();
+    return true;
+  }
+  return false;
+}
+
+bool CudaDevice::take_next() {
   Flight flight;
   {
     std::lock_guard lock(ready_mutex_);
@@ -128,12 +159,23 @@ bool CudaDevice::launch_next() {
     heap_.pop(flight.segments, ReadyHeap::kBeside);
     waiting_.store(heap_.size(), std::memory_order_release);
   }
-  launch(flight);
-  flights_.push_back(std::move(flight));
+  if (stager_) {
+    order(flight);
+    flight.copies = stager_->begin(flight.segments, ops_);
+  }
+  if (flight.copies.in != nullptr)
+    coming_.push_back(std::move(flight));
+  else
+    launch(std::move(flight));
   return true;
 }
 
-void CudaDevice::launch(Flight& flight) {
+void CudaDevice::order(const Flight& flight) {
+  ops_.clear();
+  flight.segments.front().strand == 0 ? ops_in_turn(flight.segments, ops_) : ops_by_sum(flight.segments, ops_);
+}
+
+void CudaDevice::launch(Flight flight) {
   flight.begin_us = now_us();
   if (flights_.empty()) {
     std::lock_guard lock(seen_mutex_);
@@ -141,14 +183,15 @@ void CudaDevice::launch(Flight& flight) {
     if (options_.watch != nullptr) options_.watch->begins(0, flight.segments, flight.begin_us);
   }
   const cuda::Range range(flight.segments.front().key, flight.segments.size());
-  ops_.clear();
-  flight.segments.front().strand == 0 ? ops_in_turn(flight.segments, ops_) : ops_by_sum(flight.segments, ops_);
+  order(flight);
   for (std::size_t op = 0; op < ops_.size();)
     op += options_.profiled ? run_timed(op, flight.segments.front().key.segment_class) : run_next(op);
   if (events_.empty()) events_.push_back(make_event(cudaEventDisableTiming));
   flight.over = events_.back();
   events_.pop_back();
   must(cudaEventRecord(flight.over, stream_), "recording an event");
+  if (!flight.copies.all.empty()) stager_->send(flight.copies, flight.over);
+  flights_.push_back(std::move(flight));
 }
 
 std::size_t CudaDevice::run_next(std::size_t first) {
@@ -192,7 +235,7 @@ bool CudaDevice::over(const Flight& flight) const {
 }
 
 void CudaDevice::land() {
-  const Flight flight = std::move(flights_.front());
+  Flight flight = std::move(flights_.front());
   flights_.pop_front();
   events_.push_back(flight.over);
   const std::int64_t end_us = now_us();
@@ -203,6 +246,14 @@ void CudaDevice::land() {
     if (!flights_.empty()) flights_.front().begin_us = end_us;
   }
   if (options_.watch != nullptr && !flights_.empty()) options_.watch->begins(0, flights_.front().segments, end_us);
+  if (flight.copies.out != nullptr)
+    going_.push_back(std::move(flight));
+  else
+    tell(flight);
+}
+
+void CudaDevice::tell(Flight& flight) {
+  if (!flight.copies.all.empty()) stager_->end(flight.copies);
   if (flight.segments.front().strand != 0) {
     std::lock_guard lock(ready_mutex_);
     heap_.done(flight.segments);

@@ -1,6 +1,9 @@
 // CudaDevice: one GPU. A driver thread takes the most urgent ready segment from the heap and puts its kernels on a
 // stream, at most so many segments ahead of the GPU; it tells of a segment when its event has come. The stream runs
 // segments one after another: "one compute thread", as the bill counts.
+// With staging memory (kernels/cuda/stager.h) large operands in pinned memory come before a segment's kernels and go
+// behind them, on streams of their own, while the GPU computes others: a segment waits aside until what it reads has
+// come, and is told when what it wrote has gone. So segments may be told in another order than they ran.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -16,6 +19,7 @@
 #include "kernels/cuda/arena.h"
 #include "kernels/cuda/library.h"
 #include "kernels/cuda/open.h"
+#include "kernels/cuda/stager.h"
 #include "kernels/ready_heap.h"
 
 namespace troupe {
@@ -42,13 +46,19 @@ class CudaDevice final : public MeasuredDevice {
     std::vector<Segment> segments;  // together on the stream
     cudaEvent_t over = nullptr;
     std::int64_t begin_us = 0;
+    cuda::Copies copies;
   };
   void drive();
-  bool launch_next();  // false: nothing is ready
-  void launch(Flight& flight);
+  bool turn();                       // false: there was nothing to do
+  bool idle() const;                 // of the driver: nothing is under way
+  bool room() const;                 // for one segment more
+  bool take_next();                  // false: nothing is ready
+  void order(const Flight& flight);  // its ops into ops_
+  void launch(Flight flight);
   std::size_t run_next(std::size_t first);  // of ops_, and what goes with it; how many they are
   std::size_t run_timed(std::size_t first, SegmentClass phase);
-  void land();  // the oldest flight is over
+  void land();  // the oldest flight's kernels are over
+  void tell(Flight& flight);
   bool over(const Flight& flight) const;
 
   CudaOptions options_;
@@ -56,6 +66,8 @@ class CudaDevice final : public MeasuredDevice {
   cudaEvent_t begin_ = nullptr, end_ = nullptr;  // of an op that is timed
   std::unique_ptr<cuda::Arena> arena_;
   std::unique_ptr<cuda::Library> library_;  // or null
+  std::shared_ptr<cuda::PinnedMemory> pinned_ = std::make_shared<cuda::PinnedMemory>();
+  std::unique_ptr<cuda::Stager> stager_;  // or null: operands stay where they are
 
   std::mutex ready_mutex_;
   std::condition_variable ready_;
@@ -69,7 +81,8 @@ class CudaDevice final : public MeasuredDevice {
   Timeline timeline_;
   OpProfile profile_;
 
-  std::deque<Flight> flights_;  // on the stream, the oldest first: the driver's own, as is the next
+  // The driver's own: whose copies in are under way; on the stream; whose copies out are under way. The oldest first.
+  std::deque<Flight> coming_, flights_, going_;
   std::vector<cudaEvent_t> events_;
   std::vector<const Op*> ops_;
   std::thread driver_;

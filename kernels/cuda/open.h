@@ -17,7 +17,9 @@ struct CudaOptions {
   bool profiled = false;    // times every op: the stream then runs one at a time
   bool warpgroups = false;  // products that can go to them do (kernels/cuda/product_wgmma.h)
   bool library = false;     // products that cuBLASLt can do are its (kernels/cuda/library.h)
-  Watch* watch = nullptr;   // outlives the device
+  std::size_t staging = 0;  // bytes of the GPU's memory that operands in pinned memory pass through; 0: none do
+  std::size_t staged_min = std::size_t{64} << 10;  // bytes of an operand that does
+  Watch* watch = nullptr;                          // outlives the device
 };
 
 struct Gpu {

@@ -1,5 +1,9 @@
 // The whole program on a GPU that isn't there (troupe_simt): fixtures come out right, and layouts have the same bits.
+#include <fmt/format.h>
+
+#include <csignal>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "tests/support/judge.h"
 #include "tests/support/run.h"
@@ -47,6 +51,76 @@ TEST_CASE("every fixture comes out right on a GPU", "[gpu_run]") {
     greedy.erase("prompt");
     CHECK(judge(greedy, candidate, 0).text() == "");
   }
+}
+
+// What each process of a run copied between host and GPU beside its kernels: bytes.
+struct Copied {
+  std::string digest;
+  int processes = 0;
+  long long in = 0, out = 0;
+};
+Copied copied_by(Arguments sets) {
+  const Folder folder;
+  for (const std::string set : {"train.steps=2", "device.kind=cuda", "data.kind=random"}) sets.push_back(set);
+  Arguments command{"/usr/bin/env", "TROUPE_TEST_COPIES=" + (folder / "copies")};
+  for (const std::string& word : troupe_command(tiny_run(folder / "run", sets))) command.push_back(word);
+  const Ended ended = run(command, 0, 300'000);
+  INFO(ended.out << ended.err);
+  REQUIRE(ended.code == 0);
+  Copied copied{.digest = troupe::test::troupe({"digest", folder / "run"}).out};
+  std::istringstream lines(read_file(folder / "copies"));
+  std::string word;
+  for (long long in = 0, out = 0; lines >> word >> in >> word >> out; ++copied.processes) {
+    copied.in += in;
+    copied.out += out;
+  }
+  return copied;
+}
+
+TEST_CASE("between nodes large operands are copied beside kernels, and no bit changes", "[gpu_run][staging]") {
+  const std::string least = "device.staged_kib_min=1";
+  const auto alike = [&](const std::string& dtype, const std::vector<Arguments>& layouts) {
+    const Copied alone = copied_by({dtype, least, "layout.expert_shards=2"});
+    CHECK((alone.processes == 1 && alone.in == 0 && alone.out == 0));
+    for (Arguments sets : layouts) {
+      sets.insert(sets.end(), {dtype, least});
+      const Copied several = copied_by(sets);
+      INFO(sets[0] << ", " << several.processes << " processes: in " << several.in << ", out " << several.out);
+      CHECK(several.digest == alone.digest);
+      CHECK((several.processes >= 2 && several.in > 100'000 && several.out > 100'000));
+    }
+  };
+  alike("train.dtype=float32",
+        {{"layout.nodes=3", "layout.stages=2", "layout.expert_shards=2", "train.recompute=true"}});
+  alike("train.dtype=bfloat16", {{"layout.nodes=2", "layout.expert_shards=2"},
+                                 {"layout.nodes=2", "layout.replicas=2", "layout.chunk_rows_max=48"}});
+  const Copied off = copied_by({"device.staged_kib_min=0", "layout.nodes=2", "layout.expert_shards=2"});
+  CHECK((off.processes == 2 && off.in == 0 && off.out == 0));
+}
+
+TEST_CASE("a process killed while its operands are copied is replaced, and no bit changes", "[gpu_run][staging]") {
+  const Folder folder;
+  const Arguments sets{"train.steps=12",          "device.kind=cuda", "data.kind=random",
+                       "device.staged_kib_min=1", "layout.nodes=2",   "layout.expert_shards=2"};
+  const Ended undisturbed = troupe::test::troupe(tiny_run(folder / "undisturbed", sets));
+  INFO(undisturbed.err);
+  REQUIRE(undisturbed.code == 0);
+  Process run(troupe_command(tiny_run(folder / "run", sets)), 120'000);
+  for (const std::size_t steps : {2, 5}) {
+    REQUIRE(run.follow([&] {
+      return read_file(folder / "run/metrics.jsonl").find(fmt::format("\"step\":{},", steps)) != std::string::npos;
+    }));
+    std::vector<pid_t> nodes = run.members();
+    std::erase(nodes, run.pid());
+    REQUIRE(!nodes.empty());
+    ::kill(nodes[steps % nodes.size()], SIGKILL);
+  }
+  const Ended ended = run.wait();
+  INFO(ended.out << ended.err);
+  REQUIRE(ended.code == 0);
+  CHECK(ended.err.find("is lost while training") != std::string::npos);
+  CHECK(troupe::test::troupe({"digest", folder / "run"}).out ==
+        troupe::test::troupe({"digest", folder / "undisturbed"}).out);
 }
 
 TEST_CASE("on a GPU, too, any layout gives the same bits", "[gpu_run]") {
