@@ -2,7 +2,8 @@
 // header instead of NVIDIA's. A block's threads are fibers that run one at a time, in an order that a seed draws anew
 // after every barrier: a kernel that lacks one gives other results, and one whose threads meet at different barriers is
 // told. Memory that is asked for, a launch's shared memory too, begins as a pattern, so whoever reads what nobody wrote is
-// seen; __shared__ variables keep what the block before left. It is no model of speed.
+// seen; __shared__ variables keep what the block before left. Streams run beside the host and each other (streams.cc), now
+// ahead and now behind. It is no model of speed.
 #pragma once
 
 #include <algorithm>
@@ -12,6 +13,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <tuple>
 #include <utility>
 
 #define __global__
@@ -52,6 +54,8 @@ extern uint3 threadIdx, blockIdx;  // of the thread that runs now
 extern dim3 blockDim, gridDim;
 
 namespace simt {
+
+constexpr unsigned char kUnwritten = 0xC5;  // as bfloat16 and float32 a number, about -6000
 
 void block_barrier();
 // All lanes of `mask` give `size` bytes and see everybody's: lane i's at result + i * size.
@@ -144,15 +148,19 @@ T atomicAdd(T* to, T value) {
 
 // ---- What the host calls --------------------------------------------------------------------------------------------
 
-enum cudaError_t { cudaSuccess = 0, cudaErrorMemoryAllocation = 2, cudaErrorNotReady = 600 };
+enum cudaError_t {
+  cudaSuccess = 0,
+  cudaErrorInvalidValue = 1,
+  cudaErrorMemoryAllocation = 2,
+  cudaErrorInvalidResourceHandle = 400,
+  cudaErrorNotReady = 600
+};
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2, cudaMemcpyDefault = 4 };
 enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 constexpr unsigned cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2, cudaEventDefault = 0;
-struct simt_stream {};
-struct simt_event {
-  std::int64_t ns = 0;
-};
+struct simt_stream;
+struct simt_event;
 using cudaStream_t = simt_stream*;
 using cudaEvent_t = simt_event*;
 struct cudaLaunchConfig_t {
@@ -180,15 +188,15 @@ cudaError_t cudaMemset(void* data, int value, std::size_t size);
 cudaError_t cudaMemcpy(void* to, const void* from, std::size_t size, cudaMemcpyKind kind);
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t size, cudaMemcpyKind kind, cudaStream_t stream);
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags);
-cudaError_t cudaStreamDestroy(cudaStream_t stream);
+cudaError_t cudaStreamDestroy(cudaStream_t stream);  // when all that is on it has run
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags = 0);
 cudaError_t cudaDeviceSynchronize();
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags);
 cudaError_t cudaEventDestroy(cudaEvent_t event);
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
-// Not called: a queue here has nothing under way that it could hold back.
 using cudaHostFn_t = void (*)(void*);
-inline cudaError_t cudaLaunchHostFunc(cudaStream_t, cudaHostFn_t, void*) { return cudaSuccess; }
+cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t function, void* argument);
 cudaError_t cudaEventQuery(cudaEvent_t event);
 cudaError_t cudaEventSynchronize(cudaEvent_t event);
 cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t begin, cudaEvent_t end);
@@ -201,14 +209,36 @@ cudaError_t cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int) {
 }
 
 namespace simt {
-// Runs body for every thread of every block. Throws std::logic_error: no GPU takes such a launch. Where threads wait for
-// each other in vain it ends the program with a sentence.
+// Throws std::logic_error: no GPU takes such a launch.
+void check_launch(const cudaLaunchConfig_t& config);
+// Runs body for every thread of every block. Where threads wait for each other in vain it ends the program with a sentence.
 void run(const cudaLaunchConfig_t& config, const std::function<void()>& body);
+
+// Runs when all that was put on the stream before has run; until it returns, nothing behind it does. Null: the default
+// stream. Streams that cudaStreamCreateWithFlags makes don't wait for that one, nor it for them.
+void enqueue(cudaStream_t stream, std::function<void()> work);
+
+// Since the process began.
+struct Counts {
+  std::int64_t launches = 0, copies = 0, copied_bytes = 0, records = 0, waits = 0;  // copies: asynchronous ones
+};
+Counts counts();
+// From now on each asynchronous copy, and each kernel, takes so long at least.
+void slow_copies(int us);
+void slow_kernels(int us);
+void count_launch();
+void rest_as_slow_kernels();
 }  // namespace simt
 
 template <typename... Parameters, typename... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments&&... arguments) {
-  simt::run(*config, [&] { kernel(static_cast<Parameters>(arguments)...); });
+  simt::check_launch(*config);
+  simt::count_launch();
+  std::tuple<Parameters...> values(static_cast<Parameters>(arguments)...);
+  simt::enqueue(config->stream, [config = *config, kernel, values = std::move(values)] {
+    simt::rest_as_slow_kernels();
+    simt::run(config, [&] { std::apply(kernel, values); });
+  });
   return cudaSuccess;
 }

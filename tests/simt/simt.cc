@@ -2,7 +2,6 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
@@ -25,7 +24,6 @@ namespace {
 constexpr std::size_t kStack = std::size_t{1} << 18, kThreadsMax = 1024, kSharedMax = 227 * 1024, kValueMax = 64;
 constexpr unsigned kGridMax = 65535;  // along y and z
 constexpr std::uint64_t kRestRounds = 32;
-constexpr unsigned char kUnwritten = 0xC5;  // as bfloat16 and float32 a number, about -6000
 
 // A meeting of threads: nobody leaves before everybody is there. Values of the last meeting stay until the one after
 // next, so that whoever is slow still reads them.
@@ -71,8 +69,6 @@ class Block {
 
   void run(const cudaLaunchConfig_t& config, uint3 index, const std::function<void()>& body) {
     const unsigned count = config.blockDim.x * config.blockDim.y * config.blockDim.z;
-    if (count == 0 || count > kThreadsMax) throw std::logic_error("a block of " + std::to_string(count) + " threads");
-    if (config.dynamicSmemBytes > kSharedMax) throw std::logic_error("too much shared memory");
     body_ = &body;
     count_ = alive_ = count;
     barrier_ = {};
@@ -341,13 +337,20 @@ void deliver_later(const void* barrier, void* to, int bytes, std::function<void(
 }
 void* dynamic_shared() { return Block::get().shared(); }
 
+void check_launch(const cudaLaunchConfig_t& config) {
+  const dim3 grid = config.gridDim;
+  const unsigned count = config.blockDim.x * config.blockDim.y * config.blockDim.z;
+  if (count == 0 || count > kThreadsMax) throw std::logic_error("a block of " + std::to_string(count) + " threads");
+  if (config.dynamicSmemBytes > kSharedMax) throw std::logic_error("too much shared memory");
+  if (grid.y > kGridMax || grid.z > kGridMax)
+    throw std::logic_error("a grid of " + std::to_string(grid.y) + " blocks along y and " + std::to_string(grid.z) +
+                           " along z");
+}
+
 // Blocks in order, or the last one first.
 void run(const cudaLaunchConfig_t& config, const std::function<void()>& body) {
   const std::lock_guard lock(one_at_a_time);
   const dim3 grid = config.gridDim;
-  if (grid.y > kGridMax || grid.z > kGridMax)
-    throw std::logic_error("a grid of " + std::to_string(grid.y) + " blocks along y and " + std::to_string(grid.z) +
-                           " along z");
   const std::uint64_t count = std::uint64_t{grid.x} * grid.y * grid.z;
   const bool backward = Block::get().draw() % 2 == 1;
   for (std::uint64_t i = 0; i < count; ++i) {
@@ -358,92 +361,3 @@ void run(const cudaLaunchConfig_t& config, const std::function<void()>& body) {
 }
 
 }  // namespace simt
-
-namespace {
-cudaError_t take(void** data, std::size_t size) {
-  const std::size_t padded = (std::max<std::size_t>(size, 1) + 255) / 256 * 256;
-  *data = std::aligned_alloc(256, padded);
-  if (*data == nullptr) return cudaErrorMemoryAllocation;
-  std::memset(*data, simt::kUnwritten, padded);
-  return cudaSuccess;
-}
-std::int64_t now_ns() { return std::chrono::steady_clock::now().time_since_epoch().count(); }
-}  // namespace
-
-cudaError_t cudaGetDeviceCount(int* count) {
-  *count = 1;
-  return cudaSuccess;
-}
-cudaError_t cudaSetDevice(int) { return cudaSuccess; }
-cudaError_t cudaGetDevice(int* device) {
-  *device = 0;
-  return cudaSuccess;
-}
-cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
-  *value = 2;
-  return cudaSuccess;
-}
-cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
-  *properties = {};
-  properties->totalGlobalMem = std::size_t{1} << 33;
-  return cudaSuccess;
-}
-cudaError_t cudaMemGetInfo(std::size_t* free_bytes, std::size_t* all_bytes) {
-  *free_bytes = *all_bytes = std::size_t{1} << 33;
-  return cudaSuccess;
-}
-cudaError_t cudaMalloc(void** data, std::size_t size) { return take(data, size); }
-cudaError_t cudaFree(void* data) {
-  std::free(data);
-  return cudaSuccess;
-}
-cudaError_t cudaHostAlloc(void** data, std::size_t size, unsigned) { return take(data, size); }
-cudaError_t cudaFreeHost(void* data) { return cudaFree(data); }
-cudaError_t cudaMemset(void* data, int value, std::size_t size) {
-  std::memset(data, value, size);
-  return cudaSuccess;
-}
-cudaError_t cudaMemcpy(void* to, const void* from, std::size_t size, cudaMemcpyKind) {
-  std::memmove(to, from, size);
-  return cudaSuccess;
-}
-cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t size, cudaMemcpyKind kind, cudaStream_t) {
-  return cudaMemcpy(to, from, size, kind);
-}
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
-  *stream = new simt_stream;
-  return cudaSuccess;
-}
-cudaError_t cudaStreamDestroy(cudaStream_t stream) {
-  delete stream;
-  return cudaSuccess;
-}
-cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
-cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
-  *event = new simt_event;
-  return cudaSuccess;
-}
-cudaError_t cudaEventDestroy(cudaEvent_t event) {
-  delete event;
-  return cudaSuccess;
-}
-cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
-  event->ns = now_ns();
-  return cudaSuccess;
-}
-cudaError_t cudaEventQuery(cudaEvent_t) { return cudaSuccess; }
-cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
-cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t begin, cudaEvent_t end) {
-  *ms = static_cast<float>(end->ns - begin->ns) * 1e-6F;
-  return cudaSuccess;
-}
-const char* cudaGetErrorString(cudaError_t error) { return error == cudaSuccess ? "no error" : "out of memory"; }
-cudaError_t cudaDriverGetVersion(int* version) {
-  *version = 13000;
-  return cudaSuccess;
-}
-cudaError_t cudaRuntimeGetVersion(int* version) {
-  *version = 13000;
-  return cudaSuccess;
-}
