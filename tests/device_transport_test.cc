@@ -1,12 +1,18 @@
-// Payloads in device memory between nodes: by UCX, and joined with their frames. Device memory is the
+// Payloads in device memory between nodes: by UCX, from GPU to GPU, and joined with their frames. Device memory is the
 // processor's here, or says that it is another's.
 #include <sys/socket.h>
 
 #include <atomic>
+#include <deque>
+#include <map>
+#include <mutex>
 #include <thread>
 
+#include "kernels/base/log.h"
+#include "kernels/cuda/peer_copies.h"
 #include "launcher/slow_link.h"
 #include "messages/in_process.h"
+#include "messages/peer_transport.h"
 #include "messages/pieces.h"
 #include "messages/sim_network.h"
 #include "messages/ucx_report.h"
@@ -33,6 +39,128 @@ ProcessBody device_process(std::uint32_t node, const UcxOptions& options, bool i
     return problem;
   };
 }
+
+// GPUs of two nodes of this process: a way is a meeting of two ends, and a transfer a copy when both have started it.
+struct Gpus {
+  struct Way;
+  std::mutex mutex;
+  std::map<PeerCopies::Id, std::array<Way*, 2>> ways;
+  char made = 0;
+  bool opens = true, moves = true, closes = true;
+  std::atomic<std::size_t> copied = 0, living = 0;
+};
+
+struct Gpus::Way final : PeerWay {
+  Way(Gpus& all, const PeerCopies::Id& own, bool is_sender) : gpus(all), id(own), sends(is_sender) {
+    const std::lock_guard lock(gpus.mutex);
+    ++gpus.living;
+    gpus.ways[id][sends ? 0 : 1] = this;
+  }
+  ~Way() override {
+    const std::lock_guard lock(gpus.mutex);
+    --gpus.living;
+    gpus.ways[id][sends ? 0 : 1] = nullptr;
+  }
+  void start(const std::vector<PeerPiece>& pieces) override {
+    const std::lock_guard lock(gpus.mutex);
+    started.push_back(pieces);
+  }
+  std::uint64_t poll() override {
+    const std::lock_guard lock(gpus.mutex);
+    Way* const other = gpus.ways[id][sends ? 1 : 0];
+    if (now == State::opening && gpus.opens && other != nullptr) now = State::open;
+    const bool both = now == State::open && other != nullptr && other->now == State::open;
+    if (both && gpus.moves && !started.empty() && !other->started.empty())
+      sends ? copy_to(*other) : other->copy_to(*this);
+    return over;
+  }
+  void copy_to(Way& to) {
+    const std::vector<PeerPiece> from = started.front(), into = to.started.front();
+    const auto fits = [](const PeerPiece& a, const PeerPiece& b) { return a.size == b.size; };
+    if (!std::equal(from.begin(), from.end(), into.begin(), into.end(), fits)) {
+      now = to.now = State::broken;
+      return;
+    }
+    for (std::size_t i = 0; i < from.size(); ++i) {
+      std::memcpy(into[i].data, from[i].data, from[i].size);
+      gpus.copied += from[i].size;
+    }
+    started.pop_front();
+    to.started.pop_front();
+    ++over;
+    ++to.over;
+  }
+  State state() const override { return now == State::closed && !gpus.closes ? State::broken : now; }
+  const std::string& problem() const override { return words; }
+  void abort() override {
+    const std::lock_guard lock(gpus.mutex);
+    now = State::closed;
+    started.clear();
+  }
+
+  Gpus& gpus;
+  const PeerCopies::Id id;
+  const bool sends;
+  std::deque<std::vector<PeerPiece>> started;
+  std::uint64_t over = 0;
+  State now = State::opening;
+  const std::string words = "sizes differ";
+};
+
+class FakeCopies final : public PeerCopies {
+ public:
+  FakeCopies(Gpus& gpus, char gpu) : gpus_(gpus), gpu_{gpu} {}
+  GpuName gpu() const override { return gpu_; }
+  Id make_id() override {
+    const std::lock_guard lock(gpus_.mutex);
+    return {++gpus_.made};
+  }
+  std::unique_ptr<PeerWay> open(const Id& id, bool sends) override {
+    return std::make_unique<Gpus::Way>(gpus_, id, sends);
+  }
+
+ private:
+  Gpus& gpus_;
+  const GpuName gpu_;
+};
+
+// Two nodes of one machine, each with a GPU of its own, in a time that stands until it is set.
+struct TwoGpus {
+  explicit TwoGpus(const InProcessFaults& faults = {}, char second = 2) {
+    auto below = make_in_process_transports(2, faults);
+    for (std::uint32_t node = 0; node < 2; ++node) {
+      PeerTransportOptions options;
+      options.name = node + 1;
+      options.device_pool = &pools[node].device;
+      options.open_us = 1000;
+      options.still_us = 500;
+      options.now_us = [this] { return now_us.load(); };
+      ends[node] = make_peer_transport(std::move(below[node]),
+                                       std::make_unique<FakeCopies>(gpus, node == 0 ? char{1} : second), options);
+    }
+    for (std::uint32_t node = 0; node < 2; ++node) ends[node]->connect(1 - node, ends[1 - node]->local_address());
+  }
+  // Whoever waits for two seconds of it at the end must see it pass.
+  ~TwoGpus() {
+    ends[0]->forget(1);
+    ends[1]->forget(0);
+    gpus.closes = true;
+  }
+  std::size_t poll() {
+    std::size_t came = 0;
+    for (auto& end : ends) end->poll([&](const Frame&) { ++came; });
+    return came;
+  }
+  void poll_often() {
+    for (int i = 0; i < 10; ++i) poll();
+  }
+  Frame with_piece(std::size_t size) { return numbered(1, pools[0].device.take(size)); }
+
+  std::atomic<std::int64_t> now_us = 1;
+  Gpus gpus;
+  std::array<Pools, 2> pools;
+  std::array<std::unique_ptr<Transport>, 2> ends;
+};
 
 }  // namespace
 
@@ -160,6 +288,123 @@ TEST_CASE("a frame and its pieces are joined once, in whatever order they come",
   Frame none{.header = FrameHeader(10, std::byte{0}), .payloads = {}};
   CHECK_FALSE(take_note(none));
   CHECK(pool.bytes_in_use() == 0);
+}
+
+TEST_CASE("payloads go from GPU to GPU in the order of sending, whatever becomes of the frames' order",
+          "[transport][device][peers]") {
+  for (const double reorder : {0.0, 0.5}) {
+    TwoGpus two({.seed = 3, .reorder = reorder});
+    CHECK_FALSE(two.ends[0]->carries_device_memory(1));  // until the ways are open
+    two.poll_often();
+    CHECK((two.ends[0]->carries_device_memory(1) && two.ends[1]->carries_device_memory(0)));
+    CHECK_FALSE(two.ends[0]->carries_device_memory(2));
+    std::array<std::string, 2> problems;
+    std::thread other([&] { problems[1] = tell_and_listen(1, *two.ends[1], 0.5); });
+    problems[0] = tell_and_listen(0, *two.ends[0], 0.5);
+    other.join();
+    CHECK(problems == std::array<std::string, 2>{});
+    two.poll_often();
+    CHECK(two.gpus.copied > std::size_t{10} << 20);
+    CHECK(two.pools[0].device.bytes_peak() > 0);
+    CHECK(two.pools[0].device.bytes_in_use() + two.pools[1].device.bytes_in_use() == 0);
+    CHECK((two.ends[0]->arm() && two.ends[1]->arm()));
+  }
+}
+
+TEST_CASE("two nodes on one GPU have no way between them", "[transport][device][peers]") {
+  TwoGpus two({}, 1);
+  two.poll_often();
+  CHECK_FALSE(two.ends[0]->carries_device_memory(1));
+  CHECK(two.gpus.living == 0);
+}
+
+TEST_CASE("a way that never opens is left in time, and the frames go on below", "[transport][device][peers]") {
+  TwoGpus two;
+  two.gpus.opens = false;
+  two.ends[0]->send(1, numbered(1, two.pools[0].shared.take(100)));
+  CHECK(two.poll() == 1);
+  two.poll_often();
+  CHECK(two.gpus.living == 4);
+  CHECK_FALSE(two.ends[0]->carries_device_memory(1));
+  two.now_us = 1002;
+  two.poll_often();
+  CHECK(two.gpus.living == 0);
+  two.gpus.opens = true;
+  two.ends[0]->send(1, numbered(2, two.pools[0].shared.take(100)));
+  CHECK(two.poll() == 1);
+  CHECK_FALSE(two.ends[0]->carries_device_memory(1));
+}
+
+TEST_CASE("where a transfer stands still both ends give their peer up, and nothing goes there any more",
+          "[transport][device][peers]") {
+  TwoGpus two;
+  two.poll_often();
+  two.now_us = 1000;
+  two.gpus.moves = false;
+  two.ends[0]->send(1, two.with_piece(100));
+  CHECK(two.poll() == 0);
+  CHECK_FALSE((two.ends[0]->arm() || two.ends[1]->arm()));  // there is something to look for
+  two.now_us = 1500;
+  two.poll_often();
+  CHECK((two.gpus.living == 4 && two.ends[0]->carries_device_memory(1)));
+  two.now_us = 1501;
+  two.poll_often();
+  CHECK(two.gpus.living == 0);
+  for (const std::uint32_t node : {0U, 1U}) {
+    CHECK_FALSE(two.ends[node]->carries_device_memory(1 - node));
+    two.ends[node]->send(1 - node, numbered(2, two.pools[node].shared.take(100)));
+  }
+  CHECK(two.poll() == 0);
+  CHECK(two.pools[0].device.bytes_in_use() + two.pools[1].device.bytes_in_use() == 0);
+}
+
+TEST_CASE("a transfer that waited for none has its own time to end", "[transport][device][peers]") {
+  TwoGpus two;
+  two.poll_often();
+  for (const std::int64_t now_us : {5000, 10'000, 15'000}) {
+    two.now_us = now_us;
+    two.ends[0]->send(1, two.with_piece(100));
+    CHECK(two.poll() + two.poll() == 1);
+    two.poll_often();
+  }
+  CHECK(two.gpus.living == 4);
+}
+
+TEST_CASE("what a forgotten peer had under way is held until nobody touches it, and given back then",
+          "[transport][device][peers]") {
+  TwoGpus two;
+  two.poll_often();
+  two.gpus.moves = two.gpus.closes = false;
+  two.ends[0]->send(1, two.with_piece(100));
+  two.poll_often();
+  for (const std::uint32_t node : {0U, 1U}) two.ends[node]->forget(1 - node);
+  two.poll_often();
+  CHECK((two.pools[0].device.bytes_in_use() > 0 && two.pools[1].device.bytes_in_use() > 0));
+  two.gpus.closes = true;
+  two.poll_often();
+  CHECK(two.pools[0].device.bytes_in_use() + two.pools[1].device.bytes_in_use() == 0);
+  CHECK(two.gpus.living == 0);
+}
+
+TEST_CASE("notes that no sender writes are refused", "[transport][device][peers]") {
+  start_log("messages_test", "", LogLevel::error);  // each is told
+  auto below = make_in_process_transports(2);
+  Gpus gpus;
+  Pools pools;
+  auto end = make_peer_transport(std::move(below[0]), std::make_unique<FakeCopies>(gpus, char{1}),
+                                 {.name = 1, .device_pool = &pools.device, .now_us = [] { return std::int64_t{1}; }});
+  MessageDraw draw(7);
+  std::uint64_t note[5] = {0x59415745434E4154, 9, 0, 0, 0};
+  for (int round = 0; round < 2000; ++round) {
+    for (const std::size_t field : {2, 3, 4}) note[field] = draw.below(3) == 0 ? draw.word() : draw.below(3);
+    Frame frame;
+    frame.header.resize(32 + draw.below(200));
+    std::memcpy(frame.header.data(), note, std::min(sizeof note, frame.header.size()));
+    below[1]->send(0, std::move(frame));
+    end->poll([](const Frame&) {});
+  }
+  CHECK(gpus.living <= 1);
+  start_log("messages_test", "", LogLevel::info);
 }
 
 TEST_CASE("a simulated network carries device memory between nodes that brought some, by a copy of its own",
