@@ -120,6 +120,7 @@ struct LayoutConfig {  // [layout]
   double stash_factor = 1.5;       // expert stash: times the mean rows of the slots in flight; 0: none
   std::string transport = "auto";  // auto, shm, tcp, ib, any
   std::string interface;
+  std::string device_transport = "auto";  // auto, ucx, nccl, host: how what only ops read leaves a GPU
   int spin_us = 100;  // a loop looks for frames so long before it sleeps, beside an idle compute thread and core
 };
 

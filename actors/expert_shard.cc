@@ -333,7 +333,7 @@ void ExpertShard::run_all(std::vector<Ops> work, void (ExpertShard::*next)()) {
 void ExpertShard::step_done() {
   held_ = !shadow_;
   if (held_) return measure();
-  gradient_ = context_.ops_pool().take(owner_.gradient_bytes());
+  gradient_ = context_.pool_to(*shadow_).take(owner_.gradient_bytes());
   run_all(owner_.give_gradient(gradient_), &ExpertShard::measure);
 }
 

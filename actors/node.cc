@@ -21,12 +21,10 @@ Memory Context::allocate(std::size_t size, Place place) const { return node_->al
 Disk& Context::disk() const { return *node_->parts().disk; }
 Jury& Context::jury() const { return *node_->parts().jury; }
 PayloadPool& Context::pool() const { return *node_->parts().pool; }
-PayloadPool& Context::pool_to(const Address& to) const {
+bool Context::device_reaches(const Address& to) const { return node_->device_reaches(to); }
+PayloadPool& Context::ops_pool(bool on_device) const {
   const NodeParts& parts = node_->parts();
-  return parts.device_pool != nullptr && node_->is_here(to) ? *parts.device_pool : ops_pool();
-}
-PayloadPool& Context::ops_pool() const {
-  const NodeParts& parts = node_->parts();
+  if (on_device && parts.device_pool != nullptr) return *parts.device_pool;
   return parts.ops_pool != nullptr ? *parts.ops_pool : *parts.pool;
 }
 std::int64_t Context::now_us() const { return node_->now_us(); }
@@ -45,6 +43,23 @@ void Node::forget(std::uint32_t node) {
   parts_.transport->forget(node);
 }
 
+bool Node::device_reaches(const Address& address) const {
+  if (is_here(address)) return true;
+  const auto place = directory_.find(address);
+  return parts_.transport != nullptr && place != directory_.end() &&
+         parts_.transport->carries_device_memory(place->second);
+}
+
+// What lies on the device was made for a peer that it reached. If it doesn't any more, that peer is lost and another has
+// its place: the next attempt says everything again, in memory that goes there.
+bool Node::can_leave(std::uint32_t node, const Envelope& envelope) const {
+  if (parts_.device_pool == nullptr || parts_.transport->carries_device_memory(node)) return true;
+  if (!is_on_device(envelope.message)) return true;
+  log_info("event=message_dropped to={} kind={} reason=\"made in device memory for an earlier process of node {}\"",
+           to_string(envelope.to), kind_of(envelope.message), node);
+  return false;
+}
+
 void Node::post(const Address& from, const Address& to, Message message) {
   Envelope envelope = numbered({from, to, std::move(message)});
   if (posted_) posted_(envelope);
@@ -60,6 +75,7 @@ void Node::post(const Address& from, const Address& to, Message message) {
     link = links_.find(place->second);
   }
   if (link == links_.end()) return;  // its node is gone: the next attempt says everything again
+  if (!can_leave(place->second, envelope)) return;
   if (journal() != nullptr) journal()->sent(envelope);
   link->second.send(envelope, now_us_, [&](Frame frame) { parts_.transport->send(place->second, std::move(frame)); });
 }

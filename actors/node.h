@@ -44,10 +44,12 @@ class Context {
   Disk& disk() const;
   Jury& jury() const;
   PayloadPool& pool() const;
-  // Of what only ops read, on its way to this actor: on the device, if the actor is on this node.
-  PayloadPool& pool_to(const Address& to) const;
-  // The same, on its way to anybody.
-  PayloadPool& ops_pool() const;
+  // Whether payloads in the device's memory get to this actor: it is on this node, or the transport carries them there.
+  bool device_reaches(const Address& to) const;
+  // Of what only ops read: on the device, or shared.
+  PayloadPool& ops_pool(bool on_device) const;
+  // Of what only ops read, on its way to this actor.
+  PayloadPool& pool_to(const Address& to) const { return ops_pool(device_reaches(to)); }
   std::int64_t now_us() const;  // time of the current turn, the same for all its messages
  private:
   Node* node_;
@@ -74,7 +76,7 @@ struct NodeParts {
   std::function<std::int64_t()> now_us = {};  // of the watch's clock, within a turn; empty: the time of the turn
   HandlerProfile* profile = nullptr;          // null: nobody asks what handlers take
   Jury* jury = nullptr;                       // null: nothing is judged here
-  PayloadPool* device_pool = nullptr;         // of payloads that stay here and only ops read; null: it is all one
+  PayloadPool* device_pool = nullptr;         // of payloads on the device, which only ops read; null: it is all one
   PayloadPool* ops_pool = nullptr;            // of other payloads that only ops read; null: `pool`
   std::int64_t ask_us = Meter::kAskUs;        // of idle time, before the actors are asked what they wait for
 };
@@ -87,6 +89,7 @@ class Node {
   // Where an address lives. Addresses on no node go up (the supervisor's).
   void place(const Address& address, std::uint32_t node) { directory_[address] = node; }
   bool is_here(const Address& address) const { return local_.contains(address); }
+  bool device_reaches(const Address& address) const;
   // A peer's incarnation, reached at this address; whatever an earlier one of it still sends is refused from here on.
   void connect(std::uint32_t node, std::uint32_t incarnation, const std::string& transport_address,
                std::int64_t now_us);
@@ -180,6 +183,7 @@ class Node {
   void write_actor(std::uint32_t actor);
   static BoardPeer peer_of(std::uint32_t node, const Link& link);
   void deliver_local(Envelope&& envelope);
+  bool can_leave(std::uint32_t node, const Envelope& envelope) const;
   void hand_over(std::uint32_t actor, Envelope&& envelope);
   void receive(const Frame& frame);
   std::function<void(Frame)> receive_ = [this](const Frame& frame) { receive(frame); };

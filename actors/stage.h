@@ -173,6 +173,7 @@ class Stage {
   void dispatch(int slot, Direction direction);
   OrderedSender<ExpertBatch>& sender(Direction direction, int unit, int shard);
   PayloadPool& shards_pool() const;
+  PayloadPool& twins_pool() const;
   void drain(Direction direction, int unit, int shard);
   ExpertBatch expert_batch(const Work& work, const Piece& piece, Direction direction, bool send_inputs) const;
   void fold();

@@ -89,6 +89,7 @@ void Stage::backward_results(int slot) {
     if (piece.chunk.rows == 0) continue;
     routed_gradients.pieces.push_back(tensor_of(piece.rows, piece.chunk.rows, d, activation_type(config_)));
     routed_gradients.dots.push_back(tensor_of(piece.dots, piece.chunk.rows, 1));
+    routed_gradients.near = routed_gradients.near || piece.dots.on_device;
   }
   const std::int64_t length = view.x.rows / work.sequences;
   routed_gradients.balance_scale =

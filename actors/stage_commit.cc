@@ -14,7 +14,7 @@ constexpr Address kCheckpointer{Role::checkpointer, 0};
 constexpr std::uint64_t kCopyKey = 0x636F7079;  // of the digest of the embedding's read copy
 
 Payload slice(const Payload& whole, std::size_t begin, std::size_t size) {
-  return {std::shared_ptr<std::byte>(whole.data, whole.data.get() + begin), size, whole.stays};
+  return {std::shared_ptr<std::byte>(whole.data, whole.data.get() + begin), size, whole.on_device};
 }
 
 }  // namespace
@@ -23,14 +23,20 @@ OrderedSender<ExpertBatch>& Stage::sender(Direction direction, int unit, int sha
   return (direction == Direction::forward ? forward_ : backward_)[{unit, shard}];
 }
 
-// One payload is cut into slices for all shards: it stays on the device where they all do.
+// One payload is cut into slices for all shards: it lies on the device where that reaches them all.
 PayloadPool& Stage::shards_pool() const {
-  PayloadPool* pool = nullptr;
-  for (int shard = 0; shard < config_.layout.expert_shards; ++shard) {
-    pool = &context_.pool_to(shard_address(config_, shape_.stage, shard));
-    if (pool == &context_.ops_pool()) break;
-  }
-  return *pool;
+  bool on_device = true;
+  for (int shard = 0; shard < config_.layout.expert_shards; ++shard)
+    on_device = on_device && context_.device_reaches(shard_address(config_, shape_.stage, shard));
+  return context_.ops_pool(on_device);
+}
+
+// What all twins are sent.
+PayloadPool& Stage::twins_pool() const {
+  bool on_device = true;
+  for (const int twin : twin_sums_.twins())
+    on_device = on_device && context_.device_reaches(stage_address(config_, twin, shape_.stage));
+  return context_.ops_pool(on_device);
 }
 
 void Stage::drain(Direction direction, int unit, int shard) {
@@ -104,8 +110,9 @@ void Stage::share_partial_sums() {
   if (config_.layout.replicas == 1 || owner_.lane(0).cols == 0) return sum_shared_uses();
   std::vector<Ops> work;
   for (const int twin : twin_sums_.twins()) {
+    PayloadPool& pool = context_.pool_to(stage_address(config_, twin, shape_.stage));
     for (const SumRange& range : twin_sums_.ranges(twin)) {
-      Payload sums = context_.ops_pool().take(static_cast<std::size_t>(range.count) * 4);
+      Payload sums = pool.take(static_cast<std::size_t>(range.count) * 4);
       owner_.give_sums(range, sums, work);
       sums_out_.emplace_back(twin, PartialSums{owner_.version(), attempt_, replica_, std::move(sums), range.begin});
     }
@@ -134,7 +141,7 @@ void Stage::add_own_part() {
   std::vector<Ops> work;
   const SumRange part = part_of_sums(owner_.lane(0).cols, config_.layout.replicas, replica_);
   for (const SumRange& range : twin_sums_.ranges(replica_)) {
-    Payload sums = context_.ops_pool().take(static_cast<std::size_t>(range.count) * 4);
+    Payload sums = twins_pool().take(static_cast<std::size_t>(range.count) * 4);
     owner_.add_twins(part, range, twin_sums_.partial(owner_.version(), range), sums, work);
     part_out_.push_back({owner_.version(), attempt_, range.begin, std::move(sums)});
   }
@@ -172,10 +179,11 @@ void Stage::take_parts() {
 void Stage::sum_shared_uses() {
   twin_sums_.forget_reduced();
   std::vector<Ops> work;
+  PayloadPool& pool = context_.pool_to(stage_address(config_, replica_, 0));
   for (const SharedUse& use : uses_) {
     if (owner_.block().has(use.parameter)) continue;
     const Tensor sums = owner_.extra(0, use.begin, use.rows, use.cols);
-    shared_out_.emplace_back(use.use, context_.ops_pool().take(static_cast<std::size_t>(sums.elements()) * 4));
+    shared_out_.emplace_back(use.use, pool.take(static_cast<std::size_t>(sums.elements()) * 4));
     work.push_back({Copy{sums, tensor_of(shared_out_.back().second, use.rows, use.cols)}});
   }
   run_all(std::move(work), &Stage::send_shared_uses);
@@ -228,7 +236,7 @@ void Stage::give_gradient() {
   std::erase_if(shared_in_, [&](const auto& entry) { return entry.first.first <= owner_.version(); });
   held_ = !shadow_;
   if (held_) return measure();
-  gradient_out_ = context_.ops_pool().take(owner_.gradient_bytes());
+  gradient_out_ = context_.pool_to(*shadow_).take(owner_.gradient_bytes());
   run_all(owner_.give_gradient(gradient_out_), &Stage::measure);
 }
 
@@ -298,7 +306,8 @@ bool Stage::sends_copy() const {
 void Stage::copy_embedding() {
   if (!sends_copy()) return;
   const Tensor table = owner_.masters("model.embed_tokens.weight", "model.embed_tokens.weight");
-  copy_source_ = context_.ops_pool().take(static_cast<std::size_t>(table.elements()) * 4);
+  PayloadPool& pool = context_.pool_to(stage_address(config_, replica_, config_.layout.stages - 1));
+  copy_source_ = pool.take(static_cast<std::size_t>(table.elements()) * 4);
   const Tensor values = tensor_of(copy_source_, table.rows, table.cols);
   Ops ops{Copy{table, values}};
   if (copy_digest_.data != nullptr) ops.push_back(Digest{values, {}, copy_digest(), kCopyKey});

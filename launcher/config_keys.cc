@@ -292,6 +292,8 @@ void add_machine_keys(std::vector<Key>& keys) {
   layout.add("transport", &L::transport, one_of({"auto", "shm", "tcp", "ib", "any"}),
              "how nodes talk; auto: shared memory on one machine, any between machines");
   layout.add("interface", &L::interface, anything(), "network interface; empty: chosen");
+  layout.add("device_transport", &L::device_transport, one_of({"auto", "ucx", "nccl", "host"}),
+             "how rows leave a GPU; auto: by UCX where it moves such memory, NCCL in a machine, else pinned memory");
   layout.add("spin_us", &L::spin_us, within(0, 10'000),
              "looks for messages so long before it sleeps, if there is a core a thread; 0: sleeps at once");
   using S = LinkConfig;

@@ -1,5 +1,5 @@
-// Libraries that are opened while a run goes, not linked: whether they are there, and of which version. No run opens one
-// yet (kernels/cuda/library.cc can); the list is of those that a GPU's ops and nodes will.
+// Libraries that are opened while a run goes, not linked: whether they are there, and of which version. cuBLASLt: where
+// device.products asks for it; NCCL: between GPUs of one machine (layout.device_transport); cuDNN: none opens it yet.
 #include <dlfcn.h>
 #include <fmt/format.h>
 

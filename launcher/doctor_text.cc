@@ -77,7 +77,7 @@ Lines library_lines(const LibrariesFacts& libraries) {
   Lines words;
   for (const LibraryFacts& library : libraries.all)
     words.push_back(library.name + " " + (library.problem.empty() ? library.version : library.problem));
-  return {fmt::format("{}: none of them is used yet", fmt::join(words, ", "))};
+  return {fmt::format("{}: opened where a run asks for them", fmt::join(words, ", "))};
 }
 
 std::string devices_of(const UcxReport& ucx, bool (*belongs)(const UcxReport::Way&), bool by_device) {
@@ -112,6 +112,20 @@ Lines transport_lines(const TransportFacts& transport) {
                                 transport.shared_writable ? fmt::format("room for {} nodes", nodes_fitting(transport))
                                                           : "can't be written to"));
   return lines;
+}
+
+// How what only ops read gets from one node's GPU to another's.
+Lines device_way_lines(const MachineFacts& machine) {
+  if (machine.transport.late || machine.libraries.late || usable_gpus(machine.gpu.gpus) == 0) return {};
+  const std::vector<std::string>& types = machine.transport.ucx.memory_types;
+  const bool has_cuda = std::find(types.begin(), types.end(), "cuda") != types.end();
+  const std::vector<LibraryFacts>& all = machine.libraries.all;
+  const bool has_nccl = std::any_of(
+      all.begin(), all.end(), [](const LibraryFacts& one) { return one.name == "libnccl" && one.problem.empty(); });
+  return {fmt::format("layout.device_transport = \"auto\": rows go from GPU to GPU {}",
+                      has_cuda   ? "by UCX"
+                      : has_nccl ? "by NCCL within this machine, through pinned memory between machines"
+                                 : "through pinned memory")};
 }
 
 Lines limit_lines(const LimitFacts& limits) {
@@ -161,6 +175,7 @@ std::string doctor_text(const MachineFacts& machine, const Findings& findings) {
   add(text, "GPUs", gpu_lines(machine.gpu));
   add(text, "libraries", library_lines(machine.libraries));
   add(text, "transport", transport_lines(machine.transport));
+  for (const std::string& line : device_way_lines(machine)) add(text, "", {line});
   add(text, "limits", limit_lines(machine.limits));
   add(text, "judges", judge_lines(machine.judge));
   add(text, "disk", disk_lines(machine.disk));

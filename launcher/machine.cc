@@ -53,12 +53,16 @@ bool cores_enough(const Config& config, int together) {
 }
 
 // Nodes of one machine share its GPUs in turn; a cluster's launcher shows each node those that are its own.
+int gpu_of_node(std::uint32_t node) {
+  const std::vector<int> gpus = usable_indices(look_for_gpus());
+  return gpus.at(node % gpus.size());
+}
+
 std::unique_ptr<MeasuredDevice> open_device(const Config& config, std::uint32_t node, bool profiled, Watch* watch,
                                             int together) {
   expect_device(config);
   if (config.device.kind == "cuda") {
-    const std::vector<int> gpus = usable_indices(look_for_gpus());
-    return open_cuda({.index = gpus[node % gpus.size()],
+    return open_cuda({.index = gpu_of_node(node),
                       .profiled = profiled,
                       .warpgroups = config.device.products == "wgmma",
                       .library = config.device.products == "cublaslt",

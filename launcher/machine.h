@@ -26,6 +26,9 @@ bool cores_enough(const Config& config, int together);
 std::unique_ptr<MeasuredDevice> open_device(const Config& config, std::uint32_t node, bool profiled,
                                             Watch* watch = nullptr, int together = 0);
 
+// As CUDA counts: of the GPU that this node computes with. REQUIRES: device.kind is "cuda", and there is one.
+int gpu_of_node(std::uint32_t node);
+
 // Processor or GPU, as far as bits depend on it: nodes of one run have the same.
 std::string kind_of_machine(const Config& config);
 

@@ -80,6 +80,17 @@ std::size_t thread_bytes(const Config& config) {
          length * static_cast<std::size_t>(4 * m.qk_head_dim() + 2 * m.value_head_dim()) * 4;
 }
 
+// Of NCCL's two communicators with another GPU of the machine (kernels/cuda/peer_copies.cc), at most: four channels of
+// 4 MiB each way, and what it takes besides. Not measured yet.
+constexpr std::size_t kPeerWaysBytes = 64 * kMiB;
+constexpr int kGpusOfMachineMax = 8;
+
+std::size_t peer_ways_bytes(const Config& config) {
+  const std::string& way = config.layout.device_transport;
+  if (config.device.kind != "cuda" || (way != "auto" && way != "nccl")) return 0;
+  return static_cast<std::size_t>(std::min(config.layout.nodes, kGpusOfMachineMax) - 1) * kPeerWaysBytes;
+}
+
 bool generates(const Config& config) {
   const bool exact_match = config.data.kind == "arithmetic" && config.evaluate.exact_match_problems > 0;
   return exact_match || config.has_rollouts() || config.has_answers();
@@ -102,6 +113,12 @@ std::string shard_holds(const Config& config, const StageShape& shape, const Exp
 void add_shared(ActorPlan& actor, std::size_t bytes) {
   actor.buffers += bytes;
   actor.shared += bytes;
+}
+
+// Payloads that only ops read, on their way.
+void add_carried(ActorPlan& actor, std::size_t bytes) {
+  add_shared(actor, bytes);
+  actor.carried += bytes;
 }
 
 void add_owner(ActorPlan& actor, const Config& config, const ParameterBlock& block, int lanes, int replicas,
@@ -161,10 +178,10 @@ ActorPlan plan_stage(const Config& config, int replica, const StageShape& shape)
   actor.shared += slot.shared * slots;
   if (reads_embedding_copy(config, shape))
     actor.weights += table_elements(config) * (activation_type(config) == Dtype::bf16 ? 6 : 4);
-  add_shared(actor, table_payload_bytes(config, shape));
+  add_carried(actor, table_payload_bytes(config, shape));
   if (generates(config) && (replica == 0 || config.has_rollouts() || config.has_answers()))
     actor.buffers += cache_bytes(config, shape);
-  add_shared(actor, twins_payload_bytes(config, block, extra));
+  add_carried(actor, twins_payload_bytes(config, block, extra));
   return actor;
 }
 
@@ -221,7 +238,7 @@ ActorPlan plan_shadow(const Config& config, const Address& owner, const Address&
   actor.holds = fmt::format("a copy of {}'s state", to_string(owner));
   const ParameterBlock block(parameters_of(config, owner));
   add_owner(actor, config, block, 1, 1, 0, false);
-  add_shared(actor, trained_bytes(config, block));
+  add_carried(actor, trained_bytes(config, block));
   return actor;
 }
 
@@ -249,7 +266,7 @@ std::size_t row_bytes(const Config& config, std::uint32_t node, const std::map<A
 }
 
 // One more of each waits its turn; between processes a copy leaves while another arrives. With a GPU what stays on the
-// node is in its memory, and what leaves it in shared memory: any of them may.
+// node is in its memory, and what leaves it there too or in shared memory, as the way is: any of them may.
 void add_messages(NodePlan& node, const Config& config, const std::map<Address, std::uint32_t>& places) {
   const std::size_t rows = row_bytes(config, node.node, places);
   const bool apart = config.device.kind == "cuda", several = config.layout.nodes > 1;
@@ -257,6 +274,7 @@ void add_messages(NodePlan& node, const Config& config, const std::map<Address, 
   const std::size_t passes = several ? 4 * rows : apart ? 0 : 2 * rows;
   node.messages = stays + passes + (node.node == 0 ? rollout_bytes(config) : 0);
   node.device += stays;
+  if (apart && config.layout.device_transport != "host") node.device += passes;
 }
 
 }  // namespace
@@ -300,7 +318,7 @@ Plan make_plan(const Config& config, std::size_t corpus_bytes) {
   const auto copies = shadows(config);
   for (ActorPlan& a : plan.actors)
     if (copies.contains(a.address))
-      add_shared(a, std::min(a.weights, a.moments));  // the gradient on its way to the copy
+      add_carried(a, std::min(a.weights, a.moments));  // the gradient on its way to the copy
   for (const auto& [owner, shadow] : copies) plan.actors.push_back(plan_shadow(config, owner, shadow));
   for (int n = 0; n < config.layout.nodes; ++n) {
     NodePlan node;
@@ -314,9 +332,11 @@ Plan make_plan(const Config& config, std::size_t corpus_bytes) {
       if (a.node != node.node) continue;
       node.actors += a.total();
       node.device += a.device();
+      if (config.device.kind == "cuda") node.device += a.carried;
     }
-    node.process += codes_on_gpu(config) + staging_bytes(config);
-    node.device += codes_on_gpu(config) + staging_bytes(config);
+    const std::size_t beside = codes_on_gpu(config) + staging_bytes(config) + peer_ways_bytes(config);
+    node.process += beside;
+    node.device += beside;
     node.process += node.actors / 50;  // large blocks stand on pages of 2 MiB
     plan.nodes.push_back(node);
   }
@@ -348,7 +368,7 @@ std::string describe(const Config& config, const Plan& plan) {
   for (const NodePlan& n : plan.nodes) {
     text += fmt::format("node {}: peak {:.0f} MiB = actors {:.1f} + messages {:.1f} + data {:.1f} + program {:.1f}",
                         n.node, mib(n.total()), mib(n.actors), mib(n.messages), mib(n.data), mib(n.process));
-    if (config.device.kind == "cuda") text += fmt::format("; {:.0f} MiB of it on the GPU", mib(n.device));
+    if (config.device.kind == "cuda") text += fmt::format("; at most {:.0f} MiB of it on the GPU", mib(n.device));
     text += fmt::format("; {} compute threads\n", config.device.threads);
   }
   return text;

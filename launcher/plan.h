@@ -18,7 +18,8 @@ struct ActorPlan {
   std::uint32_t node = 0;
   std::string holds;  // "layers 0-1, embedding"
   std::size_t weights = 0, moments = 0, gradients = 0, activations = 0, stash = 0, buffers = 0;
-  std::size_t shared = 0;  // of these, what lies in shared memory: payloads too
+  std::size_t shared = 0;   // of these, what lies in shared memory: payloads too
+  std::size_t carried = 0;  // of what is shared: payloads that ops alone read; a GPU's where that reaches who gets them
   std::size_t total() const { return weights + moments + gradients + activations + stash + buffers; }
   std::size_t device() const { return total() - shared; }
 };
@@ -26,7 +27,7 @@ struct ActorPlan {
 struct NodePlan {
   std::uint32_t node = 0;
   std::size_t actors = 0, process = 0, data = 0, messages = 0;  // process: program, libraries, threads' scratch
-  std::size_t device = 0;  // what ops alone touch: of the actors', and with a GPU of the messages'
+  std::size_t device = 0;  // what ops alone touch, at most: of the actors', and with a GPU of payloads
   std::size_t total() const { return actors + process + data + messages; }
 };
 

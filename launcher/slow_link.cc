@@ -26,6 +26,7 @@ constexpr std::int64_t kSecond = 1'000'000'000;
 std::size_t bytes_of(const Frame& frame) {
   std::size_t bytes = frame.header.size();
   for (const Payload& payload : frame.payloads) bytes += payload.size;
+  for (const Payload& payload : frame.device) bytes += payload.size;
   return bytes;
 }
 
@@ -60,6 +61,7 @@ class SlowLink final : public Transport {
     ways_.erase(node);
     below_->forget(node);
   }
+  bool carries_device_memory(std::uint32_t node) const override { return below_->carries_device_memory(node); }
   void send(std::uint32_t node, Frame frame) override {
     Way& way = ways_[node];
     way.free_ns = std::max(options_.now_ns(), way.free_ns);

@@ -12,6 +12,8 @@
 #include "actors/rules/placement.h"
 #include "kernels/base/error.h"
 #include "kernels/base/log.h"
+#include "kernels/cuda/open.h"
+#include "kernels/cuda/peer_copies.h"
 #include "launcher/board_file.h"
 #include "launcher/company.h"
 #include "launcher/config.h"
@@ -21,6 +23,7 @@
 #include "launcher/machine.h"
 #include "launcher/payload_memory.h"
 #include "launcher/slow_link.h"
+#include "messages/peer_transport.h"
 #include "messages/ucx.h"
 
 namespace troupe {
@@ -48,11 +51,50 @@ namespace {
 
 constexpr Address kConductor{Role::conductor, 0};
 
-std::unique_ptr<Transport> make_transport(const Config& config, PayloadPool& pool) {
-  auto transport = make_ucx_transport({config.layout.transport, config.layout.interface}, pool);
+bool may_carry(const Config& config, const char* way) {
+  const std::string& wanted = config.layout.device_transport;
+  return config.device.kind == "cuda" && (wanted == "auto" || wanted == way);
+}
+
+// Payloads in the device's memory may leave the process by UCX, unless the configuration keeps them from it.
+UcxDevice carried_by_ucx(const Config& config, std::uint64_t name, Device& device, PayloadPool* device_pool) {
+  if (device_pool == nullptr || !may_carry(config, "ucx")) return {};
+  const Memory one = device.allocate(1, Place::device);
+  return {device_pool, is_processors_memory(one.data), name};
+}
+
+std::unique_ptr<Transport> make_transport(const Config& config, PayloadPool& pool, const UcxDevice& device) {
+  auto transport = make_ucx_transport({config.layout.transport, config.layout.interface}, pool, device);
   const LinkConfig& link = config.link;
   if (link.delay_ms <= 0 && link.gbits_per_second <= 0) return transport;
   return make_slow_link(std::move(transport), {std::llround(link.delay_ms * 1e6), link.gbits_per_second / 8});
+}
+
+// NCCL between this machine's GPUs; null: payloads leave without it.
+std::unique_ptr<PeerCopies> peer_copies(const Config& config, std::uint32_t node) {
+  if (config.layout.nodes == 1 || !may_carry(config, "nccl")) return nullptr;
+  std::string problem;
+  auto copies = open_peer_copies(gpu_of_node(node), problem);
+  if (copies == nullptr && config.layout.device_transport == "nccl")
+    throw Error("layout.device_transport is \"nccl\", but NCCL can't be used: {}; install it, or set \"auto\"",
+                problem);
+  if (copies == nullptr) log_info("event=no_nccl reason=\"{}\"", problem);
+  return copies;
+}
+
+std::unique_ptr<Transport> with_peer_copies(const Config& config, std::uint64_t name,
+                                            std::unique_ptr<PeerCopies> copies, PayloadPool* device_pool,
+                                            const std::shared_ptr<Parking>& parking,
+                                            std::unique_ptr<Transport> transport) {
+  if (copies == nullptr) return transport;
+  const LimitsConfig& limits = config.limits;
+  return make_peer_transport(std::move(transport), std::move(copies),
+                             {.name = name,
+                              .device_pool = device_pool,
+                              .open_us = std::int64_t{1'000'000} * limits.start_seconds,
+                              .still_us = std::int64_t{1000} * limits.silence_ms,
+                              .now_us = monotonic_us,
+                              .rests = [parking] { parking->clear(); }});
 }
 
 // By what its threads have spent: it may have taken a while to open it.
@@ -88,10 +130,19 @@ World::World(const Config& config, const WorldOptions& options) : config_(config
   Device* const device = parts_->front ? parts_->front.get() : parts_->device.get();
   const bool apart = config.device.kind == "cuda" || parts_->front;
   parts_->pool.emplace(apart ? memory_of(*device, Place::shared) : PayloadPool::Source(PayloadPool::process_memory));
-  if (apart) parts_->device_pool.emplace(memory_of(*device, Place::device), true);
+  std::unique_ptr<PeerCopies> copies = peer_copies(config, options.node);
+  const std::uint64_t name = (std::uint64_t{options.node} + 1) << 32 | options.incarnation;  // of this process
+  const auto parking = std::make_shared<Parking>();
+  PayloadPool::Source device_memory = memory_of(*device, Place::device);
+  if (copies != nullptr) device_memory = Parking::parked(std::move(device_memory), parking);
+  if (apart) parts_->device_pool.emplace(std::move(device_memory), true);
   parts_->disk = make_posix_disk();
   if (options.node == 0 && options.tasks) parts_->jury = make_process_jury(jury_options(config));
-  if (config.layout.nodes > 1) parts_->transport = make_transport(config, *parts_->pool);
+  PayloadPool* const device_pool = parts_->device_pool ? &*parts_->device_pool : nullptr;
+  if (config.layout.nodes > 1)
+    parts_->transport =
+        with_peer_copies(config, name, std::move(copies), device_pool, parking,
+                         make_transport(config, *parts_->pool, carried_by_ucx(config, name, *device, device_pool)));
   parts_->node = std::make_unique<Node>(
       options.node, options.incarnation,
       NodeParts{.device = device,
@@ -103,7 +154,7 @@ World::World(const Config& config, const WorldOptions& options) : config_(config
                 .now_us = monotonic_us,
                 .profile = options.profiled ? &parts_->handlers : nullptr,
                 .jury = parts_->jury.get(),
-                .device_pool = parts_->device_pool ? &*parts_->device_pool : nullptr});
+                .device_pool = device_pool});
   // Where threads wait for cores a loop that spins would take theirs, and be let in late for it.
   parts_->loop =
       std::make_unique<Loop>(*parts_->node, cores_enough(config, options.together) ? config.layout.spin_us : 0);

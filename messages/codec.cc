@@ -28,6 +28,8 @@ constexpr std::size_t kPreludeSize = 56;
 constexpr std::size_t kListMax = std::size_t{1} << 20;
 // A well-formed header is read once; a crafted one may point many times at the same words. It may not do so for long.
 constexpr std::uint64_t kTraversalFactor = 8;
+// Of a payload's size on the wire: it is in the device's memory, so it comes by itself.
+constexpr std::uint64_t kOnDevice = std::uint64_t{1} << 63;
 
 // The prelude as it lies in memory; schema.capnp draws it.
 struct Prelude {
@@ -99,7 +101,7 @@ class Writer {
   template <typename T, typename W, typename Get, typename Set, typename Init>
   void operator()(const T& value, W w, Get get, Set set, Init init) {
     if constexpr (std::is_same_v<T, Payload>) {
-      set(w, value.size);
+      set(w, value.size | (value && value.on_device ? kOnDevice : 0));
       append(value);
     } else if constexpr (std::is_same_v<T, std::string>) {
       set(w, kj::StringPtr(value.c_str(), value.size()));
@@ -128,7 +130,7 @@ class Writer {
 
   void append(const Payload& payload) {
     if (payload.size == 0) return;
-    CHECK(!payload.stays, "{} bytes of device memory are to leave their node", payload.size);
+    if (payload.on_device) return frame_.device.push_back(payload);
     static constexpr std::byte kZeros[kPayloadAlignment] = {};
     if (const std::size_t gap = aligned(payload_bytes_) - payload_bytes_; gap > 0) {
       // Owned by nobody and never written: a payload's pointer is only mutable for whoever makes it.
@@ -157,12 +159,26 @@ class Counter {
   std::uint64_t bytes = 0;
 };
 
+// Whether any payload is on the device.
+class DeviceFinder {
+ public:
+  static constexpr bool kWrites = true;
+  template <typename T, typename W, typename... Accessors>
+  void operator()(const T& value, W w, Accessors...) {
+    if constexpr (std::is_same_v<T, Payload>)
+      found = found || (value && value.on_device);
+    else if constexpr (std::is_class_v<T> && !std::is_same_v<T, std::string> && !kIsVector<T>)
+      fields(*this, w, value);
+  }
+  bool found = false;
+};
+
 // Reads members back, and cuts the payloads out of the concatenation. The first thing wrong becomes the problem; what
 // follows it is read all the same and thrown away.
 class Reader {
  public:
   static constexpr bool kWrites = false;
-  explicit Reader(const Payload& whole) : whole_(whole) {}
+  Reader(const Payload& whole, const FramePayloads& device) : whole_(whole), device_(device) {}
 
   template <typename T, typename W, typename Get, typename Set, typename Init>
   void operator()(T& value, W w, Get get, Set, Init) {
@@ -189,6 +205,8 @@ class Reader {
   // Nonempty when something was wrong. Asked last: every payload byte must have found its owner.
   std::string problem() {
     if (offset_ != whole_.size) fail("the message accounts for {} payload bytes of {}", offset_, whole_.size);
+    if (taken_ != device_.size())
+      fail("the message accounts for {} payloads on the device of {}", taken_, device_.size());
     return problem_;
   }
 
@@ -210,8 +228,15 @@ class Reader {
     }
   }
 
+  void take_device(Payload& payload, std::uint64_t size) {
+    if (taken_ == device_.size() || size == 0 || device_[taken_].size != size || !device_[taken_].on_device)
+      return fail("a payload of {} bytes on the device did not come", size);
+    payload = device_[taken_++];
+  }
+
   void cut(Payload& payload, std::uint64_t size) {
     if (size == 0) return;
+    if ((size & kOnDevice) != 0) return take_device(payload, size & ~kOnDevice);
     const std::size_t begin = aligned(offset_);
     if (begin > whole_.size || size > whole_.size - begin)
       return fail("a payload of {} bytes at {} leaves the frame's {}", size, begin, whole_.size);
@@ -220,7 +245,8 @@ class Reader {
   }
 
   const Payload& whole_;
-  std::size_t offset_ = 0;
+  const FramePayloads& device_;
+  std::size_t offset_ = 0, taken_ = 0;
   std::string problem_;
 };
 
@@ -361,7 +387,7 @@ std::string problem_of_prelude(const Frame& frame) {
   if (prelude.payload_bytes != payload_bytes)
     return fmt::format("a payload of {} bytes arrived, {} were sent", payload_bytes, prelude.payload_bytes);
   const bool bare = frame.header.size() == kPreludeSize;
-  if (bare && payload_bytes > 0) return "an acknowledgement carries a payload";
+  if (bare && (payload_bytes > 0 || !frame.device.empty())) return "an acknowledgement carries a payload";
   if (!bare && prelude.sequence == 0) return "a message has no number";
   if (frame.header.size() % sizeof(capnp::word) != 0) return "the message is not whole words";
   return {};
@@ -374,8 +400,9 @@ std::string problem_of_payload(const Prelude& prelude, const Payload& whole) {
   return {};
 }
 
-std::string read_root(wire::Envelope::Reader root, const Payload& whole, Envelope& envelope) {
-  Reader reader(whole);
+std::string read_root(wire::Envelope::Reader root, const Payload& whole, const FramePayloads& device,
+                      Envelope& envelope) {
+  Reader reader(whole, device);
   outside(reader, root, envelope);
   if (!read_message(reader, root, envelope.message, std::make_index_sequence<std::variant_size_v<Message>>{}))
     return "a kind of message that this program doesn't know: use one build everywhere";
@@ -390,7 +417,7 @@ std::string read_envelope(const Frame& frame, const Payload& whole, Envelope& en
   try {
     capnp::FlatArrayMessageReader message(words, limits);
     if (message.getEnd() != words.end()) return "bytes follow the message";
-    return read_root(message.getRoot<wire::Envelope>(), whole, envelope);
+    return read_root(message.getRoot<wire::Envelope>(), whole, frame.device, envelope);
   } catch (const kj::Exception& e) {
     return fmt::format("the message is malformed: {}", e.getDescription().cStr());
   }
@@ -408,6 +435,16 @@ std::uint64_t payload_bytes(const Message& message) {
   return counter.bytes;
 }
 
+bool is_on_device(const Message& message) {
+  DeviceFinder finder;
+  std::visit(
+      [&]<typename M>(const M& m) {
+        if constexpr (requires { Arm<M>::kTag; }) fields(finder, nullptr, m);
+      },
+      message);
+  return finder.found;
+}
+
 Frame encode(const Envelope& envelope, const LinkHeader& link, bool payload_checksum) {
   CHECK(link.sequence > 0, "a {} needs a number, they begin with 1", kind_of(envelope.message));
   Frame frame;
@@ -422,6 +459,8 @@ Frame encode(const Envelope& envelope, const LinkHeader& link, bool payload_chec
                   .payload_bytes = writer.payload_bytes()};
   CHECK(prelude.payload_bytes <= kFramePayloadMax, "a {} of {} bytes is more than a frame holds, cut it in parts",
         kind_of(envelope.message), prelude.payload_bytes);
+  CHECK(frame.device.size() <= kFrameDeviceMax, "a {} of {} payloads on the device", kind_of(envelope.message),
+        frame.device.size());
   if (payload_checksum && prelude.payload_bytes > 0) {
     prelude.flags |= kPayloadChecksumFlag;
     for (const Payload& piece : frame.payloads)
@@ -482,7 +521,7 @@ std::optional<Envelope> envelope_from_json(const std::string& text, std::string&
     capnp::JsonCodec json;
     json.setRejectUnknownFields(true);
     json.decode(kj::arrayPtr(text.data(), text.size()), root);
-    problem = read_root(root.asReader(), Payload{}, envelope);
+    problem = read_root(root.asReader(), Payload{}, {}, envelope);
   } catch (const kj::Exception& e) {
     problem = fmt::format("it is no Envelope of messages/schema.capnp as JSON: {}", e.getDescription().cStr());
   }

@@ -28,7 +28,10 @@ struct DecodedFrame {
 
 // Of all payloads of a message.
 std::uint64_t payload_bytes(const Message& message);
-// Payloads start at multiples of 64 in the concatenation; pieces of zeros stand between.
+// Whether any payload of it is in the device's memory.
+bool is_on_device(const Message& message);
+// Payloads in shared memory start at multiples of 64 in the concatenation, pieces of zeros between; those on the device
+// stay single. The checksum is of the first: nobody here can read the others.
 Frame encode(const Envelope& envelope, const LinkHeader& link, bool payload_checksum);
 // A frame that carries no message: what was sent, and what has been delivered.
 Frame encode_acknowledgement(const LinkHeader& link);

@@ -11,6 +11,7 @@
 #include <set>
 #include <utility>
 
+#include "kernels/base/check.h"
 #include "kernels/base/error.h"
 #include "kernels/base/random.h"
 
@@ -74,8 +75,9 @@ class Inbox {
 };
 
 struct Hub {
-  explicit Hub(std::uint32_t nodes) : inboxes(nodes) {}
+  Hub(std::uint32_t nodes, bool carries) : inboxes(nodes), carries_device(carries) {}
   std::vector<Inbox> inboxes;
+  const bool carries_device;
   PayloadPool pool;
 };
 
@@ -88,7 +90,13 @@ class InProcessTransport final : public Transport {
   void connect(std::uint32_t node, const std::string&) override { forgotten_.erase(node); }
   void forget(std::uint32_t node) override { forgotten_.insert(node); }
 
+  bool carries_device_memory(std::uint32_t node) const override {
+    return hub_->carries_device && node < hub_->inboxes.size() && !forgotten_.contains(node);
+  }
+
   void send(std::uint32_t node, Frame frame) override {
+    CHECK(frame.device.empty() || hub_->carries_device, "{} payloads in device memory to another node",
+          frame.device.size());
     if (node >= hub_->inboxes.size() || forgotten_.contains(node)) return;
     const std::uint64_t number = sent_[node]++;
     if (strikes(faults_.drop, "drop", node, number)) return;
@@ -145,8 +153,9 @@ class InProcessTransport final : public Transport {
 
 }  // namespace
 
-std::vector<std::unique_ptr<Transport>> make_in_process_transports(std::uint32_t nodes, const InProcessFaults& faults) {
-  auto hub = std::make_shared<Hub>(nodes);
+std::vector<std::unique_ptr<Transport>> make_in_process_transports(std::uint32_t nodes, const InProcessFaults& faults,
+                                                                   bool carries_device) {
+  auto hub = std::make_shared<Hub>(nodes, carries_device);
   std::vector<std::unique_ptr<Transport>> transports;
   for (std::uint32_t node = 0; node < nodes; ++node)
     transports.push_back(std::make_unique<InProcessTransport>(hub, node, faults));

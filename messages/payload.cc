@@ -12,6 +12,7 @@
 #include <new>
 #include <vector>
 
+#include "kernels/base/check.h"
 #include "kernels/base/recycled.h"
 
 namespace troupe {
@@ -76,8 +77,8 @@ struct PayloadPool::Shelves {
   }
 };
 
-PayloadPool::PayloadPool(Source source, bool stays)
-    : shelves_(std::make_shared<Shelves>(std::move(source))), stays_(stays) {}
+PayloadPool::PayloadPool(Source source, bool on_device)
+    : shelves_(std::make_shared<Shelves>(std::move(source))), on_device_(on_device) {}
 
 // Another process reads them a page at a time: large ones in large pages, where the system has them. What is given back
 // goes back to the system: an allocator would keep it, and the plan knows nothing of that.
@@ -100,7 +101,7 @@ Payload PayloadPool::take(std::size_t size) {
   auto give_back = [shelves = shelves_, buffer = std::move(buffer), rounded, size](std::byte*) mutable {
     shelves->give_back(std::move(buffer), rounded, size);
   };
-  return {.data = {data, std::move(give_back), Recycled<std::byte>()}, .size = size, .stays = stays_};
+  return {.data = {data, std::move(give_back), Recycled<std::byte>()}, .size = size, .on_device = on_device_};
 }
 
 std::size_t PayloadPool::bytes_in_use() const {
@@ -119,10 +120,13 @@ std::size_t PayloadPool::bytes_peak() const {
 }
 
 Payload concatenate(std::span<const Payload> pieces, PayloadPool& pool, std::size_t room) {
-  const bool lone = pieces.size() == 1 && room == 0;
+  const bool lone = pieces.size() == 1 && room == 0 && !pieces[0].on_device;
   if (lone && reinterpret_cast<std::uintptr_t>(pieces[0].data.get()) % kPayloadAlignment == 0) return pieces[0];
   std::size_t size = room;
-  for (const Payload& piece : pieces) size += piece.size;
+  for (const Payload& piece : pieces) {
+    CHECK(!piece.on_device, "{} bytes of device memory were to be copied by the processor", piece.size);
+    size += piece.size;
+  }
   Payload whole = pool.take(size);
   std::byte* at = whole.data.get() + room;
   for (const Payload& piece : pieces)

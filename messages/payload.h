@@ -1,7 +1,7 @@
 // Payload: bytes that travel beside a message's header, never copied between actors of one process. Frozen once sent.
 // Pool buffers are page-aligned, reused by size class, and return to the pool when the last reference goes. They are shared
-// memory, which actors, transports and a device's ops read and write, or the device's, which ops alone touch, while the
-// payload stays on its node: a device may have a say where either comes from.
+// memory, which actors, transports and a device's ops read and write, or the device's, which ops alone touch, and
+// transports that carry it (Transport::carries_device_memory): a device may have a say where either comes from.
 #pragma once
 
 #include <cstddef>
@@ -17,7 +17,7 @@ namespace troupe {
 struct Payload {
   std::shared_ptr<std::byte> data;
   std::size_t size = 0;
-  bool stays = false;  // in memory that ops alone touch: it never leaves its node
+  bool on_device = false;  // in memory that ops alone touch: nobody else reads or writes it
   template <typename T>
   T* as() const {
     return reinterpret_cast<T*>(data.get());
@@ -30,8 +30,8 @@ class PayloadPool {
   // Page-aligned memory of this size, given back with its last reference; null: there is no more.
   using Source = std::function<std::shared_ptr<std::byte>(std::size_t size)>;
   static std::shared_ptr<std::byte> process_memory(std::size_t size);
-  // stays: of the payloads.
-  explicit PayloadPool(Source source = process_memory, bool stays = false);
+  // on_device: of the payloads.
+  explicit PayloadPool(Source source = process_memory, bool on_device = false);
   // At least `size` bytes, contents undefined. Buffers may outlive the pool object. Thread-safe.
   Payload take(std::size_t size);
   std::size_t bytes_in_use() const;
@@ -41,7 +41,7 @@ class PayloadPool {
  private:
   struct Shelves;
   std::shared_ptr<Shelves> shelves_;
-  bool stays_;
+  bool on_device_;
 };
 
 template <typename T>
@@ -60,7 +60,7 @@ std::vector<T> to_vector(const Payload& payload) {
 constexpr std::size_t kPayloadAlignment = 64;
 
 // The pieces one after another, `room` bytes (contents undefined) before them, aligned; a lone aligned piece is not
-// copied.
+// copied. REQUIRES: none of them is on the device.
 Payload concatenate(std::span<const Payload> pieces, PayloadPool& pool, std::size_t room = 0);
 
 }  // namespace troupe

@@ -61,7 +61,9 @@
 #
 # A payload field below is only its size in bytes. The bytes ride beside, in the order in which fields are declared (a
 # nested struct's where it stands), each payload at the next multiple of 64, zeros between. The sizes account for every
-# byte, or the frame is refused.
+# byte, or the frame is refused. A payload whose size has its highest bit (2^63) set is in the GPU's memory of the
+# sender and comes to that of the receiver: it counts for no offset, payload bytes or checksum, and rides alone, after
+# those before it. What else such a frame needs to be whole is its transport's affair.
 #
 # Fields and messages are only ever appended. No field has a default but zero.
 @0xe863697dc7a3f9ae;

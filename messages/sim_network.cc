@@ -23,6 +23,7 @@ constexpr std::array<const char*, 10> kLuckNames = {
 std::size_t bytes_of(const Frame& frame) {
   std::size_t bytes = frame.header.size();
   for (const Payload& payload : frame.payloads) bytes += payload.size;
+  for (const Payload& payload : frame.device) bytes += payload.size;
   return bytes;
 }
 
@@ -39,6 +40,10 @@ class SimTransport final : public Transport {
     peers_[node] = {node, static_cast<std::uint32_t>(std::stoul(address.substr(mark + 1)))};
   }
   void forget(std::uint32_t node) override { peers_.erase(node); }
+  bool carries_device_memory(std::uint32_t node) const override {
+    const auto peer = peers_.find(node);
+    return peer != peers_.end() && network_.carries(self_, peer->second);
+  }
   void send(std::uint32_t node, Frame frame) override {
     const auto peer = peers_.find(node);
     if (peer != peers_.end()) network_.send(self_, peer->second, std::move(frame));
@@ -67,10 +72,12 @@ std::string SimNetwork::address(std::uint32_t node, std::uint32_t incarnation) {
   return fmt::format("simulated node {} incarnation {}", node, incarnation);
 }
 
-std::unique_ptr<Transport> SimNetwork::attach(std::uint32_t node, std::uint32_t incarnation, PayloadPool* pool) {
+std::unique_ptr<Transport> SimNetwork::attach(std::uint32_t node, std::uint32_t incarnation, PayloadPool* pool,
+                                              PayloadPool* device_pool) {
   const bool fresh = inboxes_.try_emplace(End{node, incarnation}).second;
   CHECK(fresh, "node {} has an incarnation {} already", node, incarnation);
   if (pool != nullptr) pools_[{node, incarnation}] = pool;
+  if (device_pool != nullptr) device_pools_[{node, incarnation}] = device_pool;
   return std::make_unique<SimTransport>(*this, End{node, incarnation});
 }
 
@@ -78,6 +85,7 @@ void SimNetwork::detach(std::uint32_t node, std::uint32_t incarnation, double lo
   const End dead{node, incarnation};
   inboxes_.erase(dead);
   pools_.erase(dead);
+  if (device_pools_.contains(dead)) device_pools_[dead] = nullptr;
   for (auto& [end, inbox] : inboxes_)
     std::erase_if(inbox, [&, key = wire(dead, end).key(Luck::lost)](const auto& item) {
       return item.second.from == dead && random_uniform(key, item.first.second) < lost;
@@ -98,6 +106,10 @@ bool SimNetwork::is_cut(std::uint32_t from, std::uint32_t to) const {
   return std::any_of(options_.cuts.begin(), options_.cuts.end(), [&](const LinkCut& cut) {
     return cut.from == from && cut.to == to && now_us_ >= cut.begin_us && now_us_ < cut.end_us;
   });
+}
+
+bool SimNetwork::carries(const End& from, const End& to) const {
+  return options_.device_copy && device_pools_.contains(from) && device_pools_.contains(to);
 }
 
 bool SimNetwork::has_luck() const {
@@ -143,6 +155,7 @@ std::int64_t SimNetwork::next_departure_us() const {
 
 void SimNetwork::send(const End& from, const End& to, Frame frame) {
   ++counters_.sent;
+  CHECK(frame.device.empty() || carries(from, to), "{} payloads in device memory to another node", frame.device.size());
   if (options_.fabric) return depart(from, to, std::move(frame));
   Wire& way = wire(from, to);
   const std::uint64_t number = way.frames++;
@@ -179,7 +192,9 @@ void SimNetwork::send(const End& from, const End& to, Frame frame) {
   Damage damage;
   if (strikes(options_.corrupt, Luck::corrupt)) {
     ++counters_.corrupted;
-    damage = {true, random_below(bytes, way.key(Luck::where), number),
+    // Device memory is kept by the links that carry it.
+    const std::size_t seen = frame.device.empty() ? bytes : frame.header.size();
+    damage = {true, random_below(seen, way.key(Luck::where), number),
               1 + random_below(255, way.key(Luck::what), number)};
   }
   put(to, at_us, {from, std::move(frame), damage});
@@ -203,15 +218,20 @@ bool SimNetwork::take(const End& end, Frame& frame) {
   Flight flight = std::move(first->second);
   inbox->second.erase(first);
   ++counters_.delivered;
-  const auto pool = pools_.find(end);
-  frame = arrived(std::move(flight), pool == pools_.end() ? pool_ : *pool->second);
+  frame = arrived(std::move(flight), end);
   return true;
 }
 
 // As from another process: one payload or none, in memory of its own. It is read only now, as a rendezvous does: a
 // sender that wrote to what it had sent is found out. What nobody reads has a size alone.
-Frame SimNetwork::arrived(Flight flight, PayloadPool& pool) {
+Frame SimNetwork::arrived(Flight flight, const End& end) {
+  const auto own = pools_.find(end);
+  PayloadPool& pool = own == pools_.end() ? pool_ : *own->second;
   Frame frame{.header = std::move(flight.frame.header), .payloads = {}};
+  for (const Payload& piece : flight.frame.device) {
+    frame.device.push_back(device_pools_.at(end)->take(piece.size));
+    options_.device_copy(frame.device.back().data.get(), piece.data.get(), piece.size);
+  }
   std::size_t size = 0, unread = 0;
   for (const Payload& piece : flight.frame.payloads) {
     size += piece.size;

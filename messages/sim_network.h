@@ -50,6 +50,8 @@ struct SimNetworkOptions {
   std::optional<SimFabric> fabric = {};  // instead of a wire for each pair with latency_us and bytes_per_us
   // A frame takes as long as so many times its bytes: it stands for frames of others that are not simulated.
   std::function<double(std::uint32_t from, std::uint32_t to, const Frame& frame)> weighs = {};
+  // Copies from one node's device memory to another's; empty: none is carried.
+  std::function<void(std::byte* to, const std::byte* from, std::size_t size)> device_copy = {};
 };
 
 struct SimNetworkCounters {
@@ -65,8 +67,10 @@ class SimNetwork {
   SimNetwork& operator=(const SimNetwork&) = delete;
 
   // The transport of one incarnation of a node. REQUIRES: the network outlives it.
-  // pool: what arrives there lies in it, and outlives it not; null: in the network's own.
-  std::unique_ptr<Transport> attach(std::uint32_t node, std::uint32_t incarnation, PayloadPool* pool = nullptr);
+  // pool: what arrives there lies in it, and outlives it not; null: in the network's own. device_pool: likewise what
+  // arrives in device memory; null: none does.
+  std::unique_ptr<Transport> attach(std::uint32_t node, std::uint32_t incarnation, PayloadPool* pool = nullptr,
+                                    PayloadPool* device_pool = nullptr);
   // The incarnation is dead: nothing reaches it any more, and of what it had sent this share is lost, by a draw.
   void detach(std::uint32_t node, std::uint32_t incarnation, double lost = 0);
   static std::string address(std::uint32_t node, std::uint32_t incarnation);
@@ -118,7 +122,8 @@ class SimNetwork {
   bool take(const End& end, Frame& frame);
   bool is_cut(std::uint32_t from, std::uint32_t to) const;
   Wire& wire(const End& from, const End& to);
-  Frame arrived(Flight flight, PayloadPool& pool);
+  bool carries(const End& from, const End& to) const;
+  Frame arrived(Flight flight, const End& end);
   bool has_luck() const;
   void depart(const End& from, const End& to, Frame frame);
 
@@ -127,7 +132,8 @@ class SimNetwork {
   std::uint64_t puts_ = 0;
   std::map<End, std::map<Arrival, Flight>> inboxes_;  // of the living
   std::map<std::pair<End, End>, Wire> wires_;
-  std::map<End, PayloadPool*> pools_;  // of those who brought one
+  std::map<End, PayloadPool*> pools_;         // of those who brought one
+  std::map<End, PayloadPool*> device_pools_;  // likewise; null: it is dead
   struct Lane {
     double leaves_us = 0, arrives_us = 0;  // when the last frame of either way is through
   };

@@ -3,11 +3,10 @@
 //
 // On the wire: active message kFrameId carries the frame's header as its own header and the payloads as its data. A
 // frame whose header is too long for that goes as kLongFrameId: its own header is the length (u64), and the data is the
-// frame's header, zeros up to a multiple of 64, and the payloads.
+// frame's header, zeros up to a multiple of 64, and the payloads. With kJoinedBit the frame's header is preceded by a
+// PiecesNote: its payloads in device memory come as kPieceId each, in any order.
 #include "messages/ucx.h"
 
-#include <net/if.h>
-#include <sys/stat.h>
 #include <ucp/api/ucp.h>
 #include <ucs/config/global_opts.h>
 
@@ -16,23 +15,23 @@
 #include <chrono>
 #include <cstring>
 #include <exception>
-#include <filesystem>
 #include <map>
 #include <span>
 #include <utility>
 
-#include "kernels/base/boot.h"
+#include "kernels/base/check.h"
 #include "kernels/base/error.h"
 #include "kernels/base/log.h"
+#include "messages/pieces.h"
+#include "messages/ucx_ways.h"
 
 namespace troupe {
 namespace {
 
-constexpr unsigned kFrameId = 1, kLongFrameId = 2;
+constexpr unsigned kFrameId = 1, kLongFrameId = 2, kPieceId = 3, kJoinedBit = 4;
 constexpr int kProgressRoundsMax = 64;                  // per poll: a flood doesn't starve the loop
 constexpr std::chrono::milliseconds kGoodbyeMax{2000};  // for the last frames to leave
 
-namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 using Context = std::unique_ptr<ucp_context, decltype(&ucp_cleanup)>;
 using Worker = std::unique_ptr<ucp_worker, decltype(&ucp_worker_destroy)>;
@@ -47,53 +46,14 @@ void require(ucs_status_t status, const char* what, const UcxOptions& options) {
                 options.tls, options.interface, ucs_status_string(status));
 }
 
-// Where peers of one way may be, and what UCX calls it.
-struct Ways {
-  const char *name, *tls;
-  bool within, sockets, adapters;  // within a machine; between machines by interfaces, by InfiniBand's adapters
-  bool between() const { return sockets || adapters; }
-};
-constexpr std::array<Ways, 5> kWays = {{{"auto", "shm,self", true, false, false},
-                                        {"shm", "shm,self", true, false, false},
-                                        {"tcp", "tcp,self", false, true, false},
-                                        {"ib", "ib,shm,self", true, false, true},
-                                        {"any", "ib,tcp,shm,self", true, true, true}}};
-
-constexpr const char* kAdapters = "/sys/class/infiniband";
-
-// "mlx5_0:1": as UCX names an adapter's port.
-bool is_port(const std::string& interface) {
-  const std::size_t colon = interface.find(':');
-  if (colon == 0 || colon == std::string::npos) return false;
-  std::error_code none;
-  return fs::exists(fs::path(kAdapters) / interface.substr(0, colon) / "ports" / interface.substr(colon + 1), none);
-}
-
-// UCX itself would only warn, and start without what it doesn't find.
-const Ways& ways_of(const UcxOptions& options) {
-  const auto ways = std::find_if(kWays.begin(), kWays.end(), [&](const Ways& one) { return options.tls == one.name; });
-  if (ways == kWays.end()) throw Error(R"(tls is "{}", must be "auto", "shm", "tcp", "ib" or "any")", options.tls);
-  std::error_code none;
-  if (options.tls == "ib" && fs::directory_iterator(kAdapters, none) == fs::directory_iterator())
-    throw Error(R"(tls is "ib", but this host has no InfiniBand or RoCE adapter; "any" takes TCP where there is none)");
-  if (!ways->between() || options.interface.empty()) return *ways;
-  const bool is_there = (ways->sockets && ::if_nametoindex(options.interface.c_str()) != 0) ||
-                        (ways->adapters && is_port(options.interface));
-  if (!is_there)
-    throw Error(R"(there is no {} "{}" on this host that "{}" could take; {})",
-                ways->sockets ? "network interface" : "adapter's port", options.interface, options.tls,
-                ways->adapters ? "`ip link` lists interfaces, `ibstat` adapters, whose first port is NAME:1"
-                               : "`ip link` lists those there are");
-  return *ways;
-}
-
-Context make_context(const UcxOptions& options, const Ways& ways) {
+Context make_context(const UcxOptions& options, const UcxWays& ways, bool cuda) {
   // UCX reads the environment when it is loaded, too early for us; what we need to know of peers we are told by status.
   ucs_global_opts_set_value("LOG_LEVEL", "fatal");
   ucp_config_t* config = nullptr;
   require(ucp_config_read(nullptr, nullptr, &config), "read its configuration", options);
   const std::unique_ptr<ucp_config_t, decltype(&ucp_config_release)> owned(config, &ucp_config_release);
-  require(ucp_config_modify(config, "TLS", ways.tls), "set its transports", options);
+  const std::string tls = std::string(ways.tls) + (cuda ? ",cuda" : "");  // which it may not have
+  require(ucp_config_modify(config, "TLS", tls.c_str()), "set its transports", options);
   // Else connecting to a host that doesn't answer stops the loop for as long as the kernel tries: two minutes.
   // UCX 1.13 knows the key without its prefix, others with it; the one that it doesn't know it leaves alone.
   for (const char* key : {"CONN_NB", "TCP_CONN_NB"})
@@ -108,19 +68,6 @@ Context make_context(const UcxOptions& options, const Ways& ways) {
   return {context, &ucp_cleanup};
 }
 
-// The same of two processes that share memory and hear at once of each other's end: one start of one machine, one
-// /dev/shm, one network namespace. An address begins with it.
-using Place = std::array<char, 3 * sizeof(std::uint64_t)>;
-Place own_place() {
-  std::array<std::uint64_t, 3> parts{machine_boot()};
-  struct stat found {};
-  if (::stat("/dev/shm", &found) == 0) parts[1] = found.st_dev;
-  if (::stat("/proc/self/ns/net", &found) == 0) parts[2] = found.st_ino;
-  Place place;
-  std::memcpy(place.data(), parts.data(), sizeof parts);
-  return place;
-}
-
 Worker make_worker(ucp_context_h context, const UcxOptions& options) {
   ucp_worker_params_t params{};
   params.field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE;
@@ -130,13 +77,25 @@ Worker make_worker(ucp_context_h context, const UcxOptions& options) {
   return {worker, &ucp_worker_destroy};
 }
 
+// What an address begins with, before UCX's own.
+struct Preamble {
+  MachinePlace place{};
+  std::uint64_t name = 0;  // in notes of pieces; 0: it takes none
+};
+
+// Of a payload in device memory: the active message's own header.
+struct PieceHeader {
+  std::uint64_t sender = 0, number = 0, index = 0;
+};
+
 class UcxTransport final : public Transport {
  public:
-  UcxTransport(const UcxOptions& options, PayloadPool& pool)
+  UcxTransport(const UcxOptions& options, PayloadPool& pool, const UcxDevice& device)
       : options_(options),
-        ways_(ways_of(options)),
+        ways_(ucx_ways_of(options)),
         pool_(pool),
-        context_(make_context(options, ways_)),
+        device_(device),
+        context_(make_context(options, ways_, device.pool != nullptr && !device.is_host)),
         worker_(make_worker(context_.get(), options)) {
     ucp_worker_attr_t attributes{};
     attributes.field_mask = UCP_WORKER_ATTR_FIELD_MAX_AM_HEADER;
@@ -145,6 +104,10 @@ class UcxTransport final : public Transport {
     require(ucp_worker_get_efd(worker_.get(), &wake_fd_), "wake by descriptor", options_);
     listen(kFrameId, &on_message<kFrameId>);
     listen(kLongFrameId, &on_message<kLongFrameId>);
+    listen(kFrameId | kJoinedBit, &on_message<kFrameId | kJoinedBit>);
+    listen(kLongFrameId | kJoinedBit, &on_message<kLongFrameId | kJoinedBit>);
+    listen(kPieceId, &on_message<kPieceId>);
+    if (device_.pool != nullptr && (device_.is_host || moves_cuda())) self_.name = device_.name;
   }
   ~UcxTransport() override;
   UcxTransport(const UcxTransport&) = delete;
@@ -152,6 +115,10 @@ class UcxTransport final : public Transport {
 
   std::string local_address() const override;
   void connect(std::uint32_t node, const std::string& address) override;
+  bool carries_device_memory(std::uint32_t node) const override {
+    const auto peer = peers_.find(node);
+    return self_.name != 0 && peer != peers_.end() && peer->second->name != 0;
+  }
   void send(std::uint32_t node, Frame frame) override;
   bool poll(const std::function<void(Frame)>& deliver) override;
   bool arm() override { return arrived_.empty() && ucp_worker_arm(worker_.get()) == UCS_OK; }
@@ -161,16 +128,18 @@ class UcxTransport final : public Transport {
  private:
   struct Peer {
     ucp_ep_h endpoint = nullptr;
-    bool here = false;  // it shares memory with this process
+    std::uint64_t name = 0;  // of its notes; 0: it takes no pieces
+    bool here = false;       // it shares memory with this process
     bool broken = false;
     bool* any_broken = nullptr;  // of the transport's peers
-    std::size_t sending = 0;     // frames that have not left
+    std::size_t sending = 0;     // frames and pieces that have not left
   };
   // What UCX reads until it says that the frame has left.
   struct Sending : RecycledObject {
     Peer* peer = nullptr;
     FrameHeader header;
     std::uint64_t header_size = 0;  // a long frame's: the active message's own header
+    PieceHeader piece;              // a piece's: likewise
     Payload data;
   };
   // What UCX writes until it says that the data is here.
@@ -178,18 +147,26 @@ class UcxTransport final : public Transport {
     UcxTransport* transport = nullptr;
     FrameHeader header;           // a short frame's
     std::size_t header_size = 0;  // a long frame's: how much of the data is header
+    PieceHeader piece;            // a piece's
+    unsigned id = kFrameId;
     Payload data;
   };
   using Header = std::span<const std::byte>;
 
+  bool moves_cuda() const;
+  ucs_memory_type_t memory_type(const Payload& payload) const;
   Payload gather(const Frame& frame, bool long_header);
+  void post(Peer& peer, unsigned id, Header header, std::unique_ptr<Sending> sending);
+  void send_pieces(Peer& peer, Frame& frame);
   void listen(unsigned id, ucp_am_recv_callback_t callback);
   template <unsigned id>
   static ucs_status_t on_message(void* self, const void* header, std::size_t header_size, void* data,
                                  std::size_t data_size, const ucp_am_recv_param_t* param);
   ucs_status_t arrive(unsigned id, Header header, void* data, std::size_t data_size, bool rendezvous);
+  ucs_status_t arrive_piece(Header header, void* data, std::size_t data_size, bool rendezvous);
   ucs_status_t fetch(std::unique_ptr<Receiving> receiving, void* data);
   void finish(Receiving& receiving);
+  void join(Frame frame);
   static void on_sent(void* request, ucs_status_t status, void* sending);
   static void on_received(void* request, ucs_status_t status, std::size_t size, void* receiving);
   static void on_broken(void* peer, ucp_ep_h endpoint, ucs_status_t status);
@@ -200,9 +177,10 @@ class UcxTransport final : public Transport {
   bool say_goodbye();
 
   const UcxOptions options_;
-  const Ways& ways_;
-  const Place place_ = own_place();
+  const UcxWays& ways_;
+  Preamble self_{own_place(), 0};
   PayloadPool& pool_;
+  const UcxDevice device_;
   Context context_;
   Worker worker_;
   std::size_t header_max_ = 0;
@@ -212,6 +190,8 @@ class UcxTransport final : public Transport {
   std::vector<ucs_status_ptr_t> requests_;     // flushes and closings under way
   bool any_broken_ = false;
   std::vector<Frame> arrived_, due_;
+  PieceJoiner joiner_;
+  std::uint64_t joined_ = 0;   // frames with pieces that were sent
   std::size_t receiving_ = 0;  // transfers under way
 };
 
@@ -220,7 +200,7 @@ std::string UcxTransport::local_address() const {
   ucp_address_t* address = nullptr;
   std::size_t size = 0;
   require(ucp_worker_get_address(worker_.get(), &address, &size), "tell its address", options_);
-  std::string blob(place_.data(), place_.size());
+  std::string blob(reinterpret_cast<const char*>(&self_), sizeof self_);
   blob.append(reinterpret_cast<const char*>(address), size);
   ucp_worker_release_address(worker_.get(), address);
   return blob;
@@ -228,18 +208,20 @@ std::string UcxTransport::local_address() const {
 
 void UcxTransport::connect(std::uint32_t node, const std::string& address) {
   forget(node);
-  if (address.size() <= place_.size()) {
+  Preamble told;
+  if (address.size() <= sizeof told) {
     log_warning("event=unreachable peer={} reason=\"an address of {} bytes\"", node, address.size());
     return;
   }
+  std::memcpy(&told, address.data(), sizeof told);
   auto peer = std::make_unique<Peer>();
   peer->any_broken = &any_broken_;
-  const bool same_place = std::equal(place_.begin(), place_.end(), address.begin());
-  peer->here = ways_.within && (same_place || !ways_.between());
+  peer->name = told.name;
+  peer->here = ways_.within && (told.place == self_.place || !ways_.between());
   ucp_ep_params_t params{};
   params.field_mask =
       UCP_EP_PARAM_FIELD_REMOTE_ADDRESS | UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE | UCP_EP_PARAM_FIELD_ERR_HANDLER;
-  params.address = reinterpret_cast<const ucp_address_t*>(address.data() + place_.size());
+  params.address = reinterpret_cast<const ucp_address_t*>(address.data() + sizeof told);
   // Shared memory has no news of dead peers: asked for it, UCX would refuse, or quietly take TCP.
   params.err_mode = peer->here ? UCP_ERR_HANDLING_MODE_NONE : UCP_ERR_HANDLING_MODE_PEER;
   params.err_handler = {.cb = &on_broken, .arg = peer.get()};
@@ -255,6 +237,7 @@ void UcxTransport::connect(std::uint32_t node, const std::string& address) {
 void UcxTransport::forget(std::uint32_t node) {
   const auto found = peers_.find(node);
   if (found == peers_.end()) return;
+  if (found->second->name != 0) joiner_.forget(found->second->name);
   bury(std::move(found->second));
   peers_.erase(found);
 }
@@ -293,6 +276,18 @@ void UcxTransport::bury_broken() {
   }
 }
 
+// ---- Device memory --------------------------------------------------------------------------------------------------
+bool UcxTransport::moves_cuda() const {
+  ucp_context_attr_t attributes{};
+  attributes.field_mask = UCP_ATTR_FIELD_MEMORY_TYPES;
+  require(ucp_context_query(context_.get(), &attributes), "tell what memory it moves", options_);
+  return (attributes.memory_types >> UCS_MEMORY_TYPE_CUDA & 1) != 0;
+}
+
+ucs_memory_type_t UcxTransport::memory_type(const Payload& payload) const {
+  return payload.on_device && !device_.is_host ? UCS_MEMORY_TYPE_CUDA : UCS_MEMORY_TYPE_HOST;
+}
+
 // ---- Sending --------------------------------------------------------------------------------------------------------
 // The data of an active message in one piece; a copy unless it is a single payload already. UCX takes pieces too, but moves them
 // through fragments of 8 KiB that need both sides awake: 1 MiB in two pieces took 8 ms to and fro through shared memory
@@ -310,22 +305,47 @@ void UcxTransport::send(std::uint32_t node, Frame frame) {
   const auto found = peers_.find(node);
   if (found == peers_.end() || found->second->broken) return;
   Peer& peer = *found->second;
+  unsigned id = frame.device.empty() ? 0 : kJoinedBit;
+  if (id != 0) send_pieces(peer, frame);
   const bool long_header = frame.header.size() > header_max_;
+  id |= long_header ? kLongFrameId : kFrameId;
   auto sending = std::make_unique<Sending>();
-  sending->peer = &peer;
   sending->data = gather(frame, long_header);
   sending->header_size = frame.header.size();
   sending->header = std::move(frame.header);
+  const Header header = long_header ? std::as_bytes(std::span(&sending->header_size, 1)) : Header(sending->header);
+  post(peer, id, header, std::move(sending));
+}
+
+// Each on its own: to join them would take a copy on the device, and the receiver cuts them apart again. By rendezvous
+// whatever their size: what came before its place was known would lie in the processor's memory.
+void UcxTransport::send_pieces(Peer& peer, Frame& frame) {
+  CHECK(self_.name != 0 && peer.name != 0, "{} payloads in device memory, which UCX doesn't carry there",
+        frame.device.size());
+  const PiecesNote note{self_.name, ++joined_, frame.device.size()};
+  write_note(frame, note);
+  for (std::uint64_t index = 0; index < note.pieces; ++index) {
+    auto sending = std::make_unique<Sending>();
+    sending->piece = {note.sender, note.number, index};
+    sending->data = std::move(frame.device[index]);
+    const Header header = std::as_bytes(std::span(&sending->piece, 1));
+    post(peer, kPieceId, header, std::move(sending));
+  }
+  frame.device.clear();
+}
+
+// `header` is what `sending` owns.
+void UcxTransport::post(Peer& peer, unsigned id, Header header, std::unique_ptr<Sending> sending) {
+  sending->peer = &peer;
   ucp_request_param_t param{};
-  param.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_MEMORY_TYPE;
+  param.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_MEMORY_TYPE |
+                       UCP_OP_ATTR_FIELD_FLAGS;
+  param.flags = id == kPieceId ? static_cast<std::uint32_t>(UCP_AM_SEND_FLAG_RNDV) : 0U;
   param.cb.send = &on_sent;
   param.user_data = sending.get();
-  param.memory_type = UCS_MEMORY_TYPE_HOST;
-  const unsigned id = long_header ? kLongFrameId : kFrameId;
-  const void* header = long_header ? static_cast<const void*>(&sending->header_size) : sending->header.data();
-  const std::size_t header_size = long_header ? sizeof sending->header_size : sending->header.size();
-  ucs_status_ptr_t request =
-      ucp_am_send_nbx(peer.endpoint, id, header, header_size, sending->data.data.get(), sending->data.size, &param);
+  param.memory_type = memory_type(sending->data);
+  ucs_status_ptr_t request = ucp_am_send_nbx(peer.endpoint, id, header.data(), header.size(), sending->data.data.get(),
+                                             sending->data.size, &param);
   if (UCS_PTR_IS_ERR(request)) peer.broken = any_broken_ = true;
   if (!UCS_PTR_IS_PTR(request)) return;  // it has left, or never will: no callback comes
   ++peer.sending;
@@ -365,11 +385,14 @@ ucs_status_t UcxTransport::on_message(void* self, const void* header, std::size_
 
 // `header` is valid in this call only, and aligned to nothing; `data` is the bytes themselves, or a ticket for them.
 ucs_status_t UcxTransport::arrive(unsigned id, Header header, void* data, std::size_t data_size, bool rendezvous) {
+  if (id == kPieceId) return arrive_piece(header, data, data_size, rendezvous);
   std::uint64_t split = 0;
-  if (id == kLongFrameId && header.size() == sizeof split) std::memcpy(&split, header.data(), sizeof split);
-  const bool well_formed = id == kFrameId ? header.size() <= kFrameHeaderMax && data_size <= kFramePayloadMax
-                                          : split > 0 && split <= kFrameHeaderMax && aligned(split) <= data_size &&
-                                                data_size - aligned(split) <= kFramePayloadMax;
+  const bool is_long = (id & kLongFrameId) != 0;
+  if (is_long && header.size() == sizeof split) std::memcpy(&split, header.data(), sizeof split);
+  const std::size_t header_most = kFrameHeaderMax + sizeof(PiecesNote);
+  const bool well_formed = is_long ? split > 0 && split <= header_most && aligned(split) <= data_size &&
+                                         data_size - aligned(split) <= kFramePayloadMax
+                                   : header.size() <= header_most && data_size <= kFramePayloadMax;
   if (!well_formed) {
     log_warning("event=frame_dropped bytes={} reason=\"malformed active message\"", data_size);
     return UCS_OK;
@@ -377,12 +400,29 @@ ucs_status_t UcxTransport::arrive(unsigned id, Header header, void* data, std::s
   Receiving receiving;
   receiving.transport = this;
   receiving.header_size = split;
+  receiving.id = id;
   receiving.data = pool_.take(data_size);
-  if (id == kFrameId) receiving.header.assign(header.begin(), header.end());
+  if (!is_long) receiving.header.assign(header.begin(), header.end());
   if (rendezvous) return fetch(std::make_unique<Receiving>(std::move(receiving)), data);
   if (data_size > 0) std::memcpy(receiving.data.data.get(), data, data_size);
   finish(receiving);
   return UCS_OK;
+}
+
+// Into the device's memory, without a look at it.
+ucs_status_t UcxTransport::arrive_piece(Header header, void* data, std::size_t data_size, bool rendezvous) {
+  auto receiving = std::make_unique<Receiving>();
+  const bool well_formed = self_.name != 0 && rendezvous && header.size() == sizeof receiving->piece && data_size > 0 &&
+                           data_size <= kFramePayloadMax;
+  if (!well_formed) {
+    log_warning("event=frame_dropped bytes={} reason=\"malformed payload in device memory\"", data_size);
+    return UCS_OK;
+  }
+  std::memcpy(&receiving->piece, header.data(), sizeof receiving->piece);
+  receiving->transport = this;
+  receiving->id = kPieceId;
+  receiving->data = device_.pool->take(data_size);
+  return fetch(std::move(receiving), data);
 }
 
 ucs_status_t UcxTransport::fetch(std::unique_ptr<Receiving> receiving, void* data) {
@@ -390,7 +430,7 @@ ucs_status_t UcxTransport::fetch(std::unique_ptr<Receiving> receiving, void* dat
   param.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_MEMORY_TYPE;
   param.cb.recv_am = &on_received;
   param.user_data = receiving.get();
-  param.memory_type = UCS_MEMORY_TYPE_HOST;
+  param.memory_type = memory_type(receiving->data);
   Payload& into = receiving->data;
   ucs_status_ptr_t request = ucp_am_recv_data_nbx(worker_.get(), data, into.data.get(), into.size, &param);
   if (UCS_PTR_IS_PTR(request)) {
@@ -411,6 +451,12 @@ void UcxTransport::on_received(void* request, ucs_status_t status, std::size_t s
 }
 
 void UcxTransport::finish(Receiving& receiving) {
+  if (receiving.id == kPieceId) {
+    const PieceHeader& piece = receiving.piece;
+    if (auto whole = joiner_.add(piece.sender, piece.number, piece.index, std::move(receiving.data)))
+      arrived_.push_back(std::move(*whole));
+    return;
+  }
   Frame frame{.header = std::move(receiving.header), .payloads = {}};
   Payload whole = std::move(receiving.data);
   if (const std::size_t split = receiving.header_size; split > 0) {
@@ -418,7 +464,14 @@ void UcxTransport::finish(Receiving& receiving) {
     whole = {.data = {whole.data, whole.data.get() + aligned(split)}, .size = whole.size - aligned(split)};
   }
   if (whole.size > 0) frame.payloads.push_back(std::move(whole));
+  if ((receiving.id & kJoinedBit) != 0) return join(std::move(frame));
   arrived_.push_back(std::move(frame));
+}
+
+void UcxTransport::join(Frame frame) {
+  const auto note = take_note(frame);
+  if (!note) return log_warning("event=frame_dropped reason=\"a malformed note of payloads in device memory\"");
+  if (auto whole = joiner_.add(*note, std::move(frame))) arrived_.push_back(std::move(*whole));
 }
 
 bool UcxTransport::poll(const std::function<void(Frame)>& deliver) {
@@ -473,6 +526,7 @@ bool UcxTransport::say_goodbye() {
 }
 
 UcxTransport::~UcxTransport() {
+  if (joined_ > 0) log_info("event=device_memory_carried way=ucx frames={}", joined_);
   if (say_goodbye()) {
     worker_.reset();  // while all that its callbacks touch is there
     return;
@@ -489,8 +543,8 @@ UcxTransport::~UcxTransport() {
 
 }  // namespace
 
-std::unique_ptr<Transport> make_ucx_transport(const UcxOptions& options, PayloadPool& pool) {
-  return std::make_unique<UcxTransport>(options, pool);
+std::unique_ptr<Transport> make_ucx_transport(const UcxOptions& options, PayloadPool& pool, const UcxDevice& device) {
+  return std::make_unique<UcxTransport>(options, pool, device);
 }
 
 }  // namespace troupe

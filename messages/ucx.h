@@ -1,6 +1,7 @@
 // UCX between processes: one context, one worker, one endpoint a peer; active messages, event-driven wake-up.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -15,7 +16,16 @@ struct UcxOptions {
   std::string interface;  // the network device between machines ("lo", "eth0", "mlx5_0:1"); empty: UCX chooses
 };
 
-// Throws Error when UCX can't start, saying what to do.
-std::unique_ptr<Transport> make_ucx_transport(const UcxOptions& options, PayloadPool& pool);
+// Device memory that this process's payloads may lie in.
+struct UcxDevice {
+  PayloadPool* pool = nullptr;  // of what arrives there; null: none is carried
+  bool is_host = false;         // to others it is the processor's memory, and not CUDA's
+  std::uint64_t name = 0;       // of this process, and no other's that it talks to; not 0
+};
+
+// Throws Error when UCX can't start, saying what to do. Device memory is carried where UCX moves CUDA's memory at both
+// ends. REQUIRES: where it is CUDA's, the GPU of this thread is the device's.
+std::unique_ptr<Transport> make_ucx_transport(const UcxOptions& options, PayloadPool& pool,
+                                              const UcxDevice& device = {});
 
 }  // namespace troupe

@@ -361,12 +361,24 @@ TEST_CASE("the text says what is there and fits a screen", "[doctor]") {
   INFO(text);
   for (const std::string part :
        {"EPYC; 16 cores", "x86-64-v4 (this build): all of it is there", "1: H100, 79 GiB free of 80 GiB",
-        "libnccl 2.28.9, libcudnn not found: none of them is used yet", "UCX 1.13.1",
+        "libnccl 2.28.9, libcudnn not found: opened where a run asks for them", "UCX 1.13.1",
         "shared memory: sysv, cma; TCP: eth0; InfiniBand: none; CUDA memory: no", "open files: 1024", "confined fully",
         "500 GiB free", "device cuda, one GPU a node"})
     CHECK(has(text, part));
   CHECK(std::count(text.begin(), text.end(), '\n') <= 24);
   CHECK(text.ends_with("a run can start here\n"));
+  MachineFacts other = sound();
+  const auto rows_go = [&] {
+    const std::string all = doctor_text(other, {}), mark = "rows go from GPU to GPU ";
+    return has(all, mark) ? all.substr(all.find(mark) + mark.size(), 8) : "nowhere";
+  };
+  CHECK(rows_go() == "by NCCL ");
+  other.libraries.all[0].problem = "not found";
+  CHECK(rows_go() == "through ");
+  other.transport.ucx.memory_types.emplace_back("cuda");
+  CHECK(rows_go().starts_with("by UCX\n"));
+  other.gpu.gpus.all.clear();
+  CHECK(rows_go() == "nowhere");
   const std::string bad = doctor_text(sound(), {{true, "one"}, {true, "two"}, {false, "three"}});
   CHECK(bad.ends_with("problem: one\nproblem: two\nadvice: three\n2 problems keep runs from starting here\n"));
 }

@@ -23,7 +23,9 @@
 using namespace troupe;
 using troupe::test::Folder;
 using troupe::test::guarded;
+using troupe::test::guarded_together;
 using troupe::test::GuardedDevice;
+using troupe::test::GuardedTogether;
 
 namespace {
 
@@ -93,23 +95,45 @@ void expect_same(const Sets& sets) {
   CHECK(train(config, closed / "run", true) == train(config, open / "run", false));
 }
 
-// All worlds of a kind; each is held to the bits of an undisturbed one on an open device.
-void check_worlds(std::uint64_t count, bool losses, bool rollouts) {
+// All worlds of a kind; each is held to the bits of an undisturbed one on an open device. carried: what only ops read
+// stays in device memory from node to node, too.
+void check_worlds(std::uint64_t count, bool losses, bool rollouts, bool carried = false) {
   Simulator simulator(fmt::format("/dev/shm/troupe-guarded-test-{}", ::getpid()));
   for (std::uint64_t seed = 1; seed <= count; ++seed) {
     Scenario scenario =
         draw_scenario(seed, {.base = {}, .losses = losses, .rollouts = rollouts, .faults = {}, .sets = {}});
-    scenario.world.front = guarded;
+    const GuardedTogether together = guarded_together();
+    const auto guard = [&](Scenario& one) {
+      one.world.front = together.front;
+      if (carried) one.world.network.device_copy = together.copy;
+    };
+    guard(scenario);
     if (scenario.sequel) {
       Scenario sequel = *scenario.sequel;
-      sequel.world.front = guarded;
+      guard(sequel);
       scenario.sequel = std::make_shared<const Scenario>(std::move(sequel));
     }
     const WorldResult result = simulator.run(scenario);
     INFO(describe(scenario));
     CHECK(result.broken == "");
+    const bool travels = carried && scenario.config.layout.nodes > 1 && !scenario.sequel;
+    if (travels && scenario.world.devices.at(0).memory) CHECK(*together.copied > 0);
   }
 }
+
+// Keeps what it is given to send.
+struct Kept final : Transport {
+  bool carries = true;
+  std::vector<Frame> sent;
+  std::string local_address() const override { return ""; }
+  void connect(std::uint32_t, const std::string&) override {}
+  bool carries_device_memory(std::uint32_t) const override { return carries; }
+  void send(std::uint32_t, Frame frame) override { sent.push_back(std::move(frame)); }
+  bool poll(const std::function<void(Frame)>&) override { return false; }
+  bool arm() override { return true; }
+  int wake_fd() const override { return -1; }
+  void forget(std::uint32_t) override {}
+};
 
 // The signal that ends a process which does this.
 int signal_of(const std::function<void()>& act) {
@@ -233,9 +257,43 @@ TEST_CASE("rows between actors of one node of a simulated world lie on closed me
   CHECK(world.bytes_peak().at(0).device >= 64 * 2 * 32 * 4);  // a microbatch's, to two experts
 }
 
+TEST_CASE(
+    "what was made in device memory for a lost process isn't sent to one that it doesn't reach, and misses nowhere",
+    "[guarded][device]") {
+  CpuDevice device(0);
+  PayloadPool shared, on_device(PayloadPool::process_memory, true);
+  Kept transport;
+  Node node(0, 1, {.device = &device, .pool = &shared, .transport = &transport, .device_pool = &on_device});
+  constexpr Address kHere{Role::stage, 0}, kThere{Role::stage, 1}, kNowhere{Role::stage, 2};
+  node.place(kHere, 0);
+  node.place(kThere, 1);
+  node.connect(1, 1, "", 0);
+  CHECK(node.device_reaches(kThere));
+  CHECK_FALSE(node.device_reaches(kNowhere));
+  const Message made = SharedTensor{.version = 1, .attempt = 0, .values = on_device.take(100)};
+  node.post(kHere, kThere, made);
+  REQUIRE((transport.sent.size() == 1 && transport.sent[0].device.size() == 1));
+  node.connect(1, 2, "", 0);
+  transport.carries = false;
+  CHECK_FALSE(node.device_reaches(kThere));
+  node.post(kHere, kThere, made);
+  CHECK(transport.sent.size() == 1);
+  node.post(kHere, kThere, SharedTensor{.version = 1, .attempt = 0, .values = shared.take(100)});
+  REQUIRE((transport.sent.size() == 2 && transport.sent[1].device.empty()));
+  std::string problem;
+  CHECK(decode(transport.sent[1], problem)->link.sequence == 1);
+}
+
 TEST_CASE("simulated worlds on guarded devices keep every law and their bits, through all losses", "[guarded][sim]") {
   check_worlds(60, false, false);
   check_worlds(60, true, false);
+}
+
+TEST_CASE("what only ops read travels between simulated nodes in closed memory, through all faults and losses",
+          "[guarded][sim][device]") {
+  check_worlds(60, false, false, true);
+  check_worlds(60, true, false, true);
+  check_worlds(20, true, true, true);
 }
 
 TEST_CASE("reinforcement with a reference and a lag keeps its bits on guarded devices, through all losses",

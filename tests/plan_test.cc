@@ -146,7 +146,7 @@ TEST_CASE("a plan has rows on their way to experts in the activation type, betwe
 TEST_CASE("with a GPU a plan says what of a node's peak is the GPU's: rows that stay on the node too", "[plan]") {
   const auto actors_of = [](const Plan& plan, std::uint32_t node) {
     std::size_t sum = 0;
-    for (const ActorPlan& actor : plan.actors) sum += actor.node == node ? actor.device() : 0;
+    for (const ActorPlan& actor : plan.actors) sum += actor.node == node ? actor.device() + actor.carried : 0;
     return sum;
   };
   const Config config = tiny({"layout.stages=2", "device.kind=cuda"});
@@ -154,17 +154,23 @@ TEST_CASE("with a GPU a plan says what of a node's peak is the GPU's: rows that 
   const std::size_t rows = 2 * 2 * 4 * 2 * 64 * 32 * (2 * 4 + 4);
   CHECK(plan.nodes[0].messages == rows);
   CHECK(plan.nodes[0].device == actors_of(plan, 0) + rows);
-  CHECK(host.nodes[0].device == actors_of(plan, 0));
+  CHECK(host.nodes[0].device + plan.actors[0].carried + plan.actors[1].carried == actors_of(plan, 0));
   CHECK(host.nodes[0].total() == plan.nodes[0].total());
   const double mib = static_cast<double>(actors_of(plan, 0) + rows) / (1 << 20);
-  CHECK_THAT(describe(config, plan), Catch::Contains(fmt::format("; {:.0f} MiB of it on the GPU; 1 compute", mib)));
+  CHECK_THAT(describe(config, plan),
+             Catch::Contains(fmt::format("; at most {:.0f} MiB of it on the GPU; 1 compute", mib)));
   CHECK(describe(tiny({"layout.stages=2"}), host).find("GPU") == std::string::npos);
-  // On two nodes any of a stage's rows may stay, or leave while others arrive.
-  const Config two_nodes = tiny({"layout.stages=2", "layout.nodes=2", "device.kind=cuda"});
-  const Plan two = make_plan(two_nodes, 0);
-  for (const NodePlan& node : two.nodes) {
-    CHECK(node.device == actors_of(two, node.node) + rows / 2 + staging_bytes(two_nodes));
-    CHECK(node.messages == 3 * rows / 2);
+  // On two nodes any of a stage's rows may stay, or leave while others arrive: from the GPU's memory, or through pinned.
+  for (const std::string way : {"auto", "nccl", "ucx", "host"}) {
+    const std::size_t ways = way == "auto" || way == "nccl" ? std::size_t{64} << 20 : 0;
+    const Config two_nodes =
+        tiny({"layout.stages=2", "layout.nodes=2", "device.kind=cuda", "layout.device_transport=" + way});
+    const Plan two = make_plan(two_nodes, 0);
+    for (const NodePlan& node : two.nodes) {
+      CHECK(node.device ==
+            actors_of(two, node.node) + (way == "host" ? 1 : 3) * rows / 2 + ways + staging_bytes(two_nodes));
+      CHECK(node.messages == 3 * rows / 2);
+    }
   }
 }
 

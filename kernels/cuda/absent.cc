@@ -11,6 +11,8 @@ Gpus look_for_gpus() { return {{}, kAbsent, 0, 0}; }
 
 void ask_free_memory(int, Gpu&) {}
 
+bool is_processors_memory(const void*) { return true; }
+
 std::unique_ptr<MeasuredDevice> open_cuda(const CudaOptions&) { throw Error("cuda: {}", kAbsent); }
 
 }  // namespace troupe

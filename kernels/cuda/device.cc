@@ -95,7 +95,7 @@ Memory CudaDevice::allocate(std::size_t size, Place place) {
     return {std::shared_ptr<void>(data, give_back), data, size};
   }
   must(cudaMemset(data, 0, size), "clearing memory");
-  must(cudaDeviceSynchronize(), "clearing memory");
+  must(cudaStreamSynchronize(nullptr), "clearing memory");  // for no other stream: one may wait for another process
   return {std::shared_ptr<void>(data, [](void* memory) { cudaFree(memory); }), data, size};
 }
 

@@ -51,6 +51,12 @@ void ask_free_memory(int index, Gpu& gpu) {
   if (result != cudaSuccess) gpu.problem = fmt::format("can't be opened: {}", cudaGetErrorString(result));
 }
 
+bool is_processors_memory(const void* data) {
+  cudaPointerAttributes attributes{};
+  cuda::must(cudaPointerGetAttributes(&attributes, data), "asking whose memory it is");
+  return attributes.type == cudaMemoryTypeUnregistered;
+}
+
 std::unique_ptr<MeasuredDevice> open_cuda(const CudaOptions& options) {
   const Gpus gpus = look_for_gpus();
   if (!gpus.problem.empty()) throw Error("cuda: {}", gpus.problem);

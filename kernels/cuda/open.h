@@ -39,6 +39,8 @@ struct Gpus {
 Gpus look_for_gpus();  // never throws
 // Opens the GPU, which takes some tenths of a second the first time, and fills in `free`, or `problem` where it can't.
 void ask_free_memory(int index, Gpu& gpu);
+// Whether what a device gave as its own memory (Place::device) is the processor's to everybody else.
+bool is_processors_memory(const void* data);
 // Throws Error: there is no such GPU, or it can't be used.
 std::unique_ptr<MeasuredDevice> open_cuda(const CudaOptions& options);
 

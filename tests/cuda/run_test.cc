@@ -21,11 +21,31 @@ Ended on_gpu(Arguments arguments, Arguments sets = {}) {
   return troupe::test::troupe(with_sets(std::move(arguments), sets));
 }
 
+// Of all nodes: frames whose rows were sent from one GPU's memory to another's by that way.
+std::size_t carried(const std::string& run, int nodes, const std::string& way) {
+  std::size_t frames = 0;
+  for (int node = 0; node < nodes; ++node) {
+    const std::string log = read_file(run + "/logs/node-" + std::to_string(node) + ".log");
+    const std::string mark = "event=device_memory_carried way=" + way + " " + (way == "ucx" ? "frames=" : "sent=");
+    for (std::size_t at = log.find(mark); at != std::string::npos; at = log.find(mark, at + 1))
+      frames += std::stoul(log.substr(at + mark.size()));
+  }
+  return frames;
+}
+
+struct Way {
+  std::string wanted;  // layout.device_transport
+  bool by_ucx, by_nccl;
+};
+// The GPU's memory is the processor's here, so UCX carries it.
+const std::vector<Way> kDeviceWays{
+    {"host", false, false}, {"ucx", true, false}, {"nccl", false, true}, {"auto", true, false}};
+
 // The digest of the weights after two steps.
 std::string digest_of(const std::string& name, Arguments sets) {
   const Folder folder;
   const std::string run = folder / name;
-  for (const std::string set : {"train.steps=2", "device.kind=cuda", "data.kind=random"}) sets.push_back(set);
+  sets.insert(sets.end(), {"train.steps=2", "device.kind=cuda", "data.kind=random", "layout.device_transport=host"});
   const Ended ended = troupe::test::troupe(tiny_run(run, sets));
   INFO(ended.out << ended.err);
   REQUIRE(ended.code == 0);
@@ -61,7 +81,7 @@ struct Copied {
 };
 Copied copied_by(Arguments sets) {
   const Folder folder;
-  for (const std::string set : {"train.steps=2", "device.kind=cuda", "data.kind=random"}) sets.push_back(set);
+  sets.insert(sets.end(), {"train.steps=2", "device.kind=cuda", "data.kind=random", "layout.device_transport=host"});
   Arguments command{"/usr/bin/env", "TROUPE_TEST_COPIES=" + (folder / "copies")};
   for (const std::string& word : troupe_command(tiny_run(folder / "run", sets))) command.push_back(word);
   const Ended ended = run(command, 0, 300'000);
@@ -100,8 +120,13 @@ TEST_CASE("between nodes large operands are copied beside kernels, and no bit ch
 
 TEST_CASE("a process killed while its operands are copied is replaced, and no bit changes", "[gpu_run][staging]") {
   const Folder folder;
-  const Arguments sets{"train.steps=12",          "device.kind=cuda", "data.kind=random",
-                       "device.staged_kib_min=1", "layout.nodes=2",   "layout.expert_shards=2"};
+  const Arguments sets{"train.steps=12",
+                       "device.kind=cuda",
+                       "data.kind=random",
+                       "device.staged_kib_min=1",
+                       "layout.nodes=2",
+                       "layout.expert_shards=2",
+                       "layout.device_transport=host"};
   const Ended undisturbed = troupe::test::troupe(tiny_run(folder / "undisturbed", sets));
   INFO(undisturbed.err);
   REQUIRE(undisturbed.code == 0);
@@ -144,4 +169,60 @@ TEST_CASE("on a GPU, too, any layout gives the same bits", "[gpu_run]") {
   const Arguments warpgroups{"train.dtype=bfloat16", "device.products=wgmma"};
   CHECK(digest_of("warpgroups", warpgroups) ==
         digest_of("shards", {warpgroups[0], warpgroups[1], "layout.expert_shards=2", "layout.chunk_rows_max=20"}));
+}
+
+TEST_CASE("rows that stay in GPUs' memory between processes give the same bits, by whatever way they go",
+          "[gpu_run][device]") {
+  const Folder folder;
+  const std::string whole = digest_of("whole", {});
+  const std::vector<std::pair<int, Arguments>> layouts{
+      {2, {"layout.replicas=2"}},
+      {2, {"layout.stages=2", "layout.expert_shards=2", "layout.chunk_rows_max=48", "recovery.copies=1"}},
+      {4, {"layout.stages=2", "layout.replicas=2", "layout.expert_shards=2"}}};  // two of four have one GPU
+  for (const Way& way : kDeviceWays)
+    for (std::size_t i = 0; i < layouts.size(); ++i) {
+      const auto& [nodes, layout] = layouts[i];
+      Arguments sets{"train.steps=2", "device.kind=cuda", "data.kind=random", "layout.nodes=" + std::to_string(nodes),
+                     "layout.device_transport=" + way.wanted};
+      sets.insert(sets.end(), layout.begin(), layout.end());
+      const std::string run = folder / (way.wanted + std::to_string(i));
+      const Ended ended = troupe::test::troupe(tiny_run(run, sets));
+      INFO("way " << way.wanted << ", layout " << i << "\n" << ended.out << ended.err);
+      REQUIRE(ended.code == 0);
+      CHECK(troupe::test::troupe({"digest", run}).out == whole);
+      CHECK((carried(run, nodes, "ucx") > 0) == way.by_ucx);
+      CHECK((carried(run, nodes, "nccl") > 0) == way.by_nccl);
+    }
+}
+
+TEST_CASE("a killed process with rows on their way between GPUs holds nobody up, and the bits are the undisturbed",
+          "[gpu_run][device]") {
+  const Folder folder;
+  const Arguments sets{"train.steps=12",         "device.kind=cuda",        "data.kind=random",
+                       "layout.nodes=2",         "layout.replicas=2",       "layout.stages=2",
+                       "layout.expert_shards=2", "limits.heartbeat_ms=200", "limits.silence_ms=8000"};
+  const auto digest_after = [](const std::string& run) { return troupe::test::troupe({"digest", run}).out; };
+  std::string undisturbed;
+  for (const std::string way : {"host", "nccl", "ucx"}) {
+    Arguments own = sets;
+    own.push_back("layout.device_transport=" + way);
+    const std::string run = folder / way;
+    Process process(troupe_command(tiny_run(run, own)), 240'000);
+    std::size_t steps = 1;
+    for (int kill = 0; kill < (way == "host" ? 0 : 2); ++kill, steps += 3) {
+      REQUIRE(process.follow([&] { return metrics_of(run, "step").size() >= steps; }));
+      std::vector<pid_t> nodes = process.members();
+      std::erase(nodes, process.pid());
+      REQUIRE(nodes.size() == 2);
+      ::kill(nodes[static_cast<std::size_t>(kill)], SIGKILL);
+      const std::size_t done = metrics_of(run, "step").size();
+      REQUIRE(process.follow([&] { return metrics_of(run, "step").size() > done + 1; }));
+    }
+    const Ended ended = process.wait();
+    INFO("way " << way << "\n" << ended.out << ended.err);
+    REQUIRE(ended.code == 0);
+    if (way == "host") undisturbed = digest_after(run);
+    CHECK(digest_after(run) == undisturbed);
+    if (way != "host") CHECK(carried(run, 2, way) > 0);
+  }
 }

@@ -210,21 +210,30 @@ struct simt_event {
 
 using simt::Streams;
 
+// Two GPUs that differ by their names alone: memory and streams are the process's.
+constexpr int kGpus = 2;
+thread_local int own_gpu = 0;
+
 cudaError_t cudaGetDeviceCount(int* count) {
-  *count = 1;
+  *count = kGpus;
   return cudaSuccess;
 }
-cudaError_t cudaSetDevice(int) { return cudaSuccess; }
+cudaError_t cudaSetDevice(int device) {
+  if (device < 0 || device >= kGpus) return cudaErrorInvalidDevice;
+  own_gpu = device;
+  return cudaSuccess;
+}
 cudaError_t cudaGetDevice(int* device) {
-  *device = 0;
+  *device = own_gpu;
   return cudaSuccess;
 }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
   *value = 2;
   return cudaSuccess;
 }
-cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   *properties = {};
+  properties->uuid.bytes[0] = static_cast<char>(device + 1);
   properties->totalGlobalMem = std::size_t{1} << 33;
   return cudaSuccess;
 }
@@ -354,6 +363,8 @@ const char* cudaGetErrorString(cudaError_t error) {
       return "out of memory";
     case cudaErrorInvalidResourceHandle:
       return "invalid resource handle";
+    case cudaErrorInvalidDevice:
+      return "invalid device ordinal";
     case cudaErrorNotReady:
       return "device not ready";
   }

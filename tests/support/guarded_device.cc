@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstring>
 #include <map>
 
 #include "kernels/op_tensors.h"
@@ -64,6 +65,17 @@ void GuardedDevice::submit(Segment segment) {
       if (tensor) tensor.data = mappings_->writable(tensor.data);
     });
   own_.submit(std::move(segment));
+}
+
+GuardedTogether guarded_together() {
+  const auto mappings = std::make_shared<GuardedDevice::Mappings>();
+  const auto copied = std::make_shared<std::size_t>(0);
+  const auto front = [mappings](Device& own) { return std::make_unique<GuardedDevice>(own, mappings); };
+  const auto copy = [mappings, copied](std::byte* to, const std::byte* from, std::size_t size) {
+    std::memcpy(mappings->writable(to), mappings->writable(const_cast<std::byte*>(from)), size);
+    *copied += size;
+  };
+  return {front, copy, copied};
 }
 
 std::unique_ptr<Device> guarded(Device& own) { return std::make_unique<GuardedDevice>(own); }

@@ -103,8 +103,9 @@ constexpr bool kIsList<std::vector<T, Allocator>> = true;
 // ---- Drawing --------------------------------------------------------------------------------------------------------
 class MessageDraw {
  public:
-  explicit MessageDraw(std::uint64_t seed, std::size_t payload_max = 3000)
-      : key_(random_key(seed, "random message")), payload_max_(payload_max) {}
+  // device_share: of the payloads in messages, that say that they are on the device.
+  explicit MessageDraw(std::uint64_t seed, std::size_t payload_max = 3000, double device_share = 0)
+      : key_(random_key(seed, "random message")), payload_max_(payload_max), device_share_(device_share) {}
 
   std::uint64_t word() { return random_word(key_, next_++); }
   std::uint64_t below(std::uint64_t bound) { return random_below(bound, key_, next_++); }
@@ -147,7 +148,10 @@ class MessageDraw {
     for (char& c : text) c = static_cast<char>(below(256));
   }
   // Sizes spread over the powers of two, so that every path of a transport is taken.
-  void fill(Payload& drawn) { drawn = payload(below(4) == 0 ? 0 : below((payload_max_ >> below(20)) + 1)); }
+  void fill(Payload& drawn) {
+    drawn = payload(below(4) == 0 ? 0 : below((payload_max_ >> below(20)) + 1));
+    drawn.on_device = device_share_ > 0 && random_uniform(key_, next_++) < device_share_;
+  }
 
   template <typename T>
   void fill(T& value) {
@@ -163,6 +167,7 @@ class MessageDraw {
 
   const std::uint64_t key_;
   const std::size_t payload_max_;
+  const double device_share_;
   std::uint64_t next_ = 0;
   PayloadPool pool_;
 };
@@ -171,7 +176,8 @@ class MessageDraw {
 template <typename T>
 bool same(const T& a, const T& b) {
   if constexpr (std::is_same_v<T, Payload>) {
-    return a.size == b.size && (a.size == 0 || std::memcmp(a.data.get(), b.data.get(), a.size) == 0);
+    if (a.size != b.size || a.size == 0) return a.size == b.size;
+    return a.on_device == b.on_device && std::memcmp(a.data.get(), b.data.get(), a.size) == 0;
   } else if constexpr (std::is_floating_point_v<T>) {
     using Bits = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
     return std::bit_cast<Bits>(a) == std::bit_cast<Bits>(b);
@@ -195,9 +201,10 @@ inline bool same_envelope(const Envelope& a, const Envelope& b) {
   return std::visit([&]<typename M>(const M& m) { return same(m, std::get<M>(b.message)); }, a.message);
 }
 
-// The frame as it arrives in another process: its payloads concatenated in memory of their own.
+// The frame as it arrives in another process: its payloads concatenated in memory of their own, those on the device as
+// they are.
 inline Frame as_received(const Frame& sent, PayloadPool& pool) {
-  Frame frame{.header = sent.header, .payloads = {}};
+  Frame frame{.header = sent.header, .payloads = {}, .device = sent.device};
   const Payload whole = concatenate(sent.payloads, pool);
   if (whole.size == 0) return frame;
   frame.payloads.push_back(pool.take(whole.size));
