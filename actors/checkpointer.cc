@@ -154,9 +154,8 @@ void Checkpointer::on(const Fetch& fetch, const Address& from) try {
   const Lent& lent = lent_to(from);
   const StatePart& part = lent.parts.at(static_cast<std::size_t>(fetch.part));
   const Parameter& parameter = lent.parameters[part.parameter];
-  const SnapshotPart out{fetch.version,  attempt_,
-                         parameter.name, part.kind,
-                         part.begin,     context_.pool().take(static_cast<std::size_t>(part.count) * 4)};
+  const SnapshotPart out{fetch.version, attempt_,   parameter.name,
+                         part.kind,     part.begin, context_.pool().take(static_cast<std::size_t>(part.count) * 4)};
   const int kind = part.kind == 3 && !lent.file.has(3) ? 0 : part.kind;
   if (lent.file.has(kind))
     lent.file.read(parameter, kind, part.begin, part.count, out.values.as<float>());

@@ -205,8 +205,8 @@ void SimWorld::add_member(std::uint32_t node, std::uint32_t incarnation) {
     m->device_pool.emplace(memory_of(*m->front, Place::device), true);
   }
   if (!options_.devices[node].memory) m->unread_pool.emplace(unread_payload);
-  m->transport = network_.attach(node, incarnation, m->blocks ? &m->pool : nullptr,
-                                 m->device_pool ? &*m->device_pool : nullptr);
+  m->transport =
+      network_.attach(node, incarnation, m->blocks ? &m->pool : nullptr, m->device_pool ? &*m->device_pool : nullptr);
   m->add_disk_and_jury(places, config_, options_);
   m->node = std::make_unique<Node>(node, incarnation, m->parts(options_));
   listen_to(m);
