@@ -42,7 +42,7 @@ std::size_t aligned(std::size_t offset) {
 
 void require(ucs_status_t status, const char* what, const UcxOptions& options) {
   if (status != UCS_OK)
-    throw Error("UCX can't {} over tls \"{}\", interface \"{}\": {}; `ucx_info -d` lists what this host has", what,
+    throw Error("UCX can't {} over \"{}\", interface \"{}\": {}; `ucx_info -d` lists what this host has", what,
                 options.tls, options.interface, ucs_status_string(status));
 }
 

@@ -37,10 +37,12 @@ bool is_port(const std::string& interface) {
 const UcxWays& ucx_ways_of(const UcxOptions& options) {
   const auto ways =
       std::find_if(kWays.begin(), kWays.end(), [&](const UcxWays& one) { return options.tls == one.name; });
-  if (ways == kWays.end()) throw Error(R"(tls is "{}", must be "auto", "shm", "tcp", "ib" or "any")", options.tls);
+  if (ways == kWays.end())
+    throw Error(R"(layout.transport is "{}", must be "auto", "shm", "tcp", "ib" or "any")", options.tls);
   std::error_code none;
   if (options.tls == "ib" && fs::directory_iterator(kAdapters, none) == fs::directory_iterator())
-    throw Error(R"(tls is "ib", but this host has no InfiniBand or RoCE adapter; "any" takes TCP where there is none)");
+    throw Error(
+        R"(layout.transport is "ib", but this host has no InfiniBand or RoCE adapter; "any" takes TCP where there is none)");
   if (!ways->between() || options.interface.empty()) return *ways;
   const bool is_there = (ways->sockets && ::if_nametoindex(options.interface.c_str()) != 0) ||
                         (ways->adapters && is_port(options.interface));

@@ -208,7 +208,7 @@ TEST_CASE("on busy cores nobody is taken for lost at the limits that are shipped
   const Folder folder;
   std::vector<std::unique_ptr<Process>> hogs;
   for (unsigned i = 0; i < 2 * std::thread::hardware_concurrency(); ++i)
-    hogs.push_back(std::make_unique<Process>(Arguments{"/bin/sh", "-c", "while :; do :; done"}, 600'000));
+    hogs.push_back(std::make_unique<Process>(Arguments{"/bin/sh", "-c", "while kill -0 $PPID; do :; done"}, 600'000));
   Process process(troupe_command(tiny_run(folder / "run", kShards + Arguments{"train.steps=1000"})), 600'000);
   const Ended ended = process.wait();
   INFO(ended.err);
