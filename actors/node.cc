@@ -30,7 +30,7 @@ PayloadPool& Context::ops_pool(bool on_device) const {
 std::int64_t Context::now_us() const { return node_->now_us(); }
 
 Node::Node(std::uint32_t id, std::uint32_t incarnation, NodeParts parts)
-    : id_(id), incarnation_(incarnation), parts_(parts), meter_(incarnation, parts.ask_us) {}
+    : id_(id), incarnation_(incarnation), parts_(std::move(parts)), meter_(incarnation, parts_.ask_us) {}
 
 void Node::connect(std::uint32_t node, std::uint32_t incarnation, const std::string& transport_address,
                    std::int64_t now_us) {

@@ -37,7 +37,7 @@ Stage::Stage(const Context& context, const Config& config, int replica, int stag
   const auto all_shadows = shadows(config);
   if (const auto own = all_shadows.find(context.self()); own != all_shadows.end()) shadow_ = own->second;
   const SlotBytes bytes = slot_bytes(config, shape_);
-  const auto slots = static_cast<std::size_t>(config.slots() + config.generate_slots());
+  const auto slots = static_cast<std::size_t>(config.slots()) + static_cast<std::size_t>(config.generate_slots());
   slot_memory_ = context_.allocate(bytes.device * slots, Place::device);
   slot_shared_ = context_.allocate(bytes.shared * slots, Place::shared);
   for (std::size_t i = 0; i < slots; ++i) {

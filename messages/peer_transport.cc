@@ -4,6 +4,7 @@
 #include <cstring>
 #include <deque>
 #include <map>
+#include <new>
 #include <set>
 #include <string>
 #include <thread>
@@ -365,7 +366,7 @@ PeerTransport::~PeerTransport() {
   if (sent_ + taken_ > 0) log_info("event=device_memory_carried way=nccl sent={} taken={}", sent_, taken_);
   if (closed) return;
   log_info("event=device_ways_leaked ways={}", ending_.size());
-  (void)new std::deque<Way>(std::move(ending_));  // a GPU may still touch their memory
+  (void)new (std::nothrow) std::deque<Way>(std::move(ending_));  // a GPU may still touch their memory
 }
 
 }  // namespace
