@@ -139,9 +139,10 @@ void Stage::add_own_part() {
   for (const int twin : twin_sums_.twins())
     if (!twin_sums_.has_partial(owner_.version(), twin)) return;
   std::vector<Ops> work;
+  PayloadPool& pool = twins_pool();
   const SumRange part = part_of_sums(owner_.lane(0).cols, config_.layout.replicas, replica_);
   for (const SumRange& range : twin_sums_.ranges(replica_)) {
-    Payload sums = twins_pool().take(static_cast<std::size_t>(range.count) * 4);
+    Payload sums = pool.take(static_cast<std::size_t>(range.count) * 4);
     owner_.add_twins(part, range, twin_sums_.partial(owner_.version(), range), sums, work);
     part_out_.push_back({owner_.version(), attempt_, range.begin, std::move(sums)});
   }

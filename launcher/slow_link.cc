@@ -15,6 +15,7 @@
 
 #include "kernels/base/error.h"
 #include "launcher/loop.h"
+#include "messages/frame_bytes.h"
 
 namespace troupe {
 
@@ -22,13 +23,6 @@ namespace {
 
 constexpr std::int64_t kNever = std::numeric_limits<std::int64_t>::max();
 constexpr std::int64_t kSecond = 1'000'000'000;
-
-std::size_t bytes_of(const Frame& frame) {
-  std::size_t bytes = frame.header.size();
-  for (const Payload& payload : frame.payloads) bytes += payload.size;
-  for (const Payload& payload : frame.device) bytes += payload.size;
-  return bytes;
-}
 
 class SlowLink final : public Transport {
  public:

@@ -6,12 +6,14 @@
 #include <map>
 #include <new>
 #include <set>
+#include <span>
 #include <string>
 #include <thread>
 #include <utility>
 
 #include "kernels/base/check.h"
 #include "kernels/base/log.h"
+#include "messages/pieces.h"
 #include "messages/ucx_ways.h"
 
 namespace troupe {
@@ -138,9 +140,8 @@ void PeerTransport::begin_way(std::uint32_t node, Peer& peer) {
     peer.out.since_us = options_.now_us();
     Frame frame;
     const Note note{Note::kMagic, self_.name, 0, 0};
-    frame.header.resize(sizeof note + id.size());
-    std::memcpy(frame.header.data(), &note, sizeof note);
-    std::memcpy(frame.header.data() + sizeof note, id.data(), id.size());
+    put_before(frame.header, std::as_bytes(std::span(id)));
+    put_before(frame.header, std::as_bytes(std::span(&note, 1)));
     below_->send(node, std::move(frame));
   } catch (const std::exception& problem) {
     log_warning("event=no_device_way peer={} reason=\"{}\": rows go there through pinned memory", node, problem.what());
@@ -202,12 +203,8 @@ void PeerTransport::send(std::uint32_t node, Frame frame) {
   const Note note{Note::kMagic, self_.name, ++peer.number, frame.device.size()};
   std::vector<std::uint64_t> sizes;
   for (const Payload& payload : frame.device) sizes.push_back(payload.size);
-  const std::size_t sizes_bytes = sizes.size() * sizeof sizes[0];
-  FrameHeader header(sizeof note + sizes_bytes + frame.header.size());
-  std::memcpy(header.data(), &note, sizeof note);
-  std::memcpy(header.data() + sizeof note, sizes.data(), sizes_bytes);
-  std::memcpy(header.data() + sizeof note + sizes_bytes, frame.header.data(), frame.header.size());
-  frame.header = std::move(header);
+  put_before(frame.header, std::as_bytes(std::span(sizes)));
+  put_before(frame.header, std::as_bytes(std::span(&note, 1)));
   if (peer.out.sent.empty()) peer.out.since_us = options_.now_us();
   peer.out.way->start(pieces_of(frame.device));
   peer.out.way->poll();

@@ -6,12 +6,11 @@
 
 namespace troupe {
 
-void write_note(Frame& frame, const PiecesNote& note) {
-  FrameHeader whole(sizeof note + frame.header.size());
-  std::memcpy(whole.data(), &note, sizeof note);
-  std::memcpy(whole.data() + sizeof note, frame.header.data(), frame.header.size());
-  frame.header = std::move(whole);
+void put_before(FrameHeader& header, std::span<const std::byte> bytes) {
+  header.insert(header.begin(), bytes.begin(), bytes.end());
 }
+
+void write_note(Frame& frame, const PiecesNote& note) { put_before(frame.header, std::as_bytes(std::span(&note, 1))); }
 
 std::optional<PiecesNote> take_note(Frame& frame) {
   PiecesNote note;

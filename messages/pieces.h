@@ -6,6 +6,7 @@
 #include <map>
 #include <optional>
 #include <set>
+#include <span>
 #include <utility>
 
 #include "messages/transport.h"
@@ -18,6 +19,8 @@ struct PiecesNote {
   std::uint64_t sender = 0, number = 0, pieces = 0;
 };
 
+// Bytes of its own that a transport puts before a frame's header.
+void put_before(FrameHeader& header, std::span<const std::byte> bytes);
 // Puts the note before the frame's header.
 void write_note(Frame& frame, const PiecesNote& note);
 // Takes it off again; empty: these bytes begin with none.

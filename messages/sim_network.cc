@@ -9,6 +9,7 @@
 
 #include "kernels/base/check.h"
 #include "kernels/base/random.h"
+#include "messages/frame_bytes.h"
 
 namespace troupe {
 
@@ -19,13 +20,6 @@ constexpr std::int64_t kNever = std::numeric_limits<std::int64_t>::max();
 // In the order of SimNetwork::Luck: what the keys of the draws are made of.
 constexpr std::array<const char*, 10> kLuckNames = {
     "drop", "jitter", "duplicate", "duplicate's way", "reorder", "held", "corrupt", "where", "what", "lost"};
-
-std::size_t bytes_of(const Frame& frame) {
-  std::size_t bytes = frame.header.size();
-  for (const Payload& payload : frame.payloads) bytes += payload.size;
-  for (const Payload& payload : frame.device) bytes += payload.size;
-  return bytes;
-}
 
 }  // namespace
 
