@@ -20,6 +20,9 @@ Capture::Values values_of(const Tensor& t, std::vector<std::int64_t> shape) {
       case Dtype::f64:
         out.f32.push_back(static_cast<float>(t.row<double>(0)[i]));
         break;
+      case Dtype::e4m3:
+        out.f32.push_back(from_e4m3(t.row<std::uint8_t>(0)[i]));
+        break;
     }
   }
   return out;

@@ -372,7 +372,9 @@ void ExpertShard::on(const Decision& decision, const Address&) {
   if (snapshots_left_ == 0) apply_decision();
 }
 
-void ExpertShard::apply_decision() { run_all(owner_.apply(*decision_), &ExpertShard::applied); }
+void ExpertShard::apply_decision() { run_all(owner_.apply(*decision_), &ExpertShard::encode); }
+
+void ExpertShard::encode() { run_all(owner_.encode(false), &ExpertShard::applied); }
 
 void ExpertShard::applied() {
   const Decision decision = *decision_;

@@ -94,6 +94,7 @@ class ExpertShard {
   void measured();
   void vote();
   void apply_decision();
+  void encode();
   void applied();
   void send_snapshot();
   void bring_rows(Ops& ops, Chunk& chunk, const Payload& rows);

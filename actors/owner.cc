@@ -27,6 +27,10 @@ std::size_t router_bias_elements(const ParameterBlock& block) {
   return elements;
 }
 
+CodedBlock coded_of(const Config& config, const ParameterBlock& block, Owner::Use use) {
+  return use == Owner::Use::computes ? CodedBlock(block, config.is_fp8(), config.is_fp8_attention()) : CodedBlock();
+}
+
 std::size_t largest_part(const ParameterBlock& block) {
   std::int64_t elements = 0;
   for (const Parameter& p : block.parameters()) elements = std::max(elements, std::min(kPartElements, p.elements()));
@@ -36,20 +40,22 @@ std::size_t largest_part(const ParameterBlock& block) {
 }  // namespace
 
 Owner::Owner(const Context& context, const Config& config, std::vector<Parameter> parameters, int lanes, int replicas,
-             std::int64_t extra_elements)
+             std::int64_t extra_elements, Use use)
     : context_(context),
       config_(config),
       block_(std::move(parameters)),
       trained_(trainable_of(config, block_.parameters())),
+      coded_(coded_of(config, block_, use)),
       lanes_(lanes),
       accumulated_(trained_.elements() + extra_elements) {
-  const OwnerMemory bytes = memory(config, block_, lanes, replicas, extra_elements);
+  const OwnerMemory bytes = memory(config, block_, lanes, replicas, extra_elements, use);
   const auto take = [&](std::size_t size) { return context_.allocate(size, Place::device); };
   const auto take_shared = [&](std::size_t size) { return context_.allocate(size, Place::shared); };
   masters_ = take(bytes.weights);
   m_ = take(bytes.moments / 2);
   v_ = take(bytes.moments / 2);
   if (bytes.copies > 0) copies_ = take(bytes.copies);
+  if (bytes.codes > 0) codes_ = take(bytes.codes);
   const auto trained = static_cast<std::size_t>(trained_.elements());
   if (bytes.reference > 0) reference_ = take(trained * 4);
   if (bytes.reference > 0 && bytes.copies > 0) reference_copies_ = take(trained * 2);
@@ -93,7 +99,7 @@ Tensor Owner::values(const StatePart& part) const {
 }
 
 OwnerMemory Owner::memory(const Config& config, const ParameterBlock& block, int lanes, int replicas,
-                          std::int64_t extra_elements) {
+                          std::int64_t extra_elements, Use use) {
   const auto n = static_cast<std::size_t>(block.elements());
   const ParameterBlock learns(trainable_of(config, block.parameters()));
   const auto trained = static_cast<std::size_t>(learns.elements());
@@ -101,19 +107,21 @@ OwnerMemory Owner::memory(const Config& config, const ParameterBlock& block, int
   OwnerMemory bytes;
   bytes.weights = n * 4;
   bytes.moments = trained * 8;
+  const CodedBlock coded = coded_of(config, block, use);
   bytes.copies = n * copy;
+  bytes.codes = coded.bytes();
   bytes.reference = config.has_reference() ? trained * (4 + copy) : 0;
   const auto accumulated = static_cast<std::int64_t>(trained) + extra_elements;
   bytes.gradients = 4 * (static_cast<std::size_t>(accumulated * lanes) + arena_elements(accumulated, replicas));
   bytes.shared = learns.parameters().size() * (sizeof(double) + sizeof(std::int32_t)) +
-                 router_bias_elements(learns) * sizeof(float) + digest_bytes(config, block) +
+                 router_bias_elements(learns) * sizeof(float) + digest_bytes(config, block, coded) +
                  kPartsAsked * largest_part(block);
   return bytes;
 }
 
-Tensor Owner::matrices(const std::string& first, const std::string& last) const {
+Matrix Owner::matrices(const std::string& first, const std::string& last) const {
   if (copies_.data == nullptr) return masters(first, last);
-  return block_.range(copies_.data, Dtype::bf16, first, last);
+  return coded_.matrix(codes_.data, first, block_.range(copies_.data, Dtype::bf16, first, last));
 }
 Tensor Owner::masters(const std::string& first, const std::string& last) const {
   return block_.range(masters_.data, Dtype::f32, first, last);

@@ -18,6 +18,7 @@
 #include "actors/node.h"
 #include "actors/rules/state_arrays.h"
 #include "actors/rules/sum_range.h"
+#include "kernels/model/coded_block.h"
 #include "kernels/model/layer.h"
 #include "kernels/model/parameter_block.h"
 
@@ -25,9 +26,10 @@ namespace troupe {
 
 // The memory of an owner, by kind, in bytes: what the plan prints and the constructor takes.
 struct OwnerMemory {
-  std::size_t weights = 0, moments = 0, copies = 0, gradients = 0;
-  std::size_t reference = 0;  // weights and copies of the reference policy
-  std::size_t shared = 0;     // cells, and parts of the state on their way in or out
+  std::size_t weights = 0, moments = 0, gradients = 0;
+  std::size_t copies = 0, codes = 0;  // what products read: bfloat16 copies; in FP8 codes of theirs
+  std::size_t reference = 0;          // weights and copies of the reference policy
+  std::size_t shared = 0;             // cells, and parts of the state on their way in or out
 };
 
 constexpr std::int64_t kPartElements = 1024 * 1024;
@@ -44,17 +46,18 @@ std::vector<StatePart> state_parts_of(const Config& config, const std::vector<Pa
 
 class Owner {
  public:
+  enum class Use : std::uint8_t { computes, keeps };  // a shadow keeps its state and computes with none of it
   // lanes: accumulators kept here; extra_elements: more accumulated elements behind those of the tensors that learn (other
   // uses of shared tensors), reduced with them.
   Owner(const Context& context, const Config& config, std::vector<Parameter> parameters, int lanes, int replicas,
-        std::int64_t extra_elements);
+        std::int64_t extra_elements, Use use = Use::computes);
   static OwnerMemory memory(const Config& config, const ParameterBlock& block, int lanes, int replicas,
-                            std::int64_t extra_elements);
+                            std::int64_t extra_elements, Use use = Use::computes);
 
   const ParameterBlock& block() const { return block_; }
   const ParameterBlock& trained() const { return trained_; }  // the tensors that learn
   // Views of consecutive tensors: what products read; masters; one lane's accumulators.
-  Tensor matrices(const std::string& first, const std::string& last) const;
+  Matrix matrices(const std::string& first, const std::string& last) const;
   Tensor masters(const std::string& first, const std::string& last) const;
   // The same of the reference policy; of frozen tensors they are the own. REQUIRES: config.has_reference().
   Tensor reference_matrices(const std::string& first, const std::string& last) const;
@@ -79,8 +82,8 @@ class Owner {
   const Decision& last_decision() const { return *last_decision_; }
   void set_voted() { voted_ = true; }
   void decided(const Decision& decision) { last_decision_ = decision; }
-  // A state comes: forget() the own; draw() it, or take_part() every part of it; refresh(); hold() its version. Each list
-  // is one segment, and what follows waits for all of them.
+  // A state comes: forget() the own; draw() it, or take_part() every part of it; refresh(); encode(); hold() its version.
+  // Each list is one segment, and what follows waits for all of them.
   void forget() { version_ = -1; }
   void forget_decision() { last_decision_.reset(); }
   std::vector<Ops> draw();  // state 0, from the seed
@@ -91,6 +94,8 @@ class Owner {
   Ops take_part(const SnapshotPart& part);
   // What is made of the masters: the products' copies, and the reference policy's (is_policy: its weights too).
   std::vector<Ops> refresh(bool is_policy) const;
+  // Codes of the copies, in FP8; after an update of what it changed (`all`: of what is frozen too).
+  std::vector<Ops> encode(bool all) const;
   void hold(std::int64_t version);
   // The attempt begins when this is done: nothing is accumulated, voted or copied.
   std::vector<Ops> clear_sums() const;
@@ -108,7 +113,7 @@ class Owner {
   // Squares and bits of all gradients, one of each a parameter; read with squares() when done.
   std::vector<Ops> measure() const;
   std::vector<TensorSquares> squares() const;
-  // Applies the decision and clears the accumulators (segments), then committed() moves to the next version.
+  // Applies the decision and clears the accumulators (segments); then encode(); then committed() moves to the next version.
   std::vector<Ops> apply(const Decision& decision);
   void committed(const Decision& decision);
 
@@ -126,16 +131,18 @@ class Owner {
   std::size_t snapshot_parts_count() const { return parts_.size(); }
 
  private:
-  // A run of elements of one parameter with a digest of its own.
+  // A run of elements of one parameter with a digest of its own; or the codes from that parameter on.
   struct DigestPiece {
     std::size_t parameter = 0;
     std::int64_t begin = 0, count = 0;
     std::uint64_t first = 0;  // of the digest: every tensor has indices of its own
+    bool codes = false;
   };
   void cut_digests();
-  static std::size_t digest_bytes(const Config& config, const ParameterBlock& block);
+  static std::size_t digest_bytes(const Config& config, const ParameterBlock& block, const CodedBlock& coded);
   void begin_writing();
   Tensor digest_cell(const Memory& memory, std::size_t piece) const;
+  Tensor codes_cells(const Memory& memory, std::size_t entry) const;
   std::int64_t place_of(const DigestPiece& piece) const { return block_.offset(piece.parameter) + piece.begin; }
   void note_router_bias(Ops& ops, std::size_t parameter) const;
 
@@ -148,12 +155,13 @@ class Owner {
   Context context_;
   const Config& config_;
   ParameterBlock block_, trained_;
+  CodedBlock coded_;
   std::vector<std::size_t> places_;                       // in block_, of each trained tensor
   std::vector<std::array<float*, kStateArrays>> values_;  // of each parameter by kind; null: it has no such array
   std::vector<StatePart> state_parts_;                    // of all of them, in order
   int lanes_;
   std::int64_t accumulated_ = 0;  // elements of a lane
-  Memory masters_, m_, v_, copies_, gradients_;
+  Memory masters_, m_, v_, copies_, codes_, gradients_;
   Memory reference_, reference_copies_;
   Memory squares_, bits_, bias_moves_;  // shared
   std::int64_t version_ = -1;
@@ -161,9 +169,10 @@ class Owner {
   bool voted_ = false, applying_ = false;
   std::optional<Decision> last_decision_;
   std::deque<SnapshotPart> parts_;
-  std::vector<DigestPiece> digest_pieces_;  // by parameter, in order; empty without rollouts
+  std::vector<DigestPiece> digest_pieces_;  // by parameter, in order, then of codes; empty without rollouts
   std::vector<std::size_t> first_piece_;    // of each parameter
-  Memory written_, read_;                   // (pieces, 4) i32 each, shared
+  std::size_t first_codes_piece_ = 0;
+  Memory written_, read_;  // (pieces, 4) i32 each, shared
   bool written_known_ = false;
   std::int64_t snapshot_version_ = -1;
   std::vector<std::weak_ptr<std::byte>> snapshot_;  // its parts, while anybody holds them

@@ -75,6 +75,20 @@ std::vector<Ops> Owner::refresh(bool is_policy) const {
   return work.take();
 }
 
+std::vector<Ops> Owner::encode(bool all) const {
+  Grains work;
+  for (std::size_t i = 0; i < coded_.entries().size(); ++i) {
+    const CodedBlock::Entry& entry = coded_.entries()[i];
+    if (!all && values(entry.first, 1) == nullptr) continue;
+    const std::vector<Parameter>& p = block_.parameters();
+    const Tensor copies = block_.range(copies_.data, Dtype::bf16, p[entry.first].name, p[entry.last].name);
+    Ops& ops = work.next(copies.elements());
+    Quantize& op = std::get<Quantize>(ops.emplace_back(coded_.quantize(codes_.data, entry, copies)));
+    if (!digest_pieces_.empty()) op.digests = codes_cells(written_, i);
+  }
+  return work.take();
+}
+
 void Owner::hold(std::int64_t version) {
   written_known_ = false;
   version_ = version;

@@ -73,12 +73,20 @@ void Restoring::go_on() {
   if (in_flight_ > 0) return;
   switch (step_) {
     case Step::drain:
+      if (!owner_.applying()) return choose();
+      [[fallthrough]];
     case Step::apply:
+      run(Step::recode, owner_.encode(false));
+      return go_on();
+    case Step::recode:
       return choose();
     case Step::draw:
       run(Step::refresh, owner_.refresh(true));
       return go_on();
     case Step::refresh:
+      run(Step::encode, owner_.encode(true));
+      return go_on();
+    case Step::encode:
       owner_.hold(restore_.version);
       return finish("");
     case Step::clear:

@@ -38,8 +38,9 @@ class Restoring {
   void on(const Fetch& fetch, const Address& from);
 
  private:
-  // load and fetch are followed by refresh, as draw is; all ways end in clear.
-  enum class Step : std::uint8_t { idle, drain, apply, draw, load, fetch, refresh, clear };
+  // load and fetch are followed by refresh and encode, as draw is; apply, and an update that was under way, by recode; all
+  // ways end in clear.
+  enum class Step : std::uint8_t { idle, drain, apply, recode, draw, load, fetch, refresh, encode, clear };
   static constexpr std::uint64_t kOwn = std::uint64_t{1} << 63;  // in tokens of segments that are not the actor's
 
   void go_on();

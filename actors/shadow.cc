@@ -20,7 +20,7 @@ std::vector<Parameter> parameters_of(const Config& config, const Address& owner)
 Shadow::Shadow(const Context& context, const Config& config, const Address& owner)
     : context_(context),
       of_(owner),
-      owner_(context, config, parameters_of(config, owner), 1, 1, 0),
+      owner_(context, config, parameters_of(config, owner), 1, 1, 0, Owner::Use::keeps),
       restoring_(context, config, owner_, [this](const Restore& restore, const std::string& problem) {
         group_.forget();
         taking_.reset();

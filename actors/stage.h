@@ -190,6 +190,7 @@ class Stage {
   void measured();
   void vote();
   void apply_decision(const Decision& decision);
+  void encode();
   void applied();
   void send_snapshot();
   void run_all(std::vector<Ops> work, void (Stage::*next)());

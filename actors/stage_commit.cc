@@ -279,8 +279,10 @@ void Stage::on(const Decision& decision, const Address&) {
   if (snapshots_left_ == 0) apply_decision(decision);
 }
 
-void Stage::apply_decision(const Decision& decision) {
-  run_all(owner_.apply(decision), capture_ != nullptr ? &Stage::capture_router_bias : &Stage::applied);
+void Stage::apply_decision(const Decision& decision) { run_all(owner_.apply(decision), &Stage::encode); }
+
+void Stage::encode() {
+  run_all(owner_.encode(false), capture_ != nullptr ? &Stage::capture_router_bias : &Stage::applied);
 }
 
 void Stage::applied() {

@@ -39,8 +39,10 @@ struct Count {
     const double depth = static_cast<double>(op.transpose_a ? op.a.rows : op.a.cols);
     const double again = op.accumulate ? bytes(op.c) : 0;
     const double tiles = std::ceil(depth / static_cast<double>(kScaledDepth));
-    const double scaled = kQuantize * (elements(op.a) + elements(op.b)) + 3 * elements(op.c) * tiles;
-    return {2 * elements(op.c) * depth + (op.a_scaling ? scaled : 0), bytes(op.a, op.b, op.c, op.bias, op.add) + again};
+    const double quantized = elements(op.a) + (op.b_scales ? 0 : elements(op.b));
+    const double scaled = kQuantize * quantized + 3 * elements(op.c) * tiles;
+    return {2 * elements(op.c) * depth + (op.a_scaling ? scaled : 0),
+            bytes(op.a, op.b, op.b_scales, op.c, op.bias, op.add) + again};
   }
   Cost operator()(const GroupedProduct& op) const {
     Cost total;
@@ -104,6 +106,9 @@ struct Count {
             bytes(op.logits, op.targets, op.policy, op.results, op.kept, op.dlogits)};
   }
   Cost operator()(const Digest& op) const { return {8 * elements(op.x), bytes(op.x, op.copy)}; }
+  Cost operator()(const Quantize& op) const {
+    return {kQuantize * elements(op.x), bytes(op.x, op.codes, op.scales, op.turned, op.turned_scales)};
+  }
 };
 
 }  // namespace

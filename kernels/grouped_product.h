@@ -17,7 +17,9 @@ void each_product(const GroupedProduct& op, Visit visit) {
                     .c = op.c.row_range(row, rows),
                     .transpose_b = op.transpose_b,
                     .a_scaling = op.a_scaling,
-                    .b_scaling = op.b_scaling});
+                    .b_scaling = op.b_scaling,
+                    .b_turned = op.b_turned.empty() ? Tensor{} : op.b_turned[r],
+                    .b_scales = op.b_scales.empty() ? Tensor{} : op.b_scales[r]});
     row += rows;
   }
 }

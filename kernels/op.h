@@ -7,10 +7,12 @@
 //     products of two bf16 operands in blocks of 16, left to right, the last filled up with zeros: a cut that changes
 //     nothing then lies between blocks;
 //   - operands of dtype bf16 are read exactly; results are computed in float32 and rounded once when stored.
-// FP8 is a way in which a product reads its operands (Scaling): no tensor between two ops has that type.
+// FP8 is a way in which a product reads its operands (Scaling). Of tensors between two ops only weights may have that
+// type, read so once for many products (Quantize).
 // Letters: N rows (tokens), D hidden, E experts, K experts per token, H heads.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <variant>
 
@@ -39,13 +41,16 @@ constexpr Scaling kActivationTiles{1, 1e-4F}, kGradientTiles{1, 0}, kWeightBlock
 // The sum is a chain of fused multiply-adds in increasing k starting from c (or 0); bias, then add, come after it.
 // Scaled (both or none): for each kScaledDepth of k, with s = such a chain over their codes from 0 (GPU: cuda/codes.h),
 //   c[i,j] = fma(scale_a, scale_b * s, c[i,j]); so an accumulating one may be cut along k between tiles only.
-// accumulate needs c f32. a, b, bias: f32 or bf16; add: f32 or bf16; c: f32 or bf16.
+// accumulate needs c f32. a, b, bias: f32 or bf16; add: f32 or bf16; c: f32 or bf16. A scaled b may be codes already, e4m3
+// and not transposed, with those of b^T and their tiles' scales beside them (Quantize); who reads which is the device's
+// affair, and the bits are those of what was quantized.
 struct Product {
   Tensor a, b, c;
   bool transpose_a = false, transpose_b = false, accumulate = false;
   Tensor bias{};  // (1, cols of c), optional
   Tensor add{};   // shape of c, optional; may be c itself
   Scaling a_scaling{}, b_scaling{};
+  Tensor b_turned{}, b_scales{};  // of a b that is codes; scales: (tiles along the sum, tiles across) f32
 };
 
 // Products of one run of rows after another, each with a matrix of its own (an expert's, of rows sorted by expert):
@@ -56,8 +61,25 @@ struct GroupedProduct {
   RecycledVector<Tensor> b;           // one a run, all of one shape and dtype
   RecycledVector<std::int32_t> rows;  // of each run; may be 0
   bool transpose_b = false;
-  Scaling a_scaling{}, b_scaling{};  // as a Product's, tiles counted from each run's first row
+  Scaling a_scaling{}, b_scaling{};               // as a Product's, tiles counted from each run's first row
+  RecycledVector<Tensor> b_turned{}, b_scales{};  // one a run where all of b are codes, or none
 };
+
+// A weight as scaled products read it, for those that sum along its rows, and turned for those that sum down its columns:
+// the codes of x by `scaling`, and the scales of its blocks. Rows of codes begin at multiples of 16 bytes and go on with
+// zeros up to one. digests (optional): row i is the Digest of tensor i of the four, codes as code_pairs.
+struct Quantize {
+  Tensor x;                      // (O, I) f32 or bf16
+  Tensor codes, scales;          // (O, I) e4m3, (tiles of I, tiles of O) f32
+  Tensor turned, turned_scales;  // (I, O) e4m3, (tiles of O, tiles of I) f32
+  Tensor digests{};              // (4, 4) i32
+  Scaling scaling = kWeightBlocks;
+};
+
+// The Digests that a Quantize writes with it, by themselves.
+inline std::array<Tensor, 4> digested(const Quantize& op) {
+  return {code_pairs(op.codes), op.scales, code_pairs(op.turned), op.turned_scales};
+}
 
 // y[t,d] = weight[d] * x[t,d] * r[t],  r[t] = 1 / sqrt(mean_d x[t,d]^2 + eps).  inverse_rms: (N,1) f32, written.
 struct Norm {
@@ -277,7 +299,7 @@ struct Sample {
 using Op = std::variant<Product, GroupedProduct, Norm, NormBackward, Rope, Attention, AttentionBackward, SwiGlu,
                         SwiGluBackward, Router, RouterBackward, Gather, Scatter, Combine, ScaleRows, Embedding,
                         EmbeddingGradient, CrossEntropy, Copy, Add, Fill, SumRows, SumSquares, AdamW, Initialize,
-                        Sample, PolicyLoss, Digest>;
+                        Sample, PolicyLoss, Digest, Quantize>;
 using Ops = RecycledVector<Op>;  // a segment's, in order
 
 }  // namespace troupe

@@ -18,9 +18,11 @@ template <typename F>
 struct Visit {
   F& f;
 
-  void operator()(Product& op) const { each(f, op.a, op.b, op.c, op.bias, op.add); }
+  void operator()(Product& op) const { each(f, op.a, op.b, op.c, op.bias, op.add, op.b_turned, op.b_scales); }
   void operator()(GroupedProduct& op) const {
     for (Tensor& matrix : op.b) f(matrix);
+    for (auto* const more : {&op.b_turned, &op.b_scales})
+      for (Tensor& one : *more) f(one);
     each(f, op.a, op.c);
   }
   void operator()(Norm& op) const { each(f, op.x, op.weight, op.y, op.inverse_rms); }
@@ -64,6 +66,7 @@ struct Visit {
   void operator()(Sample& op) const { each(f, op.logits, op.counter, op.token, op.logprob, op.kept); }
   void operator()(PolicyLoss& op) const { each(f, op.logits, op.targets, op.policy, op.results, op.kept, op.dlogits); }
   void operator()(Digest& op) const { each(f, op.x, op.copy, op.out); }
+  void operator()(Quantize& op) const { each(f, op.x, op.codes, op.scales, op.turned, op.turned_scales, op.digests); }
 };
 
 }  // namespace op_tensors

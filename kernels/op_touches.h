@@ -25,11 +25,13 @@ struct Visit {
     (f(tensors, touch), ...);
   }
   void operator()(const Product& op) const {
-    all(Touch::read, op.a, op.b, op.bias, op.add);
+    all(Touch::read, op.a, op.b, op.bias, op.add, op.b_turned, op.b_scales);
     f(op.c, op.accumulate ? Touch::update : Touch::write);
   }
   void operator()(const GroupedProduct& op) const {
     for (const Tensor& matrix : op.b) f(matrix, Touch::read);
+    for (const auto* const more : {&op.b_turned, &op.b_scales})
+      for (const Tensor& one : *more) f(one, Touch::read);
     f(op.a, Touch::read);
     f(op.c, Touch::write);
   }
@@ -126,6 +128,10 @@ struct Visit {
   void operator()(const Digest& op) const {
     all(Touch::read, op.x, op.copy);
     f(op.out, Touch::other);
+  }
+  void operator()(const Quantize& op) const {
+    f(op.x, Touch::read);
+    all(Touch::other, op.codes, op.scales, op.turned, op.turned_scales, op.digests);  // gaps of rows are written too
   }
 };
 

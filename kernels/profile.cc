@@ -35,7 +35,8 @@ constexpr std::array kNames = {"Product",
                                "Initialize",
                                "Sample",
                                "PolicyLoss",
-                               "Digest"};
+                               "Digest",
+                               "Quantize"};
 static_assert(kNames.size() == std::variant_size_v<Op>);
 
 // What an op writes, or works on.

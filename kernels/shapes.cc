@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "kernels/grouped_product.h"
+#include "kernels/tiles.h"
 
 namespace troupe {
 
@@ -31,6 +32,17 @@ void check_moves(const Tensor& source, const Tensor& index, const Tensor& out, s
   CHECK(is(index, Dtype::i32, rows, 1), "gather or scatter: index must be i32, {} x 1", rows);
 }
 
+// Codes of a matrix of these many rows and columns, and its tiles' scales.
+void check_codes(const Tensor& codes, const Tensor& scales, std::int64_t rows, std::int64_t cols,
+                 const Scaling& scaling) {
+  CHECK(is(codes, Dtype::e4m3, rows, cols) && codes.stride % 16 == 0 &&
+            reinterpret_cast<std::uintptr_t>(codes.data) % 16 == 0,
+        "codes must be e4m3, {} x {}, their rows at multiples of 16", rows, cols);
+  CHECK(!scales || is(scales, Dtype::f32, tiles_count(cols, kScaledDepth), tiles_count(rows, scaling.width)),
+        "scales of codes must be f32, one a tile");
+  CHECK(scaling, "codes without tiles");
+}
+
 void check_ids(const Tensor& ids, std::int64_t rows) {
   CHECK(is(ids, Dtype::i32, rows, 1), "embedding: ids must be i32, {} x 1", rows);
 }
@@ -40,7 +52,9 @@ void check(const Product& op) {
   const std::int64_t n = op.transpose_b ? op.b.rows : op.b.cols, kb = op.transpose_b ? op.b.cols : op.b.rows;
   CHECK(k == kb, "product: inner dimensions {} and {} differ", k, kb);
   CHECK(op.c.rows == m && op.c.cols == n, "product: c is {} x {}, must be {} x {}", op.c.rows, op.c.cols, m, n);
-  CHECK(is_float(op.a) && is_float(op.b) && is_float(op.c), "product: operands must be f32 or bf16");
+  CHECK(is_float(op.a) && (is_float(op.b) || op.b_scales) && is_float(op.c), "product: operands must be f32 or bf16");
+  CHECK(!op.b_scales || !op.transpose_b, "product: codes are given both ways round, and not transposed");
+  if (op.b_scales) check_codes(op.b_turned, op.b_scales, n, k, op.b_scaling), check_codes(op.b, {}, k, n, op.b_scaling);
   CHECK(!op.accumulate || op.c.dtype == Dtype::f32, "product: only an f32 c accumulates");
   CHECK(!op.bias || (op.bias.cols == n && is_float(op.bias)), "product: bias has {} columns of {}", op.bias.cols, n);
   CHECK(bool(op.a_scaling) == bool(op.b_scaling), "product: both operands are scaled, or none");
@@ -49,6 +63,9 @@ void check(const Product& op) {
 
 void check(const GroupedProduct& op) {
   CHECK(op.rows.size() == op.b.size(), "grouped product: {} runs and {} matrices", op.rows.size(), op.b.size());
+  for (const auto* const more : {&op.b_turned, &op.b_scales})
+    CHECK(more->empty() || more->size() == op.b.size(), "grouped product: codes of {} of {} matrices", more->size(),
+          op.b.size());
   const std::int64_t rows = std::accumulate(op.rows.begin(), op.rows.end(), std::int64_t{0});
   CHECK(op.a.rows == rows && op.c.rows == rows, "grouped product: runs of {} rows, a has {}, c {}", rows, op.a.rows,
         op.c.rows);
@@ -249,6 +266,14 @@ void check(const AdamW& op) {
   CHECK(!op.copy || is_float_like(op.copy, op.parameter), "adamw: copy must have the shape of parameter");
   CHECK(!op.digest || !op.copy || op.copy.dtype == Dtype::bf16, "adamw: copy must be bf16 where a digest is written");
   CHECK(!op.digest || (op.digest.dtype == Dtype::i32 && op.digest.elements() == 4), "adamw: digest must be i32, 1 x 4");
+}
+
+void check(const Quantize& op) {
+  CHECK(is_float(op.x), "quantize: x must be f32 or bf16");
+  CHECK(op.scales && op.turned_scales, "quantize: there is no room for scales");
+  check_codes(op.codes, op.scales, op.x.rows, op.x.cols, op.scaling);
+  check_codes(op.turned, op.turned_scales, op.x.cols, op.x.rows, op.scaling);
+  CHECK(!op.digests || is(op.digests, Dtype::i32, 4, 4), "quantize: digests must be i32, 4 x 4");
 }
 
 void check(const Digest& op) {

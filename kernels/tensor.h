@@ -11,7 +11,7 @@
 
 namespace troupe {
 
-enum class Dtype : std::uint8_t { f32, bf16, i32, f64 };
+enum class Dtype : std::uint8_t { f32, bf16, i32, f64, e4m3 };
 
 constexpr std::size_t bytes_of(Dtype dtype) {
   switch (dtype) {
@@ -23,6 +23,8 @@ constexpr std::size_t bytes_of(Dtype dtype) {
       return 4;
     case Dtype::f64:
       return 8;
+    case Dtype::e4m3:
+      return 1;
   }
   return 0;
 }
@@ -84,6 +86,12 @@ struct Tensor {
   }
   friend bool operator==(const Tensor&, const Tensor&) = default;
 };
+
+// Codes in twos, and what fills their rows, as whoever moves or digests 16 bits at a time takes them.
+inline Tensor code_pairs(const Tensor& codes) {
+  CHECK(codes.dtype == Dtype::e4m3 && codes.stride % 2 == 0, "rows of {} codes", codes.stride);
+  return {codes.data, codes.rows, codes.stride / 2, codes.stride / 2, Dtype::bf16};
+}
 
 inline bool is_float(const Tensor& x) { return x.dtype == Dtype::f32 || x.dtype == Dtype::bf16; }
 inline bool same_shape(const Tensor& a, const Tensor& b) { return a.rows == b.rows && a.cols == b.cols; }

@@ -11,6 +11,7 @@
 #include "actors/config.h"
 #include "actors/stage_memory.h"
 #include "kernels/device.h"
+#include "kernels/model/coded_block.h"
 #include "kernels/model/expert.h"
 #include "kernels/model/parameter_block.h"
 
@@ -33,15 +34,18 @@ class BenchWeights {
   BenchWeights(Device& device, const Config& config, std::vector<Parameter> parameters);
   const ParameterBlock& block() const { return block_; }
   Tensor masters(const std::string& first, const std::string& last) const;
-  Tensor matrices(const std::string& first, const std::string& last) const;  // what products read
+  Matrix matrices(const std::string& first, const std::string& last) const;  // what products read
   Tensor accumulators(const std::string& first, const std::string& last) const;
   void draw(Ops& ops) const;   // random weights, gradients and moments
   void learn(Ops& ops) const;  // the gradient's squares, AdamW and empty sums
 
  private:
+  void encode(Ops& ops) const;
+
   const Config& config_;
   ParameterBlock block_;
-  Memory masters_, copies_, m_, v_, gradients_, squares_;
+  CodedBlock coded_;
+  Memory masters_, copies_, codes_, m_, v_, gradients_, squares_;
 };
 
 class BenchModel {

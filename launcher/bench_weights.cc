@@ -29,7 +29,7 @@ std::vector<Tensor> rows_of(const Memory& memory, std::int64_t begin, std::int64
 }  // namespace
 
 BenchWeights::BenchWeights(Device& device, const Config& config, std::vector<Parameter> parameters)
-    : config_(config), block_(std::move(parameters)) {
+    : config_(config), block_(std::move(parameters)), coded_(block_, config.is_fp8(), config.is_fp8_attention()) {
   const auto elements = static_cast<std::size_t>(block_.elements());
   masters_ = device.allocate(elements * 4, Place::device);
   m_ = device.allocate(elements * 4, Place::device);
@@ -37,14 +37,15 @@ BenchWeights::BenchWeights(Device& device, const Config& config, std::vector<Par
   gradients_ = device.allocate(elements * 4, Place::device);
   squares_ = device.allocate(block_.parameters().size() * (sizeof(double) + sizeof(std::int32_t)), Place::shared);
   if (activation_type(config) == Dtype::bf16) copies_ = device.allocate(elements * 2, Place::device);
+  if (coded_.bytes() > 0) codes_ = device.allocate(coded_.bytes(), Place::device);
 }
 
 Tensor BenchWeights::masters(const std::string& first, const std::string& last) const {
   return block_.range(masters_.data, Dtype::f32, first, last);
 }
-Tensor BenchWeights::matrices(const std::string& first, const std::string& last) const {
+Matrix BenchWeights::matrices(const std::string& first, const std::string& last) const {
   if (copies_.data == nullptr) return masters(first, last);
-  return block_.range(copies_.data, Dtype::bf16, first, last);
+  return coded_.matrix(codes_.data, first, block_.range(copies_.data, Dtype::bf16, first, last));
 }
 Tensor BenchWeights::accumulators(const std::string& first, const std::string& last) const {
   return block_.range(gradients_.data, Dtype::f32, first, last);
@@ -74,6 +75,14 @@ void BenchWeights::draw(Ops& ops) const {
   if (copies_.data == nullptr) return;
   const auto from = rows_of(masters_, 0, all, Dtype::f32), to = rows_of(copies_, 0, all, Dtype::bf16);
   for (std::size_t i = 0; i < from.size(); ++i) ops.push_back(Copy{from[i], to[i]});
+  encode(ops);
+}
+
+void BenchWeights::encode(Ops& ops) const {
+  const std::vector<Parameter>& p = block_.parameters();
+  for (const CodedBlock::Entry& entry : coded_.entries())
+    ops.push_back(coded_.quantize(codes_.data, entry,
+                                  block_.range(copies_.data, Dtype::bf16, p[entry.first].name, p[entry.last].name)));
 }
 
 void BenchWeights::learn(Ops& ops) const {
@@ -113,6 +122,7 @@ void BenchWeights::learn(Ops& ops) const {
     for (std::size_t i = first; i < end; ++i) ops.push_back(updates[i]);
     for (std::size_t i = first; i < end; ++i) ops.push_back(Fill{std::get<AdamW>(updates[i]).gradient, 0});
   }
+  encode(ops);
 }
 
 }  // namespace troupe

@@ -122,9 +122,9 @@ void add_carried(ActorPlan& actor, std::size_t bytes) {
 }
 
 void add_owner(ActorPlan& actor, const Config& config, const ParameterBlock& block, int lanes, int replicas,
-               std::int64_t extra, bool snapshots) {
-  const OwnerMemory owner = Owner::memory(config, block, lanes, replicas, extra);
-  actor.weights = owner.weights + owner.copies + owner.reference;
+               std::int64_t extra, bool snapshots, Owner::Use use = Owner::Use::computes) {
+  const OwnerMemory owner = Owner::memory(config, block, lanes, replicas, extra, use);
+  actor.weights = owner.weights + owner.copies + owner.codes + owner.reference;
   actor.moments = owner.moments;
   actor.gradients = owner.gradients;
   std::size_t payloads = owner.shared;
@@ -237,7 +237,7 @@ ActorPlan plan_shadow(const Config& config, const Address& owner, const Address&
   actor.address = shadow;
   actor.holds = fmt::format("a copy of {}'s state", to_string(owner));
   const ParameterBlock block(parameters_of(config, owner));
-  add_owner(actor, config, block, 1, 1, 0, false);
+  add_owner(actor, config, block, 1, 1, 0, false, Owner::Use::keeps);
   add_carried(actor, trained_bytes(config, block));
   return actor;
 }

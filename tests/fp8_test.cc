@@ -9,11 +9,13 @@
 
 #include "kernels/cpu/quantize.h"
 #include "kernels/grouped_product.h"
+#include "kernels/model/coded_block.h"
 #include "kernels/model/expert.h"
 #include "kernels/model/head.h"
 #include "kernels/model/linear.h"
 #include "kernels/model/parameters.h"
 #include "tests/support/close.h"
+#include "tests/support/coded.h"
 #include "tests/support/naive.h"
 #include "tests/support/run_op.h"
 
@@ -275,6 +277,113 @@ TEST_CASE("rows of zeros behind a run change no bit of a weight gradient", "[fp8
   CHECK(same_bits(padded, ragged));
 }
 
+// ---- Weights that are codes already ----
+
+TEST_CASE("a weight's codes and scales, both ways round, are those that products make of it", "[fp8]") {
+  for (const Dtype type : {Dtype::f32, Dtype::bf16})
+    for (const auto& [rows, cols] : {std::pair{1, 1}, {3, 130}, {129, 127}, {260, 40}, {256, 384}}) {
+      INFO(rows << " x " << cols);
+      const Owned w = normal(rows, cols, 7, type, 5);
+      const CodedWeight coded(w);
+      const NaiveTiles naive(w, kWeightBlocks, false);
+      int wrong = 0;
+      for (std::int64_t i = 0; i < rows; ++i)
+        for (std::int64_t j = 0; j < cols; ++j) {
+          const std::uint8_t code = naive.code(i, j);
+          wrong += coded.codes.tensor().row<std::uint8_t>(i)[j] != code;
+          wrong += coded.turned.tensor().row<std::uint8_t>(j)[i] != code;
+          const auto scale = static_cast<double>(naive.scale(i, j));
+          wrong += coded.scales.at(j / 128, i / 128) != scale || coded.turned_scales.at(i / 128, j / 128) != scale;
+        }
+      CHECK(wrong == 0);
+      for (const Tensor* const one : {&coded.codes.tensor(), &coded.turned.tensor()})
+        for (std::int64_t i = 0; i < one->rows; ++i)
+          for (std::int64_t j = one->cols; j < one->stride; ++j) CHECK(one->row<std::uint8_t>(i)[j] == 0);
+    }
+}
+
+TEST_CASE("a product that reads a weight's codes has the bits of one that quantizes it", "[fp8]") {
+  for (const Dtype type : {Dtype::f32, Dtype::bf16})
+    for (const auto& [tokens, in, out] :
+         {std::tuple{1, 1, 1}, {2, 130, 40}, {13, 300, 33}, {40, 96, 200}, {140, 257, 129}, {530, 20, 37}}) {
+      INFO(tokens << " tokens, " << in << " to " << out);
+      const Owned x = normal(tokens, in, 1, type, 3), w = normal(out, in, 2, type), dy = normal(tokens, out, 3, type);
+      const Owned bias = normal(1, out, 4), add = normal(tokens, out, 5);
+      const Owned y(tokens, out, type), expected_y(tokens, out, type), dx(tokens, in), expected_dx(tokens, in);
+      const CodedWeight coded(w);
+      run_op(linear_forward(true, x, w, expected_y, bias, add));
+      run_op(linear_forward(true, x, coded.matrix(), y, bias, add));
+      CHECK(same_bits(y, expected_y));
+      run_op(linear_input_gradient(true, dy, w, expected_dx));
+      run_op(linear_input_gradient(true, dy, coded.matrix(), dx));
+      CHECK(same_bits(dx, expected_dx));
+    }
+}
+
+TEST_CASE("a spoiled weight spoils a product that reads its codes", "[fp8]") {
+  for (const float bad : {kInfinity, kNaN}) {
+    const Owned x = normal(2, 300, 1), w = normal(200, 300, 2), y(2, 200);
+    w.tensor().row<float>(3)[140] = bad;
+    run_op(linear_forward(true, x, CodedWeight(w).matrix(), y));
+    CHECK((std::isnan(y.at(0, 3)) && std::isnan(y.at(1, 127)) && std::isfinite(y.at(0, 128))));
+  }
+}
+
+TEST_CASE("a weight's codes are digested as they are written", "[fp8]") {
+  const Owned w = normal(130, 70, 1, Dtype::bf16), noted = integers(4, 4, std::vector<std::int32_t>(16));
+  const Owned found = integers(4, 4, std::vector<std::int32_t>(16));
+  const CodedWeight coded(w);
+  Quantize op = coded.op;
+  op.digests = noted;
+  run_op(op);
+  const auto read_back = [&] {
+    for (std::int64_t i = 0; i < 4; ++i)
+      run_op(Digest{digested(op)[static_cast<std::size_t>(i)], {}, found.tensor().row_range(i, 1)});
+  };
+  read_back();
+  CHECK(same_bits(found, noted));
+  coded.turned.tensor().row<std::uint8_t>(69)[129] ^= 1;
+  read_back();
+  CHECK(!same_bits(found, noted));
+  CHECK(same_bits(found.tensor().row_range(0, 2), noted.tensor().row_range(0, 2)));
+}
+
+TEST_CASE("an owner's codes are of the weights that products in FP8 read, as they read them", "[fp8]") {
+  ModelConfig config;
+  config.q_lora_rank = 64;
+  const ParameterBlock block(model_parameters(config));
+  const auto names_of = [&](bool mlp, bool attention, const std::string& layer) {
+    std::vector<std::string> names;
+    const CodedBlock coded(block, mlp, attention);
+    for (const CodedBlock::Entry& entry : coded.entries()) {
+      const Parameter &first = block.parameters()[entry.first], &last = block.parameters()[entry.last];
+      if (first.name.find(layer) == std::string::npos || first.expert > 0) continue;
+      names.push_back(first.name.substr(first.name.find(layer) + layer.size()));
+      if (entry.last > entry.first) names.back() += " to " + last.name.substr(last.name.find(layer) + layer.size());
+    }
+    return names;
+  };
+  CHECK(CodedBlock(block, false, false).bytes() == 0);
+  CHECK(names_of(true, false, "layers.0.") ==
+        std::vector<std::string>{"mlp.gate_proj.weight to mlp.up_proj.weight", "mlp.down_proj.weight"});
+  CHECK(names_of(true, true, "layers.0.") ==
+        std::vector<std::string>{"self_attn.q_a_proj.weight to self_attn.kv_a_proj_with_mqa.weight",
+                                 "self_attn.q_b_proj.weight", "self_attn.kv_b_proj.weight", "self_attn.o_proj.weight",
+                                 "mlp.gate_proj.weight to mlp.up_proj.weight", "mlp.down_proj.weight"});
+  CHECK(names_of(true, false, "layers.1.mlp.experts.0.") ==
+        std::vector<std::string>{"gate_proj.weight to up_proj.weight", "down_proj.weight"});
+  const CodedBlock coded(block, true, false);
+  std::size_t end = 0;
+  for (const CodedBlock::Entry& entry : coded.entries()) {
+    CHECK((entry.begin >= end && entry.begin % 256 == 0));
+    end = entry.begin + static_cast<std::size_t>(2 * entry.rows * entry.cols);
+    std::int64_t rows = 0;
+    for (std::size_t p = entry.first; p <= entry.last; ++p) rows += block.parameters()[p].rows;
+    CHECK(entry.rows == rows);
+  }
+  CHECK(coded.bytes() >= end);
+}
+
 // ---- Which products are scaled --------------------------------------------------------------------------------------
 
 namespace {
@@ -378,9 +487,11 @@ TEST_CASE(
 
 TEST_CASE("a forward product in fp8 beside bfloat16, by rows", "[.][bench]") {
   const Owned w = normal(512, 512, 2, Dtype::bf16);
+  const CodedWeight coded(w);
   for (const std::int64_t rows : {1, 8, 32, 128, 512}) {
     const Owned x = normal(rows, 512, 1, Dtype::bf16), y(rows, 512);
     const Product scaled = linear_forward(true, x, w, y), plain{.a = x, .b = w, .c = y, .transpose_b = true};
+    const Product read = linear_forward(true, x, coded.matrix(), y);
     cpu::Scratch scratch;
     const auto us_of = [&](const Product& op) {
       scratch.reset();
@@ -388,9 +499,12 @@ TEST_CASE("a forward product in fp8 beside bfloat16, by rows", "[.][bench]") {
       cpu::run(op, scratch);
       return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - begin).count();
     };
-    double halves = us_of(plain), fp8 = us_of(scaled);
-    for (int round = 1; round < 30; ++round)
-      halves = std::min(halves, us_of(plain)), fp8 = std::min(fp8, us_of(scaled));
-    WARN(rows << " rows: " << fp8 << " us, bfloat16 " << halves << ": " << fp8 / halves << " times");
+    double halves = us_of(plain), fp8 = us_of(scaled), codes = us_of(read);
+    for (int round = 1; round < 30; ++round) {
+      halves = std::min(halves, us_of(plain));
+      fp8 = std::min(fp8, us_of(scaled)), codes = std::min(codes, us_of(read));
+    }
+    WARN(rows << " rows: of codes " << codes << " us, bfloat16 " << halves << ": " << codes / halves << " times; "
+              << "quantizing the weight " << fp8 / halves << " times");
   }
 }

@@ -39,6 +39,7 @@ Config stage_and_shard(const std::string& dtype) {
 
 struct Counted {
   int scaled = 0, plain = 0;
+  int quantizing = 0;  // of the scaled ones, those that make codes of a weight
 };
 
 // Products of a step, of the stage and of the shard.
@@ -53,7 +54,10 @@ std::map<Role, Counted> products_of(const Config& config) {
   for (const auto& [owner, node] : place_owners(config))
     options.devices[node].before = [&own = counted[owner.role]](const SegmentKey& key, const Op& op) {
       if (key.segment_class == SegmentClass::evaluate) return;
-      const auto count = [&](const Product& product) { ++(product.a_scaling ? own.scaled : own.plain); };
+      const auto count = [&](const Product& product) {
+        ++(product.a_scaling ? own.scaled : own.plain);
+        own.quantizing += product.a_scaling && !product.transpose_a && !product.b_scales ? 1 : 0;
+      };
       if (const auto* product = std::get_if<Product>(&op)) count(*product);
       if (const auto* grouped = std::get_if<GroupedProduct>(&op)) each_product(*grouped, count);
     };
@@ -80,5 +84,7 @@ TEST_CASE("an FP8 run scales all products of a shard, and a stage's MLPs'; atten
   CHECK(all[Role::stage].scaled == 2 * 3 * 5 * 3);
   for (const Counted& stage : {fp8[Role::stage], all[Role::stage]})
     CHECK(stage.scaled + stage.plain == 2 * (3 * 5 * 3 + 2 * 2 + 2 * 3 + 3));
+  for (auto* const run : {&fp8, &all})
+    for (const auto& [role, counted] : *run) CHECK(counted.quantizing == 0);
   for (auto& [role, counted] : halves) CHECK((counted.scaled == 0 && counted.plain > 0));
 }

@@ -5,6 +5,8 @@
 #include "kernels/cpu/kernels.h"
 #include "kernels/cpu/offer.h"
 #include "kernels/cpu/parts.h"
+#include "kernels/model/linear.h"
+#include "tests/support/coded.h"
 #include "tests/support/naive.h"
 
 #include "tests/support/catch.h"
@@ -48,6 +50,8 @@ TEST_CASE("a product in parts has the same bits", "[parts]") {
           Product{
               .a = a, .b = b, .c = c, .transpose_b = true, .a_scaling = kActivationTiles, .b_scaling = kWeightBlocks},
           &Product::c, 2);
+      const CodedWeight coded(b);
+      expect_same_in_parts(linear_forward(true, a, coded.matrix(), c), &Product::c, 2);
       const Owned plain = normal(256, 700, 5, type), wide(rows, 700, type);
       expect_same_in_parts(Product{.a = a, .b = plain, .c = wide}, &Product::c, 2);
     }

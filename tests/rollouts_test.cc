@@ -34,9 +34,10 @@ void check_worlds(std::uint64_t first, std::uint64_t count, bool losses) {
 }
 
 // How an update goes wrong on one node.
-enum class Plant { skipped, half_applied, swapped, late };
+enum class Plant { skipped, half_applied, swapped, late, old_codes };
+constexpr std::uint64_t kPlants = 5;
 const char* name_of(Plant plant) {
-  constexpr const char* kNames[] = {"skipped", "half applied", "swapped", "late"};
+  constexpr const char* kNames[] = {"skipped", "half applied", "swapped", "late", "old codes"};
   return kNames[static_cast<int>(plant)];
 }
 
@@ -49,6 +50,11 @@ struct Fault {
   bool done = false;
 
   bool skips(const SegmentKey& key, const Op& op) {
+    if (plant == Plant::old_codes) {
+      const bool skips = std::holds_alternative<Quantize>(op) && key.step == version - 1;
+      done |= skips;
+      return skips;
+    }
     const auto* update = std::get_if<AdamW>(&op);
     if (update == nullptr || key.step != version - 1) return false;
     const int number = updates++;
@@ -58,7 +64,8 @@ struct Fault {
   }
   void before(const SegmentKey& key, const Op& op) {
     const auto* reading = std::get_if<Digest>(&op);
-    if (reading != nullptr && key.step == version && plant == Plant::swapped && !done) done = swap_halves(reading->x);
+    if (reading != nullptr && key.step == version && plant == Plant::swapped && !done && reading->x.dtype == Dtype::f32)
+      done = swap_halves(reading->x);
     if (reading != nullptr || key.segment_class != SegmentClass::evaluate) return;
     cpu::Scratch scratch;
     for (const AdamW& update : std::exchange(delayed, {})) cpu::run(Op{update}, scratch);
@@ -86,7 +93,7 @@ Outcome run_planted(std::uint64_t seed) {
   Scenario scenario = draw_scenario(seed, options);
   const Config& config = scenario.config;
   Fault fault;
-  fault.plant = static_cast<Plant>(seed % 4);
+  fault.plant = static_cast<Plant>(seed % kPlants);
   fault.version =
       1 + static_cast<std::int64_t>(random_below(static_cast<std::uint64_t>(config.train.steps - 1), seed, 1));
   // An update goes wrong at an owner that has one: beside one that is frozen only a copy might be harmed, and nobody
@@ -130,15 +137,16 @@ TEST_CASE("nodes die while they sample, judge and learn, and the world has the b
   check_worlds(1, 100, true);
 }
 
-TEST_CASE("an update that was skipped, half applied, swapped or late is found before anybody learns from it",
-          "[sim][grpo]") {
+TEST_CASE(
+    "an update that was skipped, half applied, swapped, late or not encoded is found before anybody learns from it",
+    "[sim][grpo]") {
   int planted = 0;
   for (std::uint64_t seed = 1; planted < 100; ++seed) {
     REQUIRE(seed < 400);
     const Outcome outcome = run_planted(seed);
     if (!outcome.planted) continue;  // the node holds nothing that this plant can harm
     ++planted;
-    INFO("seed " << seed << ", " << name_of(static_cast<Plant>(seed % 4)));
+    INFO("seed " << seed << ", " << name_of(static_cast<Plant>(seed % kPlants)));
     CHECK(outcome.problem.find("isn't what the update to version") != std::string::npos);
     CHECK(outcome.problem.find("nothing was learned") != std::string::npos);
     CHECK(outcome.last_step < 0);  // the planted version was followed by none

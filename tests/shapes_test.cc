@@ -118,6 +118,30 @@ TEST_CASE("a product of which one operand alone is scaled is refused", "[shapes]
              Contains("product: both operands are scaled, or none"));
 }
 
+TEST_CASE("codes whose rows, scales or direction don't fit are refused", "[shapes]") {
+  Product fits{.a = shaped(kRows, 40), .b = shaped(40, 200), .c = shaped(kRows, 200)};
+  fits.a_scaling = kActivationTiles, fits.b_scaling = kWeightBlocks;
+  fits.b.dtype = Dtype::e4m3, fits.b.stride = 208;
+  fits.b_turned = shaped(200, 40), fits.b_scales = shaped(1, 2);
+  fits.b_turned.dtype = Dtype::e4m3, fits.b_turned.stride = 48;
+  CHECK(complaint(fits) == "");
+  CHECK_THAT(complaint(fits, [](Product& op) { op.b_scales = {}; }), Contains("must be f32 or bf16"));
+  CHECK_THAT(complaint(fits, [](Product& op) { op.b_scales.cols = 1; }), Contains("scales of codes must be f32"));
+  CHECK_THAT(complaint(fits, [](Product& op) { op.b_turned.stride = 40; }), Contains("rows at multiples of 16"));
+  CHECK_THAT(complaint(fits, [](Product& op) { op.b_turned = {}; }), Contains("must be e4m3, 200 x 40"));
+  CHECK_THAT(complaint(fits, [](Product& op) { std::swap(op.b, op.b_turned), op.transpose_b = true; }),
+             Contains("not transposed"));
+  Quantize whole{.x = shaped(200, 40),
+                 .codes = fits.b_turned,
+                 .scales = shaped(1, 2),
+                 .turned = fits.b,
+                 .turned_scales = shaped(2, 1)};
+  whole.turned.rows = 40, whole.turned.cols = 200, whole.turned.stride = 208;
+  CHECK(complaint(whole) == "");
+  CHECK_THAT(complaint(whole, [](Quantize& op) { op.turned = op.codes; }), Contains("must be e4m3, 40 x 200"));
+  CHECK_THAT(complaint(whole, [](Quantize& op) { op.digests = shaped(4, 4); }), Contains("digests must be i32, 4 x 4"));
+}
+
 TEST_CASE("a grouped product whose runs, rows and matrices don't fit is refused", "[shapes]") {
   GroupedProduct fits{.a = shaped(kRows, 5), .c = shaped(kRows, 7), .b = {}, .rows = {}};
   for (const int rows : {0, 4, 2}) {

@@ -65,6 +65,9 @@ void run(const Fill& op, Scratch&) {
       case Dtype::f64:
         std::fill_n(out.row<double>(t), out.cols, static_cast<double>(op.value));
         break;
+      case Dtype::e4m3:
+        std::fill_n(out.row<std::uint8_t>(t), out.cols, round_to_e4m3(op.value));
+        break;
     }
 }
 

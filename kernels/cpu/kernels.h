@@ -66,5 +66,6 @@ void run(const Initialize& op, Scratch& scratch);
 void run(const Sample& op, Scratch& scratch);
 void run(const PolicyLoss& op, Scratch& scratch);
 void run(const Digest& op, Scratch& scratch);
+void run(const Quantize& op, Scratch& scratch);
 
 }  // namespace troupe::cpu

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "kernels/grouped_product.h"
+#include "kernels/tiles.h"
 
 namespace troupe::cpu {
 
@@ -24,12 +25,20 @@ std::int64_t parts_of(std::int64_t cols, std::int64_t work, std::int64_t count) 
   return std::min({count, work / kElementsMin, (cols + kColumns - 1) / kColumns});
 }
 
+// Of the weight blocks that these columns of c are made of.
+Tensor scales_of(const Tensor& scales, std::int64_t begin, std::int64_t columns) {
+  static_assert(kColumns == kWeightBlocks.width);
+  return scales ? scales.columns(begin / kColumns, tiles_count(columns, kColumns)) : scales;
+}
+
 void cut_product(const Product& op, std::int64_t count, std::vector<Op>& parts) {
   const std::int64_t wanted = parts_of(op.c.cols, work_of(op), count);
   if (wanted < 2) return;
   runs(op.c.cols, kColumns, wanted, [&](std::int64_t begin, std::int64_t columns) {
     Product part = op;
     part.b = op.transpose_b ? op.b.row_range(begin, columns) : op.b.columns(begin, columns);
+    part.b_scales = scales_of(op.b_scales, begin, columns);
+    if (op.b_turned) part.b_turned = op.b_turned.row_range(begin, columns);
     part.c = op.c.columns(begin, columns);
     if (op.bias) part.bias = op.bias.columns(begin, columns);
     if (op.add) part.add = op.add.columns(begin, columns);
@@ -46,6 +55,8 @@ void cut_grouped(const GroupedProduct& op, std::int64_t count, std::vector<Op>& 
   runs(op.c.cols, kColumns, wanted, [&](std::int64_t begin, std::int64_t columns) {
     GroupedProduct part = op;
     for (Tensor& b : part.b) b = op.transpose_b ? b.row_range(begin, columns) : b.columns(begin, columns);
+    for (Tensor& scales : part.b_scales) scales = scales_of(scales, begin, columns);
+    for (Tensor& turned : part.b_turned) turned = turned.row_range(begin, columns);
     part.c = op.c.columns(begin, columns);
     parts.emplace_back(std::move(part));
   });

@@ -1,7 +1,7 @@
 // A scaled Product: for each kScaledDepth of k a chain of fused multiply-adds over the operands' codes, from 0; then
 //   c[i,j] = fma(scale_a, scale_b * chain, c[i,j]).   Accumulation is c's own; bias, then add, come after the last tile.
 // Codes are held as float32, so the tile of product_tile.cc computes with them. Operands are quantized here, in blocks:
-// A once for a chunk of rows, B tile by tile under it.
+// A once for a chunk of rows, B tile by tile under it, where it isn't codes already.
 #include "kernels/cpu/product.h"
 #include "kernels/cpu/quantize.h"
 
@@ -42,7 +42,7 @@ class ScaledMultiplier {
         cols_ = std::min(kCols, op_.c.cols - col_);
         begin_sums();
         for (std::int64_t t = 0; t < tiles_; ++t) {
-          read_right(t);
+          op_.b_scales ? read_codes_right(t) : read_right(t);
           for (std::int64_t panel = 0; panel < cols_; panel += kPanelCols) multiply_panel(t, panel);
         }
         end_sums();
@@ -82,6 +82,19 @@ class ScaledMultiplier {
                       : pack_panel(values.columns(panel, count), kPanelCols, to);
     }
     for (std::int64_t j = 0; j < kCols; ++j) right_scales_[j] = j < cols_ ? scales_[j / op_.b_scaling.width] : 0;
+  }
+
+  // The same of codes, which stand as panels want them.
+  void read_codes_right(std::int64_t t) {
+    const Tensor part = op_.b.row_range(t * kScaledDepth, depth_of(t)).columns(col_, cols_);
+    for (std::int64_t panel = 0; panel < cols_; panel += kPanelCols) {
+      const std::int64_t count = std::min<std::int64_t>(kPanelCols, cols_ - panel);
+      float* to = panels_ + panel * kScaledDepth;
+      if (count < kPanelCols) std::fill_n(to, kPanelCols * part.rows, 0.0F);
+      read_codes(part.columns(panel, count), to, kPanelCols);
+    }
+    const float* const scales = op_.b_scales.row<const float>(t) + col_ / op_.b_scaling.width;
+    for (std::int64_t j = 0; j < kCols; ++j) right_scales_[j] = j < cols_ ? scales[j / op_.b_scaling.width] : 0;
   }
 
   void multiply_panel(std::int64_t t, std::int64_t panel) {

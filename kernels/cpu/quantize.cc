@@ -2,7 +2,10 @@
 // Sizes are compared as integers: so a NaN is the largest of all, and its tile's scale is one too.
 #include "kernels/cpu/quantize.h"
 
+#include <limits>
+
 #include "kernels/cpu/math.h"
+#include "kernels/cpu/product.h"
 
 namespace troupe::cpu {
 
@@ -65,6 +68,56 @@ void quantize(const Tensor& x, TileShape tile, float floor, float* values, std::
           x.cols, out, [](Vec v, Vec scale) { return round_to_grid(v / scale); }, from, room);
     }
   }
+}
+
+void read_codes(const Tensor& codes, float* values, std::int64_t stride) {
+  using Bytes [[gnu::vector_size(kLanes)]] = std::uint8_t;
+  using Halves [[gnu::vector_size(2 * kLanes)]] = std::uint16_t;  // g++ 12 widens bytes to words one by one
+  const Words nan = Words(broadcast(std::numeric_limits<float>::quiet_NaN()));
+  for (std::int64_t i = 0; i < codes.rows; ++i) {
+    const auto* from = codes.row<const std::uint8_t>(i);
+    float* to = values + i * stride;
+    std::int64_t j = 0;
+    for (; j + kLanes <= codes.cols; j += kLanes) {
+      Bytes bytes;
+      std::memcpy(&bytes, from + j, sizeof bytes);
+      const Words code = __builtin_convertvector(__builtin_convertvector(bytes, Halves), Words), size = code & 0x7F;
+      const Words fine = Words(__builtin_convertvector(size, Vec) * 0x1p-9F), wide = (size + ((127 - 7) << 3)) << 20;
+      const Words number = size < 8 ? fine : wide;
+      store(to + j, Vec((size == 0x7F ? nan : number) | (code & 0x80) << 24));
+    }
+    for (; j < codes.cols; ++j) to[j] = from_e4m3(from[j]);
+  }
+}
+
+// Block by block: they are tiles both ways round.
+void run(const Quantize& op, Scratch& scratch) {
+  constexpr std::int64_t kSide = kScaledDepth;
+  CHECK(op.scaling.width == kSide, "tiles {} wide are not the same both ways round", op.scaling.width);
+  float *values = scratch.take<float>(kSide * kSide), *room = scratch.take<float>(kSide);
+  for (std::int64_t row = 0; row < op.x.rows; row += kSide)
+    for (std::int64_t col = 0; col < op.x.cols; col += kSide) {
+      const Tensor block =
+          op.x.row_range(row, std::min(kSide, op.x.rows - row)).columns(col, std::min(kSide, op.x.cols - col));
+      float scale = 0;
+      quantize(block, {kSide, kSide}, op.scaling.floor, values, kSide, &scale, room);
+      op.scales.row<float>(col / kSide)[row / kSide] = op.turned_scales.row<float>(row / kSide)[col / kSide] = scale;
+      for (std::int64_t i = 0; i < block.rows; ++i) {
+        auto* codes = op.codes.row<std::uint8_t>(row + i) + col;
+        for (std::int64_t j = 0; j < block.cols; ++j) {
+          codes[j] = round_to_e4m3(values[i * kSide + j]);
+          op.turned.row<std::uint8_t>(col + j)[row + i] = codes[j];
+        }
+      }
+    }
+  for (const Tensor& codes : {op.codes, op.turned})
+    for (std::int64_t i = 0; i < codes.rows; ++i) {
+      auto* const end = codes.row<std::uint8_t>(i) + codes.cols;
+      std::fill(end, end + (round_up(codes.cols, 16) - codes.cols), std::uint8_t{0});
+    }
+  if (!op.digests) return;
+  for (std::int64_t i = 0; i < 4; ++i)
+    run(Digest{digested(op)[static_cast<std::size_t>(i)], {}, op.digests.row_range(i, 1)}, scratch);
 }
 
 }  // namespace troupe::cpu

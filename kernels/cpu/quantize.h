@@ -12,4 +12,7 @@ namespace troupe::cpu {
 void quantize(const Tensor& x, TileShape tile, float floor, float* values, std::int64_t stride, float* scales,
               float* room);
 
+// values[i * stride + j] = the number that codes[i,j] stands for.
+void read_codes(const Tensor& codes, float* values, std::int64_t stride);
+
 }  // namespace troupe::cpu

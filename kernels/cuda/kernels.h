@@ -39,6 +39,7 @@ void run(const Initialize& op, Queue& queue);
 void run(const Sample& op, Queue& queue);
 void run(const PolicyLoss& op, Queue& queue);
 void run(const Digest& op, Queue& queue);
+void run(const Quantize& op, Queue& queue);
 
 void run(const Op& op, Queue& queue);
 
@@ -49,6 +50,7 @@ std::size_t run_rotations(const std::vector<const Op*>& ops, std::size_t first, 
 std::size_t run_fills(const std::vector<const Op*>& ops, std::size_t first, Queue& queue);
 std::size_t run_square_sums(const std::vector<const Op*>& ops, std::size_t first, Queue& queue);
 std::size_t run_updates(const std::vector<const Op*>& ops, std::size_t first, Queue& queue);
+std::size_t run_quantizations(const std::vector<const Op*>& ops, std::size_t first, Queue& queue);
 // A norm's backward and the copy that follows it; 2, or 0.
 std::size_t run_norm_and_copy(const std::vector<const Op*>& ops, std::size_t first, Queue& queue);
 // ops[first] and what goes with it in one launch; how many they are.

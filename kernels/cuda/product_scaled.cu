@@ -63,19 +63,33 @@ void run_scaled(const Product& op, Queue& queue) {
   if (op.c.rows == 0 || op.c.cols == 0) return;
   if ((op.transpose_a ? op.a.rows : op.a.cols) == 0) return multiply_codes(op, {}, {}, queue);
   const Codes a = quantize({op.a}, op.a_scaling, op.transpose_a, queue).front();
-  multiply_codes(op, a, quantize({op.b}, op.b_scaling, !op.transpose_b, queue).front(), queue);
+  multiply_codes(op, a,
+                 op.b_scales ? codes_of(op.b_turned, op.b_scales, op.b_scaling)
+                             : quantize({op.b}, op.b_scaling, !op.transpose_b, queue).front(),
+                 queue);
 }
 
-// Runs that have rows, as many in a launch as it takes; the matrix of each is quantized, of others not.
+// The matrices of runs that have rows, one a run.
+static std::vector<Codes> codes_of_matrices(const GroupedProduct& op, Queue& queue) {
+  std::vector<Tensor> matrices;
+  std::vector<Codes> codes;
+  for (std::size_t run = 0; run < op.b.size(); ++run) {
+    if (op.rows[run] == 0) continue;
+    if (op.b_scales.empty())
+      matrices.push_back(op.b[run]);
+    else
+      codes.push_back(codes_of(op.b_turned[run], op.b_scales[run], op.b_scaling));
+  }
+  return op.b_scales.empty() ? quantize(matrices, op.b_scaling, !op.transpose_b, queue) : codes;
+}
+
+// Runs that have rows, as many in a launch as it takes.
 void run_scaled(const GroupedProduct& op, Queue& queue) {
   if (op.a.rows == 0 || op.c.cols == 0) return;
   CHECK(op.a_scaling.width == 1, "tiles of runs {} rows wide have no kernels for GPUs", op.a_scaling.width);
-  std::vector<Tensor> matrices;
-  for (std::size_t run = 0; run < op.b.size(); ++run)
-    if (op.rows[run] > 0) matrices.push_back(op.b[run]);
   const bool any = op.a.cols > 0;
   const Codes a = any ? quantize({op.a}, op.a_scaling, false, queue).front() : Codes{};
-  const std::vector<Codes> b = any ? quantize(matrices, op.b_scaling, !op.transpose_b, queue) : std::vector<Codes>();
+  const std::vector<Codes> b = any ? codes_of_matrices(op, queue) : std::vector<Codes>();
   const bool columns = op.b_scaling.width == 1;
   with_scaled_tiles(scaled_tiles_for(op.c, {}, {}, false), [&](auto tiles) {
     std::size_t next = 0;

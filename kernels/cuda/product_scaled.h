@@ -1,5 +1,5 @@
 // Products in FP8 (Scaling in kernels/op.h) on warpgroups, of operands as they stand: codes are made here, in working
-// memory.
+// memory, but for weights that have some.
 #pragma once
 
 #include "kernels/cuda/quantize.h"

@@ -6,7 +6,9 @@
 
 #include "kernels/base/check.h"
 #include "kernels/cuda/codes.h"
+#include "kernels/cuda/kernels.h"
 #include "kernels/cuda/view.h"
+#include "kernels/shapes.h"
 #include "kernels/tiles.h"
 
 namespace troupe::cuda {
@@ -207,6 +209,24 @@ void launch_quantize(const Matrices& matrices, dim3 size, bool columns, bool dow
 
 std::int64_t round_up(std::int64_t x, std::int64_t to) { return (x + to - 1) / to * to; }
 
+// Codes of `tensors`, all or as many as a launch takes; how many those are.
+std::size_t launch_some(const Tensor* tensors, const Codes* codes, std::size_t count, float floor, bool down,
+                        Queue& queue) {
+  Matrices matrices{.all = {}, .floor = floor};
+  dim3 size(0, 0, 0);
+  bool whole = true;
+  for (; size.z < std::min<std::size_t>(count, kMatricesMax); ++size.z) {
+    const Tensor& x = tensors[size.z];
+    matrices.all[size.z] = {x, codes[size.z]};
+    size.x = std::max(size.x, static_cast<unsigned>(x.cols)), size.y = std::max(size.y, static_cast<unsigned>(x.rows));
+    whole = whole && x.dtype == Dtype::bf16 && x.cols % kEight == 0 && rows_aligned(x);
+  }
+  const bool columns = codes->width == 1;
+  whole ? launch_quantize<true>(matrices, size, columns, down, queue)
+        : launch_quantize<false>(matrices, size, columns, down, queue);
+  return size.z;
+}
+
 Codes codes_for(const Tensor& x, const Scaling& scaling, bool down, Queue& queue) {
   Codes codes{.rows = down ? x.cols : x.rows, .depth = down ? x.rows : x.cols, .width = scaling.width};
   codes.stride = round_up(codes.depth, 16);
@@ -221,22 +241,50 @@ Codes codes_for(const Tensor& x, const Scaling& scaling, bool down, Queue& queue
 std::vector<Codes> quantize(const std::vector<Tensor>& tensors, const Scaling& scaling, bool down, Queue& queue) {
   CHECK(scaling.width == 1 || scaling.width == kScaledDepth, "tiles {} wide have no kernels for GPUs", scaling.width);
   std::vector<Codes> all;
-  for (std::size_t first = 0; first < tensors.size(); first += kMatricesMax) {
-    Matrices matrices{.all = {}, .floor = scaling.floor};
-    dim3 size(0, 0, 0);
-    bool whole = true;
-    for (std::size_t i = first; i < std::min(first + kMatricesMax, tensors.size()); ++i) {
-      const Tensor& x = tensors[i];
-      all.push_back(codes_for(x, scaling, down, queue));
-      matrices.all[size.z++] = {x, all.back()};
-      size.x = std::max(size.x, static_cast<unsigned>(x.cols)),
-      size.y = std::max(size.y, static_cast<unsigned>(x.rows));
-      whole = whole && x.dtype == Dtype::bf16 && x.cols % kEight == 0 && rows_aligned(x);
-    }
-    whole ? launch_quantize<true>(matrices, size, scaling.width == 1, down, queue)
-          : launch_quantize<false>(matrices, size, scaling.width == 1, down, queue);
-  }
+  for (const Tensor& x : tensors) all.push_back(codes_for(x, scaling, down, queue));
+  for (std::size_t done = 0; done < all.size();)
+    done += launch_some(&tensors[done], &all[done], all.size() - done, scaling.floor, down, queue);
   return all;
+}
+
+Codes codes_of(const Tensor& codes, const Tensor& scales, const Scaling& scaling) {
+  return {.data = static_cast<unsigned char*>(codes.data),
+          .scales = static_cast<float*>(scales.data),
+          .rows = codes.rows,
+          .depth = codes.cols,
+          .width = scaling.width,
+          .stride = codes.stride,
+          .scale_stride = scales.stride};
+}
+
+// What follows each other is two launches, one a way round.
+std::size_t run_quantizations(const std::vector<const Op*>& ops, std::size_t first, Queue& queue) {
+  std::vector<Tensor> tensors;
+  std::vector<Codes> codes, turned;
+  const Quantize* head = nullptr;
+  for (std::size_t i = first; i < ops.size() && tensors.size() < kMatricesMax; ++i) {
+    const auto* op = std::get_if<Quantize>(ops[i]);
+    if (op == nullptr || (head != nullptr && op->scaling != head->scaling)) break;
+    check(*ops[i]);
+    head = op;
+    tensors.push_back(op->x);
+    codes.push_back(codes_of(op->codes, op->scales, op->scaling));
+    turned.push_back(codes_of(op->turned, op->turned_scales, op->scaling));
+  }
+  if (head == nullptr) return 0;
+  launch_some(tensors.data(), codes.data(), tensors.size(), head->scaling.floor, false, queue);
+  launch_some(tensors.data(), turned.data(), tensors.size(), head->scaling.floor, true, queue);
+  for (std::size_t i = first; i < first + tensors.size(); ++i) {
+    const auto& op = std::get<Quantize>(*ops[i]);
+    for (std::int64_t j = 0; op.digests && j < 4; ++j)
+      run(Digest{digested(op)[static_cast<std::size_t>(j)], {}, op.digests.row_range(j, 1)}, queue);
+  }
+  return tensors.size();
+}
+
+void run(const Quantize& op, Queue& queue) {
+  const Op one = op;
+  run_quantizations({&one}, 0, queue);
 }
 
 }  // namespace troupe::cuda

@@ -8,16 +8,18 @@
 
 namespace troupe::cuda {
 
-// In working memory. A row of codes is what the product calls its row (of A) or column (of B); k runs along it, and zeros
-// fill it to a multiple of 16.
+// In working memory, or a weight's own (Quantize). A row of codes is what the product calls its row (of A) or column
+// (of B); k runs along it, and zeros fill it to a multiple of 16.
 struct Codes {
   unsigned char* data = nullptr;
-  float* scales = nullptr;  // [tile of k][row / width], at least kScaleRows more than there are
+  float* scales = nullptr;  // [tile of k][row / width]; of a width of 1, at least kScaleRows more than there are
   std::int64_t rows = 0, depth = 0, width = 1;
   std::int64_t stride = 0, scale_stride = 0;  // from row to row, from tile to tile
 };
 constexpr std::int64_t kScaleRows = 128;  // a product's tile reads so many scales from any row on
 
+// Those that stand there already.
+Codes codes_of(const Tensor& codes, const Tensor& scales, const Scaling& scaling);
 // `down`: k runs down the tensors' columns. REQUIRES: a width of 1 or of kScaledDepth.
 std::vector<Codes> quantize(const std::vector<Tensor>& tensors, const Scaling& scaling, bool down, Queue& queue);
 

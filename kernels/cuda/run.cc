@@ -16,8 +16,8 @@ void run(const Op& op, Queue& queue) {
 }
 
 std::size_t run_next(const std::vector<const Op*>& ops, std::size_t first, Queue& queue) {
-  for (const auto together :
-       {run_weight_gradients, run_norm_and_copy, run_rotations, run_adds, run_fills, run_square_sums, run_updates})
+  for (const auto together : {run_weight_gradients, run_norm_and_copy, run_rotations, run_adds, run_fills,
+                              run_square_sums, run_updates, run_quantizations})
     if (const std::size_t count = together(ops, first, queue); count > 0) return count;
   run(*ops[first], queue);
   return 1;

@@ -38,25 +38,30 @@ void each_expert(const Counts& counts, Visit visit) {
   }
 }
 
-// Each expert's rows of a times its own matrix, all read as `one` reads its operands.
-void multiply(Ops& ops, const Tensor& a, const std::vector<ExpertTensors>& w, Tensor ExpertTensors::*matrix,
-              const Product& one, const Counts& counts, const Tensor& c) {
-  GroupedProduct op{.a = a, .c = c, .b = {}, .rows = {}, .transpose_b = one.transpose_b};
-  op.a_scaling = one.a_scaling, op.b_scaling = one.b_scaling;
+// Each expert's rows of a times its own matrix, read as product_with(matrix) reads it.
+template <typename ProductWith>
+void multiply(Ops& ops, const Tensor& a, const std::vector<ExpertTensors>& w, Matrix ExpertTensors::*matrix,
+              ProductWith product_with, const Counts& counts, const Tensor& c) {
+  GroupedProduct op{.a = a, .c = c, .b = {}, .rows = {}};
   each_expert(counts, [&](std::size_t e, std::int64_t, std::int64_t rows) {
-    op.b.push_back(w[e].*matrix);
+    const Product one = product_with(w[e].*matrix);
+    op.transpose_b = one.transpose_b, op.a_scaling = one.a_scaling, op.b_scaling = one.b_scaling;
+    op.b.push_back(one.b);
+    if (one.b_scales) op.b_turned.push_back(one.b_turned), op.b_scales.push_back(one.b_scales);
     op.rows.push_back(static_cast<std::int32_t>(rows));
   });
   ops.push_back(std::move(op));
 }
 
 void forward(Ops& ops, const ChunkSlot& chunk, const Tensor& x, const std::vector<ExpertTensors>& w,
-             Tensor ExpertTensors::*matrix, const Counts& counts, const Tensor& y) {
-  multiply(ops, x, w, matrix, linear_forward(chunk.fp8, {}, {}, {}), counts, y);
+             Matrix ExpertTensors::*matrix, const Counts& counts, const Tensor& y) {
+  multiply(
+      ops, x, w, matrix, [&](const Matrix& one) { return linear_forward(chunk.fp8, {}, one, {}); }, counts, y);
 }
 void input_gradient(Ops& ops, const ChunkSlot& chunk, const Tensor& dy, const std::vector<ExpertTensors>& w,
-                    Tensor ExpertTensors::*matrix, const Counts& counts, const Tensor& dx) {
-  multiply(ops, dy, w, matrix, linear_input_gradient(chunk.fp8, {}, {}, {}), counts, dx);
+                    Matrix ExpertTensors::*matrix, const Counts& counts, const Tensor& dx) {
+  const auto product_with = [&](const Matrix& one) { return linear_input_gradient(chunk.fp8, {}, one, {}); };
+  multiply(ops, dy, w, matrix, product_with, counts, dx);
 }
 
 void hidden_forward(Ops& ops, const std::vector<ExpertTensors>& w, const Counts& counts, const ChunkSlot& chunk) {

@@ -13,7 +13,7 @@
 namespace troupe {
 
 struct ExpertTensors {
-  Tensor gate_up, down;  // (2I, D), (D, I)
+  Matrix gate_up, down;  // (2I, D), (D, I)
 };
 
 // Memory of one chunk, from its arrival until its forward answer (or stash end), or its turn in the strict sum.

@@ -14,20 +14,22 @@
 
 #include "kernels/model/carver.h"
 #include "kernels/model/config.h"
+#include "kernels/model/matrix.h"
 #include "kernels/op.h"
 
 namespace troupe {
 
 // One layer's weights, or its gradient accumulators: the same names either way. Absent tensors are empty.
 struct LayerTensors {
-  Tensor input_norm, in_proj, in_bias;   // in_proj: (q_a|kv_a), (q|kv_a) or (q|k|v) rows
-  Tensor q_norm, q_b, kv_norm, kv_b, o;  // multi-head latent attention (o: both kinds)
-  Tensor post_norm, gate, gate_bias;     // router: (E, D) f32, (1, E) f32
-  Tensor gate_up, down;                  // (2I, D), (D, I): the MLP or the shared experts
+  Tensor input_norm, in_bias, q_norm, kv_norm, post_norm;
+  Matrix in_proj;          // (q_a|kv_a), (q|kv_a) or (q|k|v) rows
+  Matrix q_b, kv_b, o;     // multi-head latent attention (o: both kinds)
+  Tensor gate, gate_bias;  // router: (E, D) f32, (1, E) f32
+  Matrix gate_up, down;    // (2I, D), (D, I): the MLP or the shared experts
 };
 
-// lookup(first, last): the rows of consecutive tensors `first`..`last` as one; an empty Tensor if there is none.
-using TensorLookup = std::function<Tensor(const std::string& first, const std::string& last)>;
+// lookup(first, last): the rows of consecutive tensors `first`..`last` as one; an empty one if there is none.
+using TensorLookup = std::function<Matrix(const std::string& first, const std::string& last)>;
 // `matrices` serves what products read (bfloat16 copies in mixed precision), `masters` norms, biases and the router.
 LayerTensors bind_layer(const ModelConfig& config, int layer, const TensorLookup& matrices,
                         const TensorLookup& masters);

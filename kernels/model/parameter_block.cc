@@ -3,9 +3,7 @@
 #include <array>
 
 namespace troupe {
-namespace {
 
-// Tensors that stand directly behind their neighbour, without padding, since one product reads both.
 bool continues_previous(const std::string& name) {
   static constexpr std::array<const char*, 6> kFollowers = {
       "kv_a_proj_with_mqa.weight", "k_proj.weight", "v_proj.weight", "k_proj.bias", "v_proj.bias", "up_proj.weight"};
@@ -13,8 +11,6 @@ bool continues_previous(const std::string& name) {
     if (name.ends_with(follower)) return true;
   return false;
 }
-
-}  // namespace
 
 ParameterBlock::ParameterBlock(std::vector<Parameter> parameters) : parameters_(std::move(parameters)) {
   for (std::size_t i = 0; i < parameters_.size(); ++i) {

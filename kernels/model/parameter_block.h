@@ -11,6 +11,9 @@
 
 namespace troupe {
 
+// Whether a tensor stands directly behind its neighbour, without padding, since one product reads both.
+bool continues_previous(const std::string& name);
+
 class ParameterBlock {
  public:
   explicit ParameterBlock(std::vector<Parameter> parameters);

@@ -6,6 +6,7 @@
 
 #include "kernels/model/linear.h"
 #include "tests/cuda/beside_cpu.h"
+#include "tests/support/coded.h"
 #include "tests/support/naive.h"
 #include "tests/support/run_op.h"
 
@@ -208,6 +209,61 @@ TEST_CASE("a grouped scaled product has the bits of its products", "[scaled]") {
       run_op(one);
     }
     CHECK(same_bits(c, expected));
+  }
+}
+
+TEST_CASE("weights are quantized on a GPU as on the CPU, several in one launch, and digested", "[scaled]") {
+  const std::pair<std::int64_t, std::int64_t> shapes[] = {{256, 384}, {1, 16}, {129, 127}, {300, 40}, {16, 264}};
+  for (const Dtype type : {Dtype::f32, kHalf}) {
+    std::vector<Owned> weights;
+    std::vector<CodedWeight> here, there;
+    Ops together;
+    for (const auto& [rows, cols] : shapes) {
+      weights.push_back(normal(rows, cols, 3, type));
+      here.emplace_back(weights.back()), there.emplace_back(weights.back());
+      run_on_cpu(here.back().op);
+      for (const Owned* const one : {&there.back().codes, &there.back().turned})
+        std::memset(one->tensor().data, 0xC5, static_cast<std::size_t>(one->tensor().rows * one->tensor().stride));
+      together.push_back(there.back().op);
+    }
+    run_ops(together);
+    for (std::size_t i = 0; i < weights.size(); ++i) {
+      INFO(weights[i].tensor().rows << " x " << weights[i].tensor().cols);
+      const auto is = digested(there[i].op), must_be = digested(here[i].op);
+      for (std::size_t tensor = 0; tensor < 4; ++tensor) CHECK(same_bits(is[tensor], must_be[tensor]));
+      Quantize noting = there[i].op;
+      const Owned digests = integers(4, 4, std::vector<std::int32_t>(16));
+      noting.digests = digests;
+      CHECK(like_cpu(noting));
+    }
+  }
+}
+
+TEST_CASE("on a GPU a product that reads a weight's codes has the bits of one that quantizes it", "[scaled]") {
+  for (const auto& [tokens, in, out] : {std::tuple{2, 130, 40}, {13, 304, 33}, {140, 257, 136}, {260, 24, 40}}) {
+    INFO(tokens << " tokens, " << in << " to " << out);
+    const Owned x = normal(tokens, in, 1, kHalf), w = normal(out, in, 2, kHalf), dy = normal(tokens, out, 3, kHalf);
+    const Owned y(tokens, out, kHalf), expected_y(tokens, out, kHalf), dx(tokens, in), expected_dx(tokens, in);
+    const CodedWeight coded(w);
+    run_op(linear_forward(true, x, w, expected_y));
+    run_op(linear_forward(true, x, coded.matrix(), y));
+    CHECK(same_bits(y, expected_y));
+    run_op(linear_input_gradient(true, dy, w, expected_dx));
+    run_op(linear_input_gradient(true, dy, coded.matrix(), dx));
+    CHECK(same_bits(dx, expected_dx));
+    GroupedProduct grouped_plain{.a = x, .c = expected_y, .b = {}, .rows = {}, .transpose_b = true};
+    grouped_plain.a_scaling = kActivationTiles, grouped_plain.b_scaling = kWeightBlocks;
+    for (const int rows : {tokens / 2, 0, tokens - tokens / 2})
+      grouped_plain.b.push_back(w), grouped_plain.rows.push_back(rows);
+    GroupedProduct of_codes = grouped_plain;
+    const Product one = linear_forward(true, x, coded.matrix(), y);
+    of_codes.c = y, of_codes.transpose_b = one.transpose_b;
+    for (Tensor& b : of_codes.b)
+      b = one.b, of_codes.b_turned.push_back(one.b_turned), of_codes.b_scales.push_back(one.b_scales);
+    run_op(Fill{y, 0});
+    run_op(grouped_plain);
+    run_op(of_codes);
+    CHECK(same_bits(y, expected_y));
   }
 }
 

@@ -50,7 +50,7 @@ class Bench {
   cudaEvent_t begin_ = nullptr, end_ = nullptr;
 };
 
-// `scaled` and the same product in bfloat16.
+// `scaled` and the same product in bfloat16. What each product quantizes counts with it last: of a weight, nothing.
 void compare(const Bench& bench, const char* form, const Product& scaled) {
   cuda::Arena room(bench.stream(), true);
   Product halves = scaled;
@@ -78,7 +78,8 @@ void compare(const Bench& bench, const char* form, const Product& scaled) {
       "{:<16}{:>6} x [{:>5}] x {:>5}{:>10.0f}{:>8.0f}{:>7.2f}{:>10.1f} us{:>8.1f} + {:.1f} us, {:.0f}, {:.0f} "
       "GB/s{:>8.2f}\n",
       form, scaled.c.rows, depth, scaled.c.cols, flops / half_us * 1e-6, flops / us * 1e-6, half_us / us, us, a_us,
-      b_us, rate(scaled.a, a_us), rate(scaled.b, b_us), half_us / (us + a_us + b_us));
+      b_us, rate(scaled.a, a_us), rate(scaled.b, b_us),
+      half_us / (us + a_us + (scaled.b_scaling == kWeightBlocks ? 0 : b_us)));
   std::fflush(stdout);
 }
 

@@ -51,6 +51,8 @@ double element(const Tensor& x, std::int64_t row, std::int64_t col) {
       return x.row<const std::int32_t>(row)[col];
     case Dtype::f64:
       return x.row<const double>(row)[col];
+    case Dtype::e4m3:
+      return static_cast<double>(from_e4m3(x.row<const std::uint8_t>(row)[col]));
   }
   return 0;
 }
@@ -70,6 +72,9 @@ void Owned::set(std::int64_t row, std::int64_t col, double value) {
       break;
     case Dtype::f64:
       tensor_.row<double>(row)[col] = value;
+      break;
+    case Dtype::e4m3:
+      tensor_.row<std::uint8_t>(row)[col] = round_to_e4m3(static_cast<float>(value));
       break;
   }
 }

@@ -28,7 +28,9 @@ struct Range {
 };
 using Ranges = std::map<char*, Range>;  // by where they begin; they don't touch
 
+// Rows of codes go on with zeros, which belong to them.
 std::size_t span_of(const Tensor& t) {
+  if (t.dtype == Dtype::e4m3) return static_cast<std::size_t>(t.rows * t.stride);
   return static_cast<std::size_t>((t.rows - 1) * t.stride + t.cols) * bytes_of(t.dtype);
 }
 
