@@ -1,7 +1,6 @@
 #include "actors/rollout.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "actors/data/arithmetic.h"
 #include "actors/data/tokenizer.h"

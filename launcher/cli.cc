@@ -96,7 +96,9 @@ void add_launch(CLI::App& app, Arguments& a) {
   c->add_flag("--resume", l.train.resume, "continue from the run's last checkpoint, on any legal layout");
   c->add_flag("--quiet", l.train.quiet, "no progress line");
   add_set(c, l.train.sets);
-  c->footer("Example: troupe launch configs/shakespeare.toml --on hosts:hosts.txt --spares 1");
+  c->footer(
+      "Example: troupe launch configs/moe_0b85.toml --on hosts:hosts.txt --set layout.replicas=4 --set "
+      "layout.stages=4");
 }
 
 CLI::App* add_generate(CLI::App& app, Arguments& a) {

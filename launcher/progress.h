@@ -18,7 +18,6 @@ class Progress {
   void show(const nlohmann::json& report);
   // The end: losses, answers, where the model lies, the bill.
   void summary(const std::string& run_folder);
-  double held_out_loss() const { return held_out_loss_; }
 
  private:
   void step(const nlohmann::json& report);

@@ -79,7 +79,10 @@ void RunFolder::append_metrics(const std::string& json_line) {
 }
 
 std::string current_run(const std::string& path) {
-  return fs::exists(path + "/current") ? path + "/" + fs::read_symlink(path + "/current").string() : path;
+  for (const char* const name : {"current", "latest"})  // a phase that only asks a model is no run
+    if (const std::string run = path + "/" + name; fs::exists(run + "/config.toml"))
+      return path + "/" + fs::read_symlink(run).string();
+  return path;
 }
 
 Config load_run_config(const std::string& path) {
