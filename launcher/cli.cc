@@ -576,6 +576,9 @@ int run_command_line(int argc, char** argv) {
   } catch (const Interrupted&) {
     std::fprintf(stderr, "troupe: interrupted\n");
     return kInterrupted;
+  } catch (const std::bad_alloc&) {
+    std::fprintf(stderr, "troupe: not enough memory; `troupe plan` tells what a configuration takes\n");
+    return 1;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "troupe: %s\n", error.what());
     return 1;
