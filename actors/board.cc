@@ -4,8 +4,6 @@
 #include <new>
 #include <tuple>
 
-#include "kernels/base/check.h"
-
 namespace troupe {
 
 namespace {

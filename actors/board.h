@@ -6,7 +6,6 @@
 
 #include <array>
 #include <atomic>
-#include <bit>
 #include <cstdint>
 #include <cstring>
 #include <functional>
@@ -82,8 +81,8 @@ class BoardCell {
     for (std::size_t i = 0; i < kWords; ++i) copies_[next % 2][i].store(words[i], std::memory_order_relaxed);
     published_.store(next, std::memory_order_release);
   }
-  // Empty: nothing was published, or the writer was faster each time.
   std::uint64_t number() const { return published_.load(std::memory_order_acquire); }
+  // Empty: nothing was published, or the writer was faster each time.
   std::optional<Value> read() const {
     for (int tries = 0; tries < 1000; ++tries) {
       const std::uint64_t number = published_.load(std::memory_order_acquire);

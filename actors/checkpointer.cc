@@ -1,6 +1,7 @@
 #include "actors/checkpointer.h"
 
 #include <algorithm>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "actors/build_info.h"
@@ -27,6 +28,22 @@ nlohmann::json describe(const std::vector<Provenance>& provenance) {
     if (!p.note.empty()) list.back()["note"] = p.note;
   }
   return list;
+}
+
+// Empty, or which data of a checkpoint's run are no longer what it learned from.
+std::string changed_data(const std::string& checkpoint, const std::vector<Provenance>& now) {
+  std::ifstream file(checkpoint + "/manifest.json");
+  const auto manifest = nlohmann::json::parse(file, nullptr, false);
+  const auto before = manifest.is_object() ? manifest.value("data", nlohmann::json::array()) : nlohmann::json::array();
+  for (std::size_t i = 0; i < std::min(before.size(), now.size()); ++i) {
+    const std::string was = before[i].value("sha256", now[i].sha256);
+    if (was != now[i].sha256)
+      return fmt::format(
+          "{} has other contents than when this run began (sha256 {} then, {} now): bring the old ones back, or start "
+          "a new run with train.start_from = \"{}\"",
+          now[i].source, was.substr(0, 12), now[i].sha256.substr(0, 12), checkpoint);
+  }
+  return "";
 }
 
 }  // namespace
@@ -67,6 +84,9 @@ void Checkpointer::on(const Restore& restore, const Address&) {
   version_ = -1;  // a save under way is begun again, or was not asked for by anybody who lives
   finish_token_ = 0;
   owed_.clear();
+  if (!restore.path.empty() && !restore.weights_only)
+    if (const std::string problem = changed_data(restore.path, provenance_); !problem.empty())
+      context_.post(kConductor, Restored{restore.version, attempt_, problem});
   for (const Address& owner : snapshot_owners(config_))
     context_.post(owner, Credit{Channel::snapshot, 0, kPartsInFlight, attempt_});
 }

@@ -1,5 +1,6 @@
 #include "actors/conductor.h"
 
+#include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -82,6 +83,7 @@ void Conductor::remember(const RecoveryPlan& plan) {
     state_ = TrainingState{};
   state_.version = plan.version;
   checkpointed_.clear();
+  if (plan.from_disk && plan.version > 0 && !recover_.weights_only) checkpointed_.insert(plan.version);
   evaluated_version_ = answered_version_ = -1;
   answered_ = false;
 }
@@ -149,7 +151,9 @@ bool Conductor::holds() {
 void Conductor::go_on() {
   if (holds()) return;
   if (state_.version > recover_.version || last_decided_) return next();
-  if (answers_due()) return start_answers();  // what they say may end the run
+  // Of a version that was saved before it was evaluated; and what answers say may end the run.
+  if (state_.version > 0 && evaluation_due()) return start_evaluation();
+  if (answers_due()) return start_answers();
   start_step();
 }
 
@@ -293,7 +297,8 @@ void Conductor::finish_evaluation() {
     return finish_if_done();
   }
   const bool kept = checkpointed_.contains(state_.version) || checkpoint_version_ == state_.version;
-  if (kept && totals.targets > 0 && (state_.best_evaluation == 0 || loss < state_.best_evaluation)) {
+  if (kept && totals.targets > 0 && std::isfinite(loss) &&
+      (state_.best_evaluation == 0 || loss < state_.best_evaluation)) {
     state_.best_evaluation = loss;
     state_.best_version = state_.version;
     post_best();

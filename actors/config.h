@@ -112,7 +112,7 @@ struct CheckpointConfig {  // [checkpoint]
 
 struct LayoutConfig {  // [layout]
   int nodes = 1, replicas = 1, stages = 1, expert_shards = 1;
-  int slots = 0;                             // microbatches in flight per stage; 0: stages + 3, at most microbatches
+  int slots = 0;                             // microbatches in flight per stage; 0: stages + 3; at most a replica's
   int chunk_rows_max = 1024;                 // rows in one expert chunk
   int chunk_credits = 2;                     // chunks in flight per (stage, shard, layer, direction)
   int sums_elements_max = 32 * 1024 * 1024;  // of a gradient, in one message between twins

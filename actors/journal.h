@@ -7,7 +7,6 @@
 // A segment's end comes to its actor as a message with the segment's own number. So causes and effects are a forest.
 #pragma once
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>

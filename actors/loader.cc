@@ -1,6 +1,5 @@
 #include "actors/loader.h"
 
-#include <cstring>
 #include <utility>
 
 #include "actors/rules/placement.h"

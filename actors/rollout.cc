@@ -1,7 +1,6 @@
 #include "actors/rollout.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "actors/data/arithmetic.h"
 #include "actors/data/tokenizer.h"
@@ -56,8 +55,8 @@ void Rollout::on(const StartEvaluation& start, const Address&) {
     request_.tokens_max = config_.generate_length();
   }
   const std::size_t n = request_.prompts.size();
-  *sink_ = GenerationResult{std::vector<std::vector<std::int32_t>>(n), std::vector<std::vector<float>>(n),
-                            std::vector<std::vector<float>>(n), false};
+  *sink_ = {};
+  sink_->tokens.resize(n), sink_->logprobs.resize(n), sink_->logits.resize(n);
   jobs_.push_back(job_of_request());
   begin_job();
 }
@@ -278,6 +277,10 @@ void Rollout::take(std::size_t place, const Generated& generated, std::size_t ro
     all.insert(all.end(), logits, logits + size);
   }
   s.next = {token};
+  if (!jobs_.front().of) {
+    sink_->begun += s.tokens.size() == 1 ? 1 : 0;
+    ++sink_->written;
+  }
   if (ends(s, token)) finish(place);
 }
 

@@ -35,6 +35,7 @@ struct GenerationResult {
   std::vector<std::vector<std::int32_t>> tokens;  // per prompt
   std::vector<std::vector<float>> logprobs;
   std::vector<std::vector<float>> logits;  // per prompt, tokens x vocabulary; when wanted
+  std::int64_t begun = 0, written = 0;     // sequences that have a token; tokens of all, while they are written
   bool done = false;
 };
 

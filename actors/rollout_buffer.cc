@@ -7,7 +7,6 @@
 
 #include "actors/answers.h"
 #include "actors/metrics.h"
-#include "actors/rules/grpo.h"
 #include "actors/rules/placement.h"
 #include "actors/tasks/task_text.h"
 #include "kernels/base/error.h"

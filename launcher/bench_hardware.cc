@@ -9,7 +9,6 @@
 #include <array>
 #include <cstdio>
 #include <ctime>
-#include <filesystem>
 #include <fstream>
 #include <set>
 

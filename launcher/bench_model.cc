@@ -8,7 +8,6 @@
 #include "actors/owner.h"
 #include "kernels/base/random.h"
 #include "kernels/model/rope_table.h"
-#include "launcher/machine.h"
 
 namespace troupe {
 

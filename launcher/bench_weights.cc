@@ -1,5 +1,4 @@
 // The weights of a part of the model that is timed, drawn and updated as an owner of such weights does (actors/owner.cc).
-#include <cmath>
 
 #include "actors/owner.h"
 #include "kernels/base/random.h"

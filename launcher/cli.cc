@@ -96,7 +96,9 @@ void add_launch(CLI::App& app, Arguments& a) {
   c->add_flag("--resume", l.train.resume, "continue from the run's last checkpoint, on any legal layout");
   c->add_flag("--quiet", l.train.quiet, "no progress line");
   add_set(c, l.train.sets);
-  c->footer("Example: troupe launch configs/shakespeare.toml --on hosts:hosts.txt --spares 1");
+  c->footer(
+      "Example: troupe launch configs/moe_0b85.toml --on hosts:hosts.txt --set layout.replicas=4 --set "
+      "layout.stages=4");
 }
 
 CLI::App* add_generate(CLI::App& app, Arguments& a) {
@@ -574,6 +576,9 @@ int run_command_line(int argc, char** argv) {
   } catch (const Interrupted&) {
     std::fprintf(stderr, "troupe: interrupted\n");
     return kInterrupted;
+  } catch (const std::bad_alloc&) {
+    std::fprintf(stderr, "troupe: not enough memory; `troupe plan` tells what a configuration takes\n");
+    return 1;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "troupe: %s\n", error.what());
     return 1;

@@ -1,7 +1,6 @@
 // `troupe compare RUN RUN`: the table, and the picture.
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <filesystem>
 #include <fstream>
 

@@ -430,6 +430,19 @@ void refuse_phases_without_weights(const Recipe& recipe, const std::string& file
   }
 }
 
+// Of all phases together money and time add up; steps, tokens and accuracies are of one.
+void refuse_budget_of_one_phase(const BudgetConfig& budget, const std::string& file_name) {
+  const char* const key = budget.max_steps > 0        ? "max_steps"
+                          : budget.max_tokens > 0     ? "max_tokens"
+                          : budget.until_accuracy > 0 ? "until_accuracy"
+                                                      : nullptr;
+  if (key != nullptr)
+    throw Error(
+        "{}: budget.{} ends a phase, not all of them: give it to one ([phase.budget] in the file, or --set "
+        "phase.NAME.budget.{}=...); budget.max_hours and budget.max_cost are for all together",
+        file_name, key, key);
+}
+
 }  // namespace
 
 Recipe recipe_from_text(const std::string& text, const std::string& file_name, const std::vector<std::string>& sets,
@@ -448,6 +461,7 @@ Recipe recipe_from_text(const std::string& text, const std::string& file_name, c
   std::vector<std::string> names;  // as the file has them
   recipe.name = run.name;
   recipe.budget = run.budget;
+  if (checked) refuse_budget_of_one_phase(recipe.budget, file_name);
   recipe.has_phases = true;
   for (std::size_t i = 0; i < base.phases(); ++i) {
     const auto read = [&](const std::vector<std::string>& own, bool check) {

@@ -1,4 +1,4 @@
-// Reads a configuration: TOML file, then --set key=value pairs, then checks. The only user of toml++.
+// Reads a configuration: TOML file, then --set key=value pairs, then checks. toml++ is used here and for faults.
 #pragma once
 
 #include <string>

@@ -33,6 +33,12 @@ class Table {
                          name_ == "task" || name_ == "distill";
     keys_.push_back({name_ + "." + key, slot, std::move(allowed), meaning, numbers});
   }
+  // For a key on which numbers depend, in a table where they else don't.
+  template <typename Value>
+  void add_number(const std::string& key, Value Struct::*member, Allowed allowed, const std::string& meaning) {
+    add(key, member, std::move(allowed), meaning);
+    keys_.back().numbers = true;
+  }
   // For a key that stands in a table of numbers but changes no bit.
   template <typename Value>
   void add_aside(const std::string& key, Value Struct::*member, Allowed allowed, const std::string& meaning) {
@@ -187,8 +193,8 @@ void add_task_keys(std::vector<Key>& keys) {
   t.add("corrupt", &T::corrupt, within(0, 1), "share of training solutions written wrong: a weak cold start");
   using J = JudgeConfig;
   Table<J> judge(keys, "judge", &Config::judge);
-  judge.add("command", &J::command, anything(),
-            "of a shell, with absolute paths: scores a request line; empty: built-in verification");
+  judge.add_number("command", &J::command, anything(),
+                   "of a shell, with absolute paths: scores a request line; empty: built-in verification");
   judge.add("processes", &J::processes, within(1, 1024), "judges at once, each a process of its own");
   judge.add("cpu_seconds", &J::cpu_seconds, within(1, 3600), "processor time of one command");
   judge.add("wall_seconds", &J::wall_seconds, within(1, 3600), "of one request; then its judge counts as hung");
@@ -197,8 +203,9 @@ void add_task_keys(std::vector<Key>& keys) {
   judge.add("processes_max", &J::processes_max, within(1, 4096), "processes and threads of one command");
   judge.add("output_kib", &J::output_kib, within(1, 1 << 20), "longest output of a command");
   judge.add("retries_max", &J::retries_max, within(0, 100), "of a request whose judge died or hung");
-  judge.add("format_reward", &J::format_reward, within(0, 1), "added for <think> and <answer> in their places");
-  judge.add("on_failure", &J::on_failure, one_of({"stop", "zero"}), "what a request does that no retry could save");
+  judge.add_number("format_reward", &J::format_reward, within(0, 1), "added for <think> and <answer> in their places");
+  judge.add_number("on_failure", &J::on_failure, one_of({"stop", "zero"}),
+                   "what a request does that no retry could save");
 }
 
 void add_schedule_keys(std::vector<Key>& keys) {
@@ -334,7 +341,7 @@ void add_machine_keys(std::vector<Key>& keys) {
   using G = GenerateConfig;
   Table<G> generate(keys, "generate", &Config::generate);
   generate.add("sequences_max", &G::sequences_max, at_least(1), "sequences decoded together");
-  generate.add("length_max", &G::length_max, at_least(0), "prompt and answer; 0: train.sequence_length");
+  generate.add_number("length_max", &G::length_max, at_least(0), "prompt and answer; 0: train.sequence_length");
   using K = DistillConfig;
   Table<K> distill(keys, "distill", &Config::distill);
   distill.add("teacher", &K::teacher, anything(), "a phase before, or a folder of weights; empty: the phase before");

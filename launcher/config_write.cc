@@ -11,6 +11,12 @@
 namespace troupe {
 namespace {
 
+// Of answers something is learned with rollouts alone.
+bool numbers_depend_on(const Key& key, const Config& config) {
+  const bool of_answers = key.name.starts_with("judge.") || key.name.starts_with("generate.");
+  return key.numbers && (!of_answers || config.has_rollouts());
+}
+
 std::string table_of(const std::string& key) {
   const std::size_t dot = key.find('.');
   return dot == std::string::npos ? "" : key.substr(0, dot);
@@ -64,7 +70,7 @@ std::string numbers_digest(const Config& config) {
   Config copy = with_file_names(config);
   std::string text;
   for (const Key& key : config_keys()) {
-    if (key.numbers) text += fmt::format("{} = {}\n", key.name, value_text(key.slot(copy, false)));
+    if (numbers_depend_on(key, config)) text += fmt::format("{} = {}\n", key.name, value_text(key.slot(copy, false)));
   }
   return sha256(text);
 }
@@ -73,7 +79,7 @@ std::vector<std::string> changed_numbers(const Config& before, const Config& aft
   Config old_config = with_file_names(before), new_config = with_file_names(after);
   std::vector<std::string> changes;
   for (const Key& key : config_keys()) {
-    if (!key.numbers || key.name == "train.steps") continue;
+    if (!numbers_depend_on(key, after) || key.name == "train.steps") continue;
     const std::string was = value_text(key.slot(old_config, false)), is = value_text(key.slot(new_config, false));
     const auto shown = [](const std::string& value) { return value.empty() ? "absent" : value; };
     if (was != is) changes.push_back(fmt::format("{}: {} -> {}", key.name, shown(was), shown(is)));

@@ -20,8 +20,8 @@ inline PayloadPool::Source memory_of(Device& device, Place place) {
   };
 }
 
-// What is given back waits here until somebody says that it may go: to free a GPU's memory waits for all that runs there,
-// and a copy to another process may wait for this one.
+// What is given back waits here until somebody says that it may go: to free a GPU's memory, or pinned memory, waits for
+// all that runs there, and a copy to another process may wait for this one.
 class Parking {
  public:
   static PayloadPool::Source parked(PayloadPool::Source source, const std::shared_ptr<Parking>& parking) {

@@ -481,7 +481,11 @@ void Supervisor::recover() {
 
 void Supervisor::obey_interrupts() {
   if (interrupts() == seen_) return;
-  if (!started_) throw Error("interrupted while the nodes were starting");
+  if (!started_) {
+    std::fprintf(stderr, "\ninterrupted while the nodes were starting; continue with: %s\n",
+                 resume_command(folder_.path()).c_str());
+    throw Interrupted();
+  }
   seen_ = interrupts();
   if (seen_ > 1) throw Error("interrupted twice: stopped at once; continue with: {}", resume_command(folder_.path()));
   std::fprintf(stderr, "\ninterrupted: finishing this step and saving (once more to stop at once)\n");
@@ -507,6 +511,7 @@ int Supervisor::run() {
   const json last = bill_.line(true, monotonic_us());
   folder_.append_metrics(last.dump());
   progress_.show(last);
+  progress_.expect_saved(resume_command(folder_.path()));
   if (seen_ == 0)
     progress_.summary(folder_.path());
   else

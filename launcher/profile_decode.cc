@@ -46,13 +46,6 @@ Config decoding_config(const ProfileOptions& options) {
   return config;
 }
 
-// Tokens after each sequence's first.
-std::int64_t tokens_after_first(const GenerationResult& result) {
-  std::int64_t count = 0;
-  for (const auto& tokens : result.tokens) count += static_cast<std::int64_t>(tokens.size()) - 1;
-  return count;
-}
-
 struct Decoding {
   std::int64_t wall_us = 0, tokens = 0;
 };
@@ -68,14 +61,12 @@ Decoding decode(const ProfileOptions& options, const Config& config, Profile* p)
   World world(config, world_options);
   world.recover({});
   Decoding decoding;
-  std::size_t begun = 0;  // sequences, in order, whose prompt was read
   std::int64_t begin_us = 0;
   Account before;
   world.run([](const Report&) {},
             [&] {
-              while (begun < result.tokens.size() && !result.tokens[begun].empty()) ++begun;
-              if (begin_us == 0 && !result.tokens.empty() && begun == result.tokens.size()) {
-                decoding.tokens = -tokens_after_first(result);
+              if (begin_us == 0 && result.begun == options.decode) {  // every prompt was read
+                decoding.tokens = -result.written;
                 before = world.bill().account;
                 if (p != nullptr) world.clear_profile();
                 begin_us = monotonic_us();
@@ -83,7 +74,7 @@ Decoding decode(const ProfileOptions& options, const Config& config, Profile* p)
               return result.done;
             });
   decoding.wall_us = monotonic_us() - begin_us;
-  decoding.tokens += tokens_after_first(result);
+  decoding.tokens += result.written;
   if (p == nullptr) return decoding;
   p->wall_us = decoding.wall_us;
   p->account = world.bill().account;

@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "kernels/base/error.h"
 #include "launcher/bill.h"
 #include "launcher/program.h"
 
@@ -135,7 +136,7 @@ void Progress::show(const nlohmann::json& r) {
     held_out_loss_ = number(r, "loss");
     evaluate_seconds_ += r.at("seconds").get<double>();
     std::string text = fmt::format("held-out loss {:.4f} ({:.4f} bits a token) over {} tokens", held_out_loss_,
-                                   r.at("bits_per_token").get<double>(), r.at("tokens").get<std::int64_t>());
+                                   number(r, "bits_per_token"), r.at("tokens").get<std::int64_t>());
     if (!r.at("load_max_over_mean").empty())
       text += fmt::format(", busiest expert {:.2f}x the mean", r.at("worst_load").get<double>());
     loss_version_ = r.at("version");
@@ -144,12 +145,14 @@ void Progress::show(const nlohmann::json& r) {
     show_answers(r);
   } else if (kind == "checkpoint") {
     const std::string trouble = r.at("problem");
-    if (trouble.empty())
+    unsaved_.clear();
+    if (trouble.empty()) {
       checkpoint_ = r.at("path");
-    else
-      line(fmt::format("warning: checkpoint {} was not written: {}; training goes on",
-                       r.at("version").get<std::int64_t>(), trouble),
-           false);
+      return;
+    }
+    end_line();
+    unsaved_ = fmt::format("checkpoint {} was not written: {}", r.at("version").get<std::int64_t>(), trouble);
+    std::fprintf(stderr, "warning: %s; training goes on\n", unsaved_.c_str());
   } else if (kind == "exact_match") {
     problems_ = r.at("problems");
     right_ = r.at("right");
@@ -161,6 +164,12 @@ void Progress::show(const nlohmann::json& r) {
           a.at("right").get<bool>() ? "right" : fmt::format("wrong, it is {}", a.at("answer").get<std::string>()));
     }
   }
+}
+
+void Progress::expect_saved(const std::string& resume) const {
+  if (!unsaved_.empty())
+    throw Error("{}; what was learned since the one before is lost: make room, then continue with: {}", unsaved_,
+                resume);
 }
 
 void Progress::summary(const std::string& run_folder) {

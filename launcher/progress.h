@@ -17,8 +17,9 @@ class Progress {
   // finished).
   void show(const nlohmann::json& report);
   // The end: losses, answers, where the model lies, the bill.
+  // Throws Error if the last checkpoint of all was not written. `resume`: the command that goes on from the one before.
+  void expect_saved(const std::string& resume) const;
   void summary(const std::string& run_folder);
-  double held_out_loss() const { return held_out_loss_; }
 
  private:
   void step(const nlohmann::json& report);
@@ -33,6 +34,7 @@ class Progress {
          evaluate_seconds_ = 0;
   std::int64_t loss_version_ = -1, problems_ = 0, right_ = 0, tokens_ = 0;
   std::string answers_, task_answers_, checkpoint_, bill_, memory_;
+  std::string unsaved_;  // why the last checkpoint was not written
 };
 
 std::string human_time(double seconds);

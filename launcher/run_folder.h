@@ -2,7 +2,6 @@
 // silently.
 #pragma once
 
-#include <fstream>
 #include <mutex>
 #include <string>
 
@@ -29,7 +28,9 @@ class RunFolder {
   std::string path_;
   int lock_fd_ = -1;
   std::mutex metrics_mutex_;  // a stall is told by another thread
-  std::ofstream metrics_;
+  int metrics_fd_ = -1;
+  std::string unwritten_;  // of metrics.jsonl
+  bool told_full_ = false;
 };
 
 // Of a run of several phases the folder of the one that is trained now, or was last; of any other the folder itself.

@@ -10,7 +10,6 @@
 #include <cmath>
 #include <fstream>
 #include <map>
-#include <tuple>
 
 #include "kernels/base/error.h"
 #include "launcher/colours.h"

@@ -71,6 +71,7 @@ int train_here(const Config& config, RunFolder& folder, const Recover& begin, Ru
   const nlohmann::json last = bill.line(true, monotonic_us());
   folder.append_metrics(last.dump());
   progress.show(last);
+  progress.expect_saved(resume);
   if (seen > 0) {
     std::fprintf(stderr, "saved; continue with: %s\n", resume.c_str());
     return kInterrupted;
@@ -131,6 +132,29 @@ void expect_weights(const Config& config, const std::string& folder) {
   const StateFile fits(config, model_parameters(config.model), weights);
 }
 
+// Damaged ones behind it are set aside: they would count as the newest, of which the last few are kept.
+std::optional<CheckpointEntry> last_whole_checkpoint(const std::string& run_folder) {
+  auto all = list_checkpoints(run_folder);
+  std::vector<std::string> damaged;
+  std::string problem;
+  for (; !all.empty(); all.pop_back()) {
+    problem = verify_checkpoint(all.back().path, true);
+    if (problem.empty()) break;
+    std::fprintf(stderr, "warning: %s: %s; trying the one before\n", all.back().path.c_str(), problem.c_str());
+    damaged.push_back(all.back().path);
+  }
+  if (all.empty() && !damaged.empty())
+    throw Error("{}: none of its checkpoints is whole ({}); bring one back, or begin anew with another --out",
+                run_folder, problem);
+  for (const std::string& path : damaged) {
+    std::error_code failed;
+    std::filesystem::rename(path, path + ".damaged", failed);
+    if (failed) throw Error("{}: is damaged and can't be set aside: {}; remove it", path, failed.message());
+    std::fprintf(stderr, "warning: %s is set aside as %s.damaged\n", path.c_str(), path.c_str());
+  }
+  return all.empty() ? std::nullopt : std::optional(all.back());
+}
+
 }  // namespace
 
 void check_resumable(const Config& before, const Config& now, const std::string& folder) {
@@ -157,19 +181,12 @@ void look_at_alarm(const Config& config, RunFolder& folder, const nlohmann::json
 
 Recover starting_point(const Config& config, const std::string& run_folder, bool resume) {
   Recover begin;
-  if (resume) {
-    auto all = list_checkpoints(run_folder);
-    while (!all.empty()) {
-      const std::string problem = verify_checkpoint(all.back().path, true);
-      if (problem.empty()) {
-        begin.version = all.back().version;
-        begin.path = all.back().path;
-        return begin;
-      }
-      std::fprintf(stderr, "warning: %s: %s; trying the one before\n", all.back().path.c_str(), problem.c_str());
-      all.pop_back();
-    }
-  }  // killed before the first checkpoint: the same beginning again
+  // None: killed before the first checkpoint, the same beginning again.
+  if (const auto last = resume ? last_whole_checkpoint(run_folder) : std::nullopt) {
+    begin.version = last->version;
+    begin.path = last->path;
+    return begin;
+  }
   if (!config.train.start_from.empty()) {
     begin.path = resolve_checkpoint(config.train.start_from);
     begin.weights_only = true;
@@ -222,6 +239,8 @@ int train(const TrainOptions& options) {
         "another kind",
         options.config_path, kind);
   if (recipe.has_phases) return train_phases(recipe, out, start);
+  if (options.resume && !std::filesystem::exists(out + "/config.toml"))
+    throw Error("{}: there is no run to resume (no config.toml); start it without --resume", out);
   const int code = train_run(recipe.phases[0], out, start);
   if (code == 0) write_report(recipe, out);
   return code;

@@ -32,7 +32,7 @@ struct RunStart {
   bool tells_places = false;
   std::shared_ptr<const LaunchRequest> launch{};
 };
-constexpr int kInterrupted = 130;  // the exit code of a run that was interrupted, and saved
+constexpr int kInterrupted = 130;  // the exit code of what was interrupted; a run is saved then
 // One run in its folder. REQUIRES: the configuration is checked.
 int train_run(const Config& config, const std::string& out, const RunStart& start);
 

@@ -70,9 +70,11 @@ std::unique_ptr<Transport> make_transport(const Config& config, PayloadPool& poo
   return make_slow_link(std::move(transport), {std::llround(link.delay_ms * 1e6), link.gbits_per_second / 8});
 }
 
+bool may_copy_to_peers(const Config& config) { return config.layout.nodes > 1 && may_carry(config, "nccl"); }
+
 // NCCL between this machine's GPUs; null: payloads leave without it.
 std::unique_ptr<PeerCopies> peer_copies(const Config& config, std::uint32_t node) {
-  if (config.layout.nodes == 1 || !may_carry(config, "nccl")) return nullptr;
+  if (!may_copy_to_peers(config)) return nullptr;
   std::string problem;
   auto copies = open_peer_copies(gpu_of_node(node), problem);
   if (copies == nullptr && config.layout.device_transport == "nccl")
@@ -124,18 +126,21 @@ World::World(const Config& config, const WorldOptions& options) : config_(config
   const auto places = place_actors(config);
   if (!options.run_folder.empty()) watch(places, options.node);
   NodeWatch* const watch = parts_->watch ? &*parts_->watch : nullptr;
+  if (may_copy_to_peers(config)) expect_peer_copies();
   parts_->device = open_device(config, options.node, options.profiled, watch, options.together);
   parts_->device_began_us = began_us(*parts_->device);
   if (options.front) parts_->front = options.front(*parts_->device);
   Device* const device = parts_->front ? parts_->front.get() : parts_->device.get();
   const bool apart = config.device.kind == "cuda" || parts_->front;
-  parts_->pool.emplace(apart ? memory_of(*device, Place::shared) : PayloadPool::Source(PayloadPool::process_memory));
   std::unique_ptr<PeerCopies> copies = peer_copies(config, options.node);
   const std::uint64_t name = (std::uint64_t{options.node} + 1) << 32 | options.incarnation;  // of this process
   const auto parking = std::make_shared<Parking>();
-  PayloadPool::Source device_memory = memory_of(*device, Place::device);
-  if (copies != nullptr) device_memory = Parking::parked(std::move(device_memory), parking);
-  if (apart) parts_->device_pool.emplace(std::move(device_memory), true);
+  const auto source = [&](Place place) {
+    PayloadPool::Source memory = memory_of(*device, place);
+    return copies == nullptr ? memory : Parking::parked(std::move(memory), parking);
+  };
+  parts_->pool.emplace(apart ? source(Place::shared) : PayloadPool::Source(PayloadPool::process_memory));
+  if (apart) parts_->device_pool.emplace(source(Place::device), true);
   parts_->disk = make_posix_disk();
   if (options.node == 0 && options.tasks) parts_->jury = make_process_jury(jury_options(config));
   PayloadPool* const device_pool = parts_->device_pool ? &*parts_->device_pool : nullptr;

@@ -6,7 +6,6 @@
 #include <cstring>
 #include <utility>
 
-#include "kernels/base/check.h"
 #include "messages/schema.capnp.h"
 
 namespace troupe {

@@ -2,7 +2,6 @@
 // Unix socket pair or TCP. Its end of file is the dependable news of a dead process.
 #pragma once
 
-#include <deque>
 #include <optional>
 #include <string>
 #include <utility>

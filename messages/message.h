@@ -344,7 +344,8 @@ struct CheckpointDone {
 };
 
 // ---- To the person --------------------------------------------------------------------------------------------------
-// Conductor to supervisor: one JSON line of metrics (kind: step, evaluation, checkpoint, generation, finished, problem).
+// Conductor to supervisor: a JSON line of metrics, news or an answer; the kind says which (step, evaluation, checkpoint,
+// finished, problem, ready, experts, answers, rollout, ...).
 struct Report {
   std::string kind, json;
 };

@@ -11,7 +11,6 @@
 #include <ucs/config/global_opts.h>
 
 #include <algorithm>
-#include <array>
 #include <chrono>
 #include <cstring>
 #include <exception>

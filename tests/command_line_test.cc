@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <chrono>
 #include <cmath>
 #include <csignal>
 #include <cstring>
@@ -12,6 +13,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
+#include <thread>
 
 #include "tests/support/run.h"
 
@@ -520,6 +522,7 @@ TEST_CASE("a second Ctrl-C stops at once, and the run can still go on", "[comman
     REQUIRE(process.follow([&] { return !metrics_of(run, "ready").empty(); }));
     process.signal_group(SIGINT);
     REQUIRE(process.follow([&] { return has(process.err(), "interrupted"); }));
+    std::this_thread::sleep_for(std::chrono::milliseconds(150));  // no hand is quicker
     process.signal_group(SIGINT);
     const Ended ended = process.wait();
     INFO(ended.out << ended.err);

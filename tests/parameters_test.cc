@@ -302,16 +302,3 @@ TEST_CASE("a model without experts needs no sensible expert settings", "[config]
   config.num_experts_per_tok = 99;
   CHECK(why_invalid(config).empty());
 }
-
-TEST_CASE("copies that real checkpoints carry are known, and nothing else is ignored", "[parameters]") {
-  ModelConfig config = deepseek_v3();
-  config.num_nextn_predict_layers = 1;
-  CHECK(is_ignored_tensor(config, "model.layers.61.embed_tokens.weight"));
-  CHECK(is_ignored_tensor(config, "model.layers.61.shared_head.head.weight"));
-  CHECK(is_ignored_tensor(config, "model.layers.3.self_attn.rotary_emb.inv_freq"));
-  CHECK_FALSE(is_ignored_tensor(config, "model.layers.60.embed_tokens.weight"));
-  CHECK_FALSE(is_ignored_tensor(config, "lm_head.weight"));
-  for (const Parameter& parameter : model_parameters(config)) REQUIRE_FALSE(is_ignored_tensor(config, parameter.name));
-  config.tie_word_embeddings = true;
-  CHECK(is_ignored_tensor(config, "lm_head.weight"));
-}

@@ -189,6 +189,16 @@ TEST_CASE("a student learns from what its teacher got right, and an exam asks wh
   // The exam's curves are none, those of the phase before it are.
   expect_success({"plot", run, "--out", run + "/plot.svg"});
   CHECK(has(read_file(run + "/plot.svg"), "<svg"));
+  // Nor is an exam a run to look at.
+  expect_success({"timeline", run, "--out", run + "/timeline.svg"});
+  expect_success({"trace", run, "--out", run + "/trace.json"});
+  expect_success({"compare", run, student});
+  for (const Arguments& look : {Arguments{"why", run}, {"inspect", run, "--once"}}) {
+    const Ended ended = troupe::test::troupe(look);
+    INFO(look[0] << ": " << ended.err);
+    CHECK(ended.err == "");
+    CHECK(ended.out != "");
+  }
 }
 
 TEST_CASE("the time of a teacher and of an exam is on their phases' bills, and counts against budgets", "[phases]") {
@@ -395,6 +405,8 @@ TEST_CASE("a recipe that can't be is refused in a sentence, with its place", "[p
   expect_refused(fine.train("run", {"phase.cold.x=1"}), {"x is not a key"});
   expect_refused(fine.train("run", {"phase.cold.train.steps=0"}), {"train.steps is 0, must be 1.."});
   expect_refused(fine.train("run", {"phase=3"}), {"phase"});
+  for (const std::string of_one : {"max_steps=3", "max_tokens=300", "until_accuracy=0.5"})
+    expect_refused(fine.train("run", {"budget." + of_one}), {"ends a phase, not all of them", "phase.NAME.budget."});
   for (const Recipes* each : {&same, &misspelt, &strange, &number, &nested, &fine})
     CHECK(!fs::exists(each->run("run")));
 }

@@ -8,6 +8,7 @@
 #include <optional>
 #include <span>
 
+#include "actors/data/arithmetic.h"
 #include "kernels/base/check.h"
 #include "kernels/base/error.h"
 #include "kernels/base/random.h"

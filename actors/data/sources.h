@@ -11,7 +11,6 @@
 #include <vector>
 
 #include "actors/config.h"
-#include "actors/data/arithmetic.h"
 #include "actors/data/chat_file.h"
 #include "actors/data/cut.h"
 #include "actors/data/json_lines.h"

@@ -2,7 +2,6 @@
 // moments, no gradient, no part in the norm. No gradient goes below the lowest layer that learns.
 #pragma once
 
-#include <map>
 #include <optional>
 #include <string>
 #include <utility>

@@ -14,10 +14,6 @@ void start_log(const std::string& name, const std::string& path, LogLevel lowest
 void write_log(LogLevel level, const std::string& line);
 
 template <typename... Args>
-void log_debug(fmt::format_string<Args...> f, Args&&... args) {
-  write_log(LogLevel::debug, fmt::format(f, std::forward<Args>(args)...));
-}
-template <typename... Args>
 void log_info(fmt::format_string<Args...> f, Args&&... args) {
   write_log(LogLevel::info, fmt::format(f, std::forward<Args>(args)...));
 }

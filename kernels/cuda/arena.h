@@ -1,4 +1,5 @@
-// Memory of the ops on one stream, which run one after another: what an op takes lives until the next reset().
+// Memory of the ops on one stream, which run one after another: what an op takes lives until the next reset(). It is
+// taken and freed in the stream's order: no thread waits for a GPU, where a transfer may wait for another process.
 #pragma once
 
 #include <vector>

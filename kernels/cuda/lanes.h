@@ -27,16 +27,4 @@ __device__ inline float fold_lanes(float sum) {
   return sum;
 }
 
-// Calls use(column, quad) for the thread's own quads of a row.
-template <bool whole, typename Use>
-__device__ void for_own_quads(const View& x, std::int64_t row, Use use) {
-  const int step = static_cast<int>(blockDim.x) * 4, cols = static_cast<int>(x.cols);
-  for (int first = static_cast<int>(threadIdx.x) * 4; first < cols; first += step * kReadAhead) {
-    uint4 bits[kReadAhead];
-    for (int i = 0; i < kReadAhead; ++i) bits[i] = fetch<whole>(x, row, first + i * step);
-    for (int i = 0; i < kReadAhead; ++i)
-      if (first + i * step < cols) use(first + i * step, floats(x, bits[i]));
-  }
-}
-
 }  // namespace troupe::cuda

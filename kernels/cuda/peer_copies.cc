@@ -4,14 +4,15 @@
 // transfers in the same order.
 //
 // A send's kernel stays on the GPU until the receiver's has started. So nothing that waits for the whole GPU (a
-// cudaDeviceSynchronize, a cudaFree) may stand in the loop thread's way while transfers are under way: two loops could
-// wait for each other's kernels.
+// cudaDeviceSynchronize, a cudaFree, a cudaFreeHost, the loading of a kernel) may stand in the loop thread's way while
+// transfers are under way: two loops could wait for each other's kernels.
 #include "kernels/cuda/peer_copies.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <atomic>
+#include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <thread>
@@ -196,6 +197,12 @@ class NcclCopies final : public PeerCopies {
 };
 
 }  // namespace
+
+// CUDA has no functions for either.
+void expect_peer_copies() {
+  setenv("CUDA_MODULE_LOADING", "EAGER", 0);
+  setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0);
+}
 
 std::unique_ptr<PeerCopies> open_peer_copies(int gpu, std::string& problem) {
   const Nccl* const nccl = cuda::open_nccl(problem);

@@ -42,6 +42,11 @@ class PeerCopies {
   virtual std::unique_ptr<PeerWay> open(const Id& id, bool sends) = 0;
 };
 
+// Sets CUDA up for a process that will copy so: all kernels are loaded at the beginning, since to load one may wait for
+// what runs on the GPU, and a send's kernel waits for another process; and streams get hardware queues of their own as far
+// as there are any, since what stands in one behind such a kernel waits too. What the environment says of either stands.
+// REQUIRES: CUDA has not been used yet.
+void expect_peer_copies();
 // By NCCL, of the GPU of this number as CUDA counts; null and why, where that can't be. The calling thread is the one that
 // will use it.
 std::unique_ptr<PeerCopies> open_peer_copies(int gpu, std::string& problem);

@@ -24,7 +24,7 @@ std::size_t run_next(const std::vector<const Op*>& ops, std::size_t first, Queue
 }
 
 Arena::~Arena() {
-  for (const Block& block : blocks_) cudaFree(block.data);
+  for (const Block& block : blocks_) cudaFreeAsync(block.data, stream_);
 }
 
 std::size_t Arena::size() const {
@@ -33,12 +33,11 @@ std::size_t Arena::size() const {
   return total;
 }
 
-// An op that outgrew the arena left several blocks: one block of their sum serves the next op of its kind. cudaFree waits
-// for the kernels that use a block.
+// An op that outgrew the arena left several blocks: one block of their sum serves the next op of its kind.
 void Arena::reset() {
   if (blocks_.size() > 1) {
     const std::size_t total = size();
-    for (const Block& block : blocks_) must(cudaFree(block.data), "freeing working memory");
+    for (const Block& block : blocks_) must(cudaFreeAsync(block.data, stream_), "freeing working memory");
     blocks_.clear();
     take_bytes(total);
   }
@@ -49,7 +48,7 @@ void* Arena::take_bytes(std::size_t size) {
   size = std::max(kAlignment, (size + kAlignment - 1) / kAlignment * kAlignment);
   if (blocks_.empty() || blocks_.back().used + size > blocks_.back().size) {
     Block block{nullptr, std::max(size, kFirstBlock), 0};
-    must(cudaMalloc(&block.data, block.size), "taking working memory");
+    must(cudaMallocAsync(&block.data, block.size, stream_), "taking working memory");
     blocks_.push_back(block);
   }
   Block& block = blocks_.back();

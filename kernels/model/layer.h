@@ -1,8 +1,8 @@
 // A transformer layer as segments: lists of ops between two messages' needs, cut where rows travel to the experts.
 //
-//   attention:  z1 = norm(x); u = x + W_o attention(rope(project(z1)));  z2 = norm(u);  router(z2), rows sorted by
-//   expert mlp:        mlp_out = W_down swiglu(W_gate|up z2)      the dense layer's MLP, or the shared experts combine:
-//   next x = u + mlp_out (+ sum_k weight_k expert_k(z2))
+//   attention:  z1 = norm(x);  u = x + W_o attention(rope(project(z1)));  z2 = norm(u);  router(z2), rows by expert
+//   mlp:        mlp_out = W_down swiglu(W_gate|up z2), of the dense layer or of the shared experts
+//   combine:    next x = u + mlp_out (+ sum_k weight_k expert_k(z2))
 //
 // and backward in reverse. Activations live in a LayerSlot per (microbatch slot, layer) until the weight gradients are
 // done. Letters: N rows, D hidden, E experts, K per token, I intermediate, H heads. "act" is the activation type.

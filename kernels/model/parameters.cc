@@ -153,16 +153,6 @@ std::vector<Parameter> model_parameters(const ModelConfig& config, const Initial
   return lister.take();
 }
 
-bool is_ignored_tensor(const ModelConfig& config, const std::string& name) {
-  if (name.ends_with("rotary_emb.inv_freq")) return true;
-  if (config.tie_word_embeddings && name == "lm_head.weight") return true;
-  for (int layer = config.num_hidden_layers; layer < config.layers_with_mtp(); ++layer) {
-    const std::string prefix = fmt::format("model.layers.{}.", layer);
-    if (name == prefix + "embed_tokens.weight" || name == prefix + "shared_head.head.weight") return true;
-  }
-  return false;
-}
-
 std::int64_t parameter_count(const ModelConfig& config) {
   std::int64_t count = 0;
   for (const Parameter& parameter : model_parameters(config)) {

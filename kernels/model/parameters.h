@@ -43,10 +43,6 @@ std::vector<Parameter> model_parameters(const ModelConfig& config, const Initial
 std::vector<Parameter> model_parameters(const ModelConfig& config, const Initialization& initialization,
                                         const std::function<bool(int layer)>& wanted);
 
-// True for copies that real checkpoints carry and a loader must accept and ignore: the MTP layer's embed_tokens and
-// shared_head.head; rotary inv_freq buffers.
-bool is_ignored_tensor(const ModelConfig& config, const std::string& name);
-
 // Total and per-token active parameters (embedding look-up not counted as active), router bias left out.
 std::int64_t parameter_count(const ModelConfig& config);
 std::int64_t active_parameter_count(const ModelConfig& config);

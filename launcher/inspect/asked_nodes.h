@@ -2,7 +2,6 @@
 // answer was made in the middle of its round trip. Who gives no answer is shown as it was seen last, with the data's age.
 #pragma once
 
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>

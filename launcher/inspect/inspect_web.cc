@@ -6,7 +6,6 @@
 #include <array>
 #include <cstdio>
 
-#include "launcher/inspect/run_token.h"
 #include "launcher/inspect/web.h"
 #include "launcher/inspect/web_guard.h"
 #include "launcher/interrupts.h"

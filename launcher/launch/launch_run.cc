@@ -107,6 +107,9 @@ int submit(const LaunchRun& options) {
   const Config& config = recipe.phases[0];
   const std::string out = run_name(options);
   const int processes = options.nodes > 0 ? options.nodes : config.layout.nodes, each = config.slurm.processes_per_node;
+  std::vector<std::string> sets = options.train.sets;
+  sets.push_back(fmt::format("layout.nodes={}", processes));
+  load_recipe(options.train.config_path, sets);  // what the job would refuse is refused here
   const std::string text = batch_script(config.slurm, {recipe.name, (processes + each - 1) / each + options.spares,
                                                        each, out + "/slurm.log", command_again(options, out)});
   if (options.dry_run) {

@@ -12,7 +12,6 @@
 #include <algorithm>
 #include <cstdio>
 #include <nlohmann/json.hpp>
-#include <set>
 
 #include "actors/build_info.h"
 #include "kernels/base/error.h"

@@ -4,7 +4,6 @@
 // hardware file say. So a layout's step and memory are known before its machines and its network are there.
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <functional>

@@ -198,6 +198,8 @@ cudaError_t cudaMalloc(void** data, std::size_t size);
 cudaError_t cudaFree(void* data);
 cudaError_t cudaHostAlloc(void** data, std::size_t size, unsigned flags);
 cudaError_t cudaFreeHost(void* data);
+cudaError_t cudaMallocAsync(void** data, std::size_t size, cudaStream_t stream);
+cudaError_t cudaFreeAsync(void* data, cudaStream_t stream);
 cudaError_t cudaMemset(void* data, int value, std::size_t size);
 cudaError_t cudaMemcpy(void* to, const void* from, std::size_t size, cudaMemcpyKind kind);
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t size, cudaMemcpyKind kind, cudaStream_t stream);

@@ -249,9 +249,15 @@ cudaError_t cudaFree(void* data) {
   simt::give_back(data);
   return cudaSuccess;
 }
+cudaError_t cudaMallocAsync(void** data, std::size_t size, cudaStream_t) { return simt::take(data, size); }
+cudaError_t cudaFreeAsync(void* data, cudaStream_t stream) {
+  simt::enqueue(stream, [data] { simt::give_back(data); });
+  return cudaSuccess;
+}
 cudaError_t cudaHostAlloc(void** data, std::size_t size, unsigned) { return simt::take(data, size); }
-// Nothing promises that it waits.
+// As cudaFree: it waits for all that runs, whoever started it.
 cudaError_t cudaFreeHost(void* data) {
+  if (data != nullptr) cudaDeviceSynchronize();
   simt::give_back(data);
   return cudaSuccess;
 }
