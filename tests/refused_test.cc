@@ -1,0 +1,102 @@
+// What stands in a command's way, as a person meets it: files that are broken, folders that are taken, disks that are
+// full, numbers that aren't numbers. The law: one sentence, and nothing half done is left.
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "tests/support/run.h"
+
+#include "tests/support/catch.h"
+
+using namespace troupe::test;
+using nlohmann::json;
+
+namespace {
+
+namespace fs = std::filesystem;
+
+const std::string kTiny = TROUPE_SOURCE_DIR "/configs/tiny.toml";
+const std::string kModel = TROUPE_SOURCE_DIR "/tests/fixtures/o1_moe_basic";
+
+bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+Ended expect_success(const Arguments& arguments) {
+  Ended ended = troupe::test::troupe(arguments);
+  INFO(json(arguments).dump() << "\n" << ended.out << ended.err);
+  REQUIRE(ended.code == 0);
+  return ended;
+}
+
+// One sentence on standard error that says all of `parts`.
+void expect_sentence(const Ended& ended, const std::vector<std::string>& parts) {
+  INFO(ended.out << ended.err);
+  CHECK(ended.code == 1);
+  CHECK(ended.err.starts_with("troupe: "));
+  CHECK(std::count(ended.err.begin(), ended.err.end(), '\n') == 1);
+  CHECK(!has(ended.err, "json.exception"));
+  for (const std::string& part : parts) {
+    INFO(part);
+    CHECK(has(ended.err, part));
+  }
+}
+
+void expect_refused(const Arguments& arguments, const std::vector<std::string>& parts) {
+  const Ended ended = troupe::test::troupe(arguments);
+  INFO(json(arguments).dump());
+  CHECK(ended.out == "");
+  expect_sentence(ended, parts);
+}
+
+// The fixture's model in a folder of the test's own.
+std::string copy_of_model(const std::string& folder) {
+  fs::create_directories(folder);
+  for (const std::string name : {"/config.json", "/model.safetensors"}) fs::copy_file(kModel + name, folder + name);
+  return folder;
+}
+
+}  // namespace
+
+// ---- export ---------------------------------------------------------------------------------------------------------
+
+TEST_CASE("an export for which the disk has no room says so, and leaves no model", "[refused]") {
+  const Folder folder;
+  for (const std::string full : {"config.json", "model.safetensors"}) {
+    const std::string out = folder / full;
+    fs::create_directories(out);
+    fs::create_symlink("/dev/full", out + "/" + full + ".partial");
+    expect_refused({"export", kModel, out}, {full, "can't be written; is the disk full"});
+    CHECK(fs::is_empty(out));
+  }
+}
+
+TEST_CASE("no export goes into a run's folder", "[refused]") {
+  const Folder folder;
+  const std::string run = folder / "run";
+  expect_success(tiny_run(run, {"train.steps=1"}));
+  expect_refused({"export", run, run}, {run, "a run is here", "choose another folder"});
+  expect_refused({"export", kModel, run}, {run, "a run is here"});
+  CHECK(!fs::exists(run + "/model.safetensors"));
+  expect_success({"export", run, run + "/exported"});
+}
+
+TEST_CASE("an export brings the run's tokenizer in place of another, and the model last", "[refused]") {
+  const Folder folder;
+  const std::string run = folder / "run", out = folder / "out";
+  expect_success(tiny_run(run, {"train.steps=1"}));
+  write_file(run + "/tokenizer.json", "the run's");
+  fs::create_directories(out);
+  write_file(out + "/tokenizer.json", "another");
+  expect_success({"export", run, out});
+  CHECK(read_file(out + "/tokenizer.json") == "the run's");
+  CHECK(fs::exists(out + "/model.safetensors"));
+}
+
+TEST_CASE("an export of a model whose config.json is broken says which file, and leaves nothing", "[refused]") {
+  const Folder folder;
+  const std::string from = copy_of_model(folder / "from"), out = folder / "out";
+  for (const std::string broken : {"", "{\"model_type\": ", "[1]"}) {
+    write_file(from + "/config.json", broken);
+    expect_refused({"export", from, out}, {from + "/config.json: it "});
+    CHECK(!fs::exists(out));
+  }
+}
