@@ -100,3 +100,14 @@ TEST_CASE("an export of a model whose config.json is broken says which file, and
     CHECK(!fs::exists(out));
   }
 }
+
+TEST_CASE("a model whose config.json is broken or says what can't be is refused by the file's name", "[refused]") {
+  const Folder folder;
+  const std::string model = copy_of_model(folder / "model"), told = model + "/config.json";
+  for (const auto& [text, part] : std::vector<std::pair<std::string, std::string>>{
+           {"{\"model_type\": ", "isn't json from byte 16 on"}, {"3", "must be an object"}, {"{}", "model_type"}}) {
+    write_file(told, text);
+    expect_refused({"eval", model, "--files", kTiny}, {told, part});
+    expect_refused({"generate", model, "--prompt", "a"}, {told, part});
+  }
+}
