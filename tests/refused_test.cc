@@ -47,6 +47,15 @@ void expect_refused(const Arguments& arguments, const std::vector<std::string>& 
   expect_sentence(ended, parts);
 }
 
+// Exit code 2, by the option's name.
+void expect_wrong(Arguments arguments, const std::string& option, const std::string& value) {
+  arguments.insert(arguments.end(), {option, value});
+  const Ended ended = troupe::test::troupe(arguments);
+  INFO(json(arguments).dump() << "\n" << ended.out << ended.err);
+  CHECK(ended.code == 2);
+  CHECK(has(ended.err, option + ": "));
+}
+
 // The fixture's model in a folder of the test's own.
 std::string copy_of_model(const std::string& folder) {
   fs::create_directories(folder);
@@ -110,4 +119,56 @@ TEST_CASE("a model whose config.json is broken or says what can't be is refused 
     expect_refused({"eval", model, "--files", kTiny}, {told, part});
     expect_refused({"generate", model, "--prompt", "a"}, {told, part});
   }
+}
+
+// ---- Numbers and words ----------------------------------------------------------------------------------------------
+
+TEST_CASE("what isn't a finite number, and a seed below 0, are wrong arguments wherever they stand", "[refused]") {
+  const Arguments lose{"simulate", kTiny, "--step", "--lose", "1"};
+  const std::vector<std::pair<Arguments, std::vector<std::string>>> numbers{
+      {{"generate", kModel}, {"--temperature", "--top-p"}},
+      {{"eval", kModel, "--tasks", "reverse"}, {"--temperature", "--top-p"}},
+      {{"plan", kTiny, "--cluster", "cpu"}, {"--budget-dollars", "--deadline-days", "--checkpoint-seconds"}},
+      {{"plan", kTiny, "--cluster", "cpu"}, {"--recovery-seconds", "--start-seconds"}},
+      {lose, {"--start-seconds"}},
+      {{"rehearse", kTiny}, {"--seconds"}},
+      {{"trace", "run", "--out", "x"}, {"--last"}}};
+  for (const auto& [command, options] : numbers)
+    for (const std::string& option : options)
+      for (const std::string value : {"nan", "inf"}) expect_wrong(command, option, value);
+  const std::vector<Arguments> seeded{
+      {"generate", kModel}, {"eval", kModel, "--tasks", "reverse"}, {"simulate"}, {"inspect", "--simulate", kTiny}};
+  for (const Arguments& command : seeded)
+    for (const std::string value : {"-1", "18446744073709551616"}) expect_wrong(command, "--seed", value);
+}
+
+TEST_CASE("as many worlds are simulated as were asked for, also from the largest seeds on", "[refused]") {
+  const std::string out = expect_success({"simulate", "--seed", "18446744073709551614", "--seeds", "3"}).out;
+  for (const std::string seed : {"18446744073709551614", "18446744073709551615", "0"})
+    CHECK(has(out, "seed " + seed + " | "));
+  CHECK(has(out, "3 worlds, 0 broken"));
+}
+
+TEST_CASE("writing stops at one token: several are refused", "[refused]") {
+  const Arguments writes{"generate", kModel, "--prompt", "1", "--tokens", "2", "--stop"};
+  const auto with = [&](const std::string& stop) {
+    Arguments all = writes;
+    all.push_back(stop);
+    return all;
+  };
+  expect_success(with("+"));
+  expect_refused(with("+x"), {"--stop \"+x\" is 2 tokens, must be one"});
+  expect_refused(with("\xc3\xa9"), {"is 2 tokens, must be one"});
+}
+
+TEST_CASE("a load of experts that says nothing is refused", "[refused]") {
+  const Folder folder;
+  write_file(folder / "zeros", "0 0 0 0");
+  const auto step = [](const std::string& load) {
+    return Arguments{"simulate", kTiny, "--step", "--cluster", "cpu", "--load", load};
+  };
+  for (const std::string load : {"zipf:", "zipf:nan", "zipf:-5", "zipf:1x", "zipf:inf"})
+    expect_refused(step(load), {"the load is " + load, "an exponent of 0 or more"});
+  expect_refused(step(folder / "zeros"), {"zeros: the sum of all shares is 0"});
+  expect_success(step("zipf:0.5"));
 }
