@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "tests/support/run.h"
 
@@ -171,4 +172,52 @@ TEST_CASE("a load of experts that says nothing is refused", "[refused]") {
     expect_refused(step(load), {"the load is " + load, "an exponent of 0 or more"});
   expect_refused(step(folder / "zeros"), {"zeros: the sum of all shares is 0"});
   expect_success(step("zipf:0.5"));
+}
+
+// ---- Standard input, output and error -------------------------------------------------------------------------------
+
+namespace {
+
+// The command within a shell's script, where it is "$0" "$@".
+Ended in_shell(const std::string& script, const Arguments& arguments) {
+  Arguments all{"/bin/sh", "-c", script};
+  for (const std::string& word : troupe_command(arguments)) all.push_back(word);
+  return run(all);
+}
+
+}  // namespace
+
+TEST_CASE("what can't be said on standard output is an error, whatever the command", "[refused]") {
+  const std::vector<Arguments> commands{{"config", kTiny},
+                                        {"config", "--keys"},
+                                        {"plan", kTiny},
+                                        {"digest", kModel},
+                                        {"generate", kModel, "--prompt", "1", "--tokens", "2"},
+                                        {"--help"}};
+  for (const Arguments& command : commands) {
+    INFO(json(command).dump());
+    expect_sentence(in_shell("exec \"$0\" \"$@\" >/dev/full", command), {"standard output", "is the disk full"});
+  }
+}
+
+TEST_CASE("whoever reads only the beginning is told nothing", "[refused]") {
+  const std::string keys = expect_success({"config", "--keys"}).out;
+  const Ended ended = in_shell("trap '' PIPE; \"$0\" \"$@\" | head -c 5", {"config", "--keys"});
+  CHECK(ended.out == keys.substr(0, 5));
+  CHECK(ended.err == "");
+}
+
+TEST_CASE("a run that is started without standard files says nothing into its own", "[refused]") {
+  const Folder folder;
+  for (const std::string nodes : {"1", "2"}) {
+    const std::string run = folder / nodes;
+    const Ended ended =
+        in_shell("exec \"$0\" \"$@\" <&- >&- 2>&-", tiny_run(run, {"train.steps=2", "layout.nodes=" + nodes}));
+    CHECK(ended.code == 0);
+    std::istringstream lines(read_file(run + "/metrics.jsonl"));
+    int count = 0;
+    for (std::string line; std::getline(lines, line); ++count) CHECK(json::accept(line));
+    CHECK(count > 3);
+    CHECK(!has(read_file(run + "/lock"), "step"));
+  }
 }
