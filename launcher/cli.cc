@@ -421,8 +421,9 @@ CLI::App* add_inspect(CLI::App& app, Arguments& a) {
   c->add_flag("--allow-control", a.inspect.allow_control,
               "pause it, let it go on or take one step, kill a node, for who has the run's token (RUN/token)");
   c->add_option("--do", a.inspect.order,
-                "one order, and the answer: pause, step (one, then pause), resume, kill=NODE, or inject=MESSAGE, an "
-                "Envelope of messages/schema.capnp as JSON, which marks the run as tainted")
+                fmt::format("one order, and the answer: {}; a step is one, then pause; a message is an Envelope of "
+                            "messages/schema.capnp as JSON, and marks the run as tainted",
+                            fmt::join(kInspectOrders, ", ")))
       ->type_name("ORDER")
       ->excludes("--once", "--json", "--simulate");
   c->add_option("--sort", a.inspect.sort, "actors by: actor (default), queue, oldest, messages, busy, waits, memory")

@@ -162,6 +162,25 @@ TEST_CASE("writing stops at one token: several are refused", "[refused]") {
   expect_refused(with("\xc3\xa9"), {"is 2 tokens, must be one"});
 }
 
+TEST_CASE("an order that isn't one is answered with those that the help lists", "[refused]") {
+  const Folder folder;
+  const std::string run = folder / "run", orders = "pause, step, resume, kill=NODE, inject=MESSAGE";
+  expect_success(tiny_run(run, {"train.steps=1"}));
+  for (const std::string order : {"foo", "restart=1", "back", "kil=1"})
+    expect_refused({"inspect", run, "--do", order}, {"--do " + order, "one of " + orders});
+  CHECK(has(expect_success({"inspect", "--help"}).out, orders));
+}
+
+TEST_CASE("documents of bytes need a byte at their end, and the one that is proposed does", "[refused]") {
+  const Folder folder;
+  write_file(folder / "x.jsonl", "{\"text\": \"one\"}\n{\"text\": \"two\"}\n");
+  const Arguments tokenize{"tokenize", "--tokenizer", "bytes", folder / "x.jsonl", "--out", folder / "x.tokens"};
+  expect_refused(tokenize, {"x.jsonl", "which byte ends one", "--eos $'\\n'"});
+  Arguments ended = tokenize;
+  ended.insert(ended.end(), {"--eos", "\n"});
+  CHECK(has(expect_success(ended).out, "8 tokens of 2 documents"));
+}
+
 TEST_CASE("a load of experts that says nothing is refused", "[refused]") {
   const Folder folder;
   write_file(folder / "zeros", "0 0 0 0");
