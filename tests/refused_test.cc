@@ -122,6 +122,13 @@ TEST_CASE("a model whose config.json is broken or says what can't be is refused 
   }
 }
 
+TEST_CASE("a manifest that is broken is named by who asks what the model was trained on", "[refused]") {
+  const Folder folder;
+  const std::string model = copy_of_model(folder / "model");
+  write_file(model + "/manifest.json", "{\"files\": {");
+  expect_refused({"eval", model, "--files", kTiny}, {model + "/manifest.json: it isn't json from byte"});
+}
+
 // ---- Numbers and words ----------------------------------------------------------------------------------------------
 
 TEST_CASE("what isn't a finite number, and a seed below 0, are wrong arguments wherever they stand", "[refused]") {
