@@ -6,6 +6,8 @@
 // resident size). All count from the beginning of the run.
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,7 +15,10 @@
 
 namespace troupe {
 
-double peak_memory_mib();  // of this process, resident
+// Largest resident size of this process, since the program began: not of what called it.
+double peak_memory_mib();
+// The same in KiB, in the text of /proc/self/status; empty: it isn't told there.
+std::optional<std::int64_t> peak_kib_in(const std::string& status);
 
 struct StepTiming {
   double seconds = 0, run_seconds = 0;

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
@@ -17,6 +16,7 @@
 #include "launcher/config.h"
 #include "launcher/machine.h"
 #include "launcher/tools.h"
+#include "launcher/whole_file.h"
 #include "launcher/world.h"
 
 namespace troupe {
@@ -27,9 +27,9 @@ using nlohmann::json;
 namespace {
 
 json read_json(const std::string& path) {
-  std::ifstream in(path);
-  if (!in) throw Error("{}: can't be read; is {} a fixture folder?", path, fs::path(path).parent_path().string());
-  return json::parse(in);
+  if (!fs::exists(path))
+    throw Error("{}: can't be read; is {} a fixture folder?", path, fs::path(path).parent_path().string());
+  return read_json_file(path);
 }
 
 // input_ids and labels (S, B, T): one global batch a step; the held-out part is batch 0.

@@ -19,6 +19,7 @@
 #include "launcher/profile.h"
 #include "launcher/tools.h"
 #include "launcher/train.h"
+#include "launcher/typed_number.h"
 
 namespace troupe {
 
@@ -58,6 +59,16 @@ void add_set(CLI::App* command, std::vector<std::string>& sets) {
       ->type_name("KEY=VALUE")
       ->take_all()
       ->allow_extra_args(false);
+}
+
+template <typename Number>
+CLI::Option* add_number(CLI::App* command, const char* name, Number& number, const char* meaning) {
+  return command->add_option(name, number, meaning)->check(why_not_finite);
+}
+
+template <typename Seed>
+CLI::Option* add_seed(CLI::App* command, Seed& seed, const char* meaning) {
+  return command->add_option("--seed", seed, meaning)->type_name("N")->check(why_not_unsigned);
 }
 
 CLI::App* add_train(CLI::App& app, Arguments& a) {
@@ -109,9 +120,9 @@ CLI::App* add_generate(CLI::App& app, Arguments& a) {
       ->type_name("TEXT")
       ->take_all()
       ->allow_extra_args(false);
-  c->add_option("--temperature", a.generate.temperature, "0 (default): always the likeliest token")->type_name("T");
-  c->add_option("--top-p", a.generate.top_p, "sample within this much probability (default 1)")->type_name("P");
-  c->add_option("--seed", a.generate.seed, "of the sampling (default 1)")->type_name("N");
+  add_number(c, "--temperature", a.generate.temperature, "0 (default): always the likeliest token")->type_name("T");
+  add_number(c, "--top-p", a.generate.top_p, "sample within this much probability (default 1)")->type_name("P");
+  add_seed(c, a.generate.seed, "of the sampling (default 1)");
   c->add_option("--tokens", a.generate.tokens_max, "tokens to write at most (default 128)")
       ->type_name("N")
       ->check(CLI::Range(1, 1 << 20));
@@ -152,13 +163,13 @@ void add_evaluate_tasks(CLI::App* c, EvaluateOptions& e) {
   with_tasks(c->add_option("--samples", e.samples, "answers to each, beside the greedy one (default 16)"))
       ->type_name("K")
       ->check(CLI::Range(0, 1024));
-  with_tasks(c->add_option("--temperature", e.temperature, "of the sampled answers (default 1)"))->type_name("T");
-  with_tasks(c->add_option("--top-p", e.top_p, "sample within this much probability (default 1)"))->type_name("P");
+  with_tasks(add_number(c, "--temperature", e.temperature, "of the sampled answers (default 1)"))->type_name("T");
+  with_tasks(add_number(c, "--top-p", e.top_p, "sample within this much probability (default 1)"))->type_name("P");
   with_tasks(c->add_option("--tokens", e.tokens_max, "tokens of an answer at most (default: as the run has it)"))
       ->type_name("N")
       ->check(CLI::Range(1, 1 << 20));
   with_tasks(c->add_option("--levels", e.levels, "difficulty (default: as the run has it)"))->type_name("A-B");
-  with_tasks(c->add_option("--seed", e.seed, "of problems and sampling (default: the run's)"))->type_name("N");
+  with_tasks(add_seed(c, e.seed, "of problems and sampling (default: the run's)"));
   with_tasks(c->add_option("--out", e.out, "folder for evaluation.json and answers.jsonl"))->type_name("DIR");
   with_tasks(
       c->add_option("--compare", e.compare,
@@ -206,7 +217,7 @@ CLI::App* add_simulate(CLI::App& app, Arguments& a) {
   CLI::App* c = app.add_subcommand(
       "simulate", "run the production actors in a world of virtual time whose layout and faults a seed draws");
   c->add_option("CONFIG", a.simulate.config_path, "train this model on this data (default: tiny ones, drawn too)");
-  c->add_option("--seed", a.simulate.seed, "of the first world (default 1)")->type_name("N");
+  add_seed(c, a.simulate.seed, "of the first world (default 1)");
   c->add_option("--seeds", a.simulate.seeds, "worlds, one a seed (default 1)")
       ->type_name("COUNT")
       ->check(CLI::PositiveNumber);
@@ -234,8 +245,8 @@ CLI::App* add_simulate(CLI::App& app, Arguments& a) {
           ->needs(step)
           ->type_name("N")
           ->check(CLI::PositiveNumber);
-  c->add_option("--start-seconds", a.step.start_seconds,
-                "with --lose: until the replacement of a lost node is there (default 60, an assumption)")
+  add_number(c, "--start-seconds", a.step.start_seconds,
+             "with --lose: until the replacement of a lost node is there (default 60, an assumption)")
       ->needs(lose)
       ->type_name("S")
       ->check(CLI::NonNegativeNumber);
@@ -258,7 +269,7 @@ void add_plan(CLI::App& app, PlanOptions& p) {
           ->take_all()
           ->allow_extra_args(false);
   const auto number = [&](const char* name, double& value, const char* type, const char* meaning) {
-    c->add_option(name, value, meaning)->type_name(type)->check(CLI::PositiveNumber)->needs(cluster);
+    add_number(c, name, value, meaning)->type_name(type)->check(CLI::PositiveNumber)->needs(cluster);
   };
   c->add_option("--gpus", p.gpus, "so many of them (default: layout.nodes)")
       ->type_name("N")
@@ -269,8 +280,8 @@ void add_plan(CLI::App& app, PlanOptions& p) {
   number("--checkpoint-seconds", p.checkpoint_seconds, "N", "that a checkpoint stops training for (default 60)");
   number("--recovery-seconds", p.recovery_seconds, "N",
          "from the loss of a device until training goes on (default 300)");
-  c->add_option("--start-seconds", p.start_seconds,
-                "instead: until a lost device is replaced; what else a recovery takes is simulated (up to 64 devices)")
+  add_number(c, "--start-seconds", p.start_seconds,
+             "instead: until a lost device is replaced; what else a recovery takes is simulated (up to 64 devices)")
       ->type_name("N")
       ->check(CLI::NonNegativeNumber)
       ->needs(cluster)
@@ -294,7 +305,7 @@ void add_rehearse(CLI::App& app, RehearseOptions& r) {
   c->add_option("--steps", r.steps, "so many, the first three not counted (default 40)")
       ->type_name("N")
       ->check(CLI::Range(5, 100'000));
-  c->add_option("--seconds", r.seconds_max, "after so long it comes to its end, whatever --steps says (default 60)")
+  add_number(c, "--seconds", r.seconds_max, "after so long it comes to its end, whatever --steps says (default 60)")
       ->type_name("N")
       ->check(CLI::PositiveNumber);
   c->add_flag("--apart", r.apart, "every node has a machine like this one to itself (default: all are on this one)");
@@ -390,7 +401,7 @@ void add_trace(CLI::App& app, Arguments& a) {
   c->add_option("--to-step", a.trace.to_step, "to the end of this one (default: of the first)")
       ->type_name("B")
       ->check(CLI::NonNegativeNumber);
-  c->add_option("--last", a.trace.last_seconds, "only the last so many seconds")->type_name("SECONDS");
+  add_number(c, "--last", a.trace.last_seconds, "only the last so many seconds")->type_name("SECONDS");
   c->footer("Open the file at https://ui.perfetto.dev, or in Chrome at chrome://tracing: it is read in the browser.");
 }
 
@@ -402,7 +413,7 @@ CLI::App* add_inspect(CLI::App& app, Arguments& a) {
   c->add_option("--simulate", a.inspect.simulate, "instead: this configuration in virtual time, message by message")
       ->type_name("CONFIG")
       ->excludes(run);
-  c->add_option("--seed", a.inspect.seed, "of the simulated world (default 1)")->type_name("N");
+  add_seed(c, a.inspect.seed, "of the simulated world (default 1)");
   add_set(c, a.inspect.sets);
   c->add_option("--token-file", a.inspect.token, "with addresses: the run's token (RUN/token)")->type_name("FILE");
   c->add_flag("--once", a.inspect.once, "one look, then end");
@@ -410,8 +421,9 @@ CLI::App* add_inspect(CLI::App& app, Arguments& a) {
   c->add_flag("--allow-control", a.inspect.allow_control,
               "pause it, let it go on or take one step, kill a node, for who has the run's token (RUN/token)");
   c->add_option("--do", a.inspect.order,
-                "one order, and the answer: pause, step (one, then pause), resume, kill=NODE, or inject=MESSAGE, an "
-                "Envelope of messages/schema.capnp as JSON, which marks the run as tainted")
+                fmt::format("one order, and the answer: {}; a step is one, then pause; a message is an Envelope of "
+                            "messages/schema.capnp as JSON, and marks the run as tainted",
+                            fmt::join(kInspectOrders, ", ")))
       ->type_name("ORDER")
       ->excludes("--once", "--json", "--simulate");
   c->add_option("--sort", a.inspect.sort, "actors by: actor (default), queue, oldest, messages, busy, waits, memory")
@@ -568,8 +580,7 @@ int run_command_line(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    const int code = app.exit(error);
-    return code == 0 ? 0 : 2;
+    return app.exit(error) == 0 ? 0 : 2;
   }
   try {
     return dispatch(app, a);

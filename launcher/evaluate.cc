@@ -1,7 +1,6 @@
 // `troupe eval RUN --files F`: one JSON line with the loss over the whole held-out part. With --tasks: evaluate_tasks.cc.
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -10,6 +9,7 @@
 #include "kernels/base/log.h"
 #include "launcher/run_config.h"
 #include "launcher/tools.h"
+#include "launcher/whole_file.h"
 #include "launcher/world.h"
 
 namespace troupe {
@@ -19,9 +19,9 @@ namespace {
 // What the checkpoint's manifest says that it was trained on: SHA-256 of files. Empty: no manifest, or no files.
 std::set<std::string> trained_on(const std::string& checkpoint) {
   std::set<std::string> files;
-  std::ifstream in(checkpoint + "/manifest.json");
-  if (!in) return files;
-  const auto manifest = nlohmann::json::parse(in);
+  const std::string file = checkpoint + "/manifest.json";
+  if (!std::filesystem::exists(file)) return files;
+  const auto manifest = read_json_file(file);
   for (const auto& source : manifest.value("data", nlohmann::json::array())) files.insert(source.value("sha256", ""));
   return files;
 }

@@ -45,7 +45,6 @@ std::vector<std::int32_t> Prompting::tokens_of(const std::string& prompt) const 
 std::int32_t Prompting::stop_token() const {
   if (options.stop.empty() && options.chat) return chat().end_token();
   if (options.stop.empty()) return tokenizer->is_bytes() ? -1 : end_token_of(config, *tokenizer);
-  if (tokenizer->is_bytes()) return static_cast<unsigned char>(options.stop[0]);
   const std::vector<std::int32_t> tokens = tokenizer->encode_with_special(options.stop);
   if (tokens.size() != 1) throw Error("generate: --stop \"{}\" is {} tokens, must be one", options.stop, tokens.size());
   return tokens[0];
@@ -68,9 +67,9 @@ int generate(const GenerateOptions& options) {
   Config& config = loaded.config;
   if (options.prompts.empty())
     throw Error("generate: no prompt; give one with --prompt \"...\" (several may be given)");
-  if (options.temperature < 0)
+  if (!(options.temperature >= 0))
     throw Error("generate: --temperature is {}, must be 0 or more (0: greedy)", options.temperature);
-  if (options.top_p <= 0 || options.top_p > 1)
+  if (!(options.top_p > 0 && options.top_p <= 1))
     throw Error("generate: --top-p is {}, must be above 0 and at most 1", options.top_p);
   start_log("troupe", "", LogLevel::warning);
   // A model of sums knows fewer tokens than there are bytes.

@@ -16,6 +16,7 @@
 #include "launcher/config.h"
 #include "launcher/distill.h"
 #include "launcher/machine.h"
+#include "launcher/plan_overhead.h"
 #include "launcher/tools.h"
 #include "launcher/world.h"
 
@@ -320,6 +321,7 @@ Plan make_plan(const Config& config, std::size_t corpus_bytes) {
     if (copies.contains(a.address))
       add_carried(a, std::min(a.weights, a.moments));  // the gradient on its way to the copy
   for (const auto& [owner, shadow] : copies) plan.actors.push_back(plan_shadow(config, owner, shadow));
+  const std::vector<Overhead> overhead = overheads(config, places);
   for (int n = 0; n < config.layout.nodes; ++n) {
     NodePlan node;
     node.node = static_cast<std::uint32_t>(n);
@@ -327,6 +329,8 @@ Plan make_plan(const Config& config, std::size_t corpus_bytes) {
                    thread_bytes(config) * static_cast<std::size_t>(std::max(1, config.device.threads));
     node.data = n == 0 ? corpus_bytes : 0;
     add_messages(node, config, places);
+    node.process += overhead[node.node].total();
+    if (config.device.kind == "cuda") node.device += overhead[node.node].pages;
     for (ActorPlan& a : plan.actors) {
       a.node = places.at(a.address);
       if (a.node != node.node) continue;

@@ -26,8 +26,9 @@ struct ActorPlan {
 
 struct NodePlan {
   std::uint32_t node = 0;
-  std::size_t actors = 0, process = 0, data = 0, messages = 0;  // process: program, libraries, threads' scratch
-  std::size_t device = 0;  // what ops alone touch, at most: of the actors', and with a GPU of payloads
+  std::size_t actors = 0, data = 0, messages = 0;
+  std::size_t process = 0;  // program, libraries, threads' scratch, and launcher/plan_overhead.h's
+  std::size_t device = 0;   // what ops alone touch, at most: of the actors', and with a GPU of payloads
   std::size_t total() const { return actors + process + data + messages; }
 };
 

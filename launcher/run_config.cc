@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "actors/checkpoint/manifest.h"
@@ -10,11 +9,28 @@
 #include "launcher/config.h"
 #include "launcher/machine.h"
 #include "launcher/run_folder.h"
+#include "launcher/whole_file.h"
 #include "launcher/world.h"
 
 namespace troupe {
 
 namespace fs = std::filesystem;
+
+namespace {
+
+// Of a Hugging Face directory.
+ModelConfig read_model_config(const std::string& folder) {
+  const std::string file = folder + "/config.json";
+  if (!fs::exists(file)) throw Error("{}: no config.json; is it a Hugging Face directory?", folder);
+  const nlohmann::json told = read_json_file(file);
+  try {
+    return model_config_from_json(told);
+  } catch (const Error& problem) {
+    throw Error("{}: {}", file, problem.what());
+  }
+}
+
+}  // namespace
 
 Loaded load_model(const std::string& path, const std::vector<std::string>& sets) {
   Loaded loaded;
@@ -33,10 +49,8 @@ Loaded load_model(const std::string& path, const std::vector<std::string>& sets)
     if (fs::exists(run / "tokenizer.json")) config.data.tokenizer = (run / "tokenizer.json").string();
     text = config_to_toml(config);
   } else {
-    std::ifstream in(loaded.checkpoint + "/config.json");
-    if (!in) throw Error("{}: no config.json; is it a Hugging Face directory?", loaded.checkpoint);
     Config config;
-    config.model = model_config_from_json(nlohmann::json::parse(in));
+    config.model = read_model_config(loaded.checkpoint);
     config.data.kind = "none";  // no data is read by tools that only run the model
     config.evaluate.exact_match_problems = 0;
     if (fs::exists(loaded.checkpoint + "/tokenizer.json"))

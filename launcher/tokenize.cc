@@ -57,12 +57,15 @@ std::int32_t end_token_of(const TokenizeOptions& options, const Tokenizer& token
     return *found;
   }
   if (const auto told = tokenizer.end_token()) return *told;
-  for (const std::string& file : options.files)
-    if (holds_documents(file))
-      throw Error(
-          "tokenize: {} holds documents, and {} doesn't tell which token ends one: name it, as in --eos "
-          "\"<|endoftext|>\"",
-          file, options.tokenizer);
+  for (const std::string& file : options.files) {
+    if (!holds_documents(file)) continue;
+    if (tokenizer.is_bytes())
+      throw Error("tokenize: {} holds documents: name which byte ends one, as in --eos $'\\n'", file);
+    throw Error(
+        "tokenize: {} holds documents, and {} doesn't tell which token ends one: name it, as in --eos "
+        "\"<|endoftext|>\"",
+        file, options.tokenizer);
+  }
   return -1;
 }
 

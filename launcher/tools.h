@@ -1,6 +1,7 @@
 // The commands besides training. Each returns the process's exit code and throws Error.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -95,6 +96,8 @@ struct TraceOptions {
 // What the journals tell, for Perfetto.
 int trace(const TraceOptions& options);
 
+// What --do asks of a live run: the word, and what follows it.
+constexpr std::array<const char*, 5> kInspectOrders{"pause", "step", "resume", "kill=NODE", "inject=MESSAGE"};
 struct InspectOptions {
   std::string run;       // a run's folder, or addresses of its nodes
   std::string simulate;  // instead: a configuration, run in virtual time
@@ -103,7 +106,7 @@ struct InspectOptions {
   std::string token;       // a file; empty: RUN/token
   bool once = false, json = false;
   bool allow_control = false;          // pause, step, resume, kill, for who has the run's token
-  std::string order;                   // only this is done: pause, resume, step, kill=NODE, inject=MESSAGE
+  std::string order;                   // only this is done, one of kInspectOrders
   std::string sort = "actor", filter;  // of the actors
   int limit = 0;                       // actors shown; 0: all
   // The page over HTTP, until Ctrl-C.

@@ -18,7 +18,7 @@
 namespace troupe {
 namespace {
 
-constexpr std::size_t kPage = 4096, kHugePage = std::size_t{1} << 21;
+constexpr std::size_t kPage = PayloadPool::kPage, kHugePage = std::size_t{1} << 21;
 constexpr std::size_t kHeldMin = std::size_t{8} << 20;
 
 // Powers of two with four steps between, in whole pages: 4, 8, 12, 16, 20, 24, 28, 32, 40, 48, ... KiB.

@@ -27,6 +27,7 @@ struct Payload {
 
 class PayloadPool {
  public:
+  static constexpr std::size_t kPage = 4096;  // what a buffer takes is a multiple
   // Page-aligned memory of this size, given back with its last reference; null: there is no more.
   using Source = std::function<std::shared_ptr<std::byte>(std::size_t size)>;
   static std::shared_ptr<std::byte> process_memory(std::size_t size);

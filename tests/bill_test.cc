@@ -7,6 +7,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "actors/metrics.h"
 #include "launcher/bill.h"
 #include "launcher/simulation/laws.h"
 #include "launcher/simulation/sim_corpus.h"
@@ -322,6 +323,15 @@ TEST_CASE("time before a run's first step is on its bill, and the run goes on fr
   CHECK(spent(line, Bin::redo) == 0);
   CHECK(line.at("wall_thread_seconds") == Approx(24));
   for (const auto& each : {first, both, line}) CHECK(broken_by(each).empty());
+}
+
+TEST_CASE("the memory on a bill is the program's own largest, as the kernel tells it", "[bill]") {
+  CHECK(peak_kib_in("Name:\ttroupe\nVmPeak:\t  900 kB\nVmHWM:\t   38912 kB\nVmRSS:\t 5 kB\n") == 38912);
+  for (const std::string none : {"", "Name:\tVmHWM:\n", "Name:\tx\nVmHWM:", "Name:\tx\nVmHWM:\t kB\n"})
+    CHECK(!peak_kib_in(none));
+  const std::vector<char> touched(std::size_t{64} << 20, 'x');
+  CHECK(touched.back() == 'x');
+  CHECK(peak_memory_mib() > 64);
 }
 
 TEST_CASE("a node's bill survives the way to the launcher", "[bill]") {

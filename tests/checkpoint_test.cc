@@ -10,6 +10,7 @@
 
 #include "actors/checkpoint/manifest.h"
 #include "actors/checkpoint/safetensors.h"
+#include "actors/checkpoint/state_file.h"
 #include "kernels/base/error.h"
 
 using namespace troupe;
@@ -215,6 +216,33 @@ TEST_CASE("a malformed safetensors file is refused, saying what is wrong", "[saf
   }
   CHECK_THAT(problem_of_reading(scratch / "nobody"), Catch::Contains("does not exist"));
   CHECK_THAT(problem_of_reading(scratch.path), Catch::Contains("neither model.safetensors nor"));
+}
+
+TEST_CASE("weights of the right count and another shape are refused with both shapes", "[safetensors]") {
+  const Scratch scratch;
+  const std::vector<Parameter> parameters{{.name = "head", .rows = 2, .cols = 3},
+                                          {.name = "norm", .cols = 4, .dimensions = 1}};
+  // What opening them says of tensors in these shapes.
+  const auto problem_of = [&](const std::vector<std::int64_t>& head, const std::vector<std::int64_t>& norm) {
+    const std::vector<float> values(6);
+    SafetensorsWriter writer;
+    writer.add_f32("head", head, values.data());
+    writer.add_f32("norm", norm, values.data());
+    writer.write(scratch / "model.safetensors");
+    Restore restore;
+    restore.path = scratch.path;
+    restore.weights_only = true;
+    try {
+      const StateFile file(Config{}, parameters, restore);
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  CHECK(problem_of({2, 3}, {4}) == "");
+  CHECK_THAT(problem_of({3, 2}, {4}), Catch::Contains("tensor head has shape [3, 2], the configuration says [2, 3]"));
+  CHECK_THAT(problem_of({6}, {4}), Catch::Contains("tensor head has shape [6], the configuration says [2, 3]"));
+  CHECK_THAT(problem_of({2, 3}, {2, 2}), Catch::Contains("tensor norm has shape [2, 2], the configuration says [4]"));
 }
 
 TEST_CASE("a sharded model reads like the same model in one file", "[safetensors]") {

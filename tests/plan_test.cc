@@ -1,7 +1,10 @@
 // The plan before a run: every actor of the run, its memory by kind, and sums that are sums.
 #include "launcher/plan.h"
 
+#include <dlfcn.h>
+
 #include <map>
+#include <nlohmann/json.hpp>
 #include <set>
 
 #include "actors/owner.h"
@@ -9,8 +12,10 @@
 #include "actors/rules/recovery.h"
 #include "kernels/base/error.h"
 #include "launcher/config.h"
+#include "launcher/plan_overhead.h"
 
 #include "tests/support/catch.h"
+#include "tests/support/run.h"
 
 using namespace troupe;
 
@@ -153,10 +158,14 @@ TEST_CASE("with a GPU a plan says what of a node's peak is the GPU's: rows that 
   const Plan plan = make_plan(config, 0), host = plan_of({"layout.stages=2"});
   const std::size_t rows = 2 * 2 * 4 * 2 * 64 * 32 * (2 * 4 + 4);
   CHECK(plan.nodes[0].messages == rows);
-  CHECK(plan.nodes[0].device == actors_of(plan, 0) + rows);
+  // And pages that payloads don't fill.
+  const auto pages_of = [](const Config& laid, std::uint32_t node) {
+    return overheads(laid, place_actors(laid))[node].pages;
+  };
+  CHECK(plan.nodes[0].device == actors_of(plan, 0) + rows + pages_of(config, 0));
   CHECK(host.nodes[0].device + plan.actors[0].carried + plan.actors[1].carried == actors_of(plan, 0));
   CHECK(host.nodes[0].total() == plan.nodes[0].total());
-  const double mib = static_cast<double>(actors_of(plan, 0) + rows) / (1 << 20);
+  const double mib = static_cast<double>(actors_of(plan, 0) + rows + pages_of(config, 0)) / (1 << 20);
   CHECK_THAT(describe(config, plan),
              Catch::Contains(fmt::format("; at most {:.0f} MiB of it on the GPU; 1 compute", mib)));
   CHECK(describe(tiny({"layout.stages=2"}), host).find("GPU") == std::string::npos);
@@ -167,8 +176,8 @@ TEST_CASE("with a GPU a plan says what of a node's peak is the GPU's: rows that 
         tiny({"layout.stages=2", "layout.nodes=2", "device.kind=cuda", "layout.device_transport=" + way});
     const Plan two = make_plan(two_nodes, 0);
     for (const NodePlan& node : two.nodes) {
-      CHECK(node.device ==
-            actors_of(two, node.node) + (way == "host" ? 1 : 3) * rows / 2 + ways + staging_bytes(two_nodes));
+      CHECK(node.device == actors_of(two, node.node) + (way == "host" ? 1 : 3) * rows / 2 + ways +
+                               staging_bytes(two_nodes) + pages_of(two_nodes, node.node));
       CHECK(node.messages == 3 * rows / 2);
     }
   }
@@ -209,6 +218,66 @@ TEST_CASE("what a stage holds of its twins' sums is two to three sums, whatever 
     const double twins = static_cast<double>(stage.gradients) - own + static_cast<double>(stage.buffers - alone);
     INFO(replicas << " replicas: " << twins / sum << " sums");
     CHECK((twins > 1.4 * sum && twins < 2.3 * sum));
+  }
+}
+
+TEST_CASE(
+    "a plan has a small message of sums as a whole page and what it takes beside, once where it stays on its node",
+    "[plan]") {
+  const auto sums = [](int replicas, int elements_max, int here, std::int64_t elements) {
+    Config config;
+    config.layout.replicas = replicas;
+    config.layout.sums_elements_max = elements_max;
+    return sums_overhead(config, elements, here);
+  };
+  // 512 elements are a part, 32 messages of a page each. Two replicas on a node have two parts on their way and two
+  // added, and they count six; one has its own on its way, its twin's, and one that it added, and it counts these.
+  CHECK(sums(2, 16, 2, 1024).pages == 4 * 32 * 4096 - 6 * 512 * 4);
+  CHECK(sums(2, 16, 1, 1024).pages == 3 * 32 * 4096 - 3 * 512 * 4);
+  CHECK(sums(2, 512, 1, 1024).pages == 3 * 4096 - 3 * 512 * 4);
+  CHECK(sums(2, 16, 2, 1024).blocks == 32 * sums(2, 512, 2, 1024).blocks);
+  CHECK(sums(2, 512, 2, 1024).blocks >= 4 * (512 + 1024));  // an envelope and an op of each
+  // Parts are small where replicas are many, whatever a message may have: 64 x 63 partial sums and 64 that were added.
+  CHECK(sums(64, 1 << 25, 64, 1024).pages == 64 * 64 * 4096 - 64 * 127 * 16 * 4);
+  CHECK(sums(1, 16, 1, 1024).total() == 0);
+  CHECK(sums(2, 16, 0, 1024).total() == 0);
+  CHECK(sums(2, 1 << 25, 1, std::int64_t{1} << 26).pages == 0);
+  CHECK(sums(2, 1 << 25, 1, std::int64_t{1} << 26).blocks < 3 * (std::size_t{1} << 27) / 1000);
+}
+
+TEST_CASE(
+    "what a plan has beside tensors and rows grows with actors, shards and tensors, and is a percent of most runs",
+    "[plan]") {
+  const auto beside = [](const std::vector<std::string>& sets) {
+    const Config config = tiny(sets);
+    return overheads(config, place_actors(config)).at(0).total();
+  };
+  const std::size_t one = beside({});
+  CHECK(beside({"layout.replicas=4"}) > one + 3 * (std::size_t{32} << 10));
+  CHECK(beside({"layout.expert_shards=4"}) > one + 6 * (std::size_t{32} << 10));
+  CHECK(beside({"model.n_routed_experts=64"}) > one + std::size_t{2 * 60 * 3} * 4096);
+  CHECK(beside({"layout.sums_elements_max=16"}) == one);  // nobody to add with
+  CHECK(plan_of({"layout.replicas=4"}).nodes[0].process > plan_of({"layout.replicas=2"}).nodes[0].process);
+  const Config quickstart = load_config(TROUPE_SOURCE_DIR "/configs/quickstart.toml", {"device.threads=2"});
+  const Plan plan = make_plan(quickstart, 0);
+  CHECK(overheads(quickstart, place_actors(quickstart))[0].total() < plan.nodes[0].total() / 75);
+}
+
+TEST_CASE("two processes that send each other a thousand small messages of sums stay under their plan", "[plan]") {
+  if (::dlsym(RTLD_DEFAULT, "__asan_init") != nullptr) return;  // the sanitizer's own memory is in no plan
+  const test::Folder folder;
+  const std::vector<std::string> sets{"layout.replicas=2", "layout.nodes=2", "layout.sums_elements_max=16",
+                                      "inspect.journal_mib=1", "train.steps=2"};
+  const test::Ended ended = test::troupe(test::tiny_run(folder / "run", sets));
+  INFO(ended.err);
+  REQUIRE(ended.code == 0);
+  const auto bills = test::metrics_of(folder / "run", "bill");
+  REQUIRE(!bills.empty());
+  const Plan plan = make_plan(tiny(test::tiny_sets(sets)), std::size_t{1} << 17);
+  for (const NodePlan& node : plan.nodes) {
+    const double planned = static_cast<double>(node.total()) / (1 << 20);
+    INFO("node " << node.node << " has planned " << planned << " MiB");
+    CHECK(bills.back().at("memory_mib").at(node.node).get<double>() < planned);
   }
 }
 

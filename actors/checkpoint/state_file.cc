@@ -1,5 +1,7 @@
 #include "actors/checkpoint/state_file.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 
 #include "kernels/base/error.h"
@@ -15,6 +17,12 @@ constexpr std::array<const char*, kStateArrays> kSuffixes = {"", ".m", ".v", ""}
 
 std::string name_of(const Parameter& parameter, int kind) {
   return parameter.name + kSuffixes[static_cast<std::size_t>(kind)];
+}
+
+// As the checkpointer writes it.
+std::vector<std::int64_t> shape_of(const Parameter& parameter) {
+  if (parameter.dimensions == 1) return {parameter.cols};
+  return {parameter.rows, parameter.cols};
 }
 
 // Models of others have no router bias.
@@ -43,10 +51,11 @@ void StateFile::check(const Parameter& p, int kind) const {
     if (may_lack(p)) return;
     throw Error("{}: tensor {} is missing; is it a checkpoint of this model?", path_, name);
   }
-  const std::int64_t found = reader.entries().at(name).elements();
-  if (found != p.elements())
-    throw Error("{}: tensor {} has {} elements, the configuration says {} ({} x {})", path_, name, found, p.elements(),
-                p.rows, p.cols);
+  // A transposed tensor has as many elements.
+  const std::vector<std::int64_t>& found = reader.entries().at(name).shape;
+  if (found == shape_of(p)) return;
+  throw Error("{}: tensor {} has shape [{}], the configuration says [{}]; are these weights of another model?", path_,
+              name, fmt::join(found, ", "), fmt::join(shape_of(p), ", "));
 }
 
 void StateFile::read(const Parameter& p, int kind, std::int64_t begin, std::int64_t count, float* out) const {

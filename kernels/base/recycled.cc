@@ -53,6 +53,8 @@ std::size_t shelf_of(std::size_t size) {
 
 }  // namespace
 
+std::size_t block_bytes(std::size_t size) { return size > kLargest ? size : kSmallest << shelf_of(size); }
+
 void* take_block(std::size_t size) {
   if (size > kLargest) return ::operator new(size);
   const std::size_t shelf = shelf_of(size);

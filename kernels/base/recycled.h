@@ -13,6 +13,8 @@ namespace troupe {
 // Any thread may take a block and any other give it back.
 void* take_block(std::size_t size);
 void give_block_back(void* block, std::size_t size) noexcept;
+// What a block of this size takes: its shelf's.
+std::size_t block_bytes(std::size_t size);
 
 template <typename T>
 struct Recycled {

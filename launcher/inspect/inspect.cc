@@ -1,6 +1,8 @@
 // `troupe inspect RUN`: the full screen; or one look, as text or JSON.
+#include <fmt/ranges.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <memory>
@@ -49,9 +51,14 @@ std::unique_ptr<InspectSource> open_source(const InspectOptions& options) {
   return std::make_unique<AskedNodes>(options.run, token, controls);
 }
 
-// pause, resume, step, kill=NODE, inject=MESSAGE: what the page asks for, of scripts.
+// One of kInspectOrders: what the page asks for, of scripts.
 Control order_of(const std::string& text) {
   const std::size_t equals = text.find('=');
+  const auto asked_by = [&](const std::string& order) {
+    return order.substr(0, order.find('=')) == text.substr(0, equals);
+  };
+  if (std::none_of(kInspectOrders.begin(), kInspectOrders.end(), asked_by))
+    throw Error("--do {}: an order is one of {}", text, fmt::join(kInspectOrders, ", "));
   nlohmann::json asked{{"do", text.substr(0, equals)}};
   if (equals != std::string::npos) {
     const auto value = nlohmann::json::parse(text.substr(equals + 1), nullptr, false);

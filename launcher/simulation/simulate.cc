@@ -134,7 +134,8 @@ int simulate(const SimulateOptions& options) {
   Simulator simulator(scratch_name(), options.trace);
   std::uint64_t messages = 0, broken = 0;
   const auto begin = Clock::now();
-  for (std::uint64_t seed = options.seed; seed < options.seed + options.seeds; ++seed) {
+  for (std::uint64_t world = 0; world < options.seeds; ++world) {
+    const std::uint64_t seed = options.seed + world;  // after the largest seed comes 0
     const std::string replay = replay_command(options, seed);
     prepare_last_words("  replay: " + replay + "\n");
     if (!how.base) ::alarm(kWorldSecondsMax);

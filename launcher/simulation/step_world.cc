@@ -8,8 +8,10 @@
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "actors/rules/placement.h"
 #include "actors/rules/trainable.h"
@@ -17,6 +19,7 @@
 #include "launcher/config.h"
 #include "launcher/simulation/sim_corpus.h"
 #include "launcher/simulation/sim_world.h"
+#include "launcher/typed_number.h"
 
 namespace troupe {
 
@@ -171,13 +174,21 @@ LossFigures lose(const StepOptions& options, const StepFigures& undisturbed, std
   return figures;
 }
 
+double zipf_exponent(const std::string& load) {
+  const std::string text = load.substr(std::strlen("zipf:"));
+  const double exponent = std::strtod(text.c_str(), nullptr);
+  if (!why_not_finite(text).empty() || exponent < 0)
+    throw Error("the load is {}, must be zipf: and an exponent of 0 or more, as in zipf:0.5", load);
+  return exponent;
+}
+
 }  // namespace
 
 ExpertLoad expert_load_from(const std::string& text, int experts) {
   ExpertLoad load;
   if (text.empty() || text == "even") return load;
   if (text.starts_with("zipf:")) {
-    const double exponent = std::strtod(text.c_str() + 5, nullptr);
+    const double exponent = zipf_exponent(text);
     for (int r = 1; r <= experts; ++r) load.shares.push_back(std::pow(r, -exponent));
     return load;
   }
@@ -186,6 +197,8 @@ ExpertLoad expert_load_from(const std::string& text, int experts) {
   for (double share = 0; file >> share;) load.shares.push_back(share);
   if (static_cast<int>(load.shares.size()) != experts || *std::min_element(load.shares.begin(), load.shares.end()) < 0)
     throw Error("{} has {} numbers, must have {}, one an expert, none below 0", text, load.shares.size(), experts);
+  const double sum = std::accumulate(load.shares.begin(), load.shares.end(), 0.0);
+  if (!(sum > 0 && std::isfinite(sum))) throw Error("{}: the sum of all shares is {}, must be above 0", text, sum);
   return load;
 }
 
