@@ -44,16 +44,17 @@ std::size_t codes_bytes(const Config& config) {
   return std::size_t{512} * static_cast<std::size_t>(depth) * 4;
 }
 
-// On a GPU the codes of both operands stand in its working memory (kernels/cuda/quantize.h), a byte an element and a float
-// for each 128: of rows and a matrix, of all matrices of a shard's experts, of the rows of a layer's weight gradients, which
-// go together up to 256 MiB.
+// On a GPU codes stand in its working memory (kernels/cuda/quantize.h), a byte an element and a float for each 128: of rows,
+// of the reference policy's matrices, a shard's all together, and of the rows of a layer's weight gradients, which go
+// together up to 256 MiB.
 std::size_t codes_on_gpu(const Config& config) {
   if (!config.is_fp8() || config.device.kind != "cuda") return 0;
   const ModelConfig& m = config.model;
   const std::int64_t hidden = m.hidden_size;
   std::int64_t most = 0, gradients = 0;
   const auto count = [&](std::int64_t rows, std::int64_t in, std::int64_t out, std::int64_t matrices) {
-    most = std::max({most, rows * std::max(in, out) + matrices * in * out, rows * (in + out)});
+    const std::int64_t weights = config.has_reference() ? matrices * in * out : 0;  // others have codes
+    most = std::max({most, rows * std::max(in, out) + weights, rows * (in + out)});
     gradients += rows * (in + out);
   };
   const std::int64_t rows = config.microbatch_rows();
