@@ -313,7 +313,7 @@ void Stage::copy_embedding() {
   copy_source_ = pool.take(static_cast<std::size_t>(table.elements()) * 4);
   const Tensor values = tensor_of(copy_source_, table.rows, table.cols);
   Ops ops{Copy{table, values}};
-  if (copy_digest_.data != nullptr) ops.push_back(Digest{values, {}, copy_digest(), kCopyKey});
+  if (copy_digest_.data != nullptr) ops.push_back(Digest{table, {}, copy_digest(), kCopyKey});
   copying_ = true;
   restoring_.submit({SegmentClass::apply, owner_.version(), 0, 0}, std::move(ops),
                     pack({Phase::copy_out, static_cast<std::uint8_t>(attempt_), 0, 0}));

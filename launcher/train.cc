@@ -135,24 +135,19 @@ void expect_weights(const Config& config, const std::string& folder) {
 // Damaged ones behind it are set aside: they would count as the newest, of which the last few are kept.
 std::optional<CheckpointEntry> last_whole_checkpoint(const std::string& run_folder) {
   auto all = list_checkpoints(run_folder);
-  std::vector<std::string> damaged;
-  std::string problem;
   for (; !all.empty(); all.pop_back()) {
-    problem = verify_checkpoint(all.back().path, true);
-    if (problem.empty()) break;
-    std::fprintf(stderr, "warning: %s: %s; trying the one before\n", all.back().path.c_str(), problem.c_str());
-    damaged.push_back(all.back().path);
-  }
-  if (all.empty() && !damaged.empty())
-    throw Error("{}: none of its checkpoints is whole ({}); bring one back, or begin anew with another --out",
-                run_folder, problem);
-  for (const std::string& path : damaged) {
+    const std::string& path = all.back().path;
+    const std::string problem = verify_checkpoint(path, true);
+    if (problem.empty()) return all.back();
+    const bool first = all.size() == 1;
     std::error_code failed;
+    std::filesystem::remove_all(path + ".damaged", failed);
     std::filesystem::rename(path, path + ".damaged", failed);
     if (failed) throw Error("{}: is damaged and can't be set aside: {}; remove it", path, failed.message());
-    std::fprintf(stderr, "warning: %s is set aside as %s.damaged\n", path.c_str(), path.c_str());
+    std::fprintf(stderr, "warning: %s: %s; it is now %s.damaged, %s\n", path.c_str(), problem.c_str(), path.c_str(),
+                 first ? "and there is none before it: the run begins again" : "trying the one before");
   }
-  return all.empty() ? std::nullopt : std::optional(all.back());
+  return std::nullopt;
 }
 
 }  // namespace

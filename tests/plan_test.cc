@@ -305,14 +305,18 @@ TEST_CASE("a plan shows what a choice costs", "[plan]") {
   // In FP8 a compute thread holds 512 rows of codes as wide floats: as deep here as the dense layer's two halves.
   const std::vector<std::string> halves{"train.dtype=bfloat16", "layout.chunk_rows_max=128"},
       fp8{"train.dtype=fp8", "layout.chunk_rows_max=128"};
-  CHECK(peak_of(plan_of(fp8)) == peak_of(plan_of(halves)) + 512 * 2 * 64 * 4);
-  // On a GPU codes are bytes in its memory: here those of a layer's weight gradients together.
+  // Weights have codes, both ways round.
+  const std::size_t codes = sum_of(plan_of(fp8), &ActorPlan::weights) - sum_of(plan_of(halves), &ActorPlan::weights);
+  CHECK(codes > sum_of(plan_of(halves), &ActorPlan::weights) / 10);
+  const std::size_t more = peak_of(plan_of(fp8)) - peak_of(plan_of(halves));
+  CHECK((more >= 512 * 2 * 64 * 4 + codes && more < 512 * 2 * 64 * 4 + codes + 1024));
+  // On a GPU all of them are bytes in its memory; of rows those of a layer's weight gradients together.
   const auto on_gpu = [](std::vector<std::string> sets) {
     sets.push_back("device.kind=cuda");
     return plan_of(sets).nodes[0];
   };
-  CHECK(on_gpu(fp8).process - on_gpu(halves).process == on_gpu(fp8).device - on_gpu(halves).device);
-  CHECK(on_gpu(fp8).device > on_gpu(halves).device);
+  CHECK(on_gpu(fp8).process > on_gpu(halves).process);
+  CHECK(on_gpu(fp8).device - on_gpu(halves).device > on_gpu(fp8).process - on_gpu(halves).process);
   CHECK(peak_of(plan_of({"train.sequence_length=128"})) > peak_of(plan_of()));
   CHECK(peak_of(plan_of({"layout.nodes=2"})) > peak_of(plan_of()));
 }

@@ -6,6 +6,7 @@
 #include <csignal>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "launcher/run_folder.h"
 #include "tests/support/small_run.h"
@@ -19,15 +20,17 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::vector<std::string> names_of(const std::vector<std::string>& paths) {
+// Of the checkpoints that are not set aside.
+std::vector<std::string> checkpoint_names(const std::string& run) {
   std::vector<std::string> names;
-  for (const std::string& path : paths) names.push_back(fs::path(path).filename());
+  for (const std::string& path : checkpoints_of(run))
+    if (!path.ends_with(".damaged")) names.push_back(fs::path(path).filename());
   return names;
 }
 
-std::vector<std::int64_t> versions_of(const std::string& run, const std::string& kind) {
-  std::vector<std::int64_t> versions;
-  for (const json& line : metrics_of(run, kind)) versions.push_back(line.at("version"));
+std::set<std::int64_t> versions_of(const std::string& run, const std::string& kind) {
+  std::set<std::int64_t> versions;
+  for (const json& line : metrics_of(run, kind)) versions.insert(line.at("version").get<std::int64_t>());
   return versions;
 }
 
@@ -44,23 +47,23 @@ TEST_CASE("a damaged checkpoint is set aside and doesn't push out the whole ones
   fs::resize_file(newest + "/model.safetensors", 1000);
   const Ended ended = expect_success(
       tiny_resume(run, sets + Arguments{"checkpoint.keep_last=1", "checkpoint.every_steps=1", "budget.max_steps=6"}));
-  CHECK(has(ended.err, newest + " is set aside as " + newest + ".damaged"));
+  CHECK(has(ended.err, "it is now " + newest + ".damaged, trying the one before"));
   CHECK(fs::exists(newest + ".damaged/model.safetensors"));
-  CHECK(names_of(checkpoints_of(run)) == std::vector<std::string>{"step-00000006"});
+  CHECK(checkpoint_names(run) == std::vector<std::string>{"step-00000006"});
   expect_success(tiny_resume(run, sets));
   CHECK(digest_of(run) == digest_of(whole));
 }
 
-TEST_CASE("a run of which no checkpoint is whole is refused, and they stay where they are", "[saved]") {
+TEST_CASE("a run of which no checkpoint is whole says that it begins again", "[saved]") {
   const Folder folder;
-  const std::string run = folder / "run";
-  expect_success(tiny_run(run, {"checkpoint.every_steps=3"}));
+  const std::string run = folder / "run", whole = folder / "whole";
+  expect_success(tiny_run(whole, {"train.steps=9"}));
+  expect_success(tiny_run(run, {"train.steps=9", "checkpoint.every_steps=3", "budget.max_steps=6"}));
   for (const std::string& path : checkpoints_of(run)) fs::resize_file(path + "/model.safetensors", 1000);
-  const auto names = names_of(checkpoints_of(run));
-  const Ended ended = troupe::test::troupe(tiny_resume(run, {"train.steps=9"}));
-  CHECK(ended.code == 1);
-  CHECK(has(ended.err, run + ": none of its checkpoints is whole"));
-  CHECK(names_of(checkpoints_of(run)) == names);
+  const Ended ended = expect_success(tiny_resume(run, {"train.steps=9"}));
+  CHECK(has(ended.err, "there is none before it: the run begins again"));
+  CHECK(checkpoint_names(run) == std::vector<std::string>{"step-00000009"});
+  CHECK(digest_of(run) == digest_of(whole));
 }
 
 TEST_CASE("a run whose last checkpoint finds no place fails and says so, and its end can be had again", "[saved]") {
@@ -137,7 +140,7 @@ TEST_CASE("a run that stopped where an evaluation was due makes it when it goes 
   expect_success(tiny_run(stopped, sets + Arguments{"budget.max_steps=18"}));
   expect_success(tiny_resume(stopped, sets));
   CHECK(versions_of(stopped, "evaluation") == versions_of(whole, "evaluation"));
-  CHECK(names_of(checkpoints_of(stopped)) == names_of(checkpoints_of(whole)));
+  CHECK(checkpoint_names(stopped) == checkpoint_names(whole));
   CHECK(digest_of(stopped) == digest_of(whole));
 }
 
