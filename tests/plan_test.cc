@@ -308,8 +308,7 @@ TEST_CASE("a plan shows what a choice costs", "[plan]") {
   // Weights have codes, both ways round.
   const std::size_t codes = sum_of(plan_of(fp8), &ActorPlan::weights) - sum_of(plan_of(halves), &ActorPlan::weights);
   CHECK(codes > sum_of(plan_of(halves), &ActorPlan::weights) / 10);
-  const std::size_t more = peak_of(plan_of(fp8)) - peak_of(plan_of(halves));
-  CHECK((more >= 512 * 2 * 64 * 4 + codes && more < 512 * 2 * 64 * 4 + codes + 1024));
+  CHECK(peak_of(plan_of(fp8)) > peak_of(plan_of(halves)) + 512 * 2 * 64 * 4);
   // On a GPU all of them are bytes in its memory; of rows those of a layer's weight gradients together.
   const auto on_gpu = [](std::vector<std::string> sets) {
     sets.push_back("device.kind=cuda");
