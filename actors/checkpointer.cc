@@ -59,12 +59,10 @@ Checkpointer::Checkpointer(const Context& context, const Config& config, std::st
 void Checkpointer::plan_files() {
   std::vector<SafetensorsTensor> model, optimizer, reference;
   for (const Parameter& p : model_parameters(config_.model)) {
-    const std::vector<std::int64_t> shape =
-        p.dimensions == 1 ? std::vector<std::int64_t>{p.cols} : std::vector<std::int64_t>{p.rows, p.cols};
     for (int kind = 0; kind < kStateArrays; ++kind) {
       if (!has_array(config_, p, kind)) continue;
       auto& file = kind == 0 ? model : kind == 3 ? reference : optimizer;
-      file.push_back({p.name + kSuffixes[kind], "F32", shape});
+      file.push_back({p.name + kSuffixes[kind], "F32", shape_of(p)});
       expected_ += p.elements();
     }
   }

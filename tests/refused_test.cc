@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
-#include "tests/support/run.h"
+#include "tests/support/small_run.h"
 
 #include "tests/support/catch.h"
 
@@ -18,15 +18,6 @@ namespace fs = std::filesystem;
 
 const std::string kTiny = TROUPE_SOURCE_DIR "/configs/tiny.toml";
 const std::string kModel = TROUPE_SOURCE_DIR "/tests/fixtures/o1_moe_basic";
-
-bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-
-Ended expect_success(const Arguments& arguments) {
-  Ended ended = troupe::test::troupe(arguments);
-  INFO(json(arguments).dump() << "\n" << ended.out << ended.err);
-  REQUIRE(ended.code == 0);
-  return ended;
-}
 
 // One sentence on standard error that says all of `parts`.
 void expect_sentence(const Ended& ended, const std::vector<std::string>& parts) {

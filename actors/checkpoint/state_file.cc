@@ -19,16 +19,15 @@ std::string name_of(const Parameter& parameter, int kind) {
   return parameter.name + kSuffixes[static_cast<std::size_t>(kind)];
 }
 
-// As the checkpointer writes it.
-std::vector<std::int64_t> shape_of(const Parameter& parameter) {
-  if (parameter.dimensions == 1) return {parameter.cols};
-  return {parameter.rows, parameter.cols};
-}
-
 // Models of others have no router bias.
 bool may_lack(const Parameter& parameter) { return parameter.kind == ParameterKind::router_bias; }
 
 }  // namespace
+
+std::vector<std::int64_t> shape_of(const Parameter& parameter) {
+  if (parameter.dimensions == 1) return {parameter.cols};
+  return {parameter.rows, parameter.cols};
+}
 
 StateFile::StateFile(const Config& config, const std::vector<Parameter>& parameters, const Restore& restore)
     : path_(restore.path) {

@@ -14,6 +14,9 @@
 
 namespace troupe {
 
+// In a file.
+std::vector<std::int64_t> shape_of(const Parameter& parameter);
+
 class StateFile {
  public:
   // Throws Error: which tensor, and what is wrong with it.
