@@ -280,6 +280,8 @@ std::string ConfinedCommand::failure(const Ended& ended) const {
   return fmt::format("ended with code {}", ended.code);
 }
 
+std::string ConfinedCommand::take_note() { return std::exchange(note_, ""); }
+
 std::string ConfinedCommand::verdict_on(const std::string& request) {
   const Ended ended = run(request);
   Score score;
@@ -290,6 +292,9 @@ std::string ConfinedCommand::verdict_on(const std::string& request) {
     const std::string why = line.find('\n') != std::string::npos ? "more than one line" : read_verdict(line, score);
     if (!why.empty()) problem = "the command's output is no verdict: " + why;
   }
+  const bool is_its_own = !problem.empty() && !ended.wrote_too_much && ended.code < 128;
+  if (is_its_own && !std::exchange(has_noted_, true))
+    note_ = fmt::format("judge.command failed, which earns 0: {} (told once; others may follow)", problem);
   return verdict_line(problem.empty() ? score : Score{.detail = problem});
 }
 

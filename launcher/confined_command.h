@@ -24,6 +24,9 @@ class ConfinedCommand {
   // The verdict on a request. A command that fails, whatever way, earns nothing, and the detail says which.
   // It waits as long as the command does.
   std::string verdict_on(const std::string& request);
+  // "" or what whoever wrote the command should know since the last call: that it can't be run, ends with an error, or
+  // gives no verdict. Told of the first such request alone. Limits and signals may be a model's answer's doing.
+  std::string take_note();
 
  private:
   struct Ended {
@@ -47,6 +50,8 @@ class ConfinedCommand {
   std::string folder_, environment_;
   unsigned user_ = 0, group_ = 0;  // as they are called outside of any namespace
   bool has_namespaces_ = false;
+  bool has_noted_ = false;
+  std::string note_;
 };
 
 }  // namespace troupe

@@ -90,8 +90,12 @@ int judge_main() {
   if (has_command)
     for (const std::string& note : command.probe()) notes.push_back(note);
   write_line(json{{"notes", notes}}.dump());
-  while (std::getline(std::cin, line))
-    write_line(has_command ? command.verdict_on(line) : verdict_on(line, settings.rules));
+  while (std::getline(std::cin, line)) {
+    const std::string verdict = has_command ? command.verdict_on(line) : verdict_on(line, settings.rules);
+    if (const std::string note = command.take_note(); !note.empty())
+      write_line(json{{"notes", json::array({note})}}.dump());
+    write_line(verdict);
+  }
   return 0;
 }
 

@@ -183,12 +183,10 @@ void ProcessJury::hear(Seat& seat) {
   std::vector<std::string> lines;
   const bool is_open = seat.judge.receive(lines);
   for (const std::string& line : lines) {
-    if (!seat.has_greeted) {
-      seat.has_greeted = true;
-      for (const std::string& note : notes_of(line))
-        if (notes_.insert(note).second) log_warning("event=judge note=\"{}\"", note);
-      continue;
-    }
+    const std::vector<std::string> notes = notes_of(line);
+    for (const std::string& note : notes)
+      if (notes_.insert(note).second) log_warning("event=judge note=\"{}\"", note);
+    if (!std::exchange(seat.has_greeted, true) || !notes.empty()) continue;
     if (!seat.job) return lose(seat, "spoke unasked");
     tell(seat, line, "");
   }

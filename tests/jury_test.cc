@@ -215,6 +215,31 @@ TEST_CASE("a command that fails earns nothing, and the verdict says why", "[jury
   }
 }
 
+TEST_CASE("a broken command is noted once, and what an answer may do to a sound one is not", "[jury]") {
+  const auto notes_after_two = [](const std::string& command) {
+    const Scratch scratch;
+    ::signal(SIGPIPE, SIG_IGN);  // as a judge does: a command need not read its request
+    ConfinedCommand confined(options_of(command).judge, scratch.path);
+    std::vector<std::string> notes;
+    for (int i = 0; i < 2; ++i) {
+      confined.verdict_on(request_line(problem_of(), "21"));
+      if (const std::string note = confined.take_note(); !note.empty()) notes.push_back(note);
+    }
+    return notes;
+  };
+  for (const std::string broken : {"exit 3", "no-such-program-here", "exit 0", "echo right"}) {
+    INFO(broken);
+    const std::vector<std::string> notes = notes_after_two(broken);
+    REQUIRE(notes.size() == 1);
+    CHECK_THAT(notes[0], Catch::StartsWith("judge.command failed, which earns 0: "));
+  }
+  for (const std::string& sound :
+       {kRight, std::string("kill -SEGV $$"), std::string("while :; do echo endless; done")}) {
+    INFO(sound);
+    CHECK(notes_after_two(sound).empty());
+  }
+}
+
 TEST_CASE("a fork bomb is kept small and is gone afterwards", "[jury]") {
   const std::string name = fmt::format("fork-bomb-{}", ::getpid());
   const auto jury = make_process_jury(

@@ -362,13 +362,18 @@ TEST_CASE("a judge that fails every time is worth nothing, when the configuratio
   CHECK(failed > 0);
 }
 
-TEST_CASE("a command that ends with a code or says nonsense earns nothing, and its journal says why",
-          "[reinforcement]") {
+TEST_CASE(
+    "a command that can't be run, ends with a code or says nonsense earns nothing, which the run and its journal tell",
+    "[reinforcement]") {
   const School school;
-  for (const auto& [command, why] : std::vector<std::pair<std::string, std::string>>{
-           {"exit 3", "ended with code 3"}, {"echo well done", "no verdict: not a JSON object"}}) {
+  for (const auto& [command, why] :
+       std::vector<std::pair<std::string, std::string>>{{"exit 3", "ended with code 3"},
+                                                        {"echo well done", "no verdict: not a JSON object"},
+                                                        {"gone-verifier", "code 127: the command can't be run"}}) {
     const std::string name = command.substr(0, 4);
-    expect_success(school.train(name, kFew + judged_by(command) + Arguments{"train.steps=1"}));
+    const Ended ended = expect_success(school.train(name, kFew + judged_by(command) + Arguments{"train.steps=1"}));
+    CHECK(has(ended.err, "event=judge note=\"judge.command failed, which earns 0: "));
+    CHECK(has(ended.err, why));
     int told = 0;
     for (const json& answer : answers_of(school.run(name))) {
       CHECK(answer.at("reward") == 0);
