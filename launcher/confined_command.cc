@@ -294,7 +294,8 @@ std::string ConfinedCommand::verdict_on(const std::string& request) {
   }
   const bool is_its_own = !problem.empty() && !ended.wrote_too_much && ended.code < 128;
   if (is_its_own && !std::exchange(has_noted_, true))
-    note_ = fmt::format("judge.command failed, which earns 0: {} (told once; others may follow)", problem);
+    note_ = fmt::format("judge.command failed, which earns 0: {} (told once; the others are in the answers' details)",
+                        problem);
   return verdict_line(problem.empty() ? score : Score{.detail = problem});
 }
 

@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <chrono>
 #include <csignal>
+#include <cstdio>
 #include <cstring>
 #include <deque>
 #include <mutex>
@@ -184,8 +185,12 @@ void ProcessJury::hear(Seat& seat) {
   const bool is_open = seat.judge.receive(lines);
   for (const std::string& line : lines) {
     const std::vector<std::string> notes = notes_of(line);
-    for (const std::string& note : notes)
-      if (notes_.insert(note).second) log_warning("event=judge note=\"{}\"", note);
+    for (const std::string& note : notes) {
+      if (!notes_.insert(note).second) continue;
+      log_warning("event=judge note=\"{}\"", note);
+      const bool is_of_a_command = seat.has_greeted;  // whose author waits for rewards
+      if (is_of_a_command && log_is_a_file()) std::fprintf(stderr, "\nwarning: %s\n", note.c_str());
+    }
     if (!std::exchange(seat.has_greeted, true) || !notes.empty()) continue;
     if (!seat.job) return lose(seat, "spoke unasked");
     tell(seat, line, "");

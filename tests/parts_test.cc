@@ -66,6 +66,17 @@ TEST_CASE("a grouped product in parts has the same bits", "[parts]") {
         GroupedProduct{.a = a, .c = c, .b = {first, first, second}, .rows = {1, 0, 4}, .transpose_b = transpose},
         &GroupedProduct::c, 2);
   }
+  const Owned a = normal(5, 256, 1, Dtype::bf16), c(5, 544);
+  const CodedWeight first(normal(544, 256, 2)), second(normal(544, 256, 3));
+  expect_same_in_parts(GroupedProduct{.a = a,
+                                      .c = c,
+                                      .b = {first.turned, first.turned, second.turned},
+                                      .rows = {1, 0, 4},
+                                      .a_scaling = kActivationTiles,
+                                      .b_scaling = kWeightBlocks,
+                                      .b_turned = {first.codes, first.codes, second.codes},
+                                      .b_scales = {first.scales, first.scales, second.scales}},
+                       &GroupedProduct::c, 2);
 }
 
 TEST_CASE("attention in parts has the same bits, by spans and by heads", "[parts]") {

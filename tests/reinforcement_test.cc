@@ -372,7 +372,7 @@ TEST_CASE(
                                                         {"gone-verifier", "code 127: the command can't be run"}}) {
     const std::string name = command.substr(0, 4);
     const Ended ended = expect_success(school.train(name, kFew + judged_by(command) + Arguments{"train.steps=1"}));
-    CHECK(has(ended.err, "event=judge note=\"judge.command failed, which earns 0: "));
+    CHECK(has(ended.err, "warning: judge.command failed, which earns 0: "));
     CHECK(has(ended.err, why));
     int told = 0;
     for (const json& answer : answers_of(school.run(name))) {

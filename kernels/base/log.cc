@@ -4,6 +4,8 @@
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include <atomic>
+
 namespace troupe {
 namespace {
 
@@ -21,6 +23,8 @@ spdlog::level::level_enum level_of(LogLevel level) {
   return spdlog::level::err;
 }
 
+std::atomic<bool> is_a_file{false};
+
 }  // namespace
 
 void start_log(const std::string& name, const std::string& path, LogLevel lowest) {
@@ -30,8 +34,11 @@ void start_log(const std::string& name, const std::string& path, LogLevel lowest
   logger->set_level(level_of(lowest));
   logger->flush_on(spdlog::level::info);
   spdlog::set_default_logger(logger);
+  is_a_file = !path.empty();
 }
 
 void write_log(LogLevel level, const std::string& line) { spdlog::log(level_of(level), "{}", line); }
+
+bool log_is_a_file() { return is_a_file; }
 
 }  // namespace troupe

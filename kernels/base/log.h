@@ -12,6 +12,8 @@ enum class LogLevel { debug, info, warning, error };
 // Where lines go and which pass; called by main() once. An empty path means standard error.
 void start_log(const std::string& name, const std::string& path, LogLevel lowest);
 void write_log(LogLevel level, const std::string& line);
+// Lines go to a file, where nobody sees them come: what a person must know now is to be said besides.
+bool log_is_a_file();
 
 template <typename... Args>
 void log_info(fmt::format_string<Args...> f, Args&&... args) {
