@@ -75,7 +75,7 @@ TEST_CASE("a process that sleeps is woken by a message", "[transport][ucx]") {
   const auto sleeper = [](Transport& transport, PayloadPool&, int socket) -> std::string {
     End end(0, transport);
     end.send({.from = {}, .to = {}, .message = Stop{.reason = "connect"}});
-    end.wait_until([&] { return end.received.size() == 1; });
+    if (!end.wait_until([&] { return end.received.size() == 1; })) return "never met";
     for (int round = 0; round < 20; ++round) {
       while (!transport.arm()) transport.poll([&](const Frame& frame) { end.take(frame); });
       if (end.received.size() > 1 + std::size_t(round)) return "a message came before it was sent";
@@ -88,7 +88,9 @@ TEST_CASE("a process that sleeps is woken by a message", "[transport][ucx]") {
   const auto waker = [](Transport& transport, PayloadPool&, int socket) -> std::string {
     End end(1, transport);
     end.send({.from = {}, .to = {}, .message = Stop{.reason = "connect"}});
-    end.wait_until([&] { return end.received.size() == 1; });
+    if (!end.wait_until([&] { return end.received.size() == 1; })) return "never met";
+    end.wait_until(
+        [&] { return readable(socket, 0); });  // a greeting on its way out needs polls: until the other sleeps
     for (int round = 0; round < 20; ++round) {
       swap_strings(socket, "waking");
       end.send({.from = {}, .to = {}, .message = Stop{.reason = "wake up"}});
