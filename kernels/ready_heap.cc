@@ -31,16 +31,22 @@ void ReadyHeap::pop(std::vector<Segment>& out, std::size_t beside) {
   CHECK(!heap_.empty(), "pop from an empty ready heap");
   out.clear();
   out.push_back(pop_best());
-  if (out[0].strand == 0) {
-    if (out[0].key.segment_class != SegmentClass::apply) return;
-    const auto joins = [&](const Segment& next) { return next.strand == 0 && next.key == out[0].key; };
-    while (out.size() < beside && !heap_.empty() && joins(heap_.front().segment)) out.push_back(pop_best());
-    return;
+  const SegmentKey key = out[0].key;
+  const bool strands = out[0].strand != 0;
+  if (strands) take_parked(out);
+  if (key.segment_class != (strands ? SegmentClass::weight_gradient : SegmentClass::apply)) return;
+  const auto joins = [&](const Segment& next) { return (next.strand != 0) == strands && next.key == key; };
+  while (out.size() < beside && !heap_.empty() && joins(heap_.front().segment)) {
+    out.push_back(pop_best());
+    if (strands) take_parked(out);
   }
-  auto& parked = strands_.at(out[0].strand);
-  double flops = cost(out[0]).flops;
+}
+
+void ReadyHeap::take_parked(std::vector<Segment>& out) {
+  auto& parked = strands_.at(out.back().strand);
+  double flops = cost(out.back()).flops;
   std::size_t taken = 0;
-  for (; taken < parked.size() && static_cast<int>(out.size()) < together_ && flops < kTogetherFlops; ++taken) {
+  for (; taken < parked.size() && static_cast<int>(taken) + 1 < together_ && flops < kTogetherFlops; ++taken) {
     flops += cost(parked[taken]).flops;
     out.push_back(std::move(parked[taken]));
   }
@@ -49,8 +55,11 @@ void ReadyHeap::pop(std::vector<Segment>& out, std::size_t beside) {
 }
 
 void ReadyHeap::done(const std::vector<Segment>& segments) {
-  const std::uint64_t strand = segments.front().strand;
-  if (strand == 0) return;
+  for (std::size_t i = 0; i < segments.size(); ++i)
+    if (segments[i].strand != 0 && (i == 0 || segments[i].strand != segments[i - 1].strand)) next_of(segments[i].strand);
+}
+
+void ReadyHeap::next_of(std::uint64_t strand) {
   const auto found = strands_.find(strand);
   if (found->second.empty()) {
     strands_.erase(found);

@@ -35,10 +35,10 @@ class ReadyHeap {
   explicit ReadyHeap(int together = kTogether) : together_(together) {}
   void push(Segment segment);
   // The best segment, and what may run with it, into `out` (cleared first). REQUIRES: !empty()
-  // beside: so many of class apply without a strand, which are small and know nothing of each other, come at once if they
-  // have one key; for a device that spreads each of them over all of its processors.
+  // beside: so many that have one key and know nothing of each other come at once, for a device that spreads each of them
+  // over all of its processors: of class apply those without a strand, of weight gradients strands.
   void pop(std::vector<Segment>& out, std::size_t beside = 1);
-  // What pop() gave has run: the next of its strand is ready.
+  // What pop() gave has run: the next of each of its strands is ready.
   void done(const std::vector<Segment>& segments);
   bool empty() const { return heap_.empty(); }
   std::size_t size() const { return heap_.size(); }  // that a thread could take
@@ -47,6 +47,8 @@ class ReadyHeap {
  private:
   void push_ready(Segment segment);
   Segment pop_best();
+  void take_parked(std::vector<Segment>& out);  // behind the last of `out`
+  void next_of(std::uint64_t strand);
   struct Entry {
     Segment segment;
     std::uint64_t arrival;

@@ -1,4 +1,4 @@
-// Segments that run together: the order of their ops. Those of a strand: one that visits each sum once. Others are
+// Segments that run together: the order of their ops. Those of strands: one that visits each sum once. Others are
 // independent, and go in turn.
 // The law: ops that add to the same place stay in the order of their segments, so no bit depends on what ran together.
 #pragma once

@@ -150,6 +150,38 @@ TEST_CASE("segments of a strand run in the order in which they came, those that 
   CHECK((heap.empty() && heap.parked() == 0));
 }
 
+TEST_CASE("a device that wants them together gets all strands of a layer's weight gradients, and each goes on by itself",
+          "[ready_heap]") {
+  ReadyHeap heap(2);
+  const auto weights = [](std::uint64_t token, std::uint64_t strand, int layer) {
+    Segment one = segment(SegmentClass::weight_gradient, 0, 0, layer, token);
+    one.strand = strand;
+    return one;
+  };
+  for (const auto& [token, strand, layer] : {std::tuple{1, 7, 0}, {2, 8, 0}, {3, 9, 1}, {4, 8, 0}, {5, 8, 0}, {6, 7, 0}})
+    heap.push(weights(static_cast<std::uint64_t>(token), static_cast<std::uint64_t>(strand), layer));
+  const auto next = [&](std::size_t beside) {
+    std::vector<Segment> some;
+    heap.pop(some, beside);
+    std::vector<std::uint64_t> tokens;
+    for (const Segment& one : some) tokens.push_back(one.done.token);
+    return std::pair(some, tokens);
+  };
+  const auto [first, first_tokens] = next(64);
+  CHECK(first_tokens == std::vector<std::uint64_t>{1, 6, 2, 4});  // two of a strand at most
+  const auto [other, other_tokens] = next(64);
+  CHECK(other_tokens == std::vector<std::uint64_t>{3});  // another layer's
+  CHECK(heap.empty());
+  heap.done(first);
+  const auto [second, second_tokens] = next(1);
+  CHECK(second_tokens == std::vector<std::uint64_t>{5});
+  heap.push(weights(7, 7, 0));  // of a strand of which nothing is left
+  CHECK(next(64).second == std::vector<std::uint64_t>{7});
+  heap.done(second);
+  heap.done(other);
+  CHECK((heap.empty() && heap.parked() == 0));
+}
+
 TEST_CASE("ops of a strand visit each sum once, each sum's in the order of its segments", "[ready_heap]") {
   float sums[3], terms[6];
   const auto add = [&](int sum, int term) {

@@ -59,6 +59,14 @@ __device__ inline void copy_box(void* to, const BoxMap& from, int row, int col, 
       : "memory");
 }
 
+// So many bytes as they stand, all of them multiples of 16: places and count.
+__device__ inline void copy_bytes(void* to, const void* from, int bytes, Barrier& done) {
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];\n" ::"r"(
+                   shared_address(to)),
+               "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(shared_address(&done))
+               : "memory");
+}
+
 // A box that was written into shared memory: by threads that met behind fence_for_products(), of whom one calls this. The
 // place may be written again when its group has been read, and the group is over when it has been waited for.
 __device__ inline void write_box(const BoxMap& to, int row, int col, const void* from) {

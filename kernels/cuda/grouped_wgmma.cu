@@ -1,7 +1,6 @@
 // Grouped products and weight gradients that follow each other on warpgroups: many sums in one launch (warpgroup_tile.h),
 // with the bits that each has by itself.
-#include <array>
-
+#include "kernels/cuda/gradient_sums.h"
 #include "kernels/cuda/product_wgmma.h"
 #include "kernels/cuda/warpgroup_tile.h"
 
@@ -41,32 +40,6 @@ void launch_form(const GroupedProduct& op, Queue& queue) {
 
 Tiles tiles_of(const Product& op) { return tiles_for(op.c, {}, {}, true); }
 
-// The sums of one launch, and which tensors they are.
-struct Gradients {
-  TileSums<kRunsMax> sums{};
-  std::array<Tensor, kRunsMax> tensors;
-  Tiles tiles;
-  int runs = 0;
-
-  // False: it must wait for another launch. An earlier sum that isn't the last would be added to out of turn.
-  bool take(const Product& op) {
-    if (runs == kRunsMax || tiles_of(op) != tiles) return false;
-    const int last = sums.count - 1;
-    if (last < 0 || tensors[static_cast<std::size_t>(last)] != op.c) {
-      for (int s = 0; s < sums.count; ++s)
-        if (tensors[static_cast<std::size_t>(s)].data == op.c.data) return false;
-      tensors[static_cast<std::size_t>(sums.count)] = op.c;
-      if (tiles != Tiles::ragged) sums.boxes_of_c[sums.count] = box_map(op.c, kGroupRows);
-      sums.c[sums.count++] = op.c;
-    }
-    if (op.a.rows > 0) sums.a[runs] = box_map(op.a, kTileDepth);
-    if (op.a.rows > 0) sums.b[runs] = box_map(op.b, kTileDepth);
-    sums.steps[runs] = tile_steps(op.a.rows);
-    sums.first_run[sums.count] = ++runs;
-    return true;
-  }
-};
-
 }  // namespace
 
 bool takes_wgmma(const GroupedProduct& op) {
@@ -78,11 +51,23 @@ void run_wgmma(const GroupedProduct& op, Queue& queue) {
 }
 
 std::size_t run_gradients_wgmma(const std::vector<const Product*>& products, Queue& queue) {
-  Gradients batch{.sums = {}, .tensors = {}, .tiles = tiles_of(*products.front())};
-  batch.sums.accumulate = true;
+  const Tiles kind = tiles_of(*products.front());
   std::size_t taken = 0;
-  while (taken < products.size() && batch.take(*products[taken])) ++taken;
-  with_tiles(batch.tiles, [&](auto tiles) { launch_sums<true, true, tiles()>(batch.sums, queue); });
+  const std::vector<GradientSum> all =
+      first_sums(products, kRunsMax, taken, [&](const Product& op) { return tiles_of(op) == kind; });
+  TileSums<kRunsMax> sums{};
+  sums.accumulate = true;
+  int run = 0;
+  for (const GradientSum& sum : all) {
+    if (kind != Tiles::ragged) sums.boxes_of_c[sums.count] = box_map(sum.c, kGroupRows);
+    sums.c[sums.count] = sum.c;
+    for (const Product* op : sum.runs) {
+      if (op->a.rows > 0) sums.a[run] = box_map(op->a, kTileDepth), sums.b[run] = box_map(op->b, kTileDepth);
+      sums.steps[run++] = tile_steps(op->a.rows);
+    }
+    sums.first_run[++sums.count] = run;
+  }
+  with_tiles(kind, [&](auto tiles) { launch_sums<true, true, tiles()>(sums, queue); });
   return taken;
 }
 

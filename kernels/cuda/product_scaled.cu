@@ -2,8 +2,7 @@
 // come after the last tile, rounded once. c is assigned, or its own start.
 #include "kernels/cuda/product_scaled.h"
 
-#include <array>
-
+#include "kernels/cuda/gradient_sums.h"
 #include "kernels/cuda/scaled_tile.h"
 
 namespace troupe::cuda {
@@ -15,37 +14,11 @@ constexpr std::int64_t kCodesMax = std::int64_t{1} << 28;  // bytes at once, whe
 
 Tiles gradient_tiles(const Product& op) { return scaled_tiles_for(op.c, {}, {}, true); }
 
-// Sums that go together, of one kind of tiles. A sum's products, which follow each other (kernels/strand.h), are its
-// runs: each begins a tile of its own along k, as it would alone.
-struct ScaledGradients {
-  Tiles tiles = Tiles::ragged;
-  ScaledSums<kRunsMax> sums{};
-  std::array<Tensor, kRunsMax> tensors;
-  std::vector<Tensor> a, b;
-  std::int64_t size = 0;  // of the codes
-
-  // False: it must wait for another launch. An earlier sum that isn't the last would be added to out of turn.
-  bool take(const Product& op) {
-    size += op.a.elements() + op.b.elements();
-    if (!a.empty() && (a.size() == kRunsMax || size > kCodesMax)) return false;
-    if (gradient_tiles(op) != tiles) return false;
-    int& count = sums.tiles.count;
-    const int last = count - 1;
-    if (last < 0 || tensors[static_cast<std::size_t>(last)] != op.c) {
-      for (int s = 0; s < count; ++s)
-        if (tensors[static_cast<std::size_t>(s)].data == op.c.data) return false;
-      tensors[static_cast<std::size_t>(count++)] = op.c;
-    }
-    a.push_back(op.a), b.push_back(op.b);
-    sums.tiles.first_run[count] = static_cast<int>(a.size());
-    return true;
-  }
-};
-
 }  // namespace
 
 void multiply_codes(const Product& op, const Codes& a, const Codes& b, Queue& queue) {
   const bool columns = op.b_scaling.width == 1;
+  CHECK(!columns || b.scale_stride % 4 == 0, "scales of columns {} apart: bulk copies take whole chunks", b.scale_stride);
   with_scaled_tiles(scaled_tiles_for(op.c, op.bias, op.add, op.accumulate), [&](auto tiles) {
     ScaledSums<1> sums{};
     sums.a_width = 1;
@@ -109,21 +82,34 @@ void run_scaled(const GroupedProduct& op, Queue& queue) {
   });
 }
 
+// Each run begins a tile of its own along k, as it would alone.
 std::size_t run_gradients_scaled(const std::vector<const Product*>& products, Queue& queue) {
-  ScaledGradients batch;
-  batch.tiles = gradient_tiles(*products.front());
-  batch.sums.a_width = 1;
-  batch.sums.tiles.accumulate = true;
+  const auto codes_of_both = [](const Product& op) { return op.a.elements() + op.b.elements(); };
+  const Tiles kind = gradient_tiles(*products.front());
+  std::int64_t size = codes_of_both(*products.front());
   std::size_t taken = 0;
-  while (taken < products.size() && batch.take(*products[taken])) ++taken;
-  const std::vector<Codes> a = quantize(batch.a, products.front()->a_scaling, true, queue);
-  const std::vector<Codes> b = quantize(batch.b, products.front()->b_scaling, true, queue);
-  with_scaled_tiles(batch.tiles, [&](auto tiles) {
+  const std::vector<GradientSum> all = first_sums(products, kRunsMax, taken, [&](const Product& op) {
+    size += codes_of_both(op);
+    return size <= kCodesMax && gradient_tiles(op) == kind;
+  });
+  std::vector<Tensor> left, right;
+  for (const GradientSum& sum : all)
+    for (const Product* op : sum.runs) left.push_back(op->a), right.push_back(op->b);
+  const std::vector<Codes> a = quantize(left, products.front()->a_scaling, true, queue);
+  const std::vector<Codes> b = quantize(right, products.front()->b_scaling, true, queue);
+  with_scaled_tiles(kind, [&](auto tiles) {
+    ScaledSums<kRunsMax> sums{};
+    sums.a_width = 1, sums.tiles.accumulate = true;
     for (std::size_t run = 0; run < taken; ++run)
-      if (a[run].depth > 0) set_run<tiles()>(batch.sums, static_cast<int>(run), a[run], b[run]);
-    for (int s = 0; s < batch.sums.tiles.count; ++s)
-      set_sum<tiles()>(batch.sums, s, batch.tensors[static_cast<std::size_t>(s)]);
-    launch_scaled<tiles()>(batch.sums, true, queue);
+      if (a[run].depth > 0) set_run<tiles()>(sums, static_cast<int>(run), a[run], b[run]);
+    int run = 0;
+    for (const GradientSum& sum : all) {
+      int& count = sums.tiles.count;
+      set_sum<tiles()>(sums, count, sum.c);
+      run += static_cast<int>(sum.runs.size());
+      sums.tiles.first_run[++count] = run;
+    }
+    launch_scaled<tiles()>(sums, true, queue);
   });
   return taken;
 }

@@ -7,6 +7,7 @@
 #include "kernels/base/check.h"
 #include "kernels/cuda/codes.h"
 #include "kernels/cuda/kernels.h"
+#include "kernels/cuda/threads.h"
 #include "kernels/cuda/view.h"
 #include "kernels/shapes.h"
 #include "kernels/tiles.h"
@@ -23,10 +24,27 @@ struct Matrix {
   View x;
   Codes to;
 };
+// A launch's blocks are those of one matrix after another, row by row of them.
 struct Matrices {
   Matrix all[kMatricesMax];
+  int first_block[kMatricesMax + 1], across[kMatricesMax];
+  int count;
   float floor;
 };
+
+struct BlockPlace {
+  int matrix, row, col;
+};
+__device__ inline BlockPlace place_of_block(const Matrices& matrices) {
+  const int block = static_cast<int>(blockIdx.x);
+  int first = 0, end = matrices.count;
+  while (end - first > 1) {
+    const int middle = (first + end) / 2;
+    (matrices.first_block[middle] <= block ? first : end) = middle;
+  }
+  const int within = block - matrices.first_block[first], across = matrices.across[first];
+  return {first, within / across, within % across};
+}
 
 // Eight neighbours of a row; what lies outside is zero. `whole`: bfloat16, one access.
 template <bool whole>
@@ -80,13 +98,14 @@ __device__ inline unsigned four_codes(float a, float b, float c, float d) {
 // Tiles of one row: sixteen threads have one each time.
 template <bool whole>
 __global__ __launch_bounds__(kThreads) void quantize_rows(const __grid_constant__ Matrices matrices) {
+  begin_kernel();
   constexpr int kAtOnce = 4;
   const int lane = static_cast<int>(threadIdx.x) % kLanes;
-  const View& x = matrices.all[blockIdx.z].x;
-  const Codes& to = matrices.all[blockIdx.z].to;
-  const std::int64_t tile = blockIdx.x, col = tile * kSide + lane * kEight;
-  const std::int64_t first = std::int64_t{blockIdx.y} * kDown * kAtOnce + threadIdx.x / kLanes;
-  if (tile * kSide >= to.depth) return;
+  const BlockPlace place = place_of_block(matrices);
+  const View& x = matrices.all[place.matrix].x;
+  const Codes& to = matrices.all[place.matrix].to;
+  const std::int64_t tile = place.col, col = tile * kSide + lane * kEight;
+  const std::int64_t first = std::int64_t{place.row} * kDown * kAtOnce + threadIdx.x / kLanes;
   float* scales = to.scales + tile * to.scale_stride;
   float values[kAtOnce][kEight];
 #pragma unroll
@@ -153,20 +172,21 @@ __device__ void find_scales(const float (&v)[kRowsEach][kEight], float floor, Sq
 
 template <bool whole, bool columns, bool turned>
 __global__ __launch_bounds__(kThreads) void quantize_squares(const __grid_constant__ Matrices matrices) {
+  begin_kernel();
   __shared__ SquareMemory shared;
   const int thread = static_cast<int>(threadIdx.x), lane = thread % kLanes, row = thread / kLanes * kRowsEach;
-  const View& x = matrices.all[blockIdx.z].x;
-  const Codes& to = matrices.all[blockIdx.z].to;
-  const std::int64_t first_row = std::int64_t{blockIdx.y} * kSide, first_col = std::int64_t{blockIdx.x} * kSide;
-  if (first_row >= x.rows || first_col >= x.cols) return;  // of a smaller matrix than others
+  const BlockPlace place = place_of_block(matrices);
+  const View& x = matrices.all[place.matrix].x;
+  const Codes& to = matrices.all[place.matrix].to;
+  const std::int64_t first_row = std::int64_t{place.row} * kSide, first_col = std::int64_t{place.col} * kSide;
   float v[kRowsEach][kEight];
 #pragma unroll
   for (int i = 0; i < kRowsEach; ++i) read_eight<whole>(v[i], x, first_row + row + i, first_col + lane * kEight);
   find_scales<columns>(v, matrices.floor, shared);
   if (columns && thread < kSide && first_col + thread < to.rows)
-    to.scales[blockIdx.y * to.scale_stride + first_col + thread] = shared.scales[thread];
+    to.scales[place.row * to.scale_stride + first_col + thread] = shared.scales[thread];
   if (!columns && thread == 0)
-    to.scales[turned ? blockIdx.y * to.scale_stride + blockIdx.x : blockIdx.x * to.scale_stride + blockIdx.y] =
+    to.scales[turned ? place.row * to.scale_stride + place.col : place.col * to.scale_stride + place.row] =
         shared.scales[0];
 #pragma unroll
   for (int j = 0; j < kEight; ++j) {
@@ -195,16 +215,12 @@ __global__ __launch_bounds__(kThreads) void quantize_squares(const __grid_consta
 static_assert(kRowsEach == kEight);
 
 template <bool whole>
-void launch_quantize(const Matrices& matrices, dim3 size, bool columns, bool down, Queue& queue) {
-  const dim3 squares(blocks_for(size.x, kSide), blocks_for(size.y, kSide), size.z);
-  if (columns && !down)
-    launch(queue, dim3(squares.x, blocks_for(size.y, 4 * kDown), size.z), kThreads, 0, quantize_rows<whole>, matrices);
-  else
-    launch(queue, squares, kThreads, 0,
-           columns ? quantize_squares<whole, true, true>
-           : down  ? quantize_squares<whole, false, true>
-                   : quantize_squares<whole, false, false>,
-           matrices);
+void launch_quantize(const Matrices& matrices, bool columns, bool down, Queue& queue) {
+  const auto kernel = columns && !down ? quantize_rows<whole>
+                      : columns        ? quantize_squares<whole, true, true>
+                      : down           ? quantize_squares<whole, false, true>
+                                       : quantize_squares<whole, false, false>;
+  launch(queue, static_cast<unsigned>(matrices.first_block[matrices.count]), kThreads, 0, kernel, matrices);
 }
 
 std::int64_t round_up(std::int64_t x, std::int64_t to) { return (x + to - 1) / to * to; }
@@ -212,19 +228,22 @@ std::int64_t round_up(std::int64_t x, std::int64_t to) { return (x + to - 1) / t
 // Codes of `tensors`, all or as many as a launch takes; how many those are.
 std::size_t launch_some(const Tensor* tensors, const Codes* codes, std::size_t count, float floor, bool down,
                         Queue& queue) {
-  Matrices matrices{.all = {}, .floor = floor};
-  dim3 size(0, 0, 0);
+  Matrices matrices{};
+  matrices.floor = floor;
+  const bool columns = codes->width == 1;
+  const int rows = columns && !down ? 4 * kDown : kSide;  // of a block
   bool whole = true;
-  for (; size.z < std::min<std::size_t>(count, kMatricesMax); ++size.z) {
-    const Tensor& x = tensors[size.z];
-    matrices.all[size.z] = {x, codes[size.z]};
-    size.x = std::max(size.x, static_cast<unsigned>(x.cols)), size.y = std::max(size.y, static_cast<unsigned>(x.rows));
+  int& done = matrices.count;
+  for (; done < static_cast<int>(std::min<std::size_t>(count, kMatricesMax)); ++done) {
+    const Tensor& x = tensors[done];
+    matrices.all[done] = {x, codes[done]};
+    matrices.across[done] = std::max(1, static_cast<int>(blocks_for(x.cols, kSide)));
+    matrices.first_block[done + 1] =
+        matrices.first_block[done] + static_cast<int>(blocks_for(x.rows, rows) * blocks_for(x.cols, kSide));
     whole = whole && x.dtype == Dtype::bf16 && x.cols % kEight == 0 && rows_aligned(x);
   }
-  const bool columns = codes->width == 1;
-  whole ? launch_quantize<true>(matrices, size, columns, down, queue)
-        : launch_quantize<false>(matrices, size, columns, down, queue);
-  return size.z;
+  whole ? launch_quantize<true>(matrices, columns, down, queue) : launch_quantize<false>(matrices, columns, down, queue);
+  return static_cast<std::size_t>(done);
 }
 
 Codes codes_for(const Tensor& x, const Scaling& scaling, bool down, Queue& queue) {

@@ -12,11 +12,11 @@ namespace troupe::cuda {
 // (of B); k runs along it, and zeros fill it to a multiple of 16.
 struct Codes {
   unsigned char* data = nullptr;
-  float* scales = nullptr;  // [tile of k][row / width]; of a width of 1, at least kScaleRows more than there are
+  float* scales = nullptr;  // [tile of k][row / width], each tile's at a multiple of 16 bytes, kScaleRows more than there are
   std::int64_t rows = 0, depth = 0, width = 1;
   std::int64_t stride = 0, scale_stride = 0;  // from row to row, from tile to tile
 };
-constexpr std::int64_t kScaleRows = 128;  // a product's tile reads so many scales from any row on
+constexpr std::int64_t kScaleRows = 132;  // a product's tile reads so many scales from any multiple of 4 on
 
 // Those that stand there already.
 Codes codes_of(const Tensor& codes, const Tensor& scales, const Scaling& scaling);

@@ -186,9 +186,9 @@ class RaggedFragment {
   bool whole_;
 };
 
-template <bool a_across, bool b_across, Tiles tiles>
+template <bool a_across, bool b_across, Tiles tiles, int stages_count = (columns_of(tiles) > 128 ? 4 : 6)>
 struct TileRing {
-  static constexpr int kN = columns_of(tiles), kStages = kN > 128 ? 4 : 6, kPanel = kTileDepth * kPanelRow;
+  static constexpr int kN = columns_of(tiles), kStages = stages_count, kPanel = kTileDepth * kPanelRow;
   static constexpr int kBytesA = kTileRows * kPanelRow, kStage = kBytesA + kN * kPanelRow;
   static constexpr int kBox = BoxedFragment<kN>::kBox, kDesk = 4 * kBox;  // two boxes for each group to write from
   static constexpr std::size_t kShared =
@@ -218,18 +218,19 @@ struct TileRing {
     return stages + kStages * kStage + (2 * group + box) * kBox;
   }
 
-  // 64 along k of both operands, from row `row` of A, column `col` of B and `k` on.
-  __device__ void fill(const BoxMap& a, const BoxMap& b, int row, int col, int k) {
+  // The stage is free, and so many bytes will come into it.
+  __device__ void open(int bytes) const {
     wait(empty[at], parity ^ 1);
-    arrive_expecting(full[at], kStage);
+    arrive_expecting(full[at], bytes);
+  }
+  // 64 along k of both operands, from row `row` of A, column `col` of B and `k` on.
+  __device__ void copy_operands(const BoxMap& a, const BoxMap& b, int row, int col, int k) const {
     copy_side<a_across, kTileRows>(stage(), a, row, k);
     copy_side<b_across, kN>(stage() + kBytesA, b, col, k);
-    next();
   }
   // 64 columns of a float32 matrix, from (row, col) on: two boxes for each group.
   __device__ void fill_with(const BoxMap& matrix, int row, int col) {
-    wait(empty[at], parity ^ 1);
-    arrive_expecting(full[at], 4 * kBox);
+    open(4 * kBox);
     for (int i = 0; i < 4; ++i)
       copy_box(stage() + i * kBox, matrix, row + i / 2 * kGroupRows, col + i % 2 * 32, full[at]);
     next();
@@ -263,13 +264,16 @@ struct TileRing {
 template <int capacity, int kN>
 struct TileWalk {
   const TileSums<capacity>& sums;
-  int tile = static_cast<int>(blockIdx.x), sum = 0;
+  int tile = static_cast<int>(blockIdx.x), turn = 0, sum = 0;
   int row = 0, col = 0;  // of the tile's first element in c
 
   __device__ explicit TileWalk(const TileSums<capacity>& s) : sums(s) { find(); }
   __device__ bool more() const { return sum < sums.count; }
+  // Who came first in a turn comes last in the next: tiles that get shorter add up to the same for all blocks.
   __device__ void next() {
-    tile += static_cast<int>(gridDim.x);
+    const int block = static_cast<int>(blockIdx.x), blocks = static_cast<int>(gridDim.x);
+    ++turn;
+    tile = turn * blocks + (turn % 2 == 0 ? block : blocks - 1 - block);
     find();
   }
   __device__ const View& c() const { return sums.c[sum]; }
@@ -289,9 +293,10 @@ struct TileWalk {
   }
 };
 
-// The thread that feeds: what a sum starts from, its steps, what is added to it.
-template <Tiles tiles, typename Ring, int capacity>
-__device__ void feed_tiles(const TileSums<capacity>& sums, Ring& ring) {
+// The thread that feeds: what a sum starts from, its steps, what is added to it. copy(run, row of its A, column, step) opens
+// a stage and fills it.
+template <Tiles tiles, typename Ring, int capacity, typename CopyStep>
+__device__ void feed_tiles(const TileSums<capacity>& sums, Ring& ring, CopyStep copy) {
   const auto feed_matrix = [&](const BoxMap& matrix, int row, int col) {
     for (int part = 0; part < Ring::kN / 64; ++part) ring.fill_with(matrix, row, col + part * 64);
   };
@@ -299,8 +304,7 @@ __device__ void feed_tiles(const TileSums<capacity>& sums, Ring& ring) {
     const int row = walk.row + sums.first_row[walk.sum];
     if (tiles != Tiles::ragged && sums.accumulate) feed_matrix(sums.boxes_of_c[walk.sum], walk.row, walk.col);
     for (int run = sums.first_run[walk.sum]; run < sums.first_run[walk.sum + 1]; ++run)
-      for (int step = 0; step < sums.steps[run]; ++step)
-        ring.fill(sums.a[sums.one_a ? 0 : run], sums.b[run], row, walk.col, step * kTileDepth);
+      for (int step = 0; step < sums.steps[run]; ++step, ring.next()) copy(run, row, walk.col, step);
     if (tiles != Tiles::ragged && sums.add) feed_matrix(sums.boxes_of_add, walk.row, walk.col);
   }
 }
@@ -408,10 +412,15 @@ __global__ void __launch_bounds__(kTileThreads, 1) sum_tiles(const __grid_consta
   TileRing<a_across, b_across, tiles> ring;
   if (threadIdx.x == 0) ring.begin();
   __syncthreads();
+  begin_kernel();
   const int group = static_cast<int>(threadIdx.x) / 128;
   if (group == 2) {
     shrink_registers<40>();
-    if (threadIdx.x == 256) feed_tiles<tiles>(sums, ring);
+    if (threadIdx.x == 256)
+      feed_tiles<tiles>(sums, ring, [&](int run, int row, int col, int step) {
+        ring.open(ring.kStage);
+        ring.copy_operands(sums.a[sums.one_a ? 0 : run], sums.b[run], row, col, step * kTileDepth);
+      });
   } else {
     grow_registers<232>();
     take_tiles<tiles>(sums, ring, group,

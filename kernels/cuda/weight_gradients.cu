@@ -1,12 +1,12 @@
 // c_i += A_i^T B_i for neighbouring products of a segment, A_i (K, M) and B_i (K, N) bfloat16, c_i float32, in one launch.
 // A sum's products, which follow each other (kernels/strand.h), are runs: its tiles are read once, add run after run, each
 // padded with zeros to a block of 16, and are written once. So the bits are those of product_half.cu, one by one.
-#include <array>
-
+#include "kernels/cuda/gradient_sums.h"
 #include "kernels/cuda/half_tile.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/product_scaled.h"
 #include "kernels/cuda/product_wgmma.h"
+#include "kernels/cuda/threads.h"
 #include "kernels/shapes.h"
 
 namespace troupe::cuda {
@@ -26,6 +26,7 @@ struct Sums {
 template <typename Tile>
 __global__ __launch_bounds__(Tile::kThreads,
                              Tile::kBlocksAtOnce) void gradient_tiles(const __grid_constant__ Sums sums) {
+  begin_kernel();
   const int block = static_cast<int>(blockIdx.x);
   int sum = 0;
   while (sums.first_tile[sum + 1] <= block) ++sum;
@@ -54,36 +55,19 @@ bool go_together(const Product& one, const Product& other) {
   return one.a_scaling == other.a_scaling && one.b_scaling == other.b_scaling && takes_wgmma(one) == takes_wgmma(other);
 }
 
-// The sums of one launch, and which tensors they are.
-struct Batch {
-  Sums sums;
-  std::array<Tensor, kRunsMax> tensors;
-  int columns, runs = 0;
-
-  // False: it must wait for another launch. An earlier sum that isn't the last would be added to out of turn.
-  bool take(const Product& op) {
-    if (runs == kRunsMax || tile_columns(op.c.cols) != columns) return false;
-    const int last = sums.count - 1;
-    if (last < 0 || tensors[static_cast<std::size_t>(last)] != op.c) {
-      for (int s = 0; s < sums.count; ++s)
-        if (tensors[static_cast<std::size_t>(s)].data == op.c.data) return false;
-      tensors[static_cast<std::size_t>(sums.count)] = op.c;
-      sums.c[sums.count++] = op.c;
-    }
-    sums.a[runs] = op.a, sums.b[runs] = op.b;
-    sums.first_run[sums.count - 1] = last + 1 < sums.count ? runs : sums.first_run[last];
-    sums.first_run[sums.count] = ++runs;
-    return true;
-  }
-};
-
 template <int columns>
-void launch_sums(Sums& sums, Queue& queue) {
+void launch_sums(const std::vector<GradientSum>& all, Queue& queue) {
   using Tile = HalfTile<true, false, columns, true>;
-  sums.first_tile[0] = 0;
-  for (int s = 0; s < sums.count; ++s)
-    sums.first_tile[s + 1] = sums.first_tile[s] + static_cast<int>(blocks_for(sums.c[s].rows, Tile::kRows) *
-                                                                   blocks_for(sums.c[s].cols, Tile::kColumns));
+  Sums sums{};
+  int run = 0;
+  for (const GradientSum& sum : all) {
+    const int s = sums.count++;
+    sums.c[s] = sum.c;
+    for (const Product* op : sum.runs) sums.a[run] = op->a, sums.b[run++] = op->b;
+    sums.first_run[s + 1] = run;
+    sums.first_tile[s + 1] = sums.first_tile[s] + static_cast<int>(blocks_for(sum.c.rows, Tile::kRows) *
+                                                                   blocks_for(sum.c.cols, Tile::kColumns));
+  }
   launch(queue, static_cast<unsigned>(sums.first_tile[sums.count]), Tile::kThreads, Tile::kSharedBytes,
          gradient_tiles<Tile>, sums);
 }
@@ -102,11 +86,12 @@ std::size_t run_weight_gradients(const std::vector<const Op*>& ops, std::size_t 
   if (products.empty()) return 0;
   if (products.front()->a_scaling) return run_gradients_scaled(products, queue);
   if (queue.warpgroups() && takes_wgmma(*products.front())) return run_gradients_wgmma(products, queue);
-  Batch batch{.sums = {}, .tensors = {}, .columns = tile_columns(products.front()->c.cols)};
+  const int columns = tile_columns(products.front()->c.cols);
   std::size_t taken = 0;
-  while (taken < products.size() && batch.take(*products[taken])) ++taken;
+  const std::vector<GradientSum> sums =
+      first_sums(products, kRunsMax, taken, [&](const Product& op) { return tile_columns(op.c.cols) == columns; });
   with_tile_columns(products.front()->c.cols,
-                    [&](auto columns) { launch_sums<decltype(columns)::kValue>(batch.sums, queue); });
+                    [&](auto tile) { launch_sums<decltype(tile)::kValue>(sums, queue); });
   return taken;
 }
 

@@ -59,6 +59,12 @@ void copy_box(void* to, const BoxMap& from, int row, int col, Barrier& done) {
   });
 }
 
+void copy_bytes(void* to, const void* from, int bytes, Barrier& done) {
+  if ((reinterpret_cast<std::uintptr_t>(to) | reinterpret_cast<std::uintptr_t>(from) | static_cast<unsigned>(bytes)) % 16 != 0)
+    throw std::logic_error("a bulk copy that isn't of whole chunks of 16 bytes");
+  simt::deliver_later(&done, to, bytes, [=] { std::memcpy(to, from, static_cast<std::size_t>(bytes)); });
+}
+
 void write_box(const BoxMap& to, int row, int col, const void* from) {
   must_be_aligned(from);
   auto* panel = static_cast<unsigned char*>(const_cast<void*>(from));

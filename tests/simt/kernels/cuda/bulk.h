@@ -29,6 +29,7 @@ void arrive(Barrier& barrier);
 void arrive_expecting(Barrier& barrier, int bytes);
 void wait(Barrier& barrier, int parity);
 void copy_box(void* to, const BoxMap& from, int row, int col, Barrier& done);
+void copy_bytes(void* to, const void* from, int bytes, Barrier& done);
 void write_box(const BoxMap& to, int row, int col, const void* from);
 void write_boxes_commit();
 void write_boxes_wait_for(int left);
