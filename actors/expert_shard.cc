@@ -143,13 +143,18 @@ void ExpertShard::grant(const Address& to, Direction direction, int layer) {
                            layer, 1, attempt_});
 }
 
-void ExpertShard::submit(SegmentClass segment_class, const Chunk& chunk, Phase phase, Ops ops, std::uint32_t strand) {
+void ExpertShard::submit(SegmentClass segment_class, const Chunk& chunk, Phase phase, Ops ops, const SegmentWay& way) {
   const WorkKey& key = chunk.batch.key;
   const SegmentClass actual = key.kind == WorkKind::train ? segment_class : SegmentClass::evaluate;
   const std::int32_t lead =
       segment_class == SegmentClass::forward ? forward_lead(config_, shape_.stage) : SegmentKey::kNoLead;
   restoring_.submit({actual, key.step, key.microbatch, key.layer, false, lead, false, side_of(config_, key.kind)},
-                    std::move(ops), pack(static_cast<int>(phase), attempt_, chunk.number), strand);
+                    std::move(ops), pack(static_cast<int>(phase), attempt_, chunk.number), way);
+}
+
+// What it reads and writes never leaves the device's memory.
+bool ExpertShard::goes_early(const Chunk& chunk) const {
+  return chunk.batch.hidden.on_device && context_.device_keeps(chunk.from);
 }
 
 void ExpertShard::on(const ExpertBatch& batch, const Address& from) {
@@ -196,7 +201,7 @@ void ExpertShard::begin_forward(Chunk& chunk) {
   Ops ops;
   bring_rows(ops, chunk, batch.hidden);
   expert_forward(ops, weights_of(batch.key), batch.counts, memory_of(chunk), tensor_of(chunk.hidden, rows, d, wire));
-  submit(SegmentClass::forward, chunk, Phase::forward, std::move(ops));
+  submit(SegmentClass::forward, chunk, Phase::forward, std::move(ops), {.early = goes_early(chunk)});
 }
 
 void ExpertShard::forward_done(Chunk& chunk) {
@@ -238,7 +243,7 @@ void ExpertShard::begin_backward(Chunk& chunk) {
   expert_backward(ops, weights_of(batch.key), batch.counts, memory_of(chunk), !chunk.stashed,
                   tensor_of(batch.hidden, rows, d, wire), tensor_of(batch.gates, rows, 1), dx,
                   tensor_of(chunk.dots, rows, 1));
-  submit(SegmentClass::backward, chunk, Phase::backward, std::move(ops));
+  submit(SegmentClass::backward, chunk, Phase::backward, std::move(ops), {.early = goes_early(chunk)});
 }
 
 // The answer goes at once; the chunk keeps its slot until its turn in the strict sum.
@@ -283,7 +288,8 @@ void ExpertShard::submit_weights(Chunk& chunk) {
   }
   chunk.weights_left = static_cast<int>(work.size());
   if (work.empty()) return weights_done(chunk);
-  for (auto& [strand, ops] : work) submit(SegmentClass::weight_gradient, chunk, Phase::weights, std::move(ops), strand);
+  for (auto& [strand, ops] : work)
+    submit(SegmentClass::weight_gradient, chunk, Phase::weights, std::move(ops), {.strand = strand});
 }
 
 void ExpertShard::weights_done(Chunk& chunk) {

@@ -102,7 +102,8 @@ class ExpertShard {
   int take_slot();
   void free_slot(int slot);
   void grant(const Address& to, Direction direction, int layer);
-  void submit(SegmentClass segment_class, const Chunk& chunk, Phase phase, Ops ops, std::uint32_t strand = 0);
+  bool goes_early(const Chunk& chunk) const;
+  void submit(SegmentClass segment_class, const Chunk& chunk, Phase phase, Ops ops, const SegmentWay& way = {});
   void run_all(std::vector<Ops> work, void (ExpertShard::*next)());
   const std::vector<ExpertTensors>& weights_of(const WorkKey& key) const {
     return (key.kind == WorkKind::reference ? reference_ : weights_).at(key.layer);

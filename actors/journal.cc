@@ -126,7 +126,7 @@ void Journal::sent(const Envelope& envelope) { write(record_of(envelope, Journal
 void Journal::ran(std::size_t thread, const std::vector<Segment>& segments, const std::vector<Address>& owners,
                   std::int64_t begin_us, std::int64_t end_us) {
   for (std::size_t i = 0; i < segments.size(); ++i) {
-    const auto& [key, ops, done, strand] = segments[i];
+    const auto& [key, ops, done, strand, early] = segments[i];
     const Address& owner = owners.at(done.actor);
     JournalRecord record{.id = done.id, .cause = done.cause, .begin_us = begin_us};
     record.entry = JournalEntry::segment;

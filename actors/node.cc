@@ -13,9 +13,9 @@ constexpr Address kNobody{Role::supervisor, 0};
 }  // namespace
 
 void Context::post(const Address& to, Message message) const { node_->post(self_, to, std::move(message)); }
-void Context::submit(const SegmentKey& key, Ops ops, std::uint64_t token, std::uint32_t strand) const {
-  const std::uint64_t whole = strand == 0 ? 0 : static_cast<std::uint64_t>(handle_) << 32 | strand;
-  node_->parts().device->submit(Segment{key, std::move(ops), node_->completion(handle_, token), whole});
+void Context::submit(const SegmentKey& key, Ops ops, std::uint64_t token, const SegmentWay& way) const {
+  const std::uint64_t whole = way.strand == 0 ? 0 : static_cast<std::uint64_t>(handle_) << 32 | way.strand;
+  node_->parts().device->submit(Segment{key, std::move(ops), node_->completion(handle_, token), whole, way.early});
 }
 Memory Context::allocate(std::size_t size, Place place) const { return node_->allocate(handle_, size, place); }
 Disk& Context::disk() const { return *node_->parts().disk; }
@@ -26,6 +26,9 @@ PayloadPool& Context::ops_pool(bool on_device) const {
   const NodeParts& parts = node_->parts();
   if (on_device && parts.device_pool != nullptr) return *parts.device_pool;
   return parts.ops_pool != nullptr ? *parts.ops_pool : *parts.pool;
+}
+bool Context::device_keeps(const Address& to) const {
+  return node_->parts().device_pool != nullptr && node_->is_here(to);
 }
 std::int64_t Context::now_us() const { return node_->now_us(); }
 

@@ -30,6 +30,12 @@ constexpr std::uint32_t kNoAttempt = 0xFFFFFFFF;  // before the first Restore
 // A grant or answer of an attempt that this actor has yet to enter: kept until its own Restore comes.
 inline bool is_future(std::uint32_t attempt, std::uint32_t own) { return own == kNoAttempt || attempt > own; }
 
+// How a segment goes (kernels/device.h).
+struct SegmentWay {
+  std::uint32_t strand = 0;  // a number of the actor's own, 0 for none
+  bool early = false;
+};
+
 // What an actor holds of the world.
 class Context {
  public:
@@ -37,8 +43,7 @@ class Context {
   const Address& self() const { return self_; }
   std::uint32_t handle() const { return handle_; }
   void post(const Address& to, Message message) const;
-  // strand: a number of the actor's own, 0 for none.
-  void submit(const SegmentKey& key, Ops ops, std::uint64_t token, std::uint32_t strand = 0) const;
+  void submit(const SegmentKey& key, Ops ops, std::uint64_t token, const SegmentWay& way = {}) const;
   // Memory of the device; what an actor has is told on the board.
   Memory allocate(std::size_t size, Place place) const;
   Disk& disk() const;
@@ -50,6 +55,8 @@ class Context {
   PayloadPool& ops_pool(bool on_device) const;
   // Of what only ops read, on its way to this actor.
   PayloadPool& pool_to(const Address& to) const { return ops_pool(device_reaches(to)); }
+  // Payloads in the device's memory on their way to this actor never leave it: it is on this node.
+  bool device_keeps(const Address& to) const;
   std::int64_t now_us() const;  // time of the current turn, the same for all its messages
  private:
   Node* node_;

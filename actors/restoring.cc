@@ -10,9 +10,9 @@ namespace troupe {
 Restoring::Restoring(const Context& context, const Config& config, Owner& owner, Entered entered)
     : context_(context), config_(config), owner_(owner), entered_(std::move(entered)) {}
 
-void Restoring::submit(const SegmentKey& key, Ops ops, std::uint64_t token, std::uint32_t strand) {
+void Restoring::submit(const SegmentKey& key, Ops ops, std::uint64_t token, const SegmentWay& way) {
   ++in_flight_;
-  context_.submit(key, std::move(ops), token, strand);
+  context_.submit(key, std::move(ops), token, way);
 }
 
 bool Restoring::takes(const SegmentDone& done) {

@@ -23,7 +23,7 @@ class Restoring {
 
   // Every segment of the actor goes through here, so that those under way are known. REQUIRES: the token's highest bit
   // is clear.
-  void submit(const SegmentKey& key, Ops ops, std::uint64_t token, std::uint32_t strand = 0);
+  void submit(const SegmentKey& key, Ops ops, std::uint64_t token, const SegmentWay& way = {});
   // REQUIRES: called first for every SegmentDone. True: it belonged to what is forgotten, or to the restoring.
   bool takes(const SegmentDone& done);
   // Copies what is written once; it is there before any attempt is entered.

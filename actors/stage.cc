@@ -363,7 +363,7 @@ void Stage::grant(const Address& to, Channel channel, int layer, int count) {
   context_.post(to, Credit{channel, layer, count, attempt_});
 }
 
-void Stage::submit(SegmentClass segment_class, int slot, int unit, Phase phase, Ops ops, std::uint32_t strand) {
+void Stage::submit(SegmentClass segment_class, int slot, int unit, Phase phase, Ops ops, const SegmentWay& way) {
   Work& work = works_[static_cast<std::size_t>(slot)];
   ++work.segments;
   const SegmentClass actual = work.train() ? segment_class : SegmentClass::evaluate;
@@ -374,7 +374,7 @@ void Stage::submit(SegmentClass segment_class, int slot, int unit, Phase phase, 
   restoring_.submit({actual, work.key.step, m, layer_of(unit), false, lead, false, side}, std::move(ops),
                     pack({phase, static_cast<std::uint8_t>(attempt_), static_cast<std::uint16_t>(slot),
                           static_cast<std::uint16_t>(unit)}),
-                    strand);
+                    {way.strand, way.early && capture_ == nullptr});
 }
 
 void Stage::on(const SegmentDone& done, const Address&) {

@@ -91,7 +91,7 @@ class Stage {
   };
   // The microbatch in a slot.
   struct Work {
-    bool busy = false, started = false, mlp_done = false, backward = false;
+    bool busy = false, started = false, dispatched = false, mlp_done = false, backward = false;
     WorkKey key;
     std::int64_t sequence = 0, train_sequence = 0;  // order of arrival: of all works, of training's alone
     std::int64_t rows = 0, sequences = 0, length = 0;
@@ -129,11 +129,12 @@ class Stage {
   void try_start(int slot);
   void release(int slot);
   bool stale(std::uint32_t attempt) const { return attempt != attempt_; }
-  void submit(SegmentClass segment_class, int slot, int unit, Phase phase, Ops ops, std::uint32_t strand = 0);
+  void submit(SegmentClass segment_class, int slot, int unit, Phase phase, Ops ops, const SegmentWay& way = {});
 
   // stage_forward.cc
   void begin_forward(int slot);
   void forward_unit(int slot, int unit, Ops ops);
+  void submit_routed(int slot, int unit, Ops ops);
   void attention_done(int slot);
   void forward_results(int slot);
   Tensor next_input(int slot, int unit);
@@ -172,6 +173,8 @@ class Stage {
   void dispatch(int slot, Direction direction);
   OrderedSender<ExpertBatch>& sender(Direction direction, int unit, int shard);
   PayloadPool& shards_pool() const;
+  bool ends(int unit) const;
+  bool shards_are_here() const;  // and what they are sent never leaves the device's memory
   PayloadPool& twins_pool() const;
   void drain(Direction direction, int unit, int shard);
   ExpertBatch expert_batch(const Work& work, const Piece& piece, Direction direction, bool send_inputs) const;

@@ -44,7 +44,7 @@ void Stage::backward_unit(int slot, int unit, Ops ops) {
   if (!routed(unit)) {
     mlp_backward(ops, w, view, scratch_view(slot, unit));
     backward_to_previous(ops, slot, unit);
-    return submit(SegmentClass::backward, slot, unit, Phase::layer_backward, std::move(ops));
+    return submit(SegmentClass::backward, slot, unit, Phase::layer_backward, std::move(ops), {.early = !ends(unit)});
   }
   const Dtype wire = activation_type(config_);
   const std::int64_t rows = view.sorted_token.rows, d = config_.model.hidden_size;
@@ -60,7 +60,7 @@ void Stage::backward_unit(int slot, int unit, Ops ops) {
   work.inputs = {};
   for (std::size_t i = 0; i < stashed.size() && !work.inputs; ++i)
     if (stashed[i] == 0) gather(view.z2, work.inputs);
-  submit(SegmentClass::backward, slot, unit, Phase::gather, std::move(ops));
+  submit(SegmentClass::backward, slot, unit, Phase::gather, std::move(ops), {.early = shards_are_here()});
 }
 
 void Stage::gather_done(int slot) {
@@ -72,7 +72,7 @@ void Stage::gather_done(int slot) {
   if (work.mlp_done) return backward_results(slot);
   Ops ops;
   mlp_backward(ops, weights_[static_cast<std::size_t>(unit)], view, scratch_view(slot, unit));
-  submit(SegmentClass::backward, slot, unit, Phase::mlp_backward, std::move(ops));
+  submit(SegmentClass::backward, slot, unit, Phase::mlp_backward, std::move(ops), {.early = true});
 }
 
 void Stage::backward_results(int slot) {
@@ -104,8 +104,11 @@ void Stage::backward_results(int slot) {
                  work.sequences, head.d_final);
     head_backward(ops, config_.model, head_, head, layer_view(slot, last_unit()).g);
   }
-  submit(SegmentClass::backward, slot, unit, Phase::layer_backward, std::move(ops));
+  submit(SegmentClass::backward, slot, unit, Phase::layer_backward, std::move(ops), {.early = !ends(unit)});
 }
+
+// Behind this unit the way back ends: what it leaves goes to others.
+bool Stage::ends(int unit) const { return !is_mtp(unit) && (unit == 0 || !goes_back(unit - 1)); }
 
 void Stage::backward_to_previous(Ops& ops, int slot, int unit) {
   attention_backward(ops, config_.model, weights_[static_cast<std::size_t>(unit)], layer_view(slot, unit),
@@ -169,7 +172,7 @@ void Stage::run_weights(int unit, int lane) {
     state.next += config_.train.gradient_lanes;
     const auto strand = 1 + unit * accumulators_.size() + static_cast<std::size_t>(lane);
     submit(SegmentClass::weight_gradient, slot, unit, Phase::weights, weight_ops(slot, unit, lane),
-           static_cast<std::uint32_t>(strand));
+           {.strand = static_cast<std::uint32_t>(strand)});
   }
 }
 

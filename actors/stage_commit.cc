@@ -31,6 +31,12 @@ PayloadPool& Stage::shards_pool() const {
   return context_.ops_pool(on_device);
 }
 
+bool Stage::shards_are_here() const {
+  for (int shard = 0; shard < config_.layout.expert_shards; ++shard)
+    if (!context_.device_keeps(shard_address(config_, shape_.stage, shard))) return false;
+  return true;
+}
+
 // What all twins are sent.
 PayloadPool& Stage::twins_pool() const {
   bool on_device = true;
@@ -79,6 +85,7 @@ void Stage::dispatch(int slot, Direction direction) {
   if (!backward) stashed.assign(chunks.size(), 1);
   RecycledVector<RecycledVector<ExpertBatch>> items(static_cast<std::size_t>(config_.layout.expert_shards));
   work.pieces.clear();
+  work.dispatched = true;
   work.awaited = 0;
   for (std::size_t i = 0; i < chunks.size(); ++i) {
     Piece piece{chunks[i], {}, {}, chunks[i].rows == 0};

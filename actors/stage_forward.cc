@@ -10,6 +10,7 @@ namespace troupe {
 namespace {
 
 constexpr Address kConductor{Role::conductor, 0};
+constexpr std::uint32_t kForwardStrands = 1U << 30;  // behind those of weight gradients; one a slot
 
 }  // namespace
 
@@ -83,11 +84,25 @@ void Stage::forward_unit(int slot, int unit, Ops ops) {
     const std::int64_t rows = view.sorted_token.rows, d = config_.model.hidden_size;
     work.gathered = shards_pool().take(static_cast<std::size_t>(rows * d) * bytes_of(wire));
     ops.push_back(Gather{view.z2, view.sorted_token, tensor_of(work.gathered, rows, d, wire)});
-  } else {
-    mlp_forward(ops, w, view);
-    combine_forward(ops, view, {}, next_input(slot, unit));
+    return submit_routed(slot, unit, std::move(ops));
   }
-  submit(SegmentClass::forward, slot, unit, Phase::attention, std::move(ops));
+  mlp_forward(ops, w, view);
+  combine_forward(ops, view, {}, next_input(slot, unit));
+  submit(SegmentClass::forward, slot, unit, Phase::attention, std::move(ops), {.early = unit < last_unit()});
+}
+
+// The shared experts follow at once: they compute while the counts of the others' rows cross to the host.
+void Stage::submit_routed(int slot, int unit, Ops ops) {
+  Work& work = works_[static_cast<std::size_t>(slot)];
+  const LayerSlot view = layer_view(slot, unit);
+  const std::uint32_t strand = kForwardStrands + static_cast<std::uint32_t>(slot);
+  work.dispatched = false;
+  work.mlp_done = !view.mlp_out;
+  submit(SegmentClass::forward, slot, unit, Phase::attention, std::move(ops), {.strand = strand});
+  if (work.mlp_done) return;
+  Ops shared;
+  mlp_forward(shared, weights_of(work, unit), view);
+  submit(SegmentClass::forward, slot, unit, Phase::mlp, std::move(shared), {.strand = strand, .early = true});
 }
 
 // A sequence begins as another one did: its cached rows are copied.
@@ -108,11 +123,7 @@ void Stage::attention_done(int slot) {
   const LayerSlot view = layer_view(slot, unit);
   count_experts(work, view, layer_of(unit));
   dispatch(slot, Direction::forward);
-  work.mlp_done = !view.mlp_out;
-  if (work.mlp_done) return forward_results(slot);
-  Ops ops;
-  mlp_forward(ops, weights_of(work, unit), view);
-  submit(SegmentClass::forward, slot, unit, Phase::mlp, std::move(ops));
+  forward_results(slot);
 }
 
 void Stage::count_experts(Work& work, const LayerSlot& view, int layer) {
@@ -150,7 +161,7 @@ void Stage::on(const ExpertResult& result, const Address& from) {
 
 void Stage::forward_results(int slot) {
   Work& work = works_[static_cast<std::size_t>(slot)];
-  if (work.awaited > 0 || !work.mlp_done) return;
+  if (!work.dispatched || work.awaited > 0 || !work.mlp_done) return;
   const int unit = work.unit;
   RecycledVector<Tensor> pieces;
   const std::int64_t d = config_.model.hidden_size;

@@ -46,13 +46,16 @@ struct Completion {
   std::uint64_t id = 0, cause = 0;
 };
 
-// Segments of one strand add to the same sums: they run one after another, in the order in which they were submitted,
-// and those that wait when a thread takes the first may run together (kernels/strand.h).
+// Segments of one strand run one after another, in the order in which they were submitted. Weight gradients of one add to
+// the same sums, and those that wait when a thread takes the first may run together (kernels/strand.h).
 struct Segment {
   SegmentKey key;
   Ops ops;
   Completion done;
   std::uint64_t strand = 0;  // 0: none
+  // Who is told reads nothing that it wrote, writes nothing that it reads, and sends it nowhere: all that follows are other
+  // segments. A device that runs segments in the order in which it takes them may tell as soon as it has taken it.
+  bool early = false;
 };
 
 // Where memory lies, and who touches it. `device`: ops alone. `shared`: ops, and the loop thread, which writes what an op

@@ -33,8 +33,8 @@ void ReadyHeap::pop(std::vector<Segment>& out, std::size_t beside) {
   out.push_back(pop_best());
   const SegmentKey key = out[0].key;
   const bool strands = out[0].strand != 0;
-  if (strands) take_parked(out);
   if (key.segment_class != (strands ? SegmentClass::weight_gradient : SegmentClass::apply)) return;
+  if (strands) take_parked(out);
   const auto joins = [&](const Segment& next) { return (next.strand != 0) == strands && next.key == key; };
   while (out.size() < beside && !heap_.empty() && joins(heap_.front().segment)) {
     out.push_back(pop_best());
@@ -56,7 +56,8 @@ void ReadyHeap::take_parked(std::vector<Segment>& out) {
 
 void ReadyHeap::done(const std::vector<Segment>& segments) {
   for (std::size_t i = 0; i < segments.size(); ++i)
-    if (segments[i].strand != 0 && (i == 0 || segments[i].strand != segments[i - 1].strand)) next_of(segments[i].strand);
+    if (segments[i].strand != 0 && (i == 0 || segments[i].strand != segments[i - 1].strand))
+      next_of(segments[i].strand);
 }
 
 void ReadyHeap::next_of(std::uint64_t strand) {

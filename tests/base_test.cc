@@ -150,15 +150,17 @@ TEST_CASE("segments of a strand run in the order in which they came, those that 
   CHECK((heap.empty() && heap.parked() == 0));
 }
 
-TEST_CASE("a device that wants them together gets all strands of a layer's weight gradients, and each goes on by itself",
-          "[ready_heap]") {
+TEST_CASE(
+    "a device that wants them together gets all strands of a layer's weight gradients, and each goes on by itself",
+    "[ready_heap]") {
   ReadyHeap heap(2);
   const auto weights = [](std::uint64_t token, std::uint64_t strand, int layer) {
     Segment one = segment(SegmentClass::weight_gradient, 0, 0, layer, token);
     one.strand = strand;
     return one;
   };
-  for (const auto& [token, strand, layer] : {std::tuple{1, 7, 0}, {2, 8, 0}, {3, 9, 1}, {4, 8, 0}, {5, 8, 0}, {6, 7, 0}})
+  for (const auto& [token, strand, layer] :
+       {std::tuple{1, 7, 0}, {2, 8, 0}, {3, 9, 1}, {4, 8, 0}, {5, 8, 0}, {6, 7, 0}})
     heap.push(weights(static_cast<std::uint64_t>(token), static_cast<std::uint64_t>(strand), layer));
   const auto next = [&](std::size_t beside) {
     std::vector<Segment> some;

@@ -5,7 +5,6 @@
 
 
 #include "kernels/cuda/kernels.h"
-#include "kernels/cuda/threads.h"
 
 namespace troupe::cuda {
 
@@ -29,7 +28,6 @@ struct Listing {
 
 // One block; each thread lists a run of spans behind those of the threads before it.
 __global__ void list_tiles(Listing listing, Tile* tiles, int count) {
-  begin_kernel();
   __shared__ int of_thread[kListThreads];
   const int thread = static_cast<int>(threadIdx.x), spans = static_cast<int>(listing.spans.rows);
   const int each = (spans + kListThreads - 1) / kListThreads, begin = min(thread * each, spans);
@@ -59,7 +57,6 @@ Tiles list(Queue& queue, const Listing& listing, std::int64_t rows) {
 }
 
 __global__ void note_facts(AttentionViews f, View dout, RowFacts* facts) {
-  begin_kernel();
   const std::int64_t i = std::int64_t{blockIdx.x} * kFactRows + threadIdx.x / kFactRowThreads;
   const std::int64_t row = i / f.heads, head = i % f.heads, first = threadIdx.x % kFactRowThreads * 4;
   const bool inside = row < f.q.rows;

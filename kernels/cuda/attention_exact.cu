@@ -65,7 +65,6 @@ struct FromStart {
 };
 
 __global__ void attend(AttentionViews f, Tiles tiles) {
-  begin_kernel();
   const Tile t = tiles.from_last(blockIdx.x);
   if (t.q_count == 0) return;
   float* memory = dynamic_shared<float>();
@@ -124,7 +123,6 @@ __device__ Pair differentiate(const AttentionViews& f, const RowFacts& row, cons
 }
 
 __global__ void queries_gradient(AttentionViews f, View dout, View dq, const RowFacts* facts, Tiles tiles) {
-  begin_kernel();
   const Tile t = tiles.from_last(blockIdx.x);
   if (t.q_count == 0) return;
   float* memory = dynamic_shared<float>();
@@ -157,7 +155,6 @@ __global__ void queries_gradient(AttentionViews f, View dout, View dq, const Row
 // blockIdx.y: the key head, whose dk and dv; or behind the last one, dk_shared. Weights and gradients lie by key.
 __global__ void keys_gradient(AttentionViews f, View dout, View dk, View dk_shared, View dv, const RowFacts* facts,
                               Tiles tiles) {
-  begin_kernel();
   const Tile t = tiles.data[blockIdx.x];
   if (t.q_count == 0) return;
   const bool shared = static_cast<int>(blockIdx.y) == f.kv_heads;

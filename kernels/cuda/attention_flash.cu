@@ -156,7 +156,6 @@ __device__ void write(const AttentionViews& f, const Tile& t, const WarpRows& ro
 
 template <int dim, int v_dim, int warps, int split>
 __global__ void __launch_bounds__(warps * 32, kBlocks<dim>) attend(AttentionViews f, WholePieces whole, Tiles tiles) {
-  begin_kernel();
   constexpr int kThreads = warps * 32, kTileRows = warps / split * kWarpRows, kColumns = v_dim / split;
   const Tile t = tiles.from_last(blockIdx.x);
   if (t.q_count == 0) return;

@@ -124,7 +124,6 @@ template <int dim, int v_dim>
 __global__ void __launch_bounds__(kThreads, dim <= 32 ? 2 : 1)
     keys_gradient(AttentionViews f, WholePieces whole, View dout, View dk, View dv, float* shares, int pitch,
                   const RowFacts* facts, Tiles tiles) {
-  begin_kernel();
   const Tile t = tiles.data[blockIdx.x];
   if (t.q_count == 0) return;
   auto* memory = dynamic_shared<std::uint16_t>();
@@ -172,7 +171,6 @@ __global__ void __launch_bounds__(kThreads, dim <= 32 ? 2 : 1)
 
 // dk_shared[j, c] = sum_g shares[g, j, c], four columns a thread; blockIdx.y cuts the tile's rows.
 __global__ void sum_shares(View dk_shared, const float* shares, int pitch, int kv_heads, Tiles tiles, int size) {
-  begin_kernel();
   const Tile t = tiles.data[blockIdx.x];
   const int quads = pitch / 4, i = static_cast<int>(blockIdx.y * kSumThreads + threadIdx.x), col = i % quads * 4;
   const int key = t.first + i / quads;

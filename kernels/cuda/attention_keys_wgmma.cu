@@ -5,7 +5,6 @@
 // A warpgroup has 64 keys, a block two. Products are made transposed, (keys, rows), so that weights are at once the left
 // operand of the sums. The tile's keys and values stay in shared memory, rows pass by in blocks of 64.
 #include "kernels/cuda/attention_wgmma.h"
-#include "kernels/cuda/threads.h"
 
 namespace troupe::cuda {
 
@@ -99,7 +98,6 @@ template <int dim, int v_dim>
 __global__ void __launch_bounds__(kGroupThreads, 1)
     keys_gradient(AttentionViews f, WholePieces whole, View dout, View dk, View dv, float* shares, int pitch,
                   const RowFacts* facts, Tiles tiles) {
-  begin_kernel();
   using Shared = Memory<dim, v_dim>;
   using Keys = typename Shared::Keys;
   using Values = typename Shared::Values;

@@ -59,7 +59,6 @@ __device__ void write(const AttentionViews& f, const View& dq, const Tile& t, co
 template <int dim, int v_dim>
 __global__ void __launch_bounds__(kThreads, kBlocks<dim>)
     queries_gradient(AttentionViews f, WholePieces whole, View dout, View dq, const RowFacts* all_facts, Tiles tiles) {
-  begin_kernel();
   const Tile t = tiles.from_last(blockIdx.x);
   if (t.q_count == 0) return;
   auto* memory = dynamic_shared<std::uint16_t>();

@@ -4,7 +4,6 @@
 // A warpgroup has 64 rows, a block two: their queries and douts stay in shared memory, keys and values pass by in blocks
 // of 64. While a block's keys are added to dq, the next block's products become slopes.
 #include "kernels/cuda/attention_wgmma.h"
-#include "kernels/cuda/threads.h"
 
 namespace troupe::cuda {
 
@@ -74,7 +73,6 @@ struct Memory {
 template <int dim, int v_dim>
 __global__ void __launch_bounds__(kGroupThreads, 1)
     queries_gradient(AttentionViews f, WholePieces whole, View dout, View dq, const RowFacts* all_facts, Tiles tiles) {
-  begin_kernel();
   using Shared = Memory<dim, v_dim>;
   using Queries = typename Shared::Queries;
   using Douts = typename Shared::Douts;

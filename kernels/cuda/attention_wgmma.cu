@@ -8,7 +8,6 @@
 // rows that share its tile change no bit, and a row is the same decoded alone.
 // While a block's values are added to `out`, the next block's products become weights.
 #include "kernels/cuda/attention_wgmma.h"
-#include "kernels/cuda/threads.h"
 
 namespace troupe::cuda {
 
@@ -97,7 +96,6 @@ struct Memory {
 
 template <int dim, int v_dim>
 __global__ void __launch_bounds__(kGroupThreads, 1) attend_on_groups(AttentionViews f, WholePieces whole, Tiles tiles) {
-  begin_kernel();
   using Shared = Memory<dim, v_dim>;
   using Queries = typename Shared::Queries;
   using Keys = typename Shared::Keys;

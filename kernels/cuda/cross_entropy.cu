@@ -3,7 +3,6 @@
 // Moves 4 bytes a logit once, what isn't held a second time, and 4 or 2 for its slope.
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/softmax_row.h"
-#include "kernels/cuda/threads.h"
 
 namespace troupe::cuda {
 
@@ -11,7 +10,6 @@ namespace {
 
 __global__ void __launch_bounds__(kRowThreads, 2)
     cross_entropy_row(View logits, View targets, View loss, View dlogits, float scale, int held_max) {
-  begin_kernel();
   const std::int64_t t = blockIdx.x;
   const int target = *targets.at<const std::int32_t>(t, 0);
   if (target < 0) {

@@ -1,5 +1,6 @@
 #include "kernels/cuda/device.h"
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstring>
@@ -191,6 +192,7 @@ void CudaDevice::launch(Flight flight) {
   events_.pop_back();
   must(cudaEventRecord(flight.over, stream_), "recording an event");
   if (!flight.copies.all.empty()) stager_->send(flight.copies, flight.over);
+  if (!stager_) tell_early(flight);
   flights_.push_back(std::move(flight));
 }
 
@@ -253,13 +255,26 @@ void CudaDevice::land() {
 }
 
 void CudaDevice::tell(Flight& flight) {
-  if (!flight.copies.all.empty()) stager_->end(flight.copies);
-  if (flight.segments.front().strand != 0) {
-    std::lock_guard lock(ready_mutex_);
-    heap_.done(flight.segments);
-    waiting_.store(heap_.size(), std::memory_order_release);
+  if (stager_) {
+    if (!flight.copies.all.empty()) stager_->end(flight.copies);
+    go_on_behind(flight);
   }
-  completions_.add(flight.segments);
+  if (!flight.told) completions_.add(flight.segments);
+}
+
+// The stream runs segments in the order in which they come to it, and without a stager nothing else moves what they touch:
+// those of a strand follow each other there, and so do the segments that this one's word leads to.
+void CudaDevice::tell_early(Flight& flight) {
+  go_on_behind(flight);
+  flight.told = std::all_of(flight.segments.begin(), flight.segments.end(), [](const Segment& s) { return s.early; });
+  if (flight.told) completions_.add(flight.segments);
+}
+
+void CudaDevice::go_on_behind(const Flight& flight) {
+  if (flight.segments.front().strand == 0) return;
+  std::lock_guard lock(ready_mutex_);
+  heap_.done(flight.segments);
+  waiting_.store(heap_.size(), std::memory_order_release);
 }
 
 Usage CudaDevice::usage(std::int64_t at_us) const {

@@ -47,6 +47,7 @@ class CudaDevice final : public MeasuredDevice {
     cudaEvent_t over = nullptr;
     std::int64_t begin_us = 0;
     cuda::Copies copies;
+    bool told = false;
   };
   void drive();
   bool turn();                       // false: there was nothing to do
@@ -59,6 +60,8 @@ class CudaDevice final : public MeasuredDevice {
   std::size_t run_timed(std::size_t first, SegmentClass phase);
   void land();  // the oldest flight's kernels are over
   void tell(Flight& flight);
+  void tell_early(Flight& flight);
+  void go_on_behind(const Flight& flight);  // the next of its strands may be taken
   bool over(const Flight& flight) const;
 
   CudaOptions options_;

@@ -2,7 +2,6 @@
 #include "kernels/cuda/digest.h"
 
 #include "kernels/cuda/kernels.h"
-#include "kernels/cuda/threads.h"
 
 namespace troupe::cuda {
 
@@ -26,16 +25,12 @@ __device__ unsigned long long digest_of_quads(const View& x, const Sheet<kQuads>
 
 template <bool whole>
 __global__ void digest_blocks(View x, View copy, std::uint64_t first, Sheet<kQuads> sheet, Digests* parts) {
-  begin_kernel();
   const Digests all =
       digests_of_block({digest_of_quads<whole>(x, sheet, first), digest_of_quads<whole>(copy, sheet, first)});
   if (threadIdx.x == 0 && threadIdx.y == 0) parts[blockIdx.x] = all;
 }
 
-__global__ void fold_parts(const Digests* parts, unsigned count, unsigned* out) {
-  begin_kernel();
-  fold_digests(parts, count, out);
-}
+__global__ void fold_parts(const Digests* parts, unsigned count, unsigned* out) { fold_digests(parts, count, out); }
 
 }  // namespace
 

@@ -6,7 +6,6 @@
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/move.h"
 #include "kernels/cuda/quads.h"
-#include "kernels/cuda/threads.h"
 #include "kernels/shapes.h"
 
 namespace troupe::cuda {
@@ -21,7 +20,6 @@ constexpr int kSumColumns = 32, kSumRows = 128, kSumThreads = 256, kSumQuads = k
 
 template <bool whole>
 __global__ void add_quads(View a, View b, View out, Sheet<kQuads> sheet) {
-  begin_kernel();
   const std::int64_t t = sheet.row();
   if (t >= sheet.rows) return;
   uint4 left[kQuads], right[kQuads];
@@ -34,7 +32,6 @@ __global__ void add_quads(View a, View b, View out, Sheet<kQuads> sheet) {
 
 template <bool whole>
 __global__ void fill_quads(View out, uint4 pattern, Sheet<kQuads> sheet) {
-  begin_kernel();
   const std::int64_t t = sheet.row();
   if (t >= sheet.rows) return;
   for (int i = 0; i < kQuads; ++i) store_bits<whole>(out, t, sheet.col(i), pattern);
@@ -56,7 +53,6 @@ constexpr int kStretchThreads = 256, kStretchQuads = kStretchThreads * kQuads;  
 
 __global__ void __launch_bounds__(kStretchThreads)
     fill_stretches(const __grid_constant__ Stretches all, uint4 pattern) {
-  begin_kernel();
   const int item = all.item_of(blockIdx.x);
   const Stretch own = all.items[item];
   const std::int64_t first = std::int64_t{blockIdx.x - all.first_block[item]} * kStretchQuads + threadIdx.x;
@@ -65,7 +61,6 @@ __global__ void __launch_bounds__(kStretchThreads)
 }
 
 __global__ void __launch_bounds__(kStretchThreads) add_stretches(const __grid_constant__ Sums all) {
-  begin_kernel();
   const int item = all.item_of(blockIdx.x);
   const Sum own = all.items[item];
   const std::int64_t first = std::int64_t{blockIdx.x - all.first_block[item]} * kStretchQuads + threadIdx.x;
@@ -82,7 +77,6 @@ __global__ void __launch_bounds__(kStretchThreads) add_stretches(const __grid_co
 // Row by row: thread c of the first warp owns column c of the block's.
 template <bool whole>
 __global__ void sum_rows(View x, View out, bool accumulate) {
-  begin_kernel();
   __shared__ float4 tiles[2][kSumRows][kSumQuads];
   const std::int64_t first = std::int64_t{blockIdx.x} * kSumColumns, column = first + threadIdx.x;
   const int quad = static_cast<int>(threadIdx.x) % kSumQuads, row = static_cast<int>(threadIdx.x) / kSumQuads;

@@ -22,7 +22,6 @@ struct alignas(8) Named {
 
 // sorted[p]: the row at place p: by id, rows of one id in increasing order.
 __global__ void __launch_bounds__(kSortThreads) sort_rows(View ids, Named* sorted) {
-  begin_kernel();
   __shared__ uint4 tile[kSortTile / 4];
   const int t = static_cast<int>(blockIdx.x * kSortThreads + threadIdx.x), rows = static_cast<int>(ids.rows);
   const auto id_of = [&](int row) { return *ids.at<const std::int32_t>(row, 0); };
@@ -65,7 +64,6 @@ __global__ void __launch_bounds__(kSortThreads) sort_rows(View ids, Named* sorte
 template <bool whole>
 __global__ void add_rows(const Named* sorted, const __grid_constant__ View dx, const __grid_constant__ View dtable,
                          int chunks) {
-  begin_kernel();
   const std::int64_t first = blockIdx.x / chunks,
                      col = (std::int64_t{blockIdx.x % chunks} * blockDim.x + threadIdx.x) * 4;
   const int lane = static_cast<int>(threadIdx.x) % 32;

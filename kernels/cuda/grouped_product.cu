@@ -9,7 +9,6 @@
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/product_scaled.h"
 #include "kernels/cuda/product_wgmma.h"
-#include "kernels/cuda/threads.h"
 
 namespace troupe::cuda {
 
@@ -28,7 +27,6 @@ __global__ __launch_bounds__(Tile::kThreads, Tile::kBlocksAtOnce) void grouped_t
                                                                                      const __grid_constant__ Runs runs,
                                                                                      std::int64_t depth,
                                                                                      int column_tiles) {
-  begin_kernel();
   const int block = static_cast<int>(blockIdx.x), row_tile = block / column_tiles;
   int run = 0;  // the last that begins at or before the tile
   for (int above = runs.count; above - run > 1;) {

@@ -12,7 +12,6 @@ constexpr int kQuads = 4;
 
 template <bool whole>
 __global__ void move_quads(View source, View index, View out, Move move, Sheet<kQuads> sheet) {
-  begin_kernel();
   const std::int64_t j = sheet.row();
   if (j >= sheet.rows) return;
   const std::int64_t named = move == Move::straight ? j : *index.at<const std::int32_t>(j, 0);

@@ -51,7 +51,6 @@ template <bool whole, int threads>
 __global__ void __launch_bounds__(threads)
     norm_rows(const __grid_constant__ View x, const __grid_constant__ View weight, const __grid_constant__ View y,
               View inverse_rms, float eps, int rows_together) {
-  begin_kernel();
   __shared__ float shared_r;
   auto* held = dynamic_shared<float>();
   const int cols = static_cast<int>(x.cols);
@@ -125,7 +124,6 @@ template <bool whole, int quads, int rows>
 __global__ void __launch_bounds__(32 * kWarps)
     norm_warps(const __grid_constant__ View x, const __grid_constant__ View weight, const __grid_constant__ View y,
                const __grid_constant__ View inverse_rms, float eps) {
-  begin_kernel();
   constexpr int kPitch = pitch_of(quads);
   __shared__ float4 memory[kWarps * rows * kPitch / 4];
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
@@ -164,7 +162,6 @@ struct Slopes {
 // x and g = weight dy of a row stand in shared memory while the next row is on its way.
 template <bool whole, int threads>
 __global__ void __launch_bounds__(threads, threads == kThreads ? 2 : 1) norm_slopes(const __grid_constant__ Slopes op) {
-  begin_kernel();
   __shared__ float shared_along;
   const int cols = static_cast<int>(op.x.cols);
   auto *held = dynamic_shared<float>(), *slopes = held + padded(cols), *factors = slopes + padded(cols);
@@ -224,7 +221,6 @@ __global__ void __launch_bounds__(threads, threads == kThreads ? 2 : 1) norm_slo
 template <bool whole, int quads, int rows, int warps>
 __global__ void __launch_bounds__(32 * warps, (quads > 2 ? 16 : 32) / warps)
     slopes_warps(const __grid_constant__ Slopes op) {
-  begin_kernel();
   constexpr int kPitch = pitch_of(quads), kTogether = rows * warps,
                 kOwn = (quads * 128 + 32 * warps - 1) / (32 * warps);
   static_assert(kRowBlock % kTogether == 0);
@@ -290,7 +286,6 @@ __global__ void __launch_bounds__(32 * warps, (quads > 2 ? 16 : 32) / warps)
 
 // dweight[d] = the parts' sum: thread (d, run) adds kPartsRun of them in order, the first then adds the runs in order.
 __global__ void __launch_bounds__(kColumns* kRuns) add_parts(const float* parts, int count, View dweight) {
-  begin_kernel();
   __shared__ float runs[kRuns][kColumns];
   const std::int64_t d = std::int64_t{blockIdx.x} * kColumns + threadIdx.x;
   const bool inside = d < dweight.cols;

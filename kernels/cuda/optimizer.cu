@@ -9,7 +9,6 @@
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/quads.h"
 #include "kernels/cuda/random.h"
-#include "kernels/cuda/threads.h"
 #include "kernels/shapes.h"
 
 namespace troupe::cuda {
@@ -42,7 +41,6 @@ __device__ void update_quad(float4& p, float4 g, float4& m, float4& v, const Rat
 
 // Tensors with gaps, or not of whole quads. All but the copy are float32.
 __global__ void update_some(const __grid_constant__ Update op, Rates by, float keep, Sheet<1> sheet) {
-  begin_kernel();
   const std::int64_t t = sheet.row(), col = sheet.col(0);
   Digests own{0, 0};
   if (t < sheet.rows) {
@@ -80,7 +78,6 @@ struct Pieces {
 constexpr int kThreads = 256, kPieceQuads = kThreads * kQuads;  // of a block
 
 __global__ void __launch_bounds__(kThreads) update_pieces(const __grid_constant__ Pieces pieces) {
-  begin_kernel();
   const int item = pieces.all.item_of(blockIdx.x);
   const Piece& op = pieces.all.items[item];
   const unsigned begin = (blockIdx.x - pieces.all.first_block[item]) * kPieceQuads + threadIdx.x;
@@ -111,7 +108,6 @@ __global__ void __launch_bounds__(kThreads) update_pieces(const __grid_constant_
 }
 
 __global__ void __launch_bounds__(kThreads) fold_pieces(const __grid_constant__ Pieces pieces) {
-  begin_kernel();
   const unsigned begin = pieces.all.first_block[blockIdx.x], end = pieces.all.first_block[blockIdx.x + 1];
   fold_digests(pieces.digests + begin, end - begin, pieces.all.items[blockIdx.x].digest);
 }
@@ -119,7 +115,6 @@ __global__ void __launch_bounds__(kThreads) fold_pieces(const __grid_constant__ 
 template <bool whole>
 __global__ void draw_quads(View out, std::uint64_t key, std::uint64_t first, float mean, float deviation,
                            Sheet<kDrawQuads> sheet) {
-  begin_kernel();
   const std::int64_t t = sheet.row(), col = sheet.col(0);
   if (t >= sheet.rows || col >= out.cols) return;
   float drawn[4];

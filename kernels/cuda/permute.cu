@@ -113,7 +113,6 @@ template <bool whole, typename Quad>
 __global__ void __launch_bounds__(Sheet<kCombineQuads>::kThreads)
     combine(const __grid_constant__ Pieces pieces, View position, View weight, View add0, View add1, View out,
             Sheet<kCombineQuads> sheet) {
-  begin_kernel();
   __shared__ Slot table[kRowsMax][kSlots];
   const std::int64_t t = sheet.row(), col = sheet.col(0), step = sheet.step();
   const bool inside = t < sheet.rows;
@@ -144,7 +143,6 @@ __global__ void __launch_bounds__(Sheet<kCombineQuads>::kThreads)
 }
 
 __global__ void keep_pieces(const __grid_constant__ Pieces pieces, Piece* table) {
-  begin_kernel();
   if (static_cast<int>(threadIdx.x) < pieces.count) table[threadIdx.x] = pieces.list[threadIdx.x];
 }
 
@@ -177,7 +175,6 @@ Pieces pieces_of(const Combine& op, Queue& queue) {
 
 template <bool whole>
 __global__ void scale_quads(View x, View scale, View out, Sheet<kScaleQuads> sheet) {
-  begin_kernel();
   const std::int64_t t = sheet.row();
   if (t >= sheet.rows) return;
   uint4 bits[kScaleQuads];

@@ -4,7 +4,6 @@
 // Moves 4 bytes a logit once, what isn't held a second time, and 4 or 2 for its slope.
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/softmax_row.h"
-#include "kernels/cuda/threads.h"
 
 namespace troupe::cuda {
 
@@ -67,7 +66,6 @@ __device__ float write_results(const Policy& op, std::int64_t t, float logprob, 
 }
 
 __global__ void __launch_bounds__(kRowThreads, 2) policy_loss_row(Policy op, int held_max) {
-  begin_kernel();
   const std::int64_t t = blockIdx.x;
   const int target = *op.targets.at<const std::int32_t>(t, 0);
   if (target < 0) {

@@ -11,7 +11,6 @@
 #include "kernels/cuda/product_scaled.h"
 #include "kernels/cuda/product_wgmma.h"
 #include "kernels/cuda/quads.h"
-#include "kernels/cuda/threads.h"
 #include "kernels/cuda/view.h"
 
 namespace troupe::cuda {
@@ -139,7 +138,6 @@ __global__ __launch_bounds__(size* size / 64,
                                                                               const __grid_constant__ Side b, View c,
                                                                               View bias, View add, bool accumulate,
                                                                               int depth) {
-  begin_kernel();
   __shared__ float left[2][kDepth][size + 4], right[2][kDepth][size + 4];
   constexpr int kAcross = size / 8;
   const int row = static_cast<int>(threadIdx.x) / kAcross * 4, col = static_cast<int>(threadIdx.x) % kAcross * 4;

@@ -3,7 +3,6 @@
 // K is never split; the tile is chosen by N and alignment, which changes no bit.
 #include "kernels/cuda/half_tile.h"
 #include "kernels/cuda/kernels.h"
-#include "kernels/cuda/threads.h"
 
 namespace troupe::cuda {
 
@@ -14,7 +13,6 @@ __global__ __launch_bounds__(Tile::kThreads,
                              Tile::kBlocksAtOnce) void product_tiles(HalfMatrix a, HalfMatrix b, View c, View bias,
                                                                      View add, bool accumulate, std::int64_t depth,
                                                                      int row_tiles, int column_tiles) {
-  begin_kernel();
   const TilePlace place = place_of_tile(static_cast<int>(blockIdx.x), row_tiles, column_tiles);
   Tile tile(std::int64_t{place.row} * Tile::kRows, std::int64_t{place.column} * Tile::kColumns);
   if (accumulate) tile.start_from(c);

@@ -78,7 +78,6 @@ __device__ void multiply(float (&sums)[8][8], const float* a, const float* b, in
 }
 
 __global__ void __launch_bounds__(kThreads, 2) shallow_tiles(const __grid_constant__ Tiles op) {
-  begin_kernel();
   Staged& staged = *dynamic_shared<Staged>();
   const std::int64_t first_row = std::int64_t{blockIdx.x / op.across} * kRows,
                      first_col = std::int64_t{blockIdx.x % op.across} * kColumns;

@@ -127,7 +127,6 @@ template <typename T, int rows, int cols, int group>
 __global__ __launch_bounds__(kRows* kColumns / (rows * cols)) void thin_tiles(const __grid_constant__ View a,
                                                                               const __grid_constant__ View b, View c,
                                                                               bool accumulate) {
-  begin_kernel();
   constexpr int kThreads = kRows * kColumns / (rows * cols), kAcross = kColumns / cols;
   auto* stages = dynamic_shared<Stage<T>>();
   const std::int64_t first_row = std::int64_t{blockIdx.x} * kRows, first_col = std::int64_t{blockIdx.y} * kColumns;

@@ -7,7 +7,6 @@
 #include "kernels/base/check.h"
 #include "kernels/cuda/codes.h"
 #include "kernels/cuda/kernels.h"
-#include "kernels/cuda/threads.h"
 #include "kernels/cuda/view.h"
 #include "kernels/shapes.h"
 #include "kernels/tiles.h"
@@ -98,7 +97,6 @@ __device__ inline unsigned four_codes(float a, float b, float c, float d) {
 // Tiles of one row: sixteen threads have one each time.
 template <bool whole>
 __global__ __launch_bounds__(kThreads) void quantize_rows(const __grid_constant__ Matrices matrices) {
-  begin_kernel();
   constexpr int kAtOnce = 4;
   const int lane = static_cast<int>(threadIdx.x) % kLanes;
   const BlockPlace place = place_of_block(matrices);
@@ -172,7 +170,6 @@ __device__ void find_scales(const float (&v)[kRowsEach][kEight], float floor, Sq
 
 template <bool whole, bool columns, bool turned>
 __global__ __launch_bounds__(kThreads) void quantize_squares(const __grid_constant__ Matrices matrices) {
-  begin_kernel();
   __shared__ SquareMemory shared;
   const int thread = static_cast<int>(threadIdx.x), lane = thread % kLanes, row = thread / kLanes * kRowsEach;
   const BlockPlace place = place_of_block(matrices);

@@ -12,7 +12,8 @@ namespace troupe::cuda {
 // (of B); k runs along it, and zeros fill it to a multiple of 16.
 struct Codes {
   unsigned char* data = nullptr;
-  float* scales = nullptr;  // [tile of k][row / width], each tile's at a multiple of 16 bytes, kScaleRows more than there are
+  float* scales =
+      nullptr;  // [tile of k][row / width], each tile's at a multiple of 16 bytes, kScaleRows more than there are
   std::int64_t rows = 0, depth = 0, width = 1;
   std::int64_t stride = 0, scale_stride = 0;  // from row to row, from tile to tile
 };

@@ -64,7 +64,6 @@ __device__ void turn_quads(const Turn& op, float4& v, float4& w, float4 c, float
 
 // Quads of whole tensors.
 __global__ void __launch_bounds__(kThreads) turn_whole(const __grid_constant__ Turns all) {
-  begin_kernel();
   const int number = all.item_of(blockIdx.x);
   const Turn& op = all.items[number];
   const unsigned first = (blockIdx.x - all.first_block[number]) * (kThreads * kEach) + threadIdx.x;
@@ -106,7 +105,6 @@ __global__ void __launch_bounds__(kThreads) turn_whole(const __grid_constant__ T
 
 // Pair by pair: a and b are neighbours, or as far apart as there are pairs.
 __global__ void __launch_bounds__(kThreads) turn_some(const __grid_constant__ Turn op) {
-  begin_kernel();
   const unsigned number = blockIdx.x * kThreads + threadIdx.x;
   if (number >= op.count) return;
   const Item item = item_at(op, number);

@@ -162,7 +162,6 @@ __device__ void note_balance(const Gate& op, std::int64_t t, const Slate& slate,
 
 // counts[e, b]: of block b's rows.
 __global__ void __launch_bounds__(kThreads) router_rows(Gate op, RowsBalance balance, int* counts) {
-  begin_kernel();
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   const int experts = static_cast<int>(op.scores.cols), slots = static_cast<int>(op.indices.cols);
   int *own = dynamic_shared<int>(), *chosen = own + experts;
@@ -228,7 +227,6 @@ __device__ void scan_blocks(int* counts, int blocks, const View& totals, int* ne
 // The first blocks scan, then each has a sequence: neither waits for the other.
 __global__ void __launch_bounds__(kThreads) close_rows(int* counts, int blocks, View totals, int* near_totals,
                                                        unsigned scans, const __grid_constant__ Balance balance) {
-  begin_kernel();
   if (blockIdx.x < scans)
     scan_blocks(counts, blocks, totals, near_totals);
   else
@@ -254,7 +252,6 @@ __device__ void find_places(const Plan& op, const int* totals, const int* before
 
 // A thread has a slot of a row; how many before it in the block have its expert tells its place.
 __global__ void __launch_bounds__(kThreads) place_rows(Plan op, const int* totals, const int* before) {
-  begin_kernel();
   const int slots = static_cast<int>(op.indices.cols);
   int *chosen = dynamic_shared<int>(), *next = chosen + kPlanRows * slots;
   const std::int64_t begin = std::int64_t{blockIdx.x} * kPlanRows;

@@ -63,7 +63,6 @@ __device__ Balance balance_of(const Slopes& op, std::int64_t t) {
 }
 
 __global__ void __launch_bounds__(kThreads) router_slopes(Slopes op) {
-  begin_kernel();
   const int warp = static_cast<int>(threadIdx.x) / 32, slots = static_cast<int>(op.indices.cols);
   const std::int64_t t = std::int64_t{blockIdx.x} * kWarps + warp;
   if (t >= op.scores.rows) return;

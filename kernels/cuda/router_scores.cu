@@ -136,7 +136,6 @@ template <typename Form>
 __global__ void __launch_bounds__(Form::kThreads, 1)
     scores_tile(const __grid_constant__ Operand<typename Form::Type> x, const __grid_constant__ Operand<float> weight,
                 View scores, RowsBalance rows) {
-  begin_kernel();
   auto& tile = *dynamic_shared<typename Form::Staged>();
   constexpr int kStages = Form::kStages, kDepth = Form::kDepth, kThreads = Form::kThreads;
   const int row = Form::row(), column = Form::column();

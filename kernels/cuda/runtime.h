@@ -4,7 +4,6 @@
 #include <cuda_runtime.h>
 
 #include <cstddef>
-#include <cstdlib>
 #include <utility>
 
 #include "kernels/base/error.h"
@@ -31,19 +30,6 @@ class Queue {
   }
 };
 
-// The GPU of this thread starts a kernel's blocks where those of the one before leave room; they wait in begin_kernel()
-// (threads.h) until it is over.
-inline bool starts_early() {
-  static const bool yes = [] {
-    if (std::getenv("TROUPE_PDL_OFF")) return false;
-    int device = 0, major = 0;
-    must(cudaGetDevice(&device), "asking for the GPU");
-    must(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "asking for its capability");
-    return major >= 9;
-  }();
-  return yes;
-}
-
 constexpr std::size_t kSharedByDefault = 48 * 1024;  // a block has more only where the kernel was told so
 
 template <typename... Parameters, typename... Arguments>
@@ -58,11 +44,6 @@ void launch(Queue& queue, dim3 grid, dim3 block, std::size_t shared_bytes, void 
   config.blockDim = block;
   config.dynamicSmemBytes = shared_bytes;
   config.stream = queue.stream();
-  cudaLaunchAttribute early{};
-  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  early.val.programmaticStreamSerializationAllowed = 1;
-  config.attrs = &early;
-  config.numAttrs = starts_early() ? 1 : 0;
   must(cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...), "launching a kernel");
 }
 

@@ -11,7 +11,6 @@
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/random.h"
 #include "kernels/cuda/softmax_row.h"
-#include "kernels/cuda/threads.h"
 
 namespace troupe::cuda {
 
@@ -197,7 +196,6 @@ __device__ Drawn draw(const Draws& op, std::int64_t t, const ScaledRow& row, flo
 }
 
 __global__ void __launch_bounds__(kRowThreads, 1) sample_row(Draws op, int words) {
-  begin_kernel();
   const std::int64_t t = blockIdx.x;
   const bool draws = op.temperature > 0, truncated = draws && op.top_p < 1;
   Memory memory{};

@@ -1,5 +1,5 @@
 // Sums of products of E4M3 matrices on warpgroups: the tiles, the ring and the feeding thread of warpgroup_tile.h, whose
-// stages are 128 codes deep here and have their scales beside them. A stage's products are a sum of their own, in four blocks of 32 on tensor cores; then
+// stages are 128 codes deep here. A stage's products are a sum of their own, in four blocks of 32 on tensor cores; then
 //   c[i,j] = fma(scale_a, scale_b * sum, c[i,j])   in float32, while the other group's products go on.
 // The law: an element is such a chain over tiles of 128 along k, in order, that starts from c where the sum accumulates; it
 // depends on no other row, and a sum may be cut along k at multiples of 128 (kScaledDepth), as the CPU's. Its bits are the
@@ -22,18 +22,17 @@ struct ScaledSums {
   int a_width;
 };
 
-// A stage's scales, beside its codes: of a tile's rows, from a multiple of 4 on, and of its columns where each has its own.
+// Where columns have scales of their own, a stage has its scales beside its codes: of a tile's rows, from a multiple of 4
+// on, and of its columns.
 struct StageScales {
   float a[kScaleRows], b[kScaledDepth];
 };
-static_assert(sizeof(StageScales::a) % 16 == 0);
 
-// The ring of such a product: where columns share a scale, it is read by those who need it.
 template <bool columns, Tiles tiles>
-struct CodeRing : TileRing<false, false, tiles, 5> {
-  using Base = TileRing<false, false, tiles, 5>;
-  static constexpr int kScaleBytes = static_cast<int>(sizeof(StageScales::a) + (columns ? sizeof(StageScales::b) : 0));
-  static constexpr std::size_t kShared = Base::kShared + Base::kStages * sizeof(StageScales);
+struct CodeRing : TileRing<false, false, tiles, columns ? 5 : 6> {
+  using Base = TileRing<false, false, tiles, columns ? 5 : 6>;
+  static constexpr int kScaleBytes = columns ? static_cast<int>(sizeof(StageScales)) : 0;
+  static constexpr std::size_t kShared = Base::kShared + std::size_t{Base::kStages} * kScaleBytes;
 
   __device__ StageScales& scales() const {
     return reinterpret_cast<StageScales*>(this->empty + Base::kStages)[this->at];
@@ -43,14 +42,16 @@ struct CodeRing : TileRing<false, false, tiles, 5> {
     const int left = sums.tiles.one_a ? 0 : run;
     this->open(Base::kStage + kScaleBytes);
     this->copy_operands(sums.tiles.a[left], sums.tiles.b[run], row, col, step * kTileDepth);
-    StageScales& to = scales();
-    const float* a = sums.a_scales[left] + std::int64_t{step} * sums.a_stride[left] + row / sums.a_width / 4 * 4;
-    copy_bytes(to.a, a, sizeof to.a, this->full[this->at]);
-    if constexpr (columns)
+    if constexpr (columns) {
+      StageScales& to = scales();
+      const float* a = sums.a_scales[left] + std::int64_t{step} * sums.a_stride[left] + row / sums.a_width / 4 * 4;
+      copy_bytes(to.a, a, sizeof to.a, this->full[this->at]);
       copy_bytes(to.b, sums.b_scales[run] + std::int64_t{step} * sums.b_stride[run] + col, sizeof to.b,
                  this->full[this->at]);
+    }
   }
 };
+static_assert(sizeof(StageScales) % 16 == 0 && sizeof(StageScales::a) % 16 == 0);
 
 // The scales of a step that a thread's elements need. columns: each column of B has its own; else 128 share one.
 template <bool columns, int kN>
@@ -61,45 +62,49 @@ struct StepScales {
   __device__ float of(int i) const { return b[columns ? i / 4 * 2 + i % 2 : 0]; }
 };
 
-// A thread's scales of a tile of c, step after step: the one that columns share is read a step ahead.
+// A thread's scales of a tile of c, step after step: from the ring's stage, or (columns share one) from where they stand.
 template <bool columns, int kN, int capacity>
 class ScaleWalk {
  public:
   __device__ ScaleWalk(const ScaledSums<capacity>& sums, const TileWalk<capacity, kN>& walk)
-      : sums_(sums), run_(sums.tiles.first_run[walk.sum]), runs_end_(sums.tiles.first_run[walk.sum + 1]) {
+      : sums_(sums), run_(sums.tiles.first_run[walk.sum] - 1) {
     const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
     const int first = walk.row + sums.tiles.first_row[walk.sum], row = first + warp * 16 + lane / 4;
-    row_ = row / sums.a_width - first / sums.a_width / 4 * 4, below_ = (row + 8) / sums.a_width - row / sums.a_width;
+    row_ = row / sums.a_width, below_ = (row + 8) / sums.a_width - row_;
+    if (columns) row_ -= first / sums.a_width / 4 * 4;
     col_ = columns ? lane % 4 * 2 : walk.col / static_cast<int>(kScaledDepth);
-    if constexpr (!columns) read_ahead();
   }
-  __device__ StepScales<columns, kN> next(const StageScales& stage) {
+  template <typename Ring>
+  __device__ StepScales<columns, kN> next(const Ring& ring) {
     StepScales<columns, kN> scales;
-    scales.a[0] = stage.a[row_], scales.a[1] = stage.a[row_ + below_];
     if constexpr (columns) {
+      const StageScales& stage = ring.scales();
+      scales.a[0] = stage.a[row_], scales.a[1] = stage.a[row_ + below_];
 #pragma unroll
       for (int j = 0; j < kN / 8; ++j) {
         const float2 pair = *reinterpret_cast<const float2*>(&stage.b[col_ + 8 * j]);
         scales.b[2 * j] = pair.x, scales.b[2 * j + 1] = pair.y;
       }
     } else {
-      scales.b[0] = ahead_;
-      read_ahead();
+      while (left_ == 0) begin_run();
+      scales.a[0] = a_[0], scales.a[1] = a_[below_], scales.b[0] = *b_;
+      a_ += a_stride_, b_ += b_stride_, --left_;
     }
     return scales;
   }
 
  private:
-  __device__ void read_ahead() {
-    while (run_ < runs_end_ && step_ == sums_.tiles.steps[run_]) ++run_, step_ = 0;
-    if (run_ == runs_end_) return;
-    ahead_ = sums_.b_scales[run_][std::int64_t{step_} * sums_.b_stride[run_] + col_];
-    ++step_;
+  __device__ void begin_run() {
+    ++run_;
+    left_ = sums_.tiles.steps[run_];
+    const int a = sums_.tiles.one_a ? 0 : run_;
+    a_ = sums_.a_scales[a] + row_, b_ = sums_.b_scales[run_] + col_;
+    a_stride_ = sums_.a_stride[a], b_stride_ = sums_.b_stride[run_];
   }
 
   const ScaledSums<capacity>& sums_;
-  int run_, runs_end_, step_ = 0, row_, below_, col_;
-  float ahead_ = 0;
+  const float *a_ = nullptr, *b_ = nullptr;
+  int run_, left_ = 0, row_, below_, col_, a_stride_ = 0, b_stride_ = 0;
 };
 
 // 128 along k of a group's rows: part = their products, under way.
@@ -133,8 +138,7 @@ __device__ void multiply_scaled_tile(float (&sums)[Ring::kN / 2], Ring& ring,
     wait(ring.full[ring.at], ring.parity);
     float part[Ring::kN / 2];
     multiply_codes(part, ring, group);
-    const StepScales<columns, Ring::kN> scales = walk.next(ring.scales());  // read while products are under way
-    fence_for_products();  // before the stage is given back: copies don't wait for what threads have under way
+    const StepScales<columns, Ring::kN> scales = walk.next(ring);  // read while products are under way
     group_wait<0>();
     hold(part);
     if (tells) arrive(ring.empty[ring.at]);
@@ -178,8 +182,7 @@ class AheadTile {
   __device__ void begin(float (&part)[kN / 2], StepScales<columns, kN>& scales) {
     wait(ring_.full[ring_.at], ring_.parity);
     multiply_codes(part, ring_, group_);
-    scales = walk_.next(ring_.scales());
-    fence_for_products();  // before the stage is given back: copies don't wait for what threads have under way
+    scales = walk_.next(ring_);
     ring_.next();
   }
   template <int under_way>
@@ -210,7 +213,6 @@ __global__ void __launch_bounds__(kTileThreads, 1) scaled_tiles(const __grid_con
   Ring ring;
   if (threadIdx.x == 0) ring.begin();
   __syncthreads();
-  begin_kernel();
   const int group = static_cast<int>(threadIdx.x) / 128;
   if (group == 2) {
     shrink_registers<24>();

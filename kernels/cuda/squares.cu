@@ -84,7 +84,6 @@ __device__ void add_squares(double& sum, const double (&group)[kGroup]) {
 
 __global__ void __launch_bounds__(kLanes)
     sum_blocks(const __grid_constant__ AllSquares all, double* sums, unsigned* patterns) {
-  begin_kernel();
   auto* stages = dynamic_shared<float>();
   const int item = all.item_of(blockIdx.x), lane = static_cast<int>(threadIdx.x);
   const std::int64_t first = std::int64_t{blockIdx.x - all.first_block[item]} * kLanes;
@@ -118,7 +117,6 @@ __global__ void __launch_bounds__(kLanes)
 
 // A block of threads an op: the first adds the sums in order, all of them the patterns, modulo 2^32 in any order.
 __global__ void fold_blocks(const __grid_constant__ AllSquares all, const double* sums, const unsigned* patterns) {
-  begin_kernel();
   __shared__ double tile[kFoldTile];
   __shared__ unsigned whole;
   const Squares own_op = all.items[blockIdx.x];

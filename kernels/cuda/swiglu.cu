@@ -6,7 +6,6 @@
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/lanes.h"
 #include "kernels/cuda/quads.h"
-#include "kernels/cuda/threads.h"
 
 namespace troupe::cuda {
 
@@ -19,7 +18,6 @@ __device__ float silu(float gate) { return gate * sigmoid(gate); }
 
 template <bool whole>
 __global__ void swiglu(View gate, View up, View h, Sheet<kQuads> sheet) {
-  begin_kernel();
   const std::int64_t t = sheet.row();
   if (t >= sheet.rows) return;
   uint4 gates[kQuads], ups[kQuads];
@@ -71,7 +69,6 @@ __device__ void slope_quads(const Slopes& op, std::int64_t t, std::int64_t first
 
 template <bool whole>
 __global__ void swiglu_slopes(const __grid_constant__ Slopes op, Sheet<kQuads> sheet) {
-  begin_kernel();
   const std::int64_t t = sheet.row();
   if (t < sheet.rows) slope_quads<whole>(op, t, sheet.col(0), sheet.step(), nullptr, nullptr);
 }
@@ -79,7 +76,6 @@ __global__ void swiglu_slopes(const __grid_constant__ Slopes op, Sheet<kQuads> s
 // A warp a row, kDotColumns of it at a time: all lanes work out the slopes, sixteen of them add products.
 template <bool whole>
 __global__ void __launch_bounds__(32 * kDotRows, 4) swiglu_slopes_and_dots(const __grid_constant__ Slopes op) {
-  begin_kernel();
   __shared__ float4 h[kDotRows][kDotColumns / 4], dh[kDotRows][kDotColumns / 4];
   const int row = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32, own = lane * 4;
   const std::int64_t t = std::int64_t{blockIdx.x} * kDotRows + row, width = op.dh.cols;

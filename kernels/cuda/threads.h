@@ -6,15 +6,6 @@
 
 namespace troupe::cuda {
 
-// The first call of every kernel, by all its threads: kernels of a stream may start while the one before ends (launch() in
-// runtime.h), and before this call they touch no memory but their own. From here on the next one may start in turn.
-__device__ inline void begin_kernel() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.wait;\n" ::: "memory");
-  asm volatile("griddepcontrol.launch_dependents;\n" ::: "memory");
-#endif
-}
-
 // The shared memory that the launch asked for.
 template <typename T>
 __device__ T* dynamic_shared() {

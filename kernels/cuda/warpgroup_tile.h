@@ -412,7 +412,6 @@ __global__ void __launch_bounds__(kTileThreads, 1) sum_tiles(const __grid_consta
   TileRing<a_across, b_across, tiles> ring;
   if (threadIdx.x == 0) ring.begin();
   __syncthreads();
-  begin_kernel();
   const int group = static_cast<int>(threadIdx.x) / 128;
   if (group == 2) {
     shrink_registers<40>();

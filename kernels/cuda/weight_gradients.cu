@@ -6,7 +6,6 @@
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/product_scaled.h"
 #include "kernels/cuda/product_wgmma.h"
-#include "kernels/cuda/threads.h"
 #include "kernels/shapes.h"
 
 namespace troupe::cuda {
@@ -26,7 +25,6 @@ struct Sums {
 template <typename Tile>
 __global__ __launch_bounds__(Tile::kThreads,
                              Tile::kBlocksAtOnce) void gradient_tiles(const __grid_constant__ Sums sums) {
-  begin_kernel();
   const int block = static_cast<int>(blockIdx.x);
   int sum = 0;
   while (sums.first_tile[sum + 1] <= block) ++sum;

@@ -60,7 +60,9 @@ void copy_box(void* to, const BoxMap& from, int row, int col, Barrier& done) {
 }
 
 void copy_bytes(void* to, const void* from, int bytes, Barrier& done) {
-  if ((reinterpret_cast<std::uintptr_t>(to) | reinterpret_cast<std::uintptr_t>(from) | static_cast<unsigned>(bytes)) % 16 != 0)
+  if ((reinterpret_cast<std::uintptr_t>(to) | reinterpret_cast<std::uintptr_t>(from) | static_cast<unsigned>(bytes)) %
+          16 !=
+      0)
     throw std::logic_error("a bulk copy that isn't of whole chunks of 16 bytes");
   simt::deliver_later(&done, to, bytes, [=] { std::memcpy(to, from, static_cast<std::size_t>(bytes)); });
 }

@@ -57,7 +57,6 @@ namespace simt {
 
 constexpr unsigned char kUnwritten = 0xC5;  // as bfloat16 and float32 a number, about -6000
 
-void begin_kernel();
 void block_barrier();
 // All lanes of `mask` give `size` bytes and see everybody's: lane i's at result + i * size.
 const unsigned char* exchange(unsigned mask, const void* value, std::size_t size, const char* what);
@@ -158,26 +157,17 @@ enum cudaError_t {
   cudaErrorNotReady = 600
 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2, cudaMemcpyDefault = 4 };
-enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16, cudaDevAttrComputeCapabilityMajor = 75 };
+enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 constexpr unsigned cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2, cudaEventDefault = 0;
 struct simt_stream;
 struct simt_event;
 using cudaStream_t = simt_stream*;
 using cudaEvent_t = simt_event*;
-enum cudaLaunchAttributeID { cudaLaunchAttributeProgrammaticStreamSerialization = 6 };
-struct cudaLaunchAttribute {
-  cudaLaunchAttributeID id;
-  struct {
-    int programmaticStreamSerializationAllowed;
-  } val;
-};
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
   std::size_t dynamicSmemBytes = 0;
   cudaStream_t stream = nullptr;
-  cudaLaunchAttribute* attrs = nullptr;
-  unsigned numAttrs = 0;
 };
 // Nothing is registered here: all memory is the processor's.
 enum cudaMemoryType { cudaMemoryTypeUnregistered = 0 };
@@ -245,7 +235,7 @@ cudaError_t cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int) {
 namespace simt {
 // Throws std::logic_error: no GPU takes such a launch.
 void check_launch(const cudaLaunchConfig_t& config);
-// Runs body for every thread of every block, each of which calls begin_kernel(). Where threads wait for each other in vain it ends the program with a sentence.
+// Runs body for every thread of every block. Where threads wait for each other in vain it ends the program with a sentence.
 void run(const cudaLaunchConfig_t& config, const std::function<void()>& body);
 
 // Runs when all that was put on the stream before has run; until it returns, nothing behind it does. Null: the default

@@ -53,7 +53,7 @@ struct Fiber {
   ucontext_t context{};
   jmp_buf state{};
   void* stack = nullptr;
-  bool started = false, over = true, waits = false, begun = false;
+  bool started = false, over = true, waits = false;
   std::function<bool()> ready;
   uint3 thread{};
   std::deque<std::vector<CopyLater>> copies;  // by group, the newest last and open
@@ -83,8 +83,6 @@ class Block {
     for (unsigned i = 0; i < count; ++i) begin(i, config.blockDim);
     go();
   }
-
-  void begin_kernel() { now_->begun = true; }
 
   void block_meet() {
     Meeting& m = barrier_;
@@ -216,7 +214,7 @@ class Block {
   void begin(unsigned i, dim3 size) {
     Fiber& f = fibers_[i];
     f.thread = {i % size.x, i / size.x % size.y, i / size.x / size.y};
-    f.over = f.waits = f.begun = false;
+    f.over = f.waits = false;
     f.copies.assign(1, {});
     f.work.assign(1, {});
     f.writes.assign(1, {});
@@ -291,7 +289,6 @@ class Block {
     Fiber& own = *block.now_;
     for (;;) {
       (*block.body_)();
-      if (!own.begun) block.fail("a thread that ends without begin_kernel()");
       if (own.writes.size() > 1 || !own.writes.front().empty()) block.fail("a thread that ends before its writes");
       own.over = true;
       --block.alive_;
@@ -318,7 +315,6 @@ std::mutex one_at_a_time;
 
 }  // namespace
 
-void begin_kernel() { Block::get().begin_kernel(); }
 void block_barrier() { Block::get().block_meet(); }
 const unsigned char* exchange(unsigned mask, const void* value, std::size_t size, const char* what) {
   return Block::get().warp_meet(mask, value, size, what);

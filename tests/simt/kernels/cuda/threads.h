@@ -7,8 +7,6 @@
 
 namespace troupe::cuda {
 
-inline void begin_kernel() { simt::begin_kernel(); }
-
 inline void keep_here(int&) {}
 
 template <typename T>
