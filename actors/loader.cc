@@ -29,6 +29,7 @@ void Loader::on(const Restore& restore, const Address&) {
 void Loader::on(const Credit& credit, const Address& from) {
   if (is_future(credit.attempt, attempt_)) early_credits_.emplace_back(credit, from);
   if (credit.attempt != attempt_) return;
+  if (from == context_.self()) return prepare();
   const std::size_t replica = from.index / static_cast<std::size_t>(config_.layout.stages);
   credits_.at(replica) += credit.count;
   drain(replica);
@@ -91,39 +92,47 @@ void Loader::queue(WorkKind kind, std::int64_t step, int microbatches, const Ste
   for (std::size_t r = 0; r < orders_.size(); ++r) drain(r);
 }
 
+// A word to itself comes behind what it sent: the next batch is made while others work on that one.
 void Loader::drain(std::size_t replica) {
   auto& orders = orders_[replica];
-  while (credits_[replica] > 0 && !orders.empty()) {
+  bool sent = false;
+  for (; credits_[replica] > 0 && !orders.empty(); sent = true) {
     --credits_[replica];
     send(replica, orders.front());
     orders.pop_front();
   }
+  if (sent && !orders.empty()) context_.post(context_.self(), Credit{Channel::microbatch, 0, 0, attempt_});
+}
+
+void Loader::prepare() {
+  for (auto& orders : orders_)
+    if (!orders.empty() && !orders.front().ready) orders.front().ready = batch_of(orders.front());
 }
 
 void Loader::send(std::size_t replica, const Order& order) {
   const int stages = config_.layout.stages;
-  const auto post = [&](TokenBatch&& message) {
-    if (stages > 1) context_.post(stage_address(config_, static_cast<int>(replica), stages - 1), message);
-    context_.post(stage_address(config_, static_cast<int>(replica), 0), std::move(message));
-  };
-  if (order.ready) return post(TokenBatch(*order.ready));
+  TokenBatch batch = order.ready ? *order.ready : batch_of(order);
+  if (stages > 1) context_.post(stage_address(config_, static_cast<int>(replica), stages - 1), batch);
+  context_.post(stage_address(config_, static_cast<int>(replica), 0), std::move(batch));
+}
+
+TokenBatch Loader::batch_of(const Order& order) const {
   const Batch batch = order.key.kind == WorkKind::train ? corpus_->train(order.key.step, order.key.microbatch)
                                                         : corpus_->held_out(order.key.microbatch);
   PayloadPool& pool = context_.pool();
-  TokenBatch message{order.key,
-                     batch.sequences,
-                     batch.length,
-                     static_cast<std::int32_t>(batch.spans.size() / 4),
-                     order.target_tokens,
-                     order.mtp_target_tokens,
-                     to_payload(pool, batch.ids),
-                     to_payload(pool, batch.targets),
-                     to_payload(pool, batch.mtp_targets),
-                     to_payload(pool, batch.positions),
-                     to_payload(pool, batch.spans),
-                     {},
-                     {}};
-  post(std::move(message));
+  return {order.key,
+          batch.sequences,
+          batch.length,
+          static_cast<std::int32_t>(batch.spans.size() / 4),
+          order.target_tokens,
+          order.mtp_target_tokens,
+          to_payload(pool, batch.ids),
+          to_payload(pool, batch.targets),
+          to_payload(pool, batch.mtp_targets),
+          to_payload(pool, batch.positions),
+          to_payload(pool, batch.spans),
+          {},
+          {}};
 }
 
 }  // namespace troupe

@@ -35,13 +35,15 @@ class Loader {
   struct Order {
     WorkKey key;
     std::int64_t target_tokens, mtp_target_tokens;
-    std::optional<TokenBatch> ready;  // with rollouts: made by the rollout buffer
+    std::optional<TokenBatch> ready;  // made ahead, or with rollouts by the rollout buffer
   };
   void queue(WorkKind kind, std::int64_t step, int microbatches, const StepCounts& counts);
   void begin_sampled_step();
   std::optional<TokenBatch> take_sampled(const WorkKey& key);
   void drain(std::size_t replica);
   void send(std::size_t replica, const Order& order);
+  TokenBatch batch_of(const Order& order) const;
+  void prepare();  // what will be sent next
 
   Context context_;
   const Config& config_;
