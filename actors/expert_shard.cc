@@ -152,9 +152,9 @@ void ExpertShard::submit(SegmentClass segment_class, const Chunk& chunk, Phase p
                     std::move(ops), pack(static_cast<int>(phase), attempt_, chunk.number), way);
 }
 
-// What it reads and writes never leaves the device's memory.
+// What it reads and writes lies where segments alone write; with several nodes a transport may, as soon as it is free.
 bool ExpertShard::goes_early(const Chunk& chunk) const {
-  return chunk.batch.hidden.on_device && context_.device_keeps(chunk.from);
+  return config_.layout.nodes == 1 && chunk.batch.hidden.on_device;
 }
 
 void ExpertShard::on(const ExpertBatch& batch, const Address& from) {

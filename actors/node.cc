@@ -27,9 +27,6 @@ PayloadPool& Context::ops_pool(bool on_device) const {
   if (on_device && parts.device_pool != nullptr) return *parts.device_pool;
   return parts.ops_pool != nullptr ? *parts.ops_pool : *parts.pool;
 }
-bool Context::device_keeps(const Address& to) const {
-  return node_->parts().device_pool != nullptr && node_->is_here(to);
-}
 std::int64_t Context::now_us() const { return node_->now_us(); }
 
 Node::Node(std::uint32_t id, std::uint32_t incarnation, NodeParts parts)

@@ -55,8 +55,6 @@ class Context {
   PayloadPool& ops_pool(bool on_device) const;
   // Of what only ops read, on its way to this actor.
   PayloadPool& pool_to(const Address& to) const { return ops_pool(device_reaches(to)); }
-  // Payloads in the device's memory on their way to this actor never leave it: it is on this node.
-  bool device_keeps(const Address& to) const;
   std::int64_t now_us() const;  // time of the current turn, the same for all its messages
  private:
   Node* node_;

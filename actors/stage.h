@@ -174,7 +174,8 @@ class Stage {
   OrderedSender<ExpertBatch>& sender(Direction direction, int unit, int shard);
   PayloadPool& shards_pool() const;
   bool ends(int unit) const;
-  bool shards_are_here() const;  // and what they are sent never leaves the device's memory
+  // Payloads for shards lie where segments alone write; with several nodes a transport may, as soon as one is free.
+  bool rows_stay(const Payload& rows) const { return config_.layout.nodes == 1 && rows.on_device; }
   PayloadPool& twins_pool() const;
   void drain(Direction direction, int unit, int shard);
   ExpertBatch expert_batch(const Work& work, const Piece& piece, Direction direction, bool send_inputs) const;

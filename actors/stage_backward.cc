@@ -60,7 +60,7 @@ void Stage::backward_unit(int slot, int unit, Ops ops) {
   work.inputs = {};
   for (std::size_t i = 0; i < stashed.size() && !work.inputs; ++i)
     if (stashed[i] == 0) gather(view.z2, work.inputs);
-  submit(SegmentClass::backward, slot, unit, Phase::gather, std::move(ops), {.early = shards_are_here()});
+  submit(SegmentClass::backward, slot, unit, Phase::gather, std::move(ops), {.early = rows_stay(work.gathered)});
 }
 
 void Stage::gather_done(int slot) {

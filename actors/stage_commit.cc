@@ -31,12 +31,6 @@ PayloadPool& Stage::shards_pool() const {
   return context_.ops_pool(on_device);
 }
 
-bool Stage::shards_are_here() const {
-  for (int shard = 0; shard < config_.layout.expert_shards; ++shard)
-    if (!context_.device_keeps(shard_address(config_, shape_.stage, shard))) return false;
-  return true;
-}
-
 // What all twins are sent.
 PayloadPool& Stage::twins_pool() const {
   bool on_device = true;

@@ -96,8 +96,8 @@ void expect_same(const Sets& sets) {
 }
 
 // All worlds of a kind; each is held to the bits of an undisturbed one on an open device. carried: what only ops read
-// stays in device memory from node to node, too.
-void check_worlds(std::uint64_t count, bool losses, bool rollouts, bool carried = false) {
+// stays in device memory from node to node, too. streams: words come before their segments are computed.
+void check_worlds(std::uint64_t count, bool losses, bool rollouts, bool carried = false, bool streams = false) {
   Simulator simulator(fmt::format("/dev/shm/troupe-guarded-test-{}", ::getpid()));
   for (std::uint64_t seed = 1; seed <= count; ++seed) {
     Scenario scenario =
@@ -106,6 +106,10 @@ void check_worlds(std::uint64_t count, bool losses, bool rollouts, bool carried 
     const auto guard = [&](Scenario& one) {
       one.world.front = together.front;
       if (carried) one.world.network.device_copy = together.copy;
+      if (!streams) return;
+      one.config.device.threads = 1;
+      for (SimDeviceOptions& device : one.world.devices)
+        device.servers = 1, device.stream = true, device.compute_at = ComputeAt::end;
     };
     guard(scenario);
     if (scenario.sequel) {
@@ -294,6 +298,13 @@ TEST_CASE("what only ops read travels between simulated nodes in closed memory, 
   check_worlds(60, false, false, true);
   check_worlds(60, true, false, true);
   check_worlds(20, true, true, true);
+}
+
+TEST_CASE("who hears early that a segment is done relies on nothing that it reads or writes, through all losses",
+          "[guarded][sim][device]") {
+  check_worlds(100, false, false, false, true);
+  check_worlds(100, true, false, true, true);
+  check_worlds(40, true, true, true, true);
 }
 
 TEST_CASE("reinforcement with a reference and a lag keeps its bits on guarded devices, through all losses",

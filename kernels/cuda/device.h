@@ -1,9 +1,9 @@
 // CudaDevice: one GPU. A driver thread takes the most urgent ready segment from the heap and puts its kernels on a
-// stream, at most so many segments ahead of the GPU; it tells of a segment when its event has come. The stream runs
-// segments one after another: "one compute thread", as the bill counts.
+// stream, at most so many segments ahead of the GPU; it tells of a segment when its event has come, of an early one when it
+// is on the stream. The stream runs segments one after another: "one compute thread", as the bill counts.
 // With staging memory (kernels/cuda/stager.h) large operands in pinned memory come before a segment's kernels and go
 // behind them, on streams of their own, while the GPU computes others: a segment waits aside until what it reads has
-// come, and is told when what it wrote has gone. So segments may be told in another order than they ran.
+// come, and is told when what it wrote has gone. So segments may be told in another order than they ran, and none early.
 #pragma once
 
 #include <cuda_runtime.h>

@@ -58,6 +58,7 @@ void make_up_routing(const Router& op, std::uint64_t key) {
 
 SimDevice::SimDevice(SimDeviceOptions options) : options_(std::move(options)), heap_(options_.together) {
   CHECK(options_.servers > 0 && options_.flops_per_us > 0 && options_.bytes_per_us > 0, "a device that can do nothing");
+  CHECK(!options_.stream || options_.servers == 1, "a stream of {} servers", options_.servers);
   CHECK(!options_.timed_ns || (options_.numbers && options_.memory), "nothing to be timed without numbers");
   servers_.assign(static_cast<std::size_t>(options_.servers), Timeline(options_.begin_us));
   for (std::size_t server = servers_.size(); server-- > 0;) idle_servers_.push_back(server);
@@ -173,6 +174,8 @@ void SimDevice::start(std::vector<Segment> segments, std::int64_t now_us) {
   idle_servers_.pop_back();
   servers_[server].enter(use_of(segments.front().key), now_us);
   under_way_ += segments.size();
+  for (const Segment& segment : segments)
+    if (told_early(segment)) done_.push_back(segment.done);
   if (options_.watch != nullptr) options_.watch->begins(server, segments, now_us);
   running_.push_back({std::move(segments), now_us, end_us, started_++, server});
 }
@@ -216,7 +219,8 @@ void SimDevice::end_first() {
   heap_.done(ended.segments);
   servers_[ended.server].enter(Use::idle, ended.end_us);
   rest(ended.server, ended.end_us + (options_.rests_us ? options_.rests_us(ended.segments.back()) : 0));
-  for (const Segment& segment : ended.segments) done_.push_back(segment.done);
+  for (const Segment& segment : ended.segments)
+    if (!told_early(segment)) done_.push_back(segment.done);
   under_way_ -= ended.segments.size();
   finished_ += ended.segments.size();
 }

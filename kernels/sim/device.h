@@ -34,8 +34,9 @@ struct SimDeviceOptions {
   double flops_per_us = 1000, bytes_per_us = 1000;  // of one server
   bool numbers = true, memory = true;               // no memory: no numbers
   ComputeAt compute_at = ComputeAt::start;
-  std::uint64_t seed = 0;                                // of the made-up routing
-  ExpertLoad load = {};                                  // of the routing of a device without memory
+  bool stream = false;     // one server, which tells early words as a GPU does: when it takes their segments
+  std::uint64_t seed = 0;  // of the made-up routing
+  ExpertLoad load = {};    // of the routing of a device without memory
   std::function<double(const Segment&)> stretches = {};  // its cost's time so many times
   std::vector<SlowSpan> slow = {};
   std::int64_t begin_us = 0;
@@ -99,6 +100,7 @@ class SimDevice final : public Device {
   Memory take_timed(std::size_t size, Live& counted);
   void make_up(const Router& op, const SegmentKey& key) const;
   std::int64_t duration_us(const Segment& segment, std::int64_t now_us) const;
+  bool told_early(const Segment& segment) const { return options_.stream && segment.early; }
 
   Live& live(Place place) const { return (*live_)[static_cast<std::size_t>(place)]; }
   SimDeviceOptions options_;

@@ -50,12 +50,13 @@ class Driven {
     return memory;
   }
   Memory own() { return device.allocate(kBytes, Place::device); }
-  void submit(std::uint64_t token, Ops ops, std::uint64_t strand = 0) {
+  void submit(std::uint64_t token, Ops ops, std::uint64_t strand = 0, bool early = false) {
     const auto microbatch = static_cast<std::int32_t>(token);
     device.submit({.key = {SegmentClass::forward, 0, microbatch, 0},
                    .ops = std::move(ops),
                    .done = {1, token},
-                   .strand = strand});
+                   .strand = strand,
+                   .early = early});
   }
   std::uint64_t next() {
     while (told_.empty()) {
@@ -134,6 +135,42 @@ TEST_CASE("the next of a strand begins when the one before has left", "[lagging]
   for (std::uint64_t i = 0; i < 10; ++i) driven.submit(i, {Add{floats(sum), floats(more), floats(sum)}}, 5);
   for (std::uint64_t i = 0; i < 10; ++i) REQUIRE(driven.next() == i);
   CHECK(all_are(sum, 11));
+}
+
+TEST_CASE("an early word comes when its segment is on the stream, and what it leads to finds what that wrote",
+          "[lagging]") {
+  const Slow slow(0, 300'000);
+  Driven driven(0);
+  const Memory one = driven.pinned(), other = driven.pinned();
+  driven.submit(1, {Fill{floats(one), 3}}, 0, true);
+  CHECK(driven.next() == 1);
+  CHECK(first(one) == 0);
+  driven.submit(2, {Copy{floats(one), floats(other)}});
+  CHECK(driven.next() == 2);
+  CHECK(all_are(other, 3));
+}
+
+TEST_CASE("the next of a strand goes on the stream behind the one before, which nobody has heard of yet", "[lagging]") {
+  const Slow slow(0, 100'000);
+  Driven driven(0);
+  const Memory one = driven.pinned(), other = driven.pinned();
+  driven.submit(1, {Fill{floats(one), 3}}, 7);
+  driven.submit(2, {Copy{floats(one), floats(other)}}, 7, true);
+  CHECK(driven.next() == 2);
+  CHECK(first(other) == 0);
+  CHECK(driven.next() == 1);
+  driven.submit(3, {Copy{floats(other), floats(one)}}, 7);
+  CHECK(driven.next() == 3);
+  CHECK(all_are(other, 3));
+}
+
+TEST_CASE("with staging memory nobody hears early: copies have ways of their own", "[lagging]") {
+  const Slow slow(1000, 1000);
+  Driven driven(4 * kBytes);
+  const Memory one = driven.pinned();
+  driven.submit(1, {Fill{floats(one), 3}}, 0, true);
+  CHECK(driven.next() == 1);
+  CHECK(all_are(one, 3));
 }
 
 TEST_CASE("flights whose copies are still going out are bounded", "[lagging]") {
