@@ -94,6 +94,11 @@ __device__ inline unsigned four_codes(float a, float b, float c, float d) {
   return pack_codes(a, b) | pack_codes(c, d) << 16;
 }
 
+// A product's tile reads scales beyond the last row: they are zero.
+__device__ inline void clear_beyond(float* scales, const Codes& to) {
+  for (std::int64_t row = to.rows + threadIdx.x; row < to.scale_stride; row += kThreads) scales[row] = 0;
+}
+
 // Tiles of one row: sixteen threads have one each time.
 template <bool whole>
 __global__ __launch_bounds__(kThreads) void quantize_rows(const __grid_constant__ Matrices matrices) {
@@ -105,6 +110,7 @@ __global__ __launch_bounds__(kThreads) void quantize_rows(const __grid_constant_
   const std::int64_t tile = place.col, col = tile * kSide + lane * kEight;
   const std::int64_t first = std::int64_t{place.row} * kDown * kAtOnce + threadIdx.x / kLanes;
   float* scales = to.scales + tile * to.scale_stride;
+  if ((place.row + 1) * kDown * kAtOnce >= to.rows) clear_beyond(scales, to);
   float values[kAtOnce][kEight];
 #pragma unroll
   for (int i = 0; i < kAtOnce; ++i) read_eight<whole>(values[i], x, first + i * kDown, col);
@@ -180,8 +186,9 @@ __global__ __launch_bounds__(kThreads) void quantize_squares(const __grid_consta
 #pragma unroll
   for (int i = 0; i < kRowsEach; ++i) read_eight<whole>(v[i], x, first_row + row + i, first_col + lane * kEight);
   find_scales<columns>(v, matrices.floor, shared);
-  if (columns && thread < kSide && first_col + thread < to.rows)
-    to.scales[place.row * to.scale_stride + first_col + thread] = shared.scales[thread];
+  float* scales = to.scales + place.row * to.scale_stride;
+  if (columns && first_col + kSide >= to.rows) clear_beyond(scales, to);
+  if (columns && thread < kSide && first_col + thread < to.rows) scales[first_col + thread] = shared.scales[thread];
   if (!columns && thread == 0)
     to.scales[turned ? place.row * to.scale_stride + place.col : place.col * to.scale_stride + place.row] =
         shared.scales[0];
